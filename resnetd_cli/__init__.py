@@ -1,0 +1,29 @@
+"""resnetd: what is in this picture?
+
+The command line is `resnetd`; the same work from Python:
+
+    import resnetd_cli as resnetd
+
+    classifier = resnetd.load("resnet50d")
+    for result in classifier.predict(["dog.jpg"]):
+        print(result)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from resnetd_cli.classifier import Classifier as Classifier
+    from resnetd_cli.classifier import load as load
+
+__all__ = ["Classifier", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # PEP 562: `import resnetd_cli` stays free of torch, timm and numpy until the first real use.
+    if name in ("load", "Classifier"):
+        from resnetd_cli import classifier
+
+        return getattr(classifier, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

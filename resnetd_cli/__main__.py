@@ -1,0 +1,25 @@
+"""`python -m resnetd_cli`, and the `resnetd` command."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    try:
+        from resnetd_cli.cli.app import run
+
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    # Worker threads may be inside a long native call when Ctrl-C comes; a normal exit would wait for them.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The `resnetd` command: its commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+
+from resnetd_cli import __version__
+from resnetd_cli.cli import features, info, labels, list_models, predict
+from resnetd_cli.cli.console import terminal
+from resnetd_cli.errors import ExitCode, ResnetdError
+
+app = typer.Typer(
+    name="resnetd",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("predict")(predict.predict)
+app.command("features")(features.features)
+app.command("list-models")(list_models.list_models)
+app.command("info")(info.info)
+app.command("labels")(labels.labels)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"resnetd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def resnetd(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What is in this picture? Answers from the shell, with ResNet-D and every other timm model.
+
+    Start with: resnetd predict IMAGE --model embedded
+    """
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Every error ends here, as one line and a hint."""
+    _quiet_libraries()
+    try:
+        result: Any = app(arguments, prog_name="resnetd", standalone_mode=False)
+        sys.stdout.flush()
+        return int(result or ExitCode.OK)
+    except BrokenPipeError:
+        # The reader of our output has had enough, as `head` does: not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return ExitCode.OK
+    except KeyboardInterrupt:
+        terminal.note("interrupted")
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        known = _as_resnetd_error(error)
+        terminal.error(known)
+        if terminal.verbose:
+            traceback.print_exception(error)
+        return known.exit_code
+
+
+def _as_resnetd_error(error: Exception) -> ResnetdError:
+    """Return the error that users read for any exception."""
+    if isinstance(error, ResnetdError):
+        return error
+    if isinstance(error, OSError):
+        return ResnetdError(f"{error.filename or 'output'}: {(error.strerror or str(error)).lower()}")
+    # What Typer's parser raises has a message of its own and an exit code.
+    if hasattr(error, "format_message"):
+        usage = ResnetdError(error.format_message().replace("\n", " "), hint=_help_hint(error))
+        usage.exit_code = ExitCode.USAGE
+        return usage
+    message = " ".join(str(error).split())
+    return ResnetdError(f"unexpected {type(error).__name__}: {message}", hint="-v shows where; please report it")
+
+
+def _help_hint(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'resnetd'} --help shows what there is"
+
+
+def _quiet_libraries() -> None:
+    """Keep libraries' own chatter off the terminal; what matters of it comes as an error."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    import logging
+
+    logging.getLogger("timm").setLevel(logging.ERROR)

@@ -1,0 +1,130 @@
+"""The terminal: one object owns what people see on stderr, so that stdout carries data only."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+from resnetd_cli.errors import ResnetdError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+T = TypeVar("T")
+
+
+class Terminal:
+    """Notes, errors and progress bars, on stderr."""
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self.verbose = False
+        self.progress_wanted = True
+        self._live: Progress | None = None
+        self._hints: set[str] = set()
+
+    def setup(self, *, quiet: bool = False, verbose: bool = False, no_progress: bool = False) -> None:
+        """Take a command's options."""
+        self.quiet, self.verbose = quiet, verbose
+        self.progress_wanted = not (quiet or no_progress)
+        self._hints.clear()
+
+    def note(self, message: str) -> None:
+        """Tell something that is not an error."""
+        if not self.quiet:
+            self._print(message, style="dim")
+
+    def error(self, error: ResnetdError, *, about: str | None = None) -> None:
+        """Tell an error in one line, and its hint in a second; a hint is not told twice."""
+        where = f"{about}: " if about else ""
+        self._print(f"error: {where}{error.message}", style="red")
+        if error.hint and error.hint not in self._hints:
+            self._hints.add(error.hint)
+            self._print(f"hint: {error.hint}", style="dim")
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether progress bars are wanted and there is a terminal that can show them."""
+        return self.progress_wanted and is_tty(sys.stderr) and os.environ.get("TERM") != "dumb"
+
+    @contextmanager
+    def tracking(
+        self, count: Callable[[], int | None], *, wanted: bool
+    ) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
+        """Give a function that counts the items going through it on a progress bar.
+
+        Args:
+            count: finds out how many items will come; called in the background, as it may walk a large folder.
+            wanted: show a bar, where one can be shown.
+        """
+        if not (wanted and self.shows_progress):
+            yield iter
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        progress = Progress(*columns, console=_stderr(), transient=True)
+        task = progress.add_task("", total=None)
+        threading.Thread(target=lambda: progress.update(task, total=count()), daemon=True).start()
+
+        def track(items: Iterable[T]) -> Iterator[T]:
+            for item in items:
+                yield item
+                progress.advance(task)
+
+        with progress:
+            self._live = progress
+            try:
+                yield track
+            finally:
+                self._live = None
+
+    def download_bar(self) -> type[Any] | None:
+        """Return a tqdm class that shows downloads as a Rich progress bar; None where none is wanted."""
+        if not self.shows_progress:
+            return None
+        from resnetd_cli.cli.download import rich_bar
+
+        return rich_bar(_stderr())
+
+    @contextmanager
+    def print_through(self) -> Iterator[None]:
+        """Let something else print to the terminal while a bar is there, without tearing it."""
+        live = self._live
+        if live is None:
+            yield
+            return
+        live.stop()
+        try:
+            yield
+        finally:
+            live.start()
+
+    def _print(self, message: str, *, style: str) -> None:
+        if not is_tty(sys.stderr):
+            print(message, file=sys.stderr, flush=True)
+            return
+        with self.print_through():
+            _stderr().print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def is_tty(stream: TextIO | None) -> bool:
+    """Tell whether a stream is a terminal; a closed one is not."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+terminal = Terminal()

@@ -1,0 +1,85 @@
+"""`resnetd features`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import terminal
+from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.errors import UsageError
+from resnetd_cli.models import DEFAULT_MODEL
+
+
+def features(
+    inputs: options.Inputs = None,
+    output: options.Output = None,
+    model: options.Model = DEFAULT_MODEL,
+    layer: Annotated[
+        str,
+        typer.Option(
+            "--layer",
+            metavar="LAYER",
+            help="pooled (what the classifier sees), logits, or a stage such as layer3, averaged over its positions.",
+            rich_help_panel=options.MODEL,
+        ),
+    ] = "pooled",
+    files_from: options.FilesFrom = None,
+    null: options.Null = False,
+    ignore_exif: options.IgnoreExif = False,
+    allow_truncated: options.AllowTruncated = False,
+    max_pixels: options.MaxPixels = 200_000_000,
+    fail_fast: options.FailFast = False,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = "train",
+    offline: options.Offline = False,
+    overwrite: options.Overwrite = False,
+    no_progress: options.NoProgress = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+) -> int:
+    """Turn each image into numbers: row i of the array is the i-th image that could be read.
+
+    resnetd features img.jpg --out feats.npy
+
+    resnetd features photos/ --out photos.safetensors --layer layer3
+
+    Beside the array, FILE.index.csv names every input, with its row or why it has none.
+    """
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    given = Inputs(inputs or [], files_from, null)
+    sources = given.sources()
+
+    from resnetd_cli import sinks
+    from resnetd_cli.cli import running
+
+    if output is None:
+        raise UsageError("features go to a file", hint="--out feats.npy, or predict --features -f jsonl for records")
+    sink = sinks.open_array_sink(output)
+    index = sinks.index_path(output)
+    running.check_outputs(output, index, overwrite=overwrite)
+
+    from resnetd_cli.classifier import load
+    from resnetd_cli.decode import DecodeOptions
+
+    classifier = load(
+        model,
+        weights=weights,
+        image_size=image_size,
+        layer=layer,
+        logits=False,
+        device=device,
+        offline=offline,
+        decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
+        batch_size=batch_size,
+        single=given.single,
+        progress=terminal.download_bar(),
+    )
+    with sink:
+        code = running.drain(classifier.embed(sources), sink.write, given, fail_fast=fail_fast)
+    terminal.note(f"{output}: {sink.rows} x {sink.width} float32; its index: {index}")
+    return code

@@ -1,0 +1,52 @@
+"""The INPUTs of one command line, checked, and as sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from resnetd_cli import sources
+from resnetd_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user named: INPUTs, or a list of them.
+
+    Raises:
+        UsageError: there is nothing, or standard input is wanted twice.
+    """
+
+    texts: list[str]
+    files_from: str | None = None
+    null: bool = False
+
+    def __post_init__(self) -> None:
+        if self.null and self.files_from is None:
+            raise UsageError("--null goes with --files-from", hint="find . -print0 | resnetd ... --files-from - --null")
+        if not self.texts and self.files_from is None:
+            raise UsageError("no input", hint="name a file, a folder, a glob, a URL, or - for standard input")
+        if [*self.texts, self.files_from].count(sources.STDIN) > 1:
+            raise UsageError("standard input can be read only once", hint="write - in one place")
+
+    @property
+    def single(self) -> bool:
+        """Whether there is exactly one image, as far as can be told without reading anything."""
+        return self.files_from is None and sources.is_single(self.texts)
+
+    def sources(self) -> Iterator[sources.Source]:
+        """Yield the inputs, in order: first those named, then those of the list.
+
+        Raises:
+            UsageError: the list cannot be read.
+        """
+        listed = iter(()) if self.files_from is None else sources.expand_list(self.files_from, null=self.null)
+        return self._chain(listed)
+
+    def _chain(self, listed: Iterator[sources.Source]) -> Iterator[sources.Source]:
+        yield from sources.expand(self.texts)
+        yield from listed
+
+    def count(self) -> int | None:
+        """Return how many inputs there are; None for a list, which may not have ended."""
+        return None if self.files_from is not None else sum(1 for _ in sources.expand(self.texts))

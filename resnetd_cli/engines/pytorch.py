@@ -1,0 +1,117 @@
+"""The torch engine: the timm network itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.engines import LAYER_LOGITS, LAYER_POOLED, Outputs
+from resnetd_cli.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import nn
+
+
+class TorchEngine:
+    """Runs a timm network with torch.
+
+    Args:
+        network: in evaluation mode.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        logits: give the logits.
+        layer: which features to give: `pooled`, `logits`, the name of one of the network's stages, or None.
+        threads: how many threads one call of `run` may use; None for all cores.
+
+    Raises:
+        UsageError: the device is not there, or the network has no such layer.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        device: str = "auto",
+        logits: bool = True,
+        layer: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device = choose_device(device)
+        # Channels last is the layout that convolutions on CPUs and tensor cores read fastest.
+        self.network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classes = int(getattr(network, "num_classes", 0) or 0)
+        if logits and not self.classes:
+            raise ModelError("this model has no classifier, only features", hint="resnetd features gives them")
+        self._logits = logits
+        self._layer = layer
+        self._stage = _stage_index(network, layer) if layer not in (None, LAYER_POOLED, LAYER_LOGITS) else None
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """Run the network on float32 images of shape (N, 3, H, W)."""
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
+            logits, features = self._forward(batch)
+        return Outputs(_to_numpy(logits), _to_numpy(features))
+
+    def _forward(self, batch: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        network: Any = self.network
+        if self._layer is None:
+            return network(batch), None
+        if self._layer == LAYER_LOGITS:
+            logits = network(batch)
+            return logits, logits
+        if self._stage is not None:
+            final, maps = network.forward_intermediates(batch, indices=[self._stage])
+            return self._head(final), _mean_over_positions(maps[0])
+        final = network.forward_features(batch)
+        return self._head(final), network.forward_head(final, pre_logits=True)
+
+    def _head(self, final: torch.Tensor) -> torch.Tensor | None:
+        network: Any = self.network
+        return network.forward_head(final) if self._logits else None
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the torch device of a name; `auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        UsageError: this machine, or this torch, has no such device.
+    """
+    import torch
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in present:
+        raise UsageError(f"--device {name}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
+    if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        there = ", ".join(kind for kind, is_there in present.items() if is_there)
+        raise UsageError(f"--device {name}: not on this machine", hint=f"there is: {there}")
+    return device
+
+
+def _stage_index(network: nn.Module, layer: str | None) -> int:
+    stages = [stage["module"] for stage in getattr(network, "feature_info", ())]
+    if layer in stages and hasattr(network, "forward_intermediates"):
+        return stages.index(layer)
+    raise UsageError(f"--layer {layer}: no such layer", hint=f"there is: {', '.join(['pooled', 'logits', *stages])}")
+
+
+def _mean_over_positions(maps: torch.Tensor) -> torch.Tensor:
+    """Average a stage's feature maps, (N, C, H, W), over their positions: (N, C)."""
+    return maps.mean(dim=(2, 3))
+
+
+def _to_numpy(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
+    return None if tensor is None else tensor.float().cpu().numpy()

@@ -1,0 +1,259 @@
+"""From a MODEL to a timm network with its weights loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli import embedded, labels, weights
+from resnetd_cli.errors import ModelError, ResnetdError, UsageError, WeightsError
+from resnetd_cli.labels import ClassNames
+from resnetd_cli.models import Kind, ModelRef, find_card
+from resnetd_cli.results import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What is known of a model before its weights are loaded.
+
+    Attributes:
+        ref: the MODEL it came from.
+        architecture: timm's name for the network.
+        config: timm's pretrained configuration, as a dictionary.
+        arguments: what else `timm.create_model` needs to build the same network.
+    """
+
+    ref: ModelRef
+    architecture: str
+    config: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def preprocessing(self, image_size: str = "train") -> Preprocessing:
+        """Return how the model wants its images, by timm's own rules.
+
+        Args:
+            image_size: `train` or `test` for the configuration's size and crop, or the side in pixels.
+        """
+        from timm.data import resolve_data_config
+
+        arguments = {} if image_size in ("train", "test") else {"img_size": _pixels(image_size)}
+        resolved = resolve_data_config(arguments, pretrained_cfg=dict(self.config), use_test_size=image_size == "test")
+        channels, height, width = resolved["input_size"]
+        if channels != 3:
+            raise ModelError(f"{self.ref.name} reads {channels} channels, not RGB", hint="choose another model")
+        return Preprocessing(
+            input_size=(channels, height, width),
+            crop_pct=resolved["crop_pct"],
+            crop_mode=resolved["crop_mode"],
+            interpolation=resolved["interpolation"],
+            mean=tuple(resolved["mean"]),
+            std=tuple(resolved["std"]),
+        )
+
+    def class_names(self, classes: int) -> ClassNames:
+        """Return the model's own class names, those of its ImageNet subset, or numbers."""
+        if own := self.config.get("label_names"):
+            return labels.from_checkpoint(own, self.config.get("label_descriptions"), classes)
+        return labels.for_class_count(classes) or labels.unnamed(classes)
+
+
+def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> Definition:
+    """Look up a model's configuration: in timm, on the hub, or in its folder.
+
+    Raises:
+        HubError: the hub did not give it.
+        ModelError: the configuration is not one that timm reads.
+    """
+    import timm
+
+    if ref.kind in (Kind.TIMM, Kind.EMBEDDED):
+        config = timm.get_pretrained_cfg(ref.location)
+        return Definition(ref, ref.location.partition(".")[0], config.to_dict() if config else {})
+    folder = Path(ref.location)
+    if ref.kind is Kind.HUB:
+        folder = weights.fetch(ref.location, weights.CONFIG, offline=offline, progress=progress).parent
+    from timm.models._hub import load_model_config_from_path
+
+    try:
+        config, architecture, arguments = load_model_config_from_path(folder)
+        if not timm.is_model(architecture):
+            raise ModelError(f"{ref.name} names the architecture {architecture!r}, which timm does not have")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ModelError(f"{ref.name}: config.json is not a timm model's", hint="check that timm wrote it") from error
+    # The weights' place is decided here, not by timm.
+    config = {key: value for key, value in config.items() if key not in ("source", "file", "hf_hub_id")}
+    return Definition(ref, architecture, config, arguments)
+
+
+def find_weights(
+    definition: Definition, *, file: Path | None = None, offline: bool = False, progress: type[Any] | None = None
+) -> Path:
+    """Return the file with the model's weights, downloaded if need be.
+
+    Args:
+        definition: the model.
+        file: `--weights`, in place of the model's own.
+        offline: use what is on this machine or fail.
+        progress: a tqdm class for the download's bar.
+
+    Raises:
+        WeightsError: there are none, or no way to them.
+    """
+    ref, config = definition.ref, definition.config
+    if file is not None:
+        if not file.is_file():
+            raise WeightsError(f"no weights file {file}", hint="--weights takes a .safetensors or .pth file")
+        return file
+    if ref.kind is Kind.EMBEDDED:
+        return embedded.weights_file()
+    if ref.kind is Kind.FOLDER:
+        return _weights_in(Path(ref.location))
+    repo = ref.location if ref.kind is Kind.HUB else config.get("hf_hub_id")
+    if repo:
+        names = (config["hf_hub_filename"],) if config.get("hf_hub_filename") else weights.WEIGHTS
+        return weights.fetch(repo, names, offline=offline, progress=progress)
+    if config.get("url"):
+        return _download_url(config["url"], offline=offline)
+    raise WeightsError(f"timm has no trained weights for {ref.name}", hint="--weights FILE loads your own")
+
+
+def hub_id(ref: ModelRef) -> str | None:
+    """Return the hub repository of a model's weights where it is known without timm."""
+    if ref.kind is Kind.HUB:
+        return ref.location
+    card = find_card(ref.name)
+    return card.hub_id if card else None
+
+
+def build(definition: Definition, file: Path, *, own_weights: bool, image_size: str = "train") -> nn.Module:
+    """Build the network and load its weights.
+
+    Args:
+        definition: the model.
+        file: its weights.
+        own_weights: the file is the user's: its classifier may have any number of classes.
+        image_size: as in `Definition.preprocessing`; networks of a fixed input size are built for it.
+
+    Returns:
+        the network in evaluation mode, on the CPU, float32.
+
+    Raises:
+        WeightsError: the file cannot be read, or belongs to another architecture.
+    """
+    import timm
+
+    config, overlay = dict(definition.config), {"file": str(file)}
+    arguments = dict(definition.arguments)
+    if definition.ref.kind is Kind.EMBEDDED and not own_weights:
+        overlay = {"state_dict": embedded.to_timm(_read(file))}  # type: ignore[dict-item]
+    elif file.suffix == ".npz":
+        overlay["custom_load"] = True  # type: ignore[assignment]
+    if own_weights and (classes := _class_count(file, config)) is not None:
+        arguments["num_classes"] = config["num_classes"] = classes
+    if config.get("fixed_input_size") and image_size != "train":
+        arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
+    try:
+        network = timm.create_model(
+            definition.architecture,
+            pretrained=True,
+            pretrained_cfg=config,
+            pretrained_cfg_overlay=overlay,
+            **arguments,
+        )
+    except Exception as error:
+        raise _does_not_fit(definition, file, error) from error
+    network.pretrained_cfg.pop("state_dict", None)
+    return network.eval()  # type: ignore[no-any-return]
+
+
+def _pixels(image_size: str) -> int:
+    if not image_size.isdigit() or not 16 <= int(image_size) <= 8192:
+        raise UsageError(f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192")
+    return int(image_size)
+
+
+def _weights_in(folder: Path) -> Path:
+    """Choose as timm's `local-dir:` does: the usual names first, then the first of each extension."""
+    named = [folder / name for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")]
+    for path in named + [path for suffix in ("safetensors", "pth", "bin") for path in sorted(folder.glob(f"*.{suffix}"))]:
+        if path.is_file():
+            return path
+    raise WeightsError(f"no weights in {folder}", hint="model.safetensors belongs beside config.json")
+
+
+def _download_url(url: str, *, offline: bool) -> Path:
+    """Fetch weights that lie on a plain web address; their hash is part of the file's name."""
+    from timm.models._hub import download_cached_file, get_cache_dir
+
+    target = Path(get_cache_dir()) / url.rpartition("/")[2]
+    if offline and not target.exists():
+        raise WeightsError(f"{url} is not on this machine, and this is an offline run", hint="run it once online")
+    try:
+        return Path(download_cached_file(url, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"cannot get {url}: {error}", hint="try --model embedded, or --weights FILE") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return a checkpoint's tensors by name. Pickled files are read with `weights_only=True` or not at all."""
+    from timm.models import load_state_dict
+
+    try:
+        return load_state_dict(str(file))  # type: ignore[no-any-return]
+    except Exception as error:
+        raise _unreadable(file, error) from error
+
+
+def _class_count(file: Path, config: Mapping[str, Any]) -> int | None:
+    """Return the number of classes a checkpoint was trained for, by its classifier's shape."""
+    classifier = config.get("classifier")
+    if not classifier or file.suffix == ".npz":
+        return None
+    name = classifier if isinstance(classifier, str) else classifier[0]
+    bias = _read(file).get(f"{name}.bias")
+    if bias is None:
+        return None
+    # Some published checkpoints have a background class in front, which timm cuts off.
+    return int(bias.shape[0]) - (config.get("label_offset") or 0)
+
+
+def _unreadable(file: Path, error: Exception) -> WeightsError:
+    text = str(error)
+    if "weights_only" in text.lower() or "Unsupported global" in text:
+        return WeightsError(
+            f"{file} holds more than weights: loading it could run code, so it is refused",
+            hint="save the state dict alone, best as .safetensors",
+        )
+    return WeightsError(f"{file} is not a weights file: {_first_line(text)}", hint="a .safetensors or .pth is wanted")
+
+
+def _does_not_fit(definition: Definition, file: Path, error: Exception) -> ResnetdError:
+    if isinstance(error, ResnetdError):
+        return error
+    text = str(error)
+    name = definition.architecture
+    if "loading state_dict" in text:
+        tensors = [f"{_count(text, 'Missing')} missing", f"{_count(text, 'Unexpected')} unexpected"]
+        tensors.append(f"{text.count('size mismatch')} of another shape")
+        return WeightsError(
+            f"{file} does not fit {name}: of its tensors {', '.join(tensors)}",
+            hint="name the architecture it was trained with: --model NAME",
+        )
+    if "Error(s)" in text or isinstance(error, (KeyError, RuntimeError, ValueError, TypeError, AssertionError)):
+        return WeightsError(f"{file} cannot be loaded into {name}: {_first_line(text)}", hint="try another --model")
+    return _unreadable(file, error)
+
+
+def _count(text: str, what: str) -> int:
+    match = re.search(rf"{what} key\(s\) in state_dict: (.*)", text)
+    return len(match[1].split(", ")) if match else 0
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "unknown reason").rstrip(".")

@@ -1,0 +1,101 @@
+"""Files that appear whole or not at all, and the folder the program keeps its own in."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from resnetd_cli.errors import OutputError, OutputExists
+
+
+def cache_dir() -> Path:
+    """Return the folder for downloaded class names and the like: `RESNETD_CACHE`, or the platform's own."""
+    if override := os.environ.get("RESNETD_CACHE"):
+        return Path(override).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("resnetd", appauthor=False))
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Find out before the work, not after it, that the result cannot be written.
+
+    Raises:
+        OutputExists: the file is there and `overwrite` is not set.
+        OutputError: the folder is missing or may not be written to.
+    """
+    if is_stream(path):
+        return
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", hint="name a file to write to")
+    if path.exists() and not overwrite:
+        raise OutputExists(f"{path} exists", hint="--overwrite replaces it")
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is not a folder", hint=f"make it first: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to {folder}: permission denied", hint="choose another place with -o")
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether the path is a pipe or a device, which cannot be replaced by a rename."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextmanager
+def open_atomic(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
+    """Open a file that takes its name only when all of it is written and on the disk.
+
+    A pipe or a device is written to directly. On any exception, an interrupt too, nothing remains.
+
+    Raises:
+        OutputError: the system refused (no space, no permission, ...).
+    """
+    if is_stream(path):
+        with path.open(mode, **kwargs) as stream:
+            yield stream
+        return
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, mode, **kwargs) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise write_error(path, error) from error
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write the bytes to the path, whole or not at all, making its folder if needed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+    with open_atomic(path) as file:
+        file.write(data)
+
+
+def write_error(path: Path | str, error: OSError) -> OutputError:
+    """Return the error users read when the system refuses a write."""
+    reason = error.strerror or str(error)
+    return OutputError(f"cannot write {path}: {reason.lower()}", hint="choose another place with -o")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

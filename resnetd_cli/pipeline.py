@@ -1,0 +1,125 @@
+"""sources -> decode -> preprocess -> engine -> postprocess, as one generator.
+
+Each worker thread takes a few inputs through all the stages, so that decoding overlaps with inference and no more
+than a window of images is in memory. Results come in input order, one for each source.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from resnetd_cli.decode import DecodeOptions, decode
+from resnetd_cli.engines import Engine
+from resnetd_cli.errors import InputError
+from resnetd_cli.preprocess import preprocess
+from resnetd_cli.results import Failure, Preprocessing
+from resnetd_cli.sources import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+R = TypeVar("R")
+T = TypeVar("T")
+_WINDOW = 4
+"""Chunks under way for each worker: enough to keep it busy while the reader of the results does its part."""
+
+
+@dataclass(frozen=True)
+class Pipeline(Generic[R]):
+    """The stages and what they need.
+
+    Attributes:
+        engine: runs the network.
+        preprocessing: how the network wants its images.
+        finish: makes the result of one image from the input's name, its logits (C,) and its features (D,).
+        model: the model's name, for failures.
+        decoding: bounds and rules of decoding.
+        workers: threads.
+        batch_size: inputs that a worker runs at once.
+    """
+
+    engine: Engine
+    preprocessing: Preprocessing
+    finish: Callable[[str, NDArray[np.float32] | None, NDArray[np.float32] | None], R]
+    model: str
+    decoding: DecodeOptions = field(default_factory=DecodeOptions)
+    workers: int = 1
+    batch_size: int = 1
+
+    def run(self, sources: Iterable[Source]) -> Iterator[R | Failure]:
+        """Yield one result for each source, in order."""
+        for results in _map_ordered(self._process, _chunks(sources, self.batch_size), self.workers):
+            yield from results
+
+    def _process(self, chunk: list[Source]) -> list[R | Failure]:
+        results: dict[int, R | Failure] = {}
+        images: dict[int, NDArray[np.float32]] = {}
+        for position, source in enumerate(chunk):
+            try:
+                images[position] = preprocess(decode(source.read(), self.decoding), self.preprocessing)
+            except InputError as error:
+                results[position] = Failure(source.name, self.model, error.kind, error.message, error.hint)
+        if images:
+            results.update(self._infer(chunk, images))
+        return [results[position] for position in range(len(chunk))]
+
+    def _infer(self, chunk: list[Source], images: dict[int, NDArray[np.float32]]) -> Iterator[tuple[int, R]]:
+        import numpy as np
+
+        outputs = self.engine.run(np.stack(list(images.values())))
+        for row, position in enumerate(images):
+            logits = None if outputs.logits is None else outputs.logits[row]
+            features = None if outputs.features is None else outputs.features[row]
+            yield position, self.finish(chunk[position].name, logits, features)
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield `function(item)` for each item in order, computed by threads, at most a window ahead.
+
+    A thread of its own reads the items: where they come slowly, a result does not wait for the next item.
+    """
+    pending: queue.Queue[Future[R] | BaseException | None] = queue.Queue(maxsize=workers * _WINDOW)
+    stopped = threading.Event()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="resnetd")
+
+    def put(entry: Future[R] | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                pending.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def feed() -> None:
+        end: BaseException | None = None
+        try:
+            for item in items:
+                if stopped.is_set() or not put(pool.submit(function, item)):
+                    return
+        except BaseException as error:
+            end = error
+        put(end)
+
+    threading.Thread(target=feed, name="resnetd-sources", daemon=True).start()
+    try:
+        while (entry := pending.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry.result()
+    finally:
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,103 @@
+"""What the library gives back: frozen records, and their form in JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.errors import ErrorKind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a model wants its images, in timm's terms.
+
+    Attributes:
+        input_size: channels, height and width in pixels.
+        crop_pct: share of the resized image that the crop keeps.
+        crop_mode: `center`, `squash` or `border`.
+        interpolation: `bilinear`, `bicubic`, `nearest`, `lanczos`, `box` or `hamming`.
+        mean: per channel, on the 0 to 1 scale.
+        std: per channel, on the 0 to 1 scale.
+    """
+
+    input_size: tuple[int, int, int]
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of a top-k list. `rank` counts from 1; `probability` is 0 to 1."""
+
+    rank: int
+    index: int
+    id: str | None
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The answer for one image. `embedding`: float32, shape (D,), where asked for."""
+
+    input: str
+    model: str
+    predictions: tuple[Prediction, ...]
+    embedding: NDArray[np.float32] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        record: dict[str, Any] = {
+            "input": self.input,
+            "status": "ok",
+            "model": self.model,
+            "predictions": [asdict(prediction) for prediction in self.predictions],
+        }
+        if self.embedding is not None:
+            record["embedding"] = [shortest(value) for value in self.embedding]
+        return record
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The features of one image: `embedding` is float32, shape (D,)."""
+
+    input: str
+    model: str
+    embedding: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one input has no answer."""
+
+    input: str
+    model: str
+    kind: ErrorKind
+    message: str
+    hint: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "input": self.input,
+            "status": "error",
+            "model": self.model,
+            "error": {"kind": self.kind.value, "message": self.message},
+        }
+
+
+def shortest(value: np.float32) -> float:
+    """Return the float whose text is the shortest that still means this float32.
+
+    JSON and TSV print a float32 as the 17 digits of its float64; eight or nine say the same.
+    """
+    return float(str(value))

@@ -1,0 +1,90 @@
+"""Where results go: the protocol, and the one table of formats."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from resnetd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from resnetd_cli.results import Classified, Failure
+    from resnetd_cli.sinks.arrays import ArraySink
+
+
+class Sink(Protocol):
+    """Takes results one by one. `close` makes what was written complete."""
+
+    def write(self, result: Classified | Failure) -> None:
+        """Write one result."""
+        ...
+
+    def close(self) -> None:
+        """Write what belongs at the end."""
+        ...
+
+
+RECORD_FORMATS = {
+    "table": "resnetd_cli.sinks.table:TableSink",
+    "tsv": "resnetd_cli.sinks.text:TsvSink",
+    "csv": "resnetd_cli.sinks.text:CsvSink",
+    "json": "resnetd_cli.sinks.text:JsonSink",
+    "jsonl": "resnetd_cli.sinks.text:JsonLinesSink",
+}
+ARRAY_FORMATS = {
+    ".npy": "resnetd_cli.sinks.arrays:npy",
+    ".npz": "resnetd_cli.sinks.arrays:npz",
+    ".safetensors": "resnetd_cli.sinks.arrays:safetensors",
+}
+_SUFFIXES = {".txt": "table", ".tsv": "tsv", ".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+def choose_format(wanted: str, output: Path | None, *, terminal: bool) -> str:
+    """Return the record format that `auto` stands for; any other stands for itself.
+
+    Raises:
+        UsageError: the output's name does not tell.
+    """
+    if wanted != "auto":
+        return wanted
+    if output is None:
+        return "table" if terminal else "tsv"
+    if not output.suffix:
+        return "tsv"
+    try:
+        return _SUFFIXES[output.suffix.lower()]
+    except KeyError:
+        names = ", ".join(RECORD_FORMATS)
+        raise UsageError(f"{output}: the name does not tell the format", hint=f"-f chooses it: {names}") from None
+
+
+def open_sink(format_name: str, stream: TextIO, **options: Any) -> Sink:
+    """Return the sink of a record format, writing to the stream."""
+    sink: Sink = _load(RECORD_FORMATS[format_name])(stream, **options)
+    return sink
+
+
+def open_array_sink(path: Path) -> ArraySink:
+    """Return the sink of an array file, by its suffix.
+
+    Raises:
+        UsageError: the suffix is not one of them.
+    """
+    try:
+        target = ARRAY_FORMATS[path.suffix.lower()]
+    except KeyError:
+        endings = ", ".join(ARRAY_FORMATS)
+        raise UsageError(f"{path}: not a name for features", hint=f"end it in one of {endings}") from None
+    sink: ArraySink = _load(target)(path)
+    return sink
+
+
+def index_path(path: Path) -> Path:
+    """Return the name of the index that lies beside an array file."""
+    return path.with_name(f"{path.name}.index.csv")
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,121 @@
+"""Features as array files, with an index beside them that names every input."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from resnetd_cli.errors import OutputError
+from resnetd_cli.files import open_atomic, write_error
+from resnetd_cli.results import Classified, Embedded, Failure
+from resnetd_cli.sinks import index_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+INDEX_COLUMNS = ("row", "input", "status", "error")
+
+
+class ArraySink:
+    """An array of float32, N x D, whose row i is the i-th input that succeeded, and its index.
+
+    The rows go to a nameless file first, so that memory does not grow with N. The array and then the index take
+    their names when the sink ends well; otherwise neither does.
+
+    Args:
+        path: the array file.
+        save: writes an array to an open file in the format wanted.
+    """
+
+    def __init__(self, path: Path, save: Callable[[IO[bytes], NDArray[np.float32]], None]) -> None:
+        self.rows = 0
+        self.width = 0
+        self._path = path
+        self._save = save
+
+    def __enter__(self) -> ArraySink:
+        with ExitStack() as stack:
+            self._rows = stack.enter_context(self._nameless_file())
+            index = stack.enter_context(
+                open_atomic(index_path(self._path), "w", encoding="utf-8", errors="surrogateescape", newline="")
+            )
+            self._index = csv.writer(index, lineterminator="\n")
+            self._index.writerow(INDEX_COLUMNS)
+            # Left last in, first out: the array takes its name before the index that speaks of it.
+            stack.push(self._save_array)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._open.__exit__(*exception)
+
+    def write(self, result: Classified | Embedded | Failure) -> None:
+        """Write one row of features, or the reason why there is none."""
+        if isinstance(result, Failure):
+            self._index.writerow((None, result.input, "error", f"{result.kind.value}: {result.message}"))
+            return
+        assert result.embedding is not None
+        self.width = self.width or len(result.embedding)
+        if len(result.embedding) != self.width:
+            raise OutputError(f"{result.input} gave {len(result.embedding)} features, the others {self.width}")
+        try:
+            self._rows.write(result.embedding.astype("<f4").tobytes())
+            self._index.writerow((self.rows, result.input, "ok", None))
+        except OSError as error:
+            raise write_error(self._path, error) from error
+        self.rows += 1
+
+    def _nameless_file(self) -> IO[bytes]:
+        try:
+            return tempfile.TemporaryFile(dir=self._path.parent)
+        except OSError as error:
+            raise write_error(self._path, error) from error
+
+    def _save_array(self, exception_type: type[BaseException] | None, *_: object) -> None:
+        if exception_type is not None:
+            return
+        import numpy as np
+
+        self._rows.flush()
+        shape = (self.rows, self.width)
+        array = np.memmap(self._rows, "<f4", "r", shape=shape) if self.rows else np.empty(shape, "<f4")
+        with open_atomic(self._path) as file:
+            self._save(file, array)
+
+
+def npy(path: Path) -> ArraySink:
+    """Return a sink for `.npy`."""
+
+    def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
+        import numpy as np
+
+        np.save(file, array)
+
+    return ArraySink(path, save)
+
+
+def npz(path: Path) -> ArraySink:
+    """Return a sink for `.npz`, the array under the name `features`."""
+
+    def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
+        import numpy as np
+
+        np.savez(file, features=array)
+
+    return ArraySink(path, save)
+
+
+def safetensors(path: Path) -> ArraySink:
+    """Return a sink for `.safetensors`, the array under the name `features`."""
+
+    def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
+        from safetensors.numpy import save
+
+        file.write(save({"features": array}))
+
+    return ArraySink(path, save)

@@ -1,0 +1,64 @@
+"""Tables for people: one for each image."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resnetd_cli.results import Classified, Failure
+
+_BAR = 20
+"""Width of a full probability bar, in characters."""
+_BAR_FROM = 78
+"""Narrower terminals show no bars."""
+
+
+class TableSink:
+    """A Rich table for each image; a failed input is a line."""
+
+    def __init__(self, stream: TextIO, **_: Any) -> None:
+        self._console = Console(file=stream, highlight=False)
+
+    def write(self, result: Classified | Failure) -> None:
+        """Print one result."""
+        if isinstance(result, Failure) and self._console.is_terminal:
+            return  # told on stderr, which is the same terminal
+        name = Text(printable(result.input), style="bold", overflow="fold")
+        if isinstance(result, Failure):
+            self._console.print(name)
+            self._console.print(Text(f"  {result.kind.value}: {printable(result.message)}\n", style="red"))
+            return
+        self._console.print(name)
+        self._console.print(self._table(result))
+
+    def close(self) -> None:
+        """Nothing belongs at the end."""
+
+    def _table(self, result: Classified) -> Table:
+        with_bar = self._console.width >= _BAR_FROM
+        with_id = any(item.id for item in result.predictions)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+        table.add_column("#", justify="right", style="dim")
+        table.add_column("class", overflow="fold", ratio=None)
+        table.add_column("index", justify="right", style="dim")
+        if with_id:
+            table.add_column("id", style="dim", no_wrap=True)
+        table.add_column("probability", justify="right", no_wrap=True)
+        if with_bar:
+            table.add_column("", no_wrap=True)
+        for item in result.predictions:
+            cells = [str(item.rank), Text(printable(item.label)), str(item.index)]
+            cells += [item.id or ""] if with_id else []
+            cells += [f"{item.probability:.2%}"]
+            cells += [Text("━" * round(item.probability * _BAR), style="green")] if with_bar else []
+            table.add_row(*cells)
+        return table
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters, and what is not UTF-8, written as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

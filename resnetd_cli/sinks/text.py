@@ -1,0 +1,112 @@
+"""Records as text that programs read: tsv, csv, json, jsonl."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from resnetd_cli.results import Classified, Failure
+
+COLUMNS = ("input", "status", "rank", "index", "id", "label", "probability", "error")
+_TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
+    """Yield a row for each prediction, or one row for an input that has none."""
+    if isinstance(result, Failure):
+        yield result.input, "error", None, None, None, None, None, f"{result.kind.value}: {result.message}"
+        return
+    for item in result.predictions:
+        yield result.input, "ok", item.rank, item.index, item.id, item.label, item.probability, None
+    if not result.predictions:
+        yield result.input, "ok", None, None, None, None, None, None
+
+
+class TsvSink:
+    """Tab-separated values without quoting: one line is one row, whatever a file is called.
+
+    A tab, newline, carriage return or backslash in a value is written as `\\t`, `\\n`, `\\r` or `\\\\`.
+    """
+
+    def __init__(self, stream: TextIO, *, header: bool = True) -> None:
+        self._stream = stream
+        if header:
+            self._write_row(COLUMNS)
+
+    def write(self, result: Classified | Failure) -> None:
+        """Write the rows of one result."""
+        for row in rows(result):
+            self._write_row(row)
+
+    def close(self) -> None:
+        """Nothing belongs at the end."""
+
+    def _write_row(self, row: tuple[Any, ...]) -> None:
+        self._stream.write("\t".join(_tsv_cell(cell) for cell in row) + "\n")
+
+
+class CsvSink:
+    """Comma-separated values as in RFC 4180, with a bare newline at the end of a line."""
+
+    def __init__(self, stream: TextIO, *, header: bool = True) -> None:
+        self._writer = csv.writer(stream, lineterminator="\n")
+        if header:
+            self._writer.writerow(COLUMNS)
+
+    def write(self, result: Classified | Failure) -> None:
+        """Write the rows of one result."""
+        self._writer.writerows(rows(result))
+
+    def close(self) -> None:
+        """Nothing belongs at the end."""
+
+
+class JsonLinesSink:
+    """One JSON object a line."""
+
+    def __init__(self, stream: TextIO, **_: Any) -> None:
+        self._stream = stream
+
+    def write(self, result: Classified | Failure) -> None:
+        """Write one record."""
+        self._stream.write(to_json(result.record()) + "\n")
+
+    def close(self) -> None:
+        """Nothing belongs at the end."""
+
+
+class JsonSink:
+    """One JSON array; a valid one too when it is closed early."""
+
+    def __init__(self, stream: TextIO, **_: Any) -> None:
+        self._stream = stream
+        self._separator = "\n"
+        stream.write("[")
+
+    def write(self, result: Classified | Failure) -> None:
+        """Write one record."""
+        self._stream.write(f"{self._separator}{to_json(result.record())}")
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        """End the array."""
+        self._stream.write("\n]\n")
+
+
+def to_json(value: object) -> str:
+    """Return the value as one line of JSON, readable where it can be.
+
+    A file name that is not UTF-8 holds surrogates, which only an escape can carry.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return text
+
+
+def _tsv_cell(value: object) -> str:
+    return "" if value is None else str(value).translate(_TSV_ESCAPES)

@@ -1,0 +1,208 @@
+"""Where weights come from: the Hugging Face hub and its cache.
+
+Files lie where timm and every other user of huggingface_hub keeps them (`HF_HOME`), so nothing is fetched twice.
+A file that is in the cache is used without asking the hub; one that is not is asked for once, briefly, before
+huggingface_hub starts its own patient retries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from resnetd_cli.errors import HubError
+
+CONFIG = ("config.json",)
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Names a hub repository may have its weights under, best first."""
+
+_PROBE_SECONDS = 6.0
+"""How long the hub may take to say where a file is, name look-up, retries and all."""
+_RETRY_PAUSE = 1.0
+_BLOCK = 2**20
+_WAYS_OUT = "try --model embedded (it comes with the install), --weights FILE, or a mirror: HF_ENDPOINT=https://HOST"
+T = TypeVar("T")
+
+
+def cached(repo: str, filenames: Sequence[str] = WEIGHTS) -> Path | None:
+    """Return a repository's file in the local cache, the first of the names that is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name, revision = _split(repo)
+    for filename in filenames:
+        path = try_to_load_from_cache(name, filename, revision=revision)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def fetch(
+    repo: str, filenames: Sequence[str] = WEIGHTS, *, offline: bool = False, progress: type[Any] | None = None
+) -> Path:
+    """Return a repository's file, checked against its hash, from the cache or else from the hub.
+
+    Args:
+        repo: OWNER/NAME, with @REVISION where it is not the main one.
+        filenames: the names it may have, best first.
+        offline: never ask the hub (`HF_HUB_OFFLINE` says the same).
+        progress: a tqdm class for the download's bar; None for no bar.
+
+    Raises:
+        HubError: there is no such file, no way to it, or what came is not what the hub says it is.
+    """
+    from huggingface_hub import constants
+
+    path = cached(repo, filenames)
+    if path and _is_intact(path):
+        return path
+    if offline or constants.HF_HUB_OFFLINE:
+        raise HubError(
+            f"{repo} is not on this machine, and this is an offline run",
+            hint="run it once online, or try --model embedded (it comes with the install), --weights FILE, "
+            "or a mirror: HF_ENDPOINT=https://HOST",
+        )
+    if path:
+        _discard(path)
+    return _download(repo, filenames, progress)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    return _hash(path, hashlib.sha256())
+
+
+def _download(repo: str, filenames: Sequence[str], progress: type[Any] | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    name, revision = _split(repo)
+    try:
+        filename = _within(_PROBE_SECONDS, lambda: _find(name, revision, filenames))
+        path = Path(hf_hub_download(name, filename, revision=revision, tqdm_class=progress or _silent_bar()))
+    except HubError:
+        raise
+    except KeyboardInterrupt:
+        raise
+    # What a failed transfer raises depends on the HTTP library that this huggingface_hub uses.
+    except Exception as error:
+        raise _hub_error(repo, error) from error
+    if not _is_intact(path):
+        _discard(path)
+        raise HubError(f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_WAYS_OUT)
+    return path
+
+
+def _find(name: str, revision: str | None, filenames: Sequence[str]) -> str:
+    """Return the first of the names that the hub has. One quick second try when the hub is merely busy."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    missing: Exception | None = None
+    for filename in filenames:
+        url = hf_hub_url(name, filename, revision=revision)
+        try:
+            try:
+                get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
+            except HfHubHTTPError as error:
+                if error.response.status_code < 500:
+                    raise
+                time.sleep(_RETRY_PAUSE)
+                get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
+            return filename
+        except EntryNotFoundError as error:
+            missing = error
+    assert missing is not None
+    raise missing
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """Return the call's result, or give up on it: looking up a name has no time-out of its own."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failure:
+        raise failure[0]
+    if not outcome:
+        raise TimeoutError(f"no answer in {seconds:.0f} seconds")
+    return outcome[0]
+
+
+def _hub_error(repo: str, error: Exception) -> HubError:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    hub = constants.ENDPOINT
+    if isinstance(error, GatedRepoError):
+        return HubError(f"{repo} is gated on {hub}", hint=f"ask for access, then set HF_TOKEN; or {_WAYS_OUT}")
+    if isinstance(error, RepositoryNotFoundError):
+        return HubError(f"{repo} is not on {hub}, or is private", hint=f"check the name or HF_TOKEN; or {_WAYS_OUT}")
+    if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
+        return HubError(f"{repo} on {hub} holds no weights that timm reads", hint=_WAYS_OUT)
+    if isinstance(error, HfHubHTTPError):
+        return HubError(f"{hub} answered {error.response.status_code} for {repo}", hint=_WAYS_OUT)
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return HubError(f"cannot keep {repo} in {constants.HF_HUB_CACHE}: {error.strerror}", hint="HF_HOME moves it")
+    return HubError(f"cannot get {repo} from {hub}: {_innermost(error)}", hint=_WAYS_OUT)
+
+
+def _innermost(error: BaseException) -> str:
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_intact(path: Path) -> bool:
+    """Compare a cached file with the hash it lies under: the cache names its blobs by the hub's ETag.
+
+    Large files have their SHA-256 for an ETag, small ones git's blob id (SHA-1 of a header and the content).
+    Where the cache cannot use links, the name says nothing and the file is taken as it is.
+    """
+    etag = path.resolve().name
+    if len(etag) == 64:
+        return sha256(path) == etag
+    if len(etag) == 40 and "." not in etag:
+        header = f"blob {path.stat().st_size}\0".encode()
+        return _hash(path, hashlib.sha1(header, usedforsecurity=False)) == etag
+    return True
+
+
+def _hash(path: Path, digest: Any) -> str:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return str(digest.hexdigest())
+
+
+def _discard(path: Path) -> None:
+    """Remove a bad file from the cache: the link in the snapshot and the blob it points to."""
+    blob = path.resolve()
+    path.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
+
+
+def _split(repo: str) -> tuple[str, str | None]:
+    name, _, revision = repo.partition("@")
+    return name, revision or None
+
+
+def _silent_bar() -> type[Any]:
+    from tqdm import tqdm
+
+    class Silent(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)  # huggingface_hub's own bars have one, tqdm's have not
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+    return Silent

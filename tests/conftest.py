@@ -1,0 +1,117 @@
+"""Fixtures for the whole suite."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub import Hub, timm_files
+
+ROOT = Path(__file__).resolve().parent.parent
+# Nothing listens there: a test that forgets to name its hub fails instead of reaching the real one.
+NOWHERE = "http://127.0.0.1:9"
+# What a child needs to start at all, on any platform; everything else could change what it does.
+INHERITED = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+    "SYSTEMROOT",
+    "PYTHONPATH",
+    "COVERAGE_PROCESS_START",
+)
+
+
+class Finished(subprocess.CompletedProcess[str]):
+    """A process that ended, and the seconds it took."""
+
+    def __init__(self, args: list[str], returncode: int, stdout: str, stderr: str, elapsed: float) -> None:
+        super().__init__(args, returncode, stdout, stderr)
+        self.elapsed = elapsed
+
+
+class Resnetd:
+    """Runs `python -m resnetd_cli` with all its caches in one folder, from the top of the project."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.hub_cache = home / "hf" / "hub"
+        self._began: dict[subprocess.Popen[str], float] = {}
+
+    def env(self, endpoint: str = NOWHERE, **changes: str) -> dict[str, str]:
+        return {
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            "HOME": str(self.home),
+            "USERPROFILE": str(self.home),
+            "HF_HOME": str(self.home / "hf"),
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TORCH_HOME": str(self.home / "torch"),
+            "RESNETD_CACHE": str(self.home / "resnetd"),
+            "NO_PROXY": "127.0.0.1,localhost",
+            **changes,
+        }
+
+    def start(self, *args: str | Path, endpoint: str = NOWHERE, **env: str) -> subprocess.Popen[str]:
+        """Start it; what still runs at the end of the test is killed."""
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resnetd_cli", *map(str, args)],
+            cwd=ROOT,
+            env=self.env(endpoint, **env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self._began[process] = began
+        return process
+
+    def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Finished:
+        """Wait for a started process."""
+        stdout, stderr = process.communicate(timeout=timeout)
+        elapsed = time.perf_counter() - self._began[process]
+        return Finished(list(process.args), process.returncode, stdout, stderr, elapsed)
+
+    def __call__(
+        self, *args: str | Path, endpoint: str = NOWHERE, timeout: float = 120, **env: str
+    ) -> Finished:
+        """Run it to its end. Keywords are environment variables."""
+        return self.finish(self.start(*args, endpoint=endpoint, **env), timeout)
+
+    def close(self) -> None:
+        for process in self._began:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def run_resnetd(tmp_path: Path) -> Iterator[Resnetd]:
+    """`run_resnetd("predict", "dog.jpg", endpoint=hub.endpoint)` gives the finished process."""
+    resnetd = Resnetd(tmp_path / "home")
+    yield resnetd
+    resnetd.close()
+
+
+@pytest.fixture(scope="session")
+def resnet18d_files() -> dict[str, bytes]:
+    """`config.json` and `model.safetensors` of a resnet18d with seeded weights."""
+    return timm_files("resnet18d.ra2_in1k", seed=0)
+
+
+@pytest.fixture
+def hub(resnet18d_files: dict[str, bytes]) -> Iterator[Hub]:
+    """A hub that has `timm/resnet18d.ra2_in1k`."""
+    with Hub() as hub:
+        hub.add("timm/resnet18d.ra2_in1k", resnet18d_files)
+        yield hub

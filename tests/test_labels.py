@@ -1,0 +1,533 @@
+"""Class names: the shipped sets, checkpoints, files of every form, search, download."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from resnetd_cli import labels
+from resnetd_cli.errors import LabelsError, OutputError
+
+ROOT = Path(__file__).resolve().parent.parent
+THOUSAND = "".join(f"{name}\n" for name in labels.imagenet().names)
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """`scripts/make_labels.py` as a module."""
+    spec = importlib.util.spec_from_file_location("make_labels", ROOT / "scripts" / "make_labels.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str | bytes], str]:
+    """Write a file and return its path."""
+
+    def _write(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return _write
+
+
+PAGES: dict[str, bytes] = {
+    "/imagenet_classes.txt": THOUSAND.rstrip("\n").encode(),
+    "/short.txt": "".join(f"class {i}\n" for i in range(999)).encode(),
+    "/long.txt": "".join(f"class {i}\n" for i in range(1001)).encode(),
+    "/hole.txt": THOUSAND.replace("Samoyed\n", "\n").encode(),
+    "/page.html": b"<!DOCTYPE html>\n" + b"<p>sign in</p>\n" * 999,
+    "/latin1.txt": THOUSAND.replace("Samoyed", "Samoy\u00e8de").encode("latin-1"),
+    "/three.json": b'["a", "b", "c"]',
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = PAGES.get(self.path.partition("?")[0])
+        self.send_response(200 if body else 404)
+        self.send_header("Content-Length", str(len(body or b"gone")))
+        self.end_headers()
+        self.wfile.write(body or b"gone")
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A web server on the loopback interface; its address without a slash at the end."""
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+# The shipped sets.
+
+
+def test_imagenet_1k_has_the_names_in_class_order() -> None:
+    names = labels.imagenet()
+    assert len(names) == len(names.names) == len(names.ids) == 1000
+    assert (names.names[0], names.ids[0]) == ("tench", "n01440764")
+    assert (names.names[258], names.ids[258]) == ("Samoyed", "n02111889")
+    assert (names.names[999], names.ids[999]) == ("toilet tissue", "n15075141")
+    assert names.source == "imagenet-1k"
+    # Two pairs of classes share their first word; only the id tells them apart.
+    assert [i for i, name in enumerate(names.names) if name in ("crane", "maillot")] == [134, 517, 638, 639]
+    assert len(set(names.ids)) == 1000
+
+
+@pytest.mark.parametrize("subset", labels.SUBSETS)
+def test_sets_equal_timms(subset: str) -> None:
+    from timm.data import ImageNetInfo
+
+    theirs = ImageNetInfo(subset)
+    ours = labels.imagenet(subset)
+    assert list(ours.ids) == theirs.label_names()
+    assert list(ours.names) == [text.split(",")[0] for text in theirs.label_descriptions()]
+    assert ours.source == subset
+
+
+def test_class_counts_equal_timms() -> None:
+    from timm.data.imagenet_info import _NUM_CLASSES_TO_SUBSET
+
+    assert {count: subset for subset, count in labels.SUBSETS.items()} == _NUM_CLASSES_TO_SUBSET
+    for count, subset in _NUM_CLASSES_TO_SUBSET.items():
+        found = labels.for_class_count(count)
+        assert found is not None
+        assert (len(found), found.source) == (count, subset)
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 999, 1001, 10450, 21844])
+def test_no_set_has_another_class_count(count: int) -> None:
+    assert labels.for_class_count(count) is None
+
+
+@pytest.mark.parametrize(
+    ("spelling", "subset"),
+    [
+        ("ImageNet_1K", "imagenet-1k"),
+        ("imagenet12k", "imagenet-12k"),
+        ("imagenet-21k", "imagenet-21k-goog"),
+        ("imagenet22k-ms", "imagenet-22k-ms"),
+    ],
+)
+def test_timms_other_spellings(spelling: str, subset: str) -> None:
+    assert labels.imagenet(spelling) == labels.imagenet(subset)
+
+
+def test_unknown_set() -> None:
+    with pytest.raises(LabelsError) as caught:
+        labels.imagenet("imagenet-9k")
+    assert caught.value.message == "no class names called 'imagenet-9k'"
+    assert "imagenet-21k-miil" in str(caught.value.hint)
+
+
+def test_unnamed() -> None:
+    names = labels.unnamed(3)
+    assert names.names == ("class 0", "class 1", "class 2")
+    assert names.ids == (None, None, None)
+
+
+def test_shipped_files_lie_in_the_package_or_at_the_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "resnetd_cli"
+    package.mkdir()
+    monkeypatch.setattr(labels, "__file__", str(package / "labels.py"))
+    assert labels._folder() == tmp_path / "labels"
+    (package / "data" / "labels").mkdir(parents=True)
+    assert labels._folder() == package / "data" / "labels"
+    with pytest.raises(LabelsError, match=r"nothing\.txt is missing from the install"):
+        labels._shipped("nothing.txt")
+
+
+def test_generated_files_are_current(generator: ModuleType) -> None:
+    assert generator.outdated() == []
+
+
+def test_check_tells_stale_files(generator: ModuleType, tmp_path: Path) -> None:
+    texts = generator.build()
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode())
+    assert generator.outdated(tmp_path) == []
+    (tmp_path / "imagenet-12k.txt").unlink()
+    stale = texts["imagenet-1k.tsv"].replace("Samoyed\t", "samoyed\t")
+    (tmp_path / "imagenet-1k.tsv").write_bytes(stale.encode())
+    assert generator.outdated(tmp_path) == ["imagenet-12k.txt", "imagenet-1k.tsv"]
+
+
+def test_check_exits_with_what_it_found(
+    generator: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_labels.py", "--check"])
+    assert generator.main() == 0
+    monkeypatch.setattr(generator, "outdated", lambda: ["wordnet.tsv"])
+    assert generator.main() == 1
+    assert capsys.readouterr().err.startswith("labels/wordnet.tsv is not current")
+
+
+def test_tables_are_plain(generator: ModuleType) -> None:
+    texts: dict[str, str] = generator.build()
+    rows = texts["wordnet.tsv"].removesuffix("\n").split("\n")
+    assert rows[0] == "id\tname\tsynonyms\tdefinition"
+    assert len(rows) == 1 + 21844
+    assert {row.count("\t") for row in rows} == {3}
+    assert rows[1:] == sorted(rows[1:])
+    thousand = texts["imagenet-1k.tsv"].split("\n")
+    assert thousand[0] == "index\tid\tname\tsynonyms\tdefinition"
+    assert thousand[259] == (
+        "258\tn02111889\tSamoyed\tSamoyede\tSiberian breed of white or cream-colored dog of the spitz family"
+    )
+
+
+@pytest.mark.slow
+def test_heavy_libraries_stay_out() -> None:
+    code = (
+        "import sys, resnetd_cli.labels as labels; labels.for_class_count(21843);"
+        "labels.search('terrier', labels.imagenet());"
+        "print(sorted({'torch', 'timm', 'numpy', 'PIL', 'requests'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+# Checkpoints.
+
+
+def test_checkpoint_list() -> None:
+    names = labels.from_checkpoint(["cat", "dog"], None, 2)
+    assert names == labels.ClassNames(("cat", "dog"), (None, None), "checkpoint")
+
+
+@pytest.mark.parametrize("given", [{"1": "dog", "0": "cat"}, {1: "dog", 0: "cat"}])
+def test_checkpoint_map_is_put_in_class_order(given: dict[str | int, str]) -> None:
+    assert labels.from_checkpoint(given, None, 2).names == ("cat", "dog")
+
+
+def test_checkpoint_synsets_are_named_from_wordnet() -> None:
+    # The first is one of the 1,000, the second is not, the third is nowhere.
+    names = labels.from_checkpoint(["n02111889", "n00007846", "n99999999", "person"], None, 4)
+    assert names.names == ("Samoyed", "person", "n99999999", "person")
+    assert names.ids == ("n02111889", "n00007846", "n99999999", None)
+
+
+def test_checkpoint_synsets_are_named_from_its_descriptions_first() -> None:
+    descriptions = {"n02111889": "white dog, Samoyede", "n01440764": "", "cat": "a beast"}
+    names = labels.from_checkpoint(["n02111889", "n01440764", "cat"], descriptions, 3)
+    assert names.names == ("white dog", "tench", "cat")
+    assert names.ids == ("n02111889", "n01440764", None)
+
+
+def test_checkpoint_map_with_gaps() -> None:
+    # timm takes such maps too: its fallback names the classes that the map leaves out.
+    names = labels.from_checkpoint({"2": "n02111889"}, None, 4)
+    assert names.names == ("class 0", "class 1", "Samoyed", "class 3")
+    assert names.ids == (None, None, "n02111889", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a", "b"], "the checkpoint has 2 class names, but the model has 3 classes"),
+        (["a", "b", "c", "d"], "the checkpoint has 4 class names, but the model has 3 classes"),
+        ([], "the checkpoint has 0 class names, but the model has 3 classes"),
+        ({}, "the checkpoint has 0 class names, but the model has 3 classes"),
+        ({"0": "a", "7": "b", "3": "c"}, "the checkpoint names class 3, but the model has 3 classes"),
+        ({"1": "a", 1: "b"}, "the checkpoint names class 1 twice"),
+        ({"cat": "0"}, "the checkpoint: 'cat' is not a class index"),
+        ({-1: "a"}, "the checkpoint: '-1' is not a class index"),
+        (["a", None, "c"], "the checkpoint: class 1 has no name but 'None'"),
+        (["a", " ", "c"], "the checkpoint: the name of class 1 is empty"),
+        ("abc", "the checkpoint has neither a list nor a map of class names"),
+        (3, "the checkpoint has neither a list nor a map of class names"),
+    ],
+)
+def test_checkpoint_errors(given: object, message: str) -> None:
+    with pytest.raises(LabelsError) as caught:
+        labels.from_checkpoint(given, None, 3)  # type: ignore[arg-type]
+    assert caught.value.message == message
+    assert caught.value.hint == "name the classes with --labels FILE"
+
+
+# Files.
+
+GOOD = {
+    "lines": ("names.txt", "cat\ndog\nred fox\n"),
+    "lines, no end": ("names.txt", "cat\ndog\nred fox"),
+    "lines, many ends": ("names.txt", "cat\ndog\nred fox\n\n\n"),
+    "lines, CRLF and BOM": ("names.txt", "\ufeffcat\r\ndog\r\nred fox\r\n"),
+    "lines, no suffix": ("names", "cat\n dog \nred fox\n"),
+    "json list": ("names.json", '["cat", "dog", "red fox"]'),
+    "json list, BOM": ("names.json", '\ufeff["cat", "dog", "red fox"]'),
+    "json map": ("names.json", '{"2": "red fox", "0": "cat", "1": "dog"}'),
+    "json in a .txt": ("names.txt", '\n{"0": "cat", "1": "dog", "2": "red fox"}\n'),
+    "tsv": ("names.tsv", "name\ncat\ndog\nred fox\n"),
+    "tsv with index": ("names.tsv", "name\tIndex\nred fox\t2\ncat\t0\ndog\t1\n"),
+    "tsv in a .txt": ("names.txt", "index\tname\r\n0\tcat\r\n1\tdog\r\n2\tred fox\r\n"),
+    "tsv, empty last cells": ("names.tsv", "name\tid\tnote\ncat\t\t\ndog\t\t\nred fox\t\t\n"),
+    "csv": ("names.csv", 'note,name\n"a, b",cat\n,dog\n"""",red fox\n'),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), GOOD.values(), ids=GOOD)
+def test_load(write: Callable[[str, str | bytes], str], name: str, content: str) -> None:
+    path = write(name, content)
+    expected = labels.ClassNames(("cat", "dog", "red fox"), (None, None, None), path)
+    assert labels.load(path, 3) == expected
+
+
+WITH_IDS = {
+    "lines of ids": ("names.txt", "n01440764\nn02111889\n"),
+    "json list of ids": ("names.json", '["n01440764", "n02111889"]'),
+    "json map of pairs": ("x.json", '{"0": ["n01440764", "tench"], "1": ["n02111889", "Samoyed"]}'),
+    "json list of pairs": ("x.json", '[["n01440764", "tench"], ["n02111889", "Samoyed"]]'),
+    "tsv": ("x.tsv", 'id\tname\tdefinition\nn01440764\ttench\ta "fish\nn02111889\tSamoyed\t\n'),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), WITH_IDS.values(), ids=WITH_IDS)
+def test_load_ids(write: Callable[[str, str | bytes], str], name: str, content: str) -> None:
+    names = labels.load(write(name, content), 2)
+    assert names.names == ("tench", "Samoyed")
+    assert names.ids == ("n01440764", "n02111889")
+
+
+def test_load_keeps_the_users_word_for_an_id(write: Callable[[str, str | bytes], str]) -> None:
+    names = labels.load(write("x.json", '{"0": ["n02111889", "Sammy"]}'), 1)
+    assert (names.names, names.ids) == (("Sammy",), ("n02111889",))
+
+
+def test_load_non_ascii_names(write: Callable[[str, str | bytes], str]) -> None:
+    # U+2028 ends a line for str.splitlines, not in a file.
+    names = labels.load(write("x.txt", "猫\nbr\u00fcn\u2028hund\n[MASK]\n"), 3)
+    assert names.names == ("猫", "br\u00fcn\u2028hund", "[MASK]")
+
+
+@pytest.mark.parametrize(
+    ("file", "subset"), [("imagenet-1k.tsv", "imagenet-1k"), ("imagenet-12k.txt", "imagenet-12k")]
+)
+def test_load_reads_the_shipped_files(file: str, subset: str) -> None:
+    shipped = labels.imagenet(subset)
+    loaded = labels.load(str(ROOT / "labels" / file), len(shipped))
+    assert (loaded.names, loaded.ids) == (shipped.names, shipped.ids)
+
+
+BAD = {
+    "too few": ("x.txt", "cat\n", "{} has 1 class name, but the model has 2 classes"),
+    "too many": ("x.txt", "a\nb\nc\n", "{} has 3 class names, but the model has 2 classes"),
+    "nothing": ("x.txt", "", "{} has 0 class names, but the model has 2 classes"),
+    "nothing in a table": ("x.tsv", "", "{} has no column `name`"),
+    "hole": ("x.txt", "cat\n\ndog\n", "{}: the name of class 1 is empty"),
+    "not text": ("x.txt", b"\xff\xfe\x00c\x00a", "{} is not UTF-8 text"),
+    "broken json": ("x.json", '["cat", "dog"', "{} is not valid JSON: "),
+    "deep json": ("x.json", "[" * 200_000, "{} is not valid JSON: nested too deep"),
+    "json text": ("x.json", '"cat"', "{} holds neither a JSON list nor a map"),
+    "json number in list": ("x.json", '["cat", 7]', "{}: class 1 has no name but '7'"),
+    "json list of three": (
+        "x.json",
+        '[["a", "b", "c"], "d"]',
+        "{}: class 0 has no name but \"['a', 'b', 'c']\"",
+    ),
+    "json map the other way": ("x.json", '{"cat": 0, "dog": 1}', "{}: 'cat' is not a class index"),
+    "json key twice": ("x.json", '{"0": "cat", "0": "dog"}', "{} names class 0 twice"),
+    "json index twice": ("x.json", '{"1": "cat", "01": "dog"}', "{} names class 1 twice"),
+    "json from one": ("x.json", '{"1": "cat", "2": "dog"}', "{} has no name for class 0"),
+    "json map too short": ("x.json", '{"0": "cat"}', "{} has 1 class name, but the model has 2 classes"),
+    "tsv without names": ("x.tsv", "id\tlabel\nn1\tcat\n", "{} has no column `name`"),
+    "tsv, short row": ("x.tsv", "id\tname\na\tcat\nb\n", "{}: line 3 has 1 column, the header 2"),
+    "tsv, index twice": ("x.tsv", "index\tname\n1\tcat\n1\tdog\n", "{} names class 1 twice"),
+    "tsv, index missing": ("x.tsv", "index\tname\n0\tcat\n2\tdog\n", "{} has no name for class 1"),
+    "tsv, no index": ("x.tsv", "index\tname\n0\tcat\n\tdog\n", "{}: '' is not a class index"),
+    "csv without header": ("x.csv", "0,cat\n1,dog\n", "{} has no column `name`"),
+    "csv, huge cell": ("x.csv", "name\n" + "a" * 200_000, "{} is not a table: field larger than"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD.values(), ids=BAD)
+def test_load_errors(
+    write: Callable[[str, str | bytes], str], name: str, content: str | bytes, message: str
+) -> None:
+    path = write(name, content)
+    with pytest.raises(LabelsError) as caught:
+        labels.load(path, 2)
+    assert caught.value.message.startswith(message.format(path))
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    assert "\n" not in caught.value.hint
+
+
+def test_load_999_of_1000(write: Callable[[str, str | bytes], str]) -> None:
+    path = write("x.txt", PAGES["/short.txt"])
+    with pytest.raises(LabelsError) as caught:
+        labels.load(path, 1000)
+    assert caught.value.message == f"{path} has 999 class names, but the model has 1000 classes"
+    assert str(caught.value.hint).startswith("the forms: one name a line")
+
+
+def test_load_what_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(LabelsError, match=r"nothing\.txt: no such file"):
+        labels.load(str(tmp_path / "nothing.txt"), 2)
+    with pytest.raises(LabelsError, match="cannot be read: is a directory"):
+        labels.load(str(tmp_path), 2)
+    with pytest.raises(LabelsError, match="cannot be read: embedded null"):
+        labels.load("a\0b", 2)
+
+
+def test_load_too_large(write: Callable[[str, str | bytes], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "_MAX_BYTES", 7)
+    assert len(labels.load(write("x.txt", "cat\ndog"), 2)) == 2
+    with pytest.raises(LabelsError, match="more than 7 bytes"):
+        labels.load(write("x.txt", "cat\ndog\n"), 2)
+
+
+def test_load_url(server: str) -> None:
+    url = f"{server}/three.json?raw=1"
+    assert labels.load(url, 3) == labels.ClassNames(("a", "b", "c"), (None, None, None), url)
+    names = labels.load(f"{server}/imagenet_classes.txt", 1000)
+    assert names.names == labels.imagenet().names
+
+
+def test_load_url_errors(server: str) -> None:
+    with pytest.raises(LabelsError, match=r"/gone\.txt: the server answered 404") as caught:
+        labels.load(f"{server}/gone.txt", 3)
+    assert caught.value.hint
+    with pytest.raises(LabelsError, match=r"/three\.json has 3 class names, but the model has 4 classes"):
+        labels.load(f"{server}/three.json", 4)
+    with pytest.raises(LabelsError, match=r"^s3://bucket/names\.txt: "):
+        labels.load("s3://bucket/names.txt", 3)
+
+
+# Search.
+
+
+def test_search_names_and_synonyms() -> None:
+    found = labels.search("terrier", labels.imagenet())
+    # The Maltese dog matches by a synonym; `bull mastiff` does not.
+    assert found[0] == labels.ClassEntry(
+        index=153,
+        id="n02085936",
+        name="Maltese dog",
+        synonyms=("Maltese terrier", "Maltese"),
+        definition="breed of toy dogs having a long straight silky white coat",
+    )
+    assert [entry.index for entry in found] == sorted(entry.index for entry in found)
+    assert len(found) == 24
+    assert all("terrier" in " ".join((e.name, *e.synonyms)).lower() for e in found)
+
+
+@pytest.mark.parametrize("query", ["samoyed", "SAMOYEDE", "n02111889", "N02111889", "258", " 258 ", "0258"])
+def test_search_finds_the_samoyed(query: str) -> None:
+    assert [entry.index for entry in labels.search(query, labels.imagenet())] == [258]
+
+
+def test_search_by_the_start_of_an_id() -> None:
+    found = labels.search("n02111", labels.imagenet())
+    assert [entry.name for entry in found] == ["Newfoundland", "Great Pyrenees", "Samoyed"]
+    assert labels.search("02111889", labels.imagenet()) == []
+
+
+def test_search_all_and_none() -> None:
+    names = labels.imagenet("imagenet-22k")
+    everything = labels.search("", names)
+    assert [entry.index for entry in everything] == list(range(21841))
+    assert everything[0].definition.startswith("a living thing")
+    assert labels.search("  ", names) == everything
+    assert labels.search("no such thing", names) == []
+
+
+def test_search_names_without_ids() -> None:
+    names = labels.ClassNames(("great_white_shark", "class 1", "Sammy"), (None, None, "n02111889"), "test")
+    assert labels.search("White Shark", names) == [labels.ClassEntry(0, None, "great_white_shark", (), "")]
+    assert [entry.index for entry in labels.search("1", names)] == [1]
+    # WordNet's own words are synonyms of the user's.
+    assert labels.search("samoyed", names)[0].synonyms == ("Samoyed", "Samoyede")
+    assert labels.search("n", names)[0].index == 2
+
+
+# Download.
+
+
+def test_download_good(server: str, tmp_path: Path) -> None:
+    path = labels.download(f"{server}/imagenet_classes.txt", cache=tmp_path / "cache")
+    assert path == tmp_path / "cache" / "imagenet_classes.txt"
+    assert path.read_bytes() == PAGES["/imagenet_classes.txt"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["imagenet_classes.txt"]
+    assert labels.load(str(path), 1000).names[258] == "Samoyed"
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("/short.txt", "has 999 class names, not one on each of 1000 lines"),
+        ("/long.txt", "has 1001 class names, not one on each of 1000 lines"),
+        ("/hole.txt", "has 999 class names, not one on each of 1000 lines"),
+        ("/page.html", "is a web page, not a list of class names"),
+        ("/latin1.txt", "is not UTF-8 text"),
+        ("/gone.txt", "the server answered 404"),
+    ],
+)
+def test_download_of_anything_else_writes_nothing(
+    server: str, tmp_path: Path, page: str, message: str
+) -> None:
+    kept = tmp_path / "imagenet_classes.txt"
+    kept.write_text("the one before")
+    with pytest.raises(LabelsError) as caught:
+        labels.download(server + page, cache=tmp_path)
+    assert caught.value.message.startswith(server + page)
+    assert message in caught.value.message
+    assert caught.value.hint
+    assert kept.read_text() == "the one before"
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_download_without_a_server(tmp_path: Path) -> None:
+    probe = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    port = probe.server_port
+    probe.server_close()
+    with pytest.raises(LabelsError, match="no answer from"):
+        labels.download(f"http://127.0.0.1:{port}/x.txt", cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_into_a_file(server: str, tmp_path: Path) -> None:
+    blocker = tmp_path / "cache"
+    blocker.write_text("")
+    with pytest.raises(OutputError):
+        labels.download(f"{server}/imagenet_classes.txt", cache=blocker)
+    assert blocker.read_text() == ""
+
+
+def test_seed_url_is_the_pytorch_list() -> None:
+    assert labels.SEED_URL.startswith("https://")
+    assert labels.SEED_URL.endswith("/pytorch/hub/master/imagenet_classes.txt")
+    assert labels.download.__defaults__ == (labels.SEED_URL,)
+
+
+def test_well_known_class_index_form(write: Callable[[str, str | bytes], str]) -> None:
+    ours = labels.imagenet()
+    index = {str(i): [ours.ids[i], ours.names[i].replace(" ", "_")] for i in range(1000)}
+    loaded = labels.load(write("imagenet_class_index.json", json.dumps(index)), 1000)
+    assert loaded.ids == ours.ids
+    assert (loaded.names[0], loaded.names[2]) == ("tench", "great_white_shark")
