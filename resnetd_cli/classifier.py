@@ -49,7 +49,12 @@ class Classifier:
     batch_size: int = 1
 
     def predict(
-        self, inputs: Iterable[str | Source], *, top_k: int = 5, min_probability: float = 0.0, embeddings: bool = False
+        self,
+        inputs: Iterable[str | Source],
+        *,
+        top_k: int = 5,
+        min_probability: float = 0.0,
+        embeddings: bool = False,
     ) -> Iterator[Classified | Failure]:
         """Classify each input: paths, folders, globs, URLs, or sources.
 
@@ -75,7 +80,9 @@ class Classifier:
     def embed(self, inputs: Iterable[str | Source]) -> Iterator[Embedded | Failure]:
         """Give the features of each input, in order, of the layer the model was loaded with."""
 
-        def finish(name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None) -> Embedded:
+        def finish(
+            name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
+        ) -> Embedded:
             assert features is not None
             return Embedded(name, self.name, features)
 
@@ -141,7 +148,9 @@ def load(
     engine = TorchEngine(network, device=device, logits=logits, layer=layer, threads=None if single else 1)
     if batch_size is None:
         batch_size = 1 if engine.device.type == "cpu" else GPU_BATCH
-    names = labels.load(class_names, engine.classes) if class_names else definition.class_names(engine.classes)
+    names = (
+        labels.load(class_names, engine.classes) if class_names else definition.class_names(engine.classes)
+    )
     return Classifier(ref.name, engine, preprocessing, names, decoding, workers, batch_size)
 
 

@@ -43,10 +43,14 @@ class Definition:
         from timm.data import resolve_data_config
 
         arguments = {} if image_size in ("train", "test") else {"img_size": _pixels(image_size)}
-        resolved = resolve_data_config(arguments, pretrained_cfg=dict(self.config), use_test_size=image_size == "test")
+        resolved = resolve_data_config(
+            arguments, pretrained_cfg=dict(self.config), use_test_size=image_size == "test"
+        )
         channels, height, width = resolved["input_size"]
         if channels != 3:
-            raise ModelError(f"{self.ref.name} reads {channels} channels, not RGB", hint="choose another model")
+            raise ModelError(
+                f"{self.ref.name} reads {channels} channels, not RGB", hint="choose another model"
+            )
         return Preprocessing(
             input_size=(channels, height, width),
             crop_pct=resolved["crop_pct"],
@@ -85,14 +89,20 @@ def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None =
         if not timm.is_model(architecture):
             raise ModelError(f"{ref.name} names the architecture {architecture!r}, which timm does not have")
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ModelError(f"{ref.name}: config.json is not a timm model's", hint="check that timm wrote it") from error
+        raise ModelError(
+            f"{ref.name}: config.json is not a timm model's", hint="check that timm wrote it"
+        ) from error
     # The weights' place is decided here, not by timm.
     config = {key: value for key, value in config.items() if key not in ("source", "file", "hf_hub_id")}
     return Definition(ref, architecture, config, arguments)
 
 
 def find_weights(
-    definition: Definition, *, file: Path | None = None, offline: bool = False, progress: type[Any] | None = None
+    definition: Definition,
+    *,
+    file: Path | None = None,
+    offline: bool = False,
+    progress: type[Any] | None = None,
 ) -> Path:
     """Return the file with the model's weights, downloaded if need be.
 
@@ -113,7 +123,7 @@ def find_weights(
     if ref.kind is Kind.EMBEDDED:
         return embedded.weights_file()
     if ref.kind is Kind.FOLDER:
-        return _weights_in(Path(ref.location))
+        return weights_in(Path(ref.location))
     repo = ref.location if ref.kind is Kind.HUB else config.get("hf_hub_id")
     if repo:
         names = (config["hf_hub_filename"],) if config.get("hf_hub_filename") else weights.WEIGHTS
@@ -174,14 +184,20 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
 
 def _pixels(image_size: str) -> int:
     if not image_size.isdigit() or not 16 <= int(image_size) <= 8192:
-        raise UsageError(f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192")
+        raise UsageError(
+            f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192"
+        )
     return int(image_size)
 
 
-def _weights_in(folder: Path) -> Path:
+def weights_in(folder: Path) -> Path:
     """Choose as timm's `local-dir:` does: the usual names first, then the first of each extension."""
-    named = [folder / name for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")]
-    for path in named + [path for suffix in ("safetensors", "pth", "bin") for path in sorted(folder.glob(f"*.{suffix}"))]:
+    named = [
+        folder / name for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+    ]
+    for path in named + [
+        path for suffix in ("safetensors", "pth", "bin") for path in sorted(folder.glob(f"*.{suffix}"))
+    ]:
         if path.is_file():
             return path
     raise WeightsError(f"no weights in {folder}", hint="model.safetensors belongs beside config.json")
@@ -193,11 +209,15 @@ def _download_url(url: str, *, offline: bool) -> Path:
 
     target = Path(get_cache_dir()) / url.rpartition("/")[2]
     if offline and not target.exists():
-        raise WeightsError(f"{url} is not on this machine, and this is an offline run", hint="run it once online")
+        raise WeightsError(
+            f"{url} is not on this machine, and this is an offline run", hint="run it once online"
+        )
     try:
         return Path(download_cached_file(url, check_hash=True))
     except (OSError, RuntimeError) as error:
-        raise WeightsError(f"cannot get {url}: {error}", hint="try --model embedded, or --weights FILE") from error
+        raise WeightsError(
+            f"cannot get {url}: {error}", hint="try --model embedded, or --weights FILE"
+        ) from error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -230,7 +250,9 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
             f"{file} holds more than weights: loading it could run code, so it is refused",
             hint="save the state dict alone, best as .safetensors",
         )
-    return WeightsError(f"{file} is not a weights file: {_first_line(text)}", hint="a .safetensors or .pth is wanted")
+    return WeightsError(
+        f"{file} is not a weights file: {_first_line(text)}", hint="a .safetensors or .pth is wanted"
+    )
 
 
 def _does_not_fit(definition: Definition, file: Path, error: Exception) -> ResnetdError:
@@ -245,8 +267,12 @@ def _does_not_fit(definition: Definition, file: Path, error: Exception) -> Resne
             f"{file} does not fit {name}: of its tensors {', '.join(tensors)}",
             hint="name the architecture it was trained with: --model NAME",
         )
-    if "Error(s)" in text or isinstance(error, (KeyError, RuntimeError, ValueError, TypeError, AssertionError)):
-        return WeightsError(f"{file} cannot be loaded into {name}: {_first_line(text)}", hint="try another --model")
+    if "Error(s)" in text or isinstance(
+        error, (KeyError, RuntimeError, ValueError, TypeError, AssertionError)
+    ):
+        return WeightsError(
+            f"{file} cannot be loaded into {name}: {_first_line(text)}", hint="try another --model"
+        )
     return _unreadable(file, error)
 
 

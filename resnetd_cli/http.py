@@ -30,11 +30,15 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     try:
         parts = urlsplit(url)
         if parts.scheme.lower() not in ("http", "https"):
-            raise InputError(ErrorKind.BLOCKED, f"{parts.scheme}:// is not fetched", hint="http:// and https:// are")
+            raise InputError(
+                ErrorKind.BLOCKED, f"{parts.scheme}:// is not fetched", hint="http:// and https:// are"
+            )
         if not parts.hostname:
             raise InputError(ErrorKind.BLOCKED, "the URL names no host", hint="write it as https://HOST/PATH")
     except ValueError as error:
-        raise InputError(ErrorKind.BLOCKED, f"malformed URL: {error}", hint="write it as https://HOST/PATH") from error
+        raise InputError(
+            ErrorKind.BLOCKED, f"malformed URL: {error}", hint="write it as https://HOST/PATH"
+        ) from error
 
     import requests
 
@@ -47,15 +51,21 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
         ) as response:
             if response.status_code >= 400:
                 status = f"{response.status_code} {response.reason or ''}".rstrip()
-                raise InputError(ErrorKind.HTTP_STATUS, f"the server answered {status}", hint="open it in a browser")
+                raise InputError(
+                    ErrorKind.HTTP_STATUS, f"the server answered {status}", hint="open it in a browser"
+                )
             body = _read(response, max_bytes)
     except requests.Timeout as error:
         raise InputError(ErrorKind.TIMEOUT, "the server did not answer in time", hint="try again") from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise InputError(ErrorKind.BLOCKED, f"malformed URL: {error}", hint="write it as https://HOST/PATH") from error
+        raise InputError(
+            ErrorKind.BLOCKED, f"malformed URL: {error}", hint="write it as https://HOST/PATH"
+        ) from error
     except (requests.RequestException, OSError) as error:
         raise InputError(
-            ErrorKind.CONNECTION, f"no answer from {parts.hostname}: {_reason(error)}", hint="check the address and the network"
+            ErrorKind.CONNECTION,
+            f"no answer from {parts.hostname}: {_reason(error)}",
+            hint="check the address and the network",
         ) from error
     if not body:
         raise InputError(ErrorKind.EMPTY, "the server sent zero bytes", hint="open it in a browser")

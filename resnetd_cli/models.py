@@ -91,7 +91,9 @@ def cards() -> tuple[ModelCard, ...]:
 
 def find_card(name: str) -> ModelCard | None:
     """Return the table's row for a full name or a bare architecture."""
-    return next((card for card in cards() if name in (card.name, card.architecture) and _stands_for(name, card)), None)
+    return next(
+        (card for card in cards() if name in (card.name, card.architecture) and _stands_for(name, card)), None
+    )
 
 
 def resolve(model: str) -> ModelRef:
@@ -159,10 +161,14 @@ def _hub_id(location: str) -> str:
 def _folder(location: str) -> ModelRef:
     path = Path(location).expanduser()
     if not path.is_dir():
-        hint = f"a repository on the hub is hf-hub:{location}" if location.count("/") == 1 else "check the path"
+        hint = (
+            f"a repository on the hub is hf-hub:{location}" if location.count("/") == 1 else "check the path"
+        )
         raise UnknownModel(f"no model folder {location}", hint=hint)
     if not (path / "config.json").is_file():
-        raise UnknownModel(f"{location} has no config.json", hint="name a folder that timm or a fine-tuning run wrote")
+        raise UnknownModel(
+            f"{location} has no config.json", hint="name a folder that timm or a fine-tuning run wrote"
+        )
     return ModelRef(location, Kind.FOLDER, str(path))
 
 

@@ -59,7 +59,8 @@ def expand_list(location: str, *, null: bool = False) -> Iterator[Source]:
         stream = sys.stdin.buffer if location == STDIN else Path(location).open("rb")  # noqa: SIM115
     except OSError as error:
         raise UsageError(
-            f"cannot read the list {location}: {_strerror(error)}", hint="--files-from takes a file, or - for stdin"
+            f"cannot read the list {location}: {_strerror(error)}",
+            hint="--files-from takes a file, or - for stdin",
         ) from error
     return _expand_entries(stream, null=null)
 
@@ -93,7 +94,9 @@ def _expand_literal(text: str) -> Iterator[Source]:
 def _expand_glob(pattern: str) -> Iterator[Source]:
     matches = sorted(glob.iglob(pattern, recursive=True))
     if not matches:
-        yield _failing(pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=f"the folder is {Path.cwd()}")
+        yield _failing(
+            pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=f"the folder is {Path.cwd()}"
+        )
     for match in matches:
         # `**` gives every folder beside the files in it, which would be counted twice.
         if "**" in pattern and Path(match).is_dir():
@@ -105,7 +108,9 @@ def _expand_folder(folder: str) -> Iterator[Source]:
     paths = _walk(folder)
     first = next(paths, None)
     if first is None:
-        yield _failing(folder, ErrorKind.EMPTY, "no images in the folder", hint="files are chosen by their extension")
+        yield _failing(
+            folder, ErrorKind.EMPTY, "no images in the folder", hint="files are chosen by their extension"
+        )
         return
     yield first
     yield from paths
@@ -155,16 +160,22 @@ def _read_file(path: str) -> bytes:
     except OSError as error:
         raise _input_error(path, error) from error
     except ValueError as error:  # a NUL inside the name
-        raise InputError(ErrorKind.NOT_FOUND, f"not a path: {error}", hint="--null reads NUL-separated lists") from error
+        raise InputError(
+            ErrorKind.NOT_FOUND, f"not a path: {error}", hint="--null reads NUL-separated lists"
+        ) from error
     if not data:
-        raise InputError(ErrorKind.EMPTY, "zero bytes", hint="the copy or download that made it may have failed")
+        raise InputError(
+            ErrorKind.EMPTY, "zero bytes", hint="the copy or download that made it may have failed"
+        )
     return data
 
 
 def _read_stdin() -> bytes:
     data = sys.stdin.buffer.read()
     if not data:
-        raise InputError(ErrorKind.EMPTY, "zero bytes on standard input", hint="pipe one image: cat dog.jpg | resnetd ...")
+        raise InputError(
+            ErrorKind.EMPTY, "zero bytes on standard input", hint="pipe one image: cat dog.jpg | resnetd ..."
+        )
     return data
 
 

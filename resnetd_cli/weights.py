@@ -24,7 +24,9 @@ _PROBE_SECONDS = 6.0
 """How long the hub may take to say where a file is, name look-up, retries and all."""
 _RETRY_PAUSE = 1.0
 _BLOCK = 2**20
-_WAYS_OUT = "try --model embedded (it comes with the install), --weights FILE, or a mirror: HF_ENDPOINT=https://HOST"
+_WAYS_OUT = (
+    "try --model embedded (it comes with the install), --weights FILE, or a mirror: HF_ENDPOINT=https://HOST"
+)
 T = TypeVar("T")
 
 
@@ -91,7 +93,9 @@ def _download(repo: str, filenames: Sequence[str], progress: type[Any] | None) -
         raise _hub_error(repo, error) from error
     if not _is_intact(path):
         _discard(path)
-        raise HubError(f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_WAYS_OUT)
+        raise HubError(
+            f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_WAYS_OUT
+        )
     return path
 
 
@@ -141,19 +145,30 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
 def _hub_error(repo: str, error: Exception) -> HubError:
     from huggingface_hub import constants
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+    )
 
     hub = constants.ENDPOINT
     if isinstance(error, GatedRepoError):
-        return HubError(f"{repo} is gated on {hub}", hint=f"ask for access, then set HF_TOKEN; or {_WAYS_OUT}")
+        return HubError(
+            f"{repo} is gated on {hub}", hint=f"ask for access, then set HF_TOKEN; or {_WAYS_OUT}"
+        )
     if isinstance(error, RepositoryNotFoundError):
-        return HubError(f"{repo} is not on {hub}, or is private", hint=f"check the name or HF_TOKEN; or {_WAYS_OUT}")
+        return HubError(
+            f"{repo} is not on {hub}, or is private", hint=f"check the name or HF_TOKEN; or {_WAYS_OUT}"
+        )
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
         return HubError(f"{repo} on {hub} holds no weights that timm reads", hint=_WAYS_OUT)
     if isinstance(error, HfHubHTTPError):
         return HubError(f"{hub} answered {error.response.status_code} for {repo}", hint=_WAYS_OUT)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        return HubError(f"cannot keep {repo} in {constants.HF_HUB_CACHE}: {error.strerror}", hint="HF_HOME moves it")
+        return HubError(
+            f"cannot keep {repo} in {constants.HF_HUB_CACHE}: {error.strerror}", hint="HF_HOME moves it"
+        )
     return HubError(f"cannot get {repo} from {hub}: {_innermost(error)}", hint=_WAYS_OUT)
 
 

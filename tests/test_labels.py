@@ -51,6 +51,7 @@ PAGES: dict[str, bytes] = {
     "/page.html": b"<!DOCTYPE html>\n" + b"<p>sign in</p>\n" * 999,
     "/latin1.txt": THOUSAND.replace("Samoyed", "Samoy\u00e8de").encode("latin-1"),
     "/three.json": b'["a", "b", "c"]',
+    "/three.csv": b"name\na\nb\nc\n",
 }
 
 
@@ -303,7 +304,7 @@ WITH_IDS = {
     "json list of ids": ("names.json", '["n01440764", "n02111889"]'),
     "json map of pairs": ("x.json", '{"0": ["n01440764", "tench"], "1": ["n02111889", "Samoyed"]}'),
     "json list of pairs": ("x.json", '[["n01440764", "tench"], ["n02111889", "Samoyed"]]'),
-    "tsv": ("x.tsv", 'id\tname\tdefinition\nn01440764\ttench\ta "fish\nn02111889\tSamoyed\t\n'),
+    "tsv": ("x.tsv", 'id\tname\tdefinition\nn01440764\ttench\t"fish\nn02111889\tSamoyed\t\n'),
 }
 
 
@@ -315,8 +316,10 @@ def test_load_ids(write: Callable[[str, str | bytes], str], name: str, content: 
 
 
 def test_load_keeps_the_users_word_for_an_id(write: Callable[[str, str | bytes], str]) -> None:
-    names = labels.load(write("x.json", '{"0": ["n02111889", "Sammy"]}'), 1)
-    assert (names.names, names.ids) == (("Sammy",), ("n02111889",))
+    names = labels.load(write("x.json", '{"0": ["n02111889", "Sammy"], "1": ["mine", "n02111889"]}'), 2)
+    assert (names.names, names.ids) == (("Sammy", "n02111889"), ("n02111889", "mine"))
+    names = labels.load(write("x.json", '{"0": "n02111889", "1": ["mine", "n02111889"]}'), 2)
+    assert (names.names, names.ids) == (("Samoyed", "n02111889"), ("n02111889", "mine"))
 
 
 def test_load_non_ascii_names(write: Callable[[str, str | bytes], str]) -> None:
@@ -403,8 +406,8 @@ def test_load_too_large(write: Callable[[str, str | bytes], str], monkeypatch: p
 
 
 def test_load_url(server: str) -> None:
-    url = f"{server}/three.json?raw=1"
-    assert labels.load(url, 3) == labels.ClassNames(("a", "b", "c"), (None, None, None), url)
+    for url in (f"{server}/three.json", f"{server}/three.csv?raw=1"):
+        assert labels.load(url, 3) == labels.ClassNames(("a", "b", "c"), (None, None, None), url)
     names = labels.load(f"{server}/imagenet_classes.txt", 1000)
     assert names.names == labels.imagenet().names
 
@@ -444,7 +447,7 @@ def test_search_finds_the_samoyed(query: str) -> None:
 
 def test_search_by_the_start_of_an_id() -> None:
     found = labels.search("n02111", labels.imagenet())
-    assert [entry.name for entry in found] == ["Newfoundland", "Great Pyrenees", "Samoyed"]
+    assert [entry.index for entry in found] == [255, 256, 257, 258]
     assert labels.search("02111889", labels.imagenet()) == []
 
 

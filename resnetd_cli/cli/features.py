@@ -23,7 +23,6 @@ def features(
             "--layer",
             metavar="LAYER",
             help="pooled (what the classifier sees), logits, or a stage such as layer3, averaged over its positions.",
-            rich_help_panel=options.MODEL,
         ),
     ] = "pooled",
     files_from: options.FilesFrom = None,
@@ -58,7 +57,9 @@ def features(
     from resnetd_cli.cli import running
 
     if output is None:
-        raise UsageError("features go to a file", hint="--out feats.npy, or predict --features -f jsonl for records")
+        raise UsageError(
+            "features go to a file", hint="--out feats.npy, or predict --features -f jsonl for records"
+        )
     sink = sinks.open_array_sink(output)
     index = sinks.index_path(output)
     running.check_outputs(output, index, overwrite=overwrite)

@@ -1,2 +1,86 @@
-def info() -> None:
-    """."""
+"""`resnetd info`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import is_tty, terminal
+
+if TYPE_CHECKING:
+    from resnetd_cli.about import Facts
+
+
+def info(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="As --model takes it.", autocompletion=options.complete_model),
+    ],
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print what to cite.")] = False,
+    format: options.OutputFormat = options.Format.AUTO,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Tell what a model is: its architecture, size, preprocessing and licence, and where its weights lie.
+
+    resnetd info resnet50d
+
+    resnetd info resnet50d --bibtex
+    """
+    terminal.setup(quiet=quiet, verbose=verbose)
+
+    from resnetd_cli import about, sinks
+    from resnetd_cli.cli import running
+    from resnetd_cli.sinks.listing import write_facts
+
+    if bibtex:
+        typer.echo(about.bibtex(model), nl=False)
+        return 0
+    path = running.as_path(output)
+    running.check_outputs(path, overwrite=overwrite)
+    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    facts = about.describe(model)
+    with running.open_text(path) as stream:
+        write_facts(facts, stream, format_name, shown=_in_words(facts))
+    return 0
+
+
+def _in_words(facts: Facts) -> dict[str, str]:
+    """Return the facts as people read them: related ones together, with their units."""
+    size, test = facts["input_size"], facts["test_size"]
+    words = {
+        "model": facts["model"],
+        "architecture": facts["architecture"],
+        "the D tweak": facts.get("tweak"),
+        "classes": facts["classes"] and f"{facts['classes']:,}",
+        "parameters": f"{facts['params_m']:.2f} million",
+        "work": facts["gmacs"]
+        and f"{facts['gmacs']} GMACs ({facts['gflops']} GFLOPs) an image at {size} x {size}",
+        "accuracy": _accuracy(facts),
+        "preprocessing": f"{size} x {size}, {facts['crop_mode']} crop {facts['crop_pct']}, {facts['interpolation']}",
+        "normalised by": f"mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",
+        "--image-size test": f"{test} x {test}, crop {facts['test_crop_pct']}",
+        "license": facts["license"],
+        "hub": facts["hub_id"],
+        "file size": f"{facts['file_mb']:.1f} MB" + ("" if facts["weights"] else ", about"),
+        "weights": facts["weights"] or "not on this machine; the first predict fetches them",
+    }
+    return {heading: text for heading, text in words.items() if text}
+
+
+def _accuracy(facts: Facts) -> str | None:
+    if "top1" not in facts:
+        return None
+    at_train = f"top-1 {facts['top1']} %, top-5 {facts['top5']} % at {facts['input_size']}"
+    return (
+        f"{at_train}; {facts['test_top1']} % and {facts['test_top5']} % at {facts['test_size']} (ImageNet-1k)"
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(str(value) for value in values)

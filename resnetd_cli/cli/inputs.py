@@ -23,7 +23,9 @@ class Inputs:
 
     def __post_init__(self) -> None:
         if self.null and self.files_from is None:
-            raise UsageError("--null goes with --files-from", hint="find . -print0 | resnetd ... --files-from - --null")
+            raise UsageError(
+                "--null goes with --files-from", hint="find . -print0 | resnetd ... --files-from - --null"
+            )
         if not self.texts and self.files_from is None:
             raise UsageError("no input", hint="name a file, a folder, a glob, a URL, or - for standard input")
         if [*self.texts, self.files_from].count(sources.STDIN) > 1:

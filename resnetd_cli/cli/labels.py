@@ -1,2 +1,75 @@
-def labels() -> None:
-    """."""
+"""`resnetd labels`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated, Optional
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.errors import UsageError
+
+_COLUMNS = {"index": "index", "id": "id", "name": "name", "synonyms": "synonyms", "definition": "definition"}
+
+
+def labels(
+    query: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="[QUERY]", help="A part of a name, a WordNet id, or an index."),
+    ] = None,
+    subset: Annotated[
+        str,
+        typer.Option(
+            "--set", metavar="NAME", help="imagenet-1k, -12k, -21k-goog, -21k-miil, -22k or -22k-ms."
+        ),
+    ] = "imagenet-1k",
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Fetch the list of 1,000 names into the cache and print its path."),
+    ] = False,
+    url: Annotated[
+        Optional[str], typer.Option("--url", metavar="URL", help="Where --download fetches from.")
+    ] = None,
+    format: options.OutputFormat = options.Format.AUTO,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    no_header: options.NoHeader = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Search the names of the classes.
+
+    resnetd labels terrier
+
+    resnetd labels n02111889 --set imagenet-12k
+
+    resnetd predict dog.jpg --labels "$(resnetd labels --download)"
+    """
+    terminal.setup(quiet=quiet, verbose=verbose)
+
+    from resnetd_cli import labels as library
+    from resnetd_cli import sinks
+    from resnetd_cli.cli import running
+    from resnetd_cli.files import cache_dir
+    from resnetd_cli.sinks.listing import write_rows
+
+    if download:
+        typer.echo(library.download(url or library.SEED_URL, cache=cache_dir()))
+        return 0
+    path = running.as_path(output)
+    running.check_outputs(path, overwrite=overwrite)
+    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    wanted = " ".join(query or [])
+    entries = library.search(wanted, library.imagenet(subset))
+    if not entries:
+        raise UsageError(
+            f"no class of {subset} matches {wanted!r}", hint="try a part of the word, or another --set"
+        )
+    with running.open_text(path) as stream:
+        write_rows(
+            [asdict(entry) for entry in entries], stream, format_name, header=not no_header, columns=_COLUMNS
+        )
+    return 0

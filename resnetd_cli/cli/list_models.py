@@ -1,2 +1,74 @@
-def list_models() -> None:
-    """."""
+"""`resnetd list-models`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.errors import UsageError
+
+# A narrow terminal shows the first of them.
+_CARD_COLUMNS = {
+    "name": "model",
+    "on_this_machine": "here",
+    "params_m": "params M",
+    "gmacs_train": "GMACs",
+    "train_size": "size",
+    "top1_train": "top-1",
+    "test_size": "test size",
+    "top1_test": "top-1",
+    "gmacs_test": "GMACs",
+    "license": "license",
+}
+_TIMM_COLUMNS = {
+    "name": "model",
+    "on_this_machine": "here",
+    "input_size": "size",
+    "classes": "classes",
+    "license": "license",
+}
+
+
+def list_models(
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob, or a part of the name.")] = "*",
+    all_models: Annotated[
+        bool, typer.Option("--all", "-a", help="Every timm model, not the ResNet-D family.")
+    ] = False,
+    format: options.OutputFormat = options.Format.AUTO,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    no_header: options.NoHeader = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """List the ResNet-D models, with the size they were trained at, their accuracy, and whether they are here.
+
+    resnetd list-models
+
+    resnetd list-models 'vit_*' --all -f tsv
+    """
+    terminal.setup(quiet=quiet, verbose=verbose)
+
+    from resnetd_cli import about, sinks
+    from resnetd_cli.cli import running
+    from resnetd_cli.sinks.listing import write_rows
+
+    path = running.as_path(output)
+    running.check_outputs(path, overwrite=overwrite)
+    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    rows = about.list_timm(pattern) if all_models else about.list_cards(pattern)
+    if not rows:
+        hint = (
+            "resnetd list-models --all looks through all of timm"
+            if not all_models
+            else "PATTERN is a glob or a part"
+        )
+        raise UsageError(f"no model matches {pattern!r}", hint=hint)
+    with running.open_text(path) as stream:
+        columns = _TIMM_COLUMNS if all_models else _CARD_COLUMNS
+        write_rows(rows, stream, format_name, header=not no_header, columns=columns)
+    return 0

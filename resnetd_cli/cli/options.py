@@ -9,12 +9,6 @@ from typing import Annotated, Optional
 import typer
 
 
-INPUTS = "Inputs"
-MODEL = "Model"
-OUTPUT = "Output"
-RUNNING = "Running"
-
-
 class Format(str, Enum):
     """How records are written."""
 
@@ -30,40 +24,34 @@ def complete_model(incomplete: str) -> list[str]:
     """Return the model names that begin like this, from the table alone: completion may not be slow."""
     from resnetd_cli.models import EMBEDDED, cards
 
-    names = dict.fromkeys([EMBEDDED, *(card.architecture for card in cards()), *(card.name for card in cards())])
+    names = dict.fromkeys(
+        [EMBEDDED, *(card.architecture for card in cards()), *(card.name for card in cards())]
+    )
     return [name for name in names if name.startswith(incomplete)]
 
 
 Inputs = Annotated[
     Optional[list[str]],
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="A file, a folder, a quoted glob, an http(s) URL, or - for one image on standard input.",
         show_default=False,
     ),
 ]
 FilesFrom = Annotated[
     Optional[str],
-    typer.Option("--files-from", metavar="FILE|-", help="Read inputs from a list, one a line.", rich_help_panel=INPUTS),
+    typer.Option("--files-from", metavar="FILE|-", help="Read inputs from a list, one a line."),
 ]
-Null = Annotated[
-    bool, typer.Option("--null", "-0", help="The list is NUL-separated (find -print0).", rich_help_panel=INPUTS)
-]
-IgnoreExif = Annotated[
-    bool, typer.Option("--ignore-exif", help="Do not turn images upright.", rich_help_panel=INPUTS)
-]
+Null = Annotated[bool, typer.Option("--null", "-0", help="The list is NUL-separated (find -print0).")]
+IgnoreExif = Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images upright.")]
 AllowTruncated = Annotated[
-    bool, typer.Option("--allow-truncated", help="Take what is there of a truncated image.", rich_help_panel=INPUTS)
+    bool, typer.Option("--allow-truncated", help="Take what is there of a truncated image.")
 ]
 MaxPixels = Annotated[
     int,
-    typer.Option(
-        "--max-pixels", min=1, metavar="N", help="Refuse images of more pixels.", rich_help_panel=INPUTS
-    ),
+    typer.Option("--max-pixels", min=1, metavar="N", help="Refuse images of more pixels."),
 ]
-FailFast = Annotated[
-    bool, typer.Option("--fail-fast", help="Stop at the first input that fails.", rich_help_panel=INPUTS)
-]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that fails.")]
 
 Model = Annotated[
     str,
@@ -74,27 +62,22 @@ Model = Annotated[
         metavar="MODEL",
         help="A timm name, embedded, hf-hub:OWNER/NAME, or a model folder.",
         autocompletion=complete_model,
-        rich_help_panel=MODEL,
     ),
 ]
 Weights = Annotated[
     Optional[Path],
-    typer.Option("--weights", metavar="FILE", help="A .safetensors or .pth to load into it.", rich_help_panel=MODEL),
+    typer.Option("--weights", metavar="FILE", help="A .safetensors or .pth to load into it."),
 ]
 ImageSize = Annotated[
     str,
-    typer.Option("--image-size", metavar="train|test|N", help="Input size, in pixels.", rich_help_panel=MODEL),
+    typer.Option("--image-size", metavar="train|test|N", help="Input size, in pixels."),
 ]
 Labels = Annotated[
     Optional[str],
-    typer.Option("--labels", metavar="FILE|URL", help="Class names in place of the model's.", rich_help_panel=MODEL),
+    typer.Option("--labels", metavar="FILE|URL", help="Class names in place of the model's."),
 ]
-Offline = Annotated[
-    bool, typer.Option("--offline", help="Use only weights that are on this machine.", rich_help_panel=MODEL)
-]
-Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUNNING)
-]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only weights that are on this machine.")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[
     Optional[int],
     typer.Option(
@@ -104,13 +87,10 @@ BatchSize = Annotated[
         metavar="N",
         help="Images run at once.  [default: 1 on a CPU, 32 on a GPU]",
         show_default=False,
-        rich_help_panel=RUNNING,
     ),
 ]
 
-TopK = Annotated[
-    int, typer.Option("--top-k", "-k", min=1, metavar="K", help="Classes named for each image.", rich_help_panel=OUTPUT)
-]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, metavar="K", help="Classes named for each image.")]
 MinProbability = Annotated[
     float,
     typer.Option(
@@ -119,7 +99,6 @@ MinProbability = Annotated[
         max=1.0,
         metavar="P",
         help="Leave out classes below this probability.",
-        rich_help_panel=OUTPUT,
     ),
 ]
 OutputFormat = Annotated[
@@ -128,24 +107,14 @@ OutputFormat = Annotated[
         "--format",
         "-f",
         help="auto: by the name of the output, else table on a terminal and tsv in a pipe.",
-        rich_help_panel=OUTPUT,
     ),
 ]
 Output = Annotated[
     Optional[Path],
-    typer.Option("--output", "--out", "-o", metavar="PATH", help="Write here.", rich_help_panel=OUTPUT),
+    typer.Option("--output", "--out", "-o", metavar="PATH", help="Write here."),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an output that exists.", rich_help_panel=OUTPUT)
-]
-NoHeader = Annotated[
-    bool, typer.Option("--no-header", help="Leave out the first line of tsv and csv.", rich_help_panel=OUTPUT)
-]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress bars.", rich_help_panel=OUTPUT)]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No notes or progress, only errors.", rich_help_panel=OUTPUT)
-]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Say more; errors with their traceback.", rich_help_panel=OUTPUT)
-]
-
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave out the first line of tsv and csv.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes or progress, only errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; errors with their traceback.")]

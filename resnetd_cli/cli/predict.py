@@ -38,7 +38,7 @@ def predict(
     no_header: options.NoHeader = False,
     embeddings: Annotated[
         bool,
-        typer.Option("--features", help="Add each image's embedding to json and jsonl.", rich_help_panel=options.OUTPUT),
+        typer.Option("--features", help="Add each image's embedding to json and jsonl."),
     ] = False,
     features_out: Annotated[
         Optional[Path],
@@ -46,7 +46,6 @@ def predict(
             "--features-out",
             metavar="FILE",
             help="Write the embeddings here: .npy, .npz or .safetensors.",
-            rich_help_panel=options.OUTPUT,
         ),
     ] = None,
     no_progress: options.NoProgress = False,
@@ -75,7 +74,9 @@ def predict(
     path = running.as_path(output)
     format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
     if embeddings and format_name not in ("json", "jsonl"):
-        raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
+        raise UsageError(
+            f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy"
+        )
     arrays = sinks.open_array_sink(features_out) if features_out else None
     index = sinks.index_path(features_out) if features_out else None
     running.check_outputs(path, features_out, index, overwrite=overwrite)

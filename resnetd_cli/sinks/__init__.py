@@ -37,7 +37,14 @@ ARRAY_FORMATS = {
     ".npz": "resnetd_cli.sinks.arrays:npz",
     ".safetensors": "resnetd_cli.sinks.arrays:safetensors",
 }
-_SUFFIXES = {".txt": "table", ".tsv": "tsv", ".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_SUFFIXES = {
+    ".txt": "table",
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
 
 
 def choose_format(wanted: str, output: Path | None, *, terminal: bool) -> str:
@@ -56,7 +63,9 @@ def choose_format(wanted: str, output: Path | None, *, terminal: bool) -> str:
         return _SUFFIXES[output.suffix.lower()]
     except KeyError:
         names = ", ".join(RECORD_FORMATS)
-        raise UsageError(f"{output}: the name does not tell the format", hint=f"-f chooses it: {names}") from None
+        raise UsageError(
+            f"{output}: the name does not tell the format", hint=f"-f chooses it: {names}"
+        ) from None
 
 
 def open_sink(format_name: str, stream: TextIO, **options: Any) -> Sink:

@@ -1,0 +1,217 @@
+"""What is known of a model: for `info` and `list-models`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from resnetd_cli import embedded, factory, models, weights
+from resnetd_cli.errors import ModelError
+from resnetd_cli.models import Kind, ModelCard, ModelRef
+
+Facts = dict[str, Any]
+"""Facts by name, in the order to show them; None where nothing is known."""
+
+_FLOAT32_BYTES = 4
+_STAGES = {
+    "resnet18d": ("basic", (2, 2, 2, 2)),
+    "resnet26d": ("bottleneck", (2, 2, 2, 2)),
+    "resnet34d": ("basic", (3, 4, 6, 3)),
+    "resnet50d": ("bottleneck", (3, 4, 6, 3)),
+    "resnet101d": ("bottleneck", (3, 4, 23, 3)),
+    "resnet152d": ("bottleneck", (3, 8, 36, 3)),
+    "resnet200d": ("bottleneck", (3, 24, 36, 3)),
+}
+_BLOCKS = {
+    "basic": "basic blocks of two 3x3 convolutions",
+    "bottleneck": "bottleneck blocks of a 1x1, a 3x3 and a 1x1 convolution",
+}
+_TWEAK = (
+    "Where the resolution halves, a plain ResNet's shortcut is a 1x1 convolution of stride 2, which never looks at "
+    "three quarters of its input. The D tweak averages 2x2 pixels first and lets the convolution step by 1, so "
+    "everything is seen, at almost no cost. The stem is three 3x3 convolutions in place of one 7x7."
+)
+_TWEAK_B = " In the main path the stride sits in the 3x3 convolution, not in the 1x1 before it."
+
+_BIBTEX_RESNETD = """\
+@inproceedings{he2019bag,
+  title     = {Bag of Tricks for Image Classification with Convolutional Neural Networks},
+  author    = {He, Tong and Zhang, Zhi and Zhang, Hang and Zhang, Zhongyue and Xie, Junyuan and Li, Mu},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2019},
+  eprint    = {1812.01187},
+  archivePrefix = {arXiv}
+}
+"""
+_BIBTEX_EFFICIENTNET = """\
+@inproceedings{tan2019efficientnet,
+  title     = {EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks},
+  author    = {Tan, Mingxing and Le, Quoc V.},
+  booktitle = {International Conference on Machine Learning (ICML)},
+  year      = {2019},
+  eprint    = {1905.11946},
+  archivePrefix = {arXiv}
+}
+"""
+_BIBTEX_TIMM = """\
+@misc{wightman2019timm,
+  title        = {PyTorch Image Models},
+  author       = {Wightman, Ross},
+  year         = {2019},
+  howpublished = {https://github.com/huggingface/pytorch-image-models},
+  doi          = {10.5281/zenodo.4414861}
+}
+"""
+
+
+def describe(model: str) -> Facts:
+    """Return what is known of a MODEL. For the ResNet-D table neither torch nor timm is imported.
+
+    Raises:
+        UnknownModel: there is no such model.
+    """
+    ref = models.resolve(model)
+    card = models.find_card(ref.name)
+    return _describe_card(card) if card else _describe_timm(ref)
+
+
+def bibtex(model: str) -> str:
+    """Return the BibTeX entries to cite for a MODEL."""
+    ref = models.resolve(model)
+    if models.find_card(ref.name):
+        return _BIBTEX_RESNETD + "\n" + _BIBTEX_TIMM
+    if ref.kind is Kind.EMBEDDED:
+        return _BIBTEX_EFFICIENTNET + "\n" + _BIBTEX_TIMM
+    return _BIBTEX_TIMM
+
+
+def list_cards(pattern: str) -> list[Facts]:
+    """Return the facts of the table's models whose name matches, and whether their weights are here."""
+    found = [card for card in models.cards() if models.matches(card.name, pattern)]
+    return [{**asdict(card), "on_this_machine": weights.cached(card.hub_id) is not None} for card in found]
+
+
+def list_timm(pattern: str) -> list[Facts]:
+    """Return what timm knows, without building them, of its models whose name matches."""
+    import timm
+
+    rows = []
+    for name in models.timm_names(pattern):
+        config = timm.get_pretrained_cfg(name)
+        repo = config.hf_hub_id if config else None
+        rows.append(
+            {
+                "name": name,
+                "input_size": config.input_size[1] if config else None,
+                "classes": config.num_classes if config else None,
+                "license": config.license if config else None,
+                "hub_id": repo,
+                "on_this_machine": bool(repo) and weights.cached(repo) is not None,
+            }
+        )
+    return rows
+
+
+def _describe_card(card: ModelCard) -> Facts:
+    kind, stages = _STAGES[card.architecture]
+    depth = card.architecture.removeprefix("resnet").removesuffix("d")
+    words = (
+        f"ResNet-D of {depth} layers: {_BLOCKS[kind]}, {' + '.join(map(str, stages))} of them in four stages."
+    )
+    path = weights.cached(card.hub_id)
+    return {
+        "model": card.name,
+        "architecture": words,
+        "tweak": _TWEAK + (_TWEAK_B if kind == "bottleneck" else ""),
+        "classes": 1000,
+        "params_m": card.params_m,
+        "gmacs": card.gmacs_train,
+        "gflops": round(2 * card.gmacs_train, 2),
+        "input_size": card.train_size,
+        "crop_pct": card.train_crop,
+        "crop_mode": "center",
+        "interpolation": card.interpolation,
+        "mean": card.mean,
+        "std": card.std,
+        "top1": card.top1_train,
+        "top5": card.top5_train,
+        "test_size": card.test_size,
+        "test_crop_pct": card.test_crop,
+        "test_gmacs": card.gmacs_test,
+        "test_top1": card.top1_test,
+        "test_top5": card.top5_test,
+        "license": card.license,
+        "hub_id": card.hub_id,
+        "file_mb": _file_mb(path, card.params_m),
+        "weights": str(path) if path else None,
+    }
+
+
+def _describe_timm(ref: ModelRef) -> Facts:
+    definition = factory.define(ref)
+    config, how = definition.config, definition.preprocessing()
+    test = definition.preprocessing("test")
+    params_m, gmacs = _measure(definition)
+    repo = factory.hub_id(ref) or config.get("hf_hub_id")
+    path = _local_weights(ref, repo)
+    return {
+        "model": ref.name,
+        "architecture": f"timm's {definition.architecture}" + _and(config.get("description")),
+        "classes": config.get("num_classes"),
+        "params_m": params_m,
+        "gmacs": gmacs,
+        "gflops": None if gmacs is None else round(2 * gmacs, 2),
+        "input_size": how.input_size[1],
+        "crop_pct": how.crop_pct,
+        "crop_mode": how.crop_mode,
+        "interpolation": how.interpolation,
+        "mean": how.mean,
+        "std": how.std,
+        "test_size": test.input_size[1],
+        "test_crop_pct": test.crop_pct,
+        "license": config.get("license"),
+        "hub_id": None if ref.kind is Kind.EMBEDDED else repo,
+        "file_mb": _file_mb(path, params_m),
+        "weights": str(path) if path else None,
+    }
+
+
+def _measure(definition: factory.Definition) -> tuple[float, float | None]:
+    """Count parameters (millions) and multiply-adds (thousands of millions) of a network without its weights."""
+    import timm
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = dict(definition.config)
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(
+                definition.architecture, pretrained_cfg=config, **definition.arguments
+            ).eval()
+    except Exception as error:
+        raise ModelError(f"timm cannot build {definition.ref.name}: {error}") from error
+    params_m = round(sum(parameter.numel() for parameter in network.parameters()) / 1e6, 2)
+    try:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, *definition.preprocessing().input_size, device="meta"))
+    except Exception:  # a few networks compute with values, which the meta device has none of
+        return params_m, None
+    return params_m, round(counter.get_total_flops() / 2e9, 2)
+
+
+def _local_weights(ref: ModelRef, repo: str | None) -> Path | None:
+    if ref.kind is Kind.EMBEDDED:
+        return embedded.weights_file()
+    if ref.kind is Kind.FOLDER:
+        return factory.weights_in(Path(ref.location))
+    return weights.cached(repo) if repo else None
+
+
+def _file_mb(path: Path | None, params_m: float) -> float:
+    """Return the size of the weights in millions of bytes: of the file, else of the parameters in float32."""
+    return round(path.stat().st_size / 1e6 if path else params_m * _FLOAT32_BYTES, 1)
+
+
+def _and(text: str | None) -> str:
+    return f": {text}" if text else ""

@@ -1,0 +1,106 @@
+"""Lists of facts, as `list-models`, `labels` and `info` print them, in every record format."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = Mapping[str, Any]
+
+
+def write_rows(
+    rows: Sequence[Row], stream: TextIO, format_name: str, *, header: bool = True, columns: Mapping[str, str]
+) -> None:
+    """Write rows that have the same keys.
+
+    Args:
+        rows: the rows; the data formats write all their keys.
+        stream: where to.
+        format_name: `table`, `tsv`, `csv`, `json` or `jsonl`.
+        header: begin tsv and csv with the keys.
+        columns: the keys that a table shows, and its headings.
+    """
+    if format_name == "table":
+        _write_table(rows, stream, columns)
+    elif format_name == "json":
+        stream.write(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    elif format_name == "jsonl":
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    elif rows:
+        dialect: dict[str, Any] = {"delimiter": "\t"} if format_name == "tsv" else {}
+        writer = csv.writer(stream, lineterminator="\n", **dialect)
+        if header:
+            writer.writerow(rows[0])
+        writer.writerows([_cell(value) for value in row.values()] for row in rows)
+
+
+def write_facts(facts: Row, stream: TextIO, format_name: str, *, shown: Mapping[str, str]) -> None:
+    """Write the facts of one thing: a table of two columns, or one record.
+
+    Args:
+        facts: all of them, which the data formats write.
+        stream: where to.
+        format_name: as in `write_rows`.
+        shown: what a table shows: headings and texts.
+    """
+    if format_name == "json":
+        stream.write(json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+    elif format_name != "table":
+        write_rows([facts], stream, format_name, columns={})
+    else:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for heading, text in shown.items():
+            table.add_row(heading, Text(text))
+        Console(file=stream, highlight=False).print(table)
+
+
+def _write_table(rows: Sequence[Row], stream: TextIO, columns: Mapping[str, str]) -> None:
+    """Print a table of as many of the columns, from the left, as the terminal has room for."""
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False)
+    unbounded = console.options.update(max_width=10_000)
+    keys = list(columns)
+    while (
+        len(keys) > 1
+        and console.measure(_table(rows, keys, columns), options=unbounded).minimum > console.width
+    ):
+        keys.pop()
+    console.print(_table(rows, keys, columns))
+
+
+def _table(rows: Sequence[Row], keys: Sequence[str], columns: Mapping[str, str]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for key in keys:
+        is_text = any(isinstance(row[key], str) for row in rows)
+        table.add_column(
+            columns[key], justify="left" if is_text else "right", no_wrap=key == keys[0] or not is_text
+        )
+    for row in rows:
+        table.add_row(*(Text(_cell(row[key])) for key in keys))
+    return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(str(item) for item in value)
+    return str(value)
