@@ -1,5 +1,6 @@
 """`python -m resnetd_cli`, and the `resnetd` command."""
 
+import contextlib
 import os
 import sys
 
@@ -14,10 +15,8 @@ def main() -> None:
         code = 130
     # Worker threads may be inside a long native call when Ctrl-C comes; a normal exit would wait for them.
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             stream.flush()
-        except (OSError, ValueError):
-            pass
     os._exit(code)
 
 

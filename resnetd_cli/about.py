@@ -28,9 +28,9 @@ _BLOCKS = {
     "bottleneck": "bottleneck blocks of a 1x1, a 3x3 and a 1x1 convolution",
 }
 _TWEAK = (
-    "Where the resolution halves, a plain ResNet's shortcut is a 1x1 convolution of stride 2, which never looks at "
-    "three quarters of its input. The D tweak averages 2x2 pixels first and lets the convolution step by 1, so "
-    "everything is seen, at almost no cost. The stem is three 3x3 convolutions in place of one 7x7."
+    "Where the resolution halves, a plain ResNet's shortcut is a 1x1 convolution of stride 2, which never "
+    "looks at three quarters of its input. The D tweak averages 2x2 pixels first and lets the convolution "
+    "step by 1, so everything is seen, at almost no cost. The stem is three 3x3 convolutions in place of one 7x7."
 )
 _TWEAK_B = " In the main path the stride sits in the 3x3 convolution, not in the 1x1 before it."
 
@@ -107,7 +107,7 @@ def list_timm(pattern: str) -> list[Facts]:
                 "classes": config.num_classes if config else None,
                 "license": config.license if config else None,
                 "hub_id": repo,
-                "on_this_machine": bool(repo) and weights.cached(repo) is not None,
+                "on_this_machine": repo is not None and weights.cached(repo) is not None,
             }
         )
     return rows
@@ -178,7 +178,7 @@ def _describe_timm(ref: ModelRef) -> Facts:
 
 
 def _measure(definition: factory.Definition) -> tuple[float, float | None]:
-    """Count parameters (millions) and multiply-adds (thousands of millions) of a network without its weights."""
+    """Count a network's parameters, in millions, and multiply-adds, in thousands of millions."""
     import timm
     import torch
     from torch.utils.flop_counter import FlopCounterMode

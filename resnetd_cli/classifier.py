@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli import factory, labels, models, postprocess, sources
 from resnetd_cli import weights as hub
 from resnetd_cli.decode import DecodeOptions
-from resnetd_cli.engines import LAYER_POOLED, Engine
+from resnetd_cli.engines import Engine
 from resnetd_cli.engines.pytorch import TorchEngine
-from resnetd_cli.errors import UsageError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.pipeline import Pipeline
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GPU_BATCH = 32
+DEFAULT_DECODING = DecodeOptions()
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Classifier:
     engine: Engine
     preprocessing: Preprocessing
     class_names: ClassNames
-    decoding: DecodeOptions = DecodeOptions()
+    decoding: DecodeOptions = DEFAULT_DECODING
     workers: int = 1
     batch_size: int = 1
 
@@ -111,7 +111,7 @@ def load(
     logits: bool = True,
     device: str = "auto",
     offline: bool = False,
-    decoding: DecodeOptions = DecodeOptions(),
+    decoding: DecodeOptions = DEFAULT_DECODING,
     batch_size: int | None = None,
     single: bool = False,
     progress: type[Any] | None = None,

@@ -59,7 +59,7 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
         raise InputError(
             ErrorKind.UNDECODABLE, f"not an image{_looks_like(data)}", hint="convert it to JPEG or PNG"
         ) from error
-    # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, IndexError, ...
+    # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -118,11 +118,11 @@ def _scale_grey(image: Image.Image) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
-    elif image.mode == "F" and 0.0 <= low and high <= 1.0:
+    elif image.mode == "F" and low >= 0.0 and high <= 1.0:
         low, high = 0.0, 1.0
-    elif 0.0 <= low and high <= 255.0:
+    elif low >= 0.0 and high <= 255.0:
         low, high = 0.0, 255.0
-    elif 0.0 <= low and high <= 65535.0:
+    elif low >= 0.0 and high <= 65535.0:
         low, high = 0.0, 65535.0
     scaled = (values - low) * (255.0 / max(high - low, 1e-12))
     return Image.fromarray(np.rint(scaled).astype(np.uint8))

@@ -221,7 +221,7 @@ def _download_url(url: str, *, offline: bool) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return a checkpoint's tensors by name. Pickled files are read with `weights_only=True` or not at all."""
+    """Return a checkpoint's tensors by name. Pickles are read with `weights_only=True` or not at all."""
     from timm.models import load_state_dict
 
     try:

@@ -29,7 +29,7 @@ class ModelCard:
         train_size, test_size: side of the square input, in pixels.
         train_crop, test_crop: `crop_pct` at that size.
         gmacs_train, gmacs_test: multiply-adds of one image at that size, in thousands of millions.
-        top1_train, top5_train, top1_test, top5_test: ImageNet-1k validation accuracy at that size, in percent.
+        top1_train, top5_train, top1_test, top5_test: ImageNet-1k accuracy at that size, in percent.
         hub_id: repository on the Hugging Face hub.
     """
 
@@ -74,7 +74,7 @@ class ModelRef:
     Attributes:
         name: as the records carry it.
         kind: where its definition comes from.
-        location: timm's name (with the tag of its weights, if it has any), the hub's OWNER/NAME, or the folder.
+        location: timm's name, with the tag of its weights if it has any; the hub's OWNER/NAME; or the folder.
     """
 
     name: str
@@ -109,10 +109,9 @@ def resolve(model: str) -> ModelRef:
     scheme, _, location = model.partition(":")
     if scheme in ("hf-hub", "hf_hub"):
         return ModelRef(f"hf-hub:{location}", Kind.HUB, _hub_id(location))
-    if scheme == "local-dir":
-        return _folder(location)
-    if "/" in model or "\\" in model or model.startswith((".", "~")):
-        return _folder(model)
+    looks_like_path = "/" in model or "\\" in model or model.startswith((".", "~"))
+    if scheme == "local-dir" or looks_like_path:
+        return _folder(model.removeprefix("local-dir:"))
     if name := _timm_name(model):
         return ModelRef(name, Kind.TIMM, name)
     if Path(model).is_dir():

@@ -1,7 +1,7 @@
 """sources -> decode -> preprocess -> engine -> postprocess, as one generator.
 
-Each worker thread takes a few inputs through all the stages, so that decoding overlaps with inference and no more
-than a window of images is in memory. Results come in input order, one for each source.
+Each worker thread takes a few inputs through all the stages, so that decoding overlaps with inference, and no
+more than a window of images is in memory. Results come in input order, one for each source.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     import numpy as np
 
     powers = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype(np.float64))
-    return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    probabilities: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
 def top_k(

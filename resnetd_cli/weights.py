@@ -1,8 +1,8 @@
 """Where weights come from: the Hugging Face hub and its cache.
 
-Files lie where timm and every other user of huggingface_hub keeps them (`HF_HOME`), so nothing is fetched twice.
-A file that is in the cache is used without asking the hub; one that is not is asked for once, briefly, before
-huggingface_hub starts its own patient retries.
+Files lie where timm and every other user of huggingface_hub keeps them (`HF_HOME`), so nothing is fetched
+twice. A file that is in the cache is used without asking the hub; one that is not is asked for once, briefly,
+before huggingface_hub starts its own patient retries.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from hub import Hub, timm_files
 
 ROOT = Path(__file__).resolve().parent.parent

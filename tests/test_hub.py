@@ -12,6 +12,8 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from conftest import NOWHERE, ROOT, Finished, Resnetd
+from hub import Hub, Request, timm_files
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -20,9 +22,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-
-from conftest import NOWHERE, ROOT, Finished, Resnetd
-from hub import Hub, Request, timm_files
 
 REPO = "timm/resnet18d.ra2_in1k"
 WEIGHTS = "model.safetensors"

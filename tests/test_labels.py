@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from resnetd_cli import labels
 from resnetd_cli.errors import LabelsError, OutputError
 

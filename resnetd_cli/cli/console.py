@@ -59,7 +59,7 @@ class Terminal:
         """Give a function that counts the items going through it on a progress bar.
 
         Args:
-            count: finds out how many items will come; called in the background, as it may walk a large folder.
+            count: finds out how many items will come, in the background, as it may walk a large folder.
             wanted: show a bar, where one can be shown.
         """
         if not (wanted and self.shows_progress):
@@ -107,7 +107,6 @@ class Terminal:
 
     def _print(self, message: str, *, style: str) -> None:
         if not is_tty(sys.stderr):
-            print(message, file=sys.stderr, flush=True)
             return
         with self.print_through():
             _stderr().print(message, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -22,7 +22,7 @@ def features(
         typer.Option(
             "--layer",
             metavar="LAYER",
-            help="pooled (what the classifier sees), logits, or a stage such as layer3, averaged over its positions.",
+            help="pooled (what the classifier sees), logits, or a stage such as layer3 (its mean).",
         ),
     ] = "pooled",
     files_from: options.FilesFrom = None,

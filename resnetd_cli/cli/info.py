@@ -53,6 +53,7 @@ def info(
 def _in_words(facts: Facts) -> dict[str, str]:
     """Return the facts as people read them: related ones together, with their units."""
     size, test = facts["input_size"], facts["test_size"]
+    crop = f"{facts['crop_mode']} crop {facts['crop_pct']}"
     words = {
         "model": facts["model"],
         "architecture": facts["architecture"],
@@ -62,7 +63,7 @@ def _in_words(facts: Facts) -> dict[str, str]:
         "work": facts["gmacs"]
         and f"{facts['gmacs']} GMACs ({facts['gflops']} GFLOPs) an image at {size} x {size}",
         "accuracy": _accuracy(facts),
-        "preprocessing": f"{size} x {size}, {facts['crop_mode']} crop {facts['crop_pct']}, {facts['interpolation']}",
+        "preprocessing": f"{size} x {size}, {facts['interpolation']}, {crop}",
         "normalised by": f"mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",
         "--image-size test": f"{test} x {test}, crop {facts['test_crop_pct']}",
         "license": facts["license"],

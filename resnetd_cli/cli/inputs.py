@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from resnetd_cli import sources
+from resnetd_cli import sources as library
 from resnetd_cli.errors import UsageError
 
 
@@ -28,27 +28,27 @@ class Inputs:
             )
         if not self.texts and self.files_from is None:
             raise UsageError("no input", hint="name a file, a folder, a glob, a URL, or - for standard input")
-        if [*self.texts, self.files_from].count(sources.STDIN) > 1:
+        if [*self.texts, self.files_from].count(library.STDIN) > 1:
             raise UsageError("standard input can be read only once", hint="write - in one place")
 
     @property
     def single(self) -> bool:
         """Whether there is exactly one image, as far as can be told without reading anything."""
-        return self.files_from is None and sources.is_single(self.texts)
+        return self.files_from is None and library.is_single(self.texts)
 
-    def sources(self) -> Iterator[sources.Source]:
+    def sources(self) -> Iterator[library.Source]:
         """Yield the inputs, in order: first those named, then those of the list.
 
         Raises:
             UsageError: the list cannot be read.
         """
-        listed = iter(()) if self.files_from is None else sources.expand_list(self.files_from, null=self.null)
+        listed = iter(()) if self.files_from is None else library.expand_list(self.files_from, null=self.null)
         return self._chain(listed)
 
-    def _chain(self, listed: Iterator[sources.Source]) -> Iterator[sources.Source]:
-        yield from sources.expand(self.texts)
+    def _chain(self, listed: Iterator[library.Source]) -> Iterator[library.Source]:
+        yield from library.expand(self.texts)
         yield from listed
 
     def count(self) -> int | None:
         """Return how many inputs there are; None for a list, which may not have ended."""
-        return None if self.files_from is not None else sum(1 for _ in sources.expand(self.texts))
+        return None if self.files_from is not None else sum(1 for _ in library.expand(self.texts))

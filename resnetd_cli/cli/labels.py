@@ -12,7 +12,7 @@ from resnetd_cli.cli import options
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.errors import UsageError
 
-_COLUMNS = {"index": "index", "id": "id", "name": "name", "synonyms": "synonyms", "definition": "definition"}
+_COLUMNS = {"index": "index", "id": "id", "name": "name", "definition": "definition", "synonyms": "synonyms"}
 
 
 def labels(

@@ -45,7 +45,7 @@ def list_models(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """List the ResNet-D models, with the size they were trained at, their accuracy, and whether they are here.
+    """List the ResNet-D models: their size, their accuracy, and whether their weights are here.
 
     resnetd list-models
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
@@ -21,7 +21,7 @@ def as_path(output: Path | None) -> Path | None:
 
 
 @contextmanager
-def open_text(output: Path | None) -> Iterator[TextIO]:
+def open_text(output: Path | None) -> Iterator[IO[str]]:
     """Open the output, or standard output, for UTF-8 text; bytes of names that are not UTF-8 pass through."""
     if output is None:
         if hasattr(sys.stdout, "reconfigure"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from resnetd_cli.errors import UsageError
 
@@ -68,7 +68,7 @@ def choose_format(wanted: str, output: Path | None, *, terminal: bool) -> str:
         ) from None
 
 
-def open_sink(format_name: str, stream: TextIO, **options: Any) -> Sink:
+def open_sink(format_name: str, stream: IO[str], **options: Any) -> Sink:
     """Return the sink of a record format, writing to the stream."""
     sink: Sink = _load(RECORD_FORMATS[format_name])(stream, **options)
     return sink

@@ -24,8 +24,8 @@ INDEX_COLUMNS = ("row", "input", "status", "error")
 class ArraySink:
     """An array of float32, N x D, whose row i is the i-th input that succeeded, and its index.
 
-    The rows go to a nameless file first, so that memory does not grow with N. The array and then the index take
-    their names when the sink ends well; otherwise neither does.
+    The rows go to a nameless file first, so that memory does not grow with N. The array and then the index
+    take their names when the sink ends well; otherwise neither does.
 
     Args:
         path: the array file.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Row = Mapping[str, Any]
+_PROSE = 20
+_MARGIN = 3
 
 
 def write_rows(
-    rows: Sequence[Row], stream: TextIO, format_name: str, *, header: bool = True, columns: Mapping[str, str]
+    rows: Sequence[Row], stream: IO[str], format_name: str, *, header: bool = True, columns: Mapping[str, str]
 ) -> None:
     """Write rows that have the same keys.
 
@@ -39,7 +41,7 @@ def write_rows(
         writer.writerows([_cell(value) for value in row.values()] for row in rows)
 
 
-def write_facts(facts: Row, stream: TextIO, format_name: str, *, shown: Mapping[str, str]) -> None:
+def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping[str, str]) -> None:
     """Write the facts of one thing: a table of two columns, or one record.
 
     Args:
@@ -65,19 +67,22 @@ def write_facts(facts: Row, stream: TextIO, format_name: str, *, shown: Mapping[
         Console(file=stream, highlight=False).print(table)
 
 
-def _write_table(rows: Sequence[Row], stream: TextIO, columns: Mapping[str, str]) -> None:
+def _write_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str]) -> None:
     """Print a table of as many of the columns, from the left, as the terminal has room for."""
     from rich.console import Console
 
     console = Console(file=stream, highlight=False)
-    unbounded = console.options.update(max_width=10_000)
     keys = list(columns)
-    while (
-        len(keys) > 1
-        and console.measure(_table(rows, keys, columns), options=unbounded).minimum > console.width
-    ):
+    while len(keys) > 1 and sum(_least_width(rows, key, columns[key]) for key in keys) > console.width:
         keys.pop()
     console.print(_table(rows, keys, columns))
+
+
+def _least_width(rows: Sequence[Row], key: str, heading: str) -> int:
+    """Return the characters a column needs, with its margins; prose may be wrapped to a few words a line."""
+    texts = [heading, *(_cell(row[key]) for row in rows)]
+    widest = max(map(len, texts))
+    return _MARGIN + (min(widest, _PROSE) if any(" " in text for text in texts[1:]) else widest)
 
 
 def _table(rows: Sequence[Row], keys: Sequence[str], columns: Mapping[str, str]) -> Table:
@@ -85,7 +90,7 @@ def _table(rows: Sequence[Row], keys: Sequence[str], columns: Mapping[str, str])
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for key in keys:
         is_text = any(isinstance(row[key], str) for row in rows)
         table.add_column(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TextIO
+from typing import IO, Any
 
 from rich import box
 from rich.console import Console
@@ -20,7 +20,7 @@ _BAR_FROM = 78
 class TableSink:
     """A Rich table for each image; a failed input is a line."""
 
-    def __init__(self, stream: TextIO, **_: Any) -> None:
+    def __init__(self, stream: IO[str], **_: Any) -> None:
         self._console = Console(file=stream, highlight=False)
 
     def write(self, result: Classified | Failure) -> None:
@@ -51,7 +51,7 @@ class TableSink:
         if with_bar:
             table.add_column("", no_wrap=True)
         for item in result.predictions:
-            cells = [str(item.rank), Text(printable(item.label)), str(item.index)]
+            cells: list[str | Text] = [str(item.rank), Text(printable(item.label)), str(item.index)]
             cells += [item.id or ""] if with_id else []
             cells += [f"{item.probability:.2%}"]
             cells += [Text("━" * round(item.probability * _BAR), style="green")] if with_bar else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import IO, Any
 
 from resnetd_cli.results import Classified, Failure
 
@@ -30,7 +30,7 @@ class TsvSink:
     A tab, newline, carriage return or backslash in a value is written as `\\t`, `\\n`, `\\r` or `\\\\`.
     """
 
-    def __init__(self, stream: TextIO, *, header: bool = True) -> None:
+    def __init__(self, stream: IO[str], *, header: bool = True) -> None:
         self._stream = stream
         if header:
             self._write_row(COLUMNS)
@@ -50,7 +50,7 @@ class TsvSink:
 class CsvSink:
     """Comma-separated values as in RFC 4180, with a bare newline at the end of a line."""
 
-    def __init__(self, stream: TextIO, *, header: bool = True) -> None:
+    def __init__(self, stream: IO[str], *, header: bool = True) -> None:
         self._writer = csv.writer(stream, lineterminator="\n")
         if header:
             self._writer.writerow(COLUMNS)
@@ -66,7 +66,7 @@ class CsvSink:
 class JsonLinesSink:
     """One JSON object a line."""
 
-    def __init__(self, stream: TextIO, **_: Any) -> None:
+    def __init__(self, stream: IO[str], **_: Any) -> None:
         self._stream = stream
 
     def write(self, result: Classified | Failure) -> None:
@@ -80,7 +80,7 @@ class JsonLinesSink:
 class JsonSink:
     """One JSON array; a valid one too when it is closed early."""
 
-    def __init__(self, stream: TextIO, **_: Any) -> None:
+    def __init__(self, stream: IO[str], **_: Any) -> None:
         self._stream = stream
         self._separator = "\n"
         stream.write("[")
