@@ -30,7 +30,7 @@ _BLOCKS = {
 _TWEAK = (
     "Where the resolution halves, a plain ResNet's shortcut is a 1x1 convolution of stride 2, which never "
     "looks at three quarters of its input. The D tweak averages 2x2 pixels first and lets the convolution "
-    "step by 1, so everything is seen, at almost no cost. The stem is three 3x3 convolutions in place of one 7x7."
+    "step by 1, so everything is seen, at almost no cost. The stem is three 3x3 convolutions, not one 7x7."
 )
 _TWEAK_B = " In the main path the stride sits in the 3x3 convolution, not in the 1x1 before it."
 

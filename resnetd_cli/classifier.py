@@ -144,7 +144,7 @@ def load(
     preprocessing = definition.preprocessing(image_size)
     path = factory.find_weights(definition, file=file, offline=offline, progress=progress)
     network = factory.build(definition, path, own_weights=file is not None, image_size=image_size)
-    workers = 1 if single else os.cpu_count() or 1
+    workers = 1 if single else _usable_cpus()
     engine = TorchEngine(network, device=device, logits=logits, layer=layer, threads=None if single else 1)
     if batch_size is None:
         batch_size = 1 if engine.device.type == "cpu" else GPU_BATCH
@@ -152,6 +152,13 @@ def load(
         labels.load(class_names, engine.classes) if class_names else definition.class_names(engine.classes)
     )
     return Classifier(ref.name, engine, preprocessing, names, decoding, workers, batch_size)
+
+
+def _usable_cpus() -> int:
+    """Return how many processors this process may use: fewer than there are, under taskset or in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _as_sources(inputs: Iterable[str | Source]) -> Iterator[Source]:

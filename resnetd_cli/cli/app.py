@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from resnetd_cli import __version__
 from resnetd_cli.cli import features, info, labels, list_models, predict
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import ExitCode, ResnetdError
+from resnetd_cli.files import write_error
 
 app = typer.Typer(
     name="resnetd",
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help takes half the time of Rich panels
 )
 app.command("predict", short_help="Name what is in each image.")(predict.predict)
@@ -34,8 +34,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def resnetd(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
@@ -45,18 +46,21 @@ def resnetd(
 
     Start with: resnetd predict IMAGE --model embedded
     """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Every error ends here, as one line and a hint."""
     _quiet_libraries()
     try:
-        result: Any = app(arguments, prog_name="resnetd", standalone_mode=False)
+        code = _invoke(arguments)
         sys.stdout.flush()
-        return int(result or ExitCode.OK)
+        return code
     except BrokenPipeError:
         # The reader of our output has had enough, as `head` does: not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except KeyboardInterrupt:
         terminal.note("interrupted")
@@ -69,15 +73,27 @@ def run(arguments: list[str]) -> int:
         return known.exit_code
 
 
+def _invoke(arguments: list[str]) -> int:
+    """Parse and run. Not by `app()`, which would turn a closed pipe and other errors into exits of its own."""
+    command = get_command(app)
+    if "_RESNETD_COMPLETE" in os.environ:
+        command.main(arguments, prog_name="resnetd")
+    try:
+        with command.make_context("resnetd", arguments) as context:
+            return int(command.invoke(context) or ExitCode.OK)
+    except typer.Exit as exit_:
+        return exit_.exit_code
+
+
 def _as_resnetd_error(error: Exception) -> ResnetdError:
     """Return the error that users read for any exception."""
     if isinstance(error, ResnetdError):
         return error
     if isinstance(error, OSError):
-        return ResnetdError(f"{error.filename or 'output'}: {(error.strerror or str(error)).lower()}")
-    # What Typer's parser raises has a message of its own and an exit code.
+        return write_error(error.filename or "the output", error)
+    # What Typer's parser raises has a message of its own.
     if hasattr(error, "format_message"):
-        usage = ResnetdError(error.format_message().replace("\n", " "), hint=_help_hint(error))
+        usage = ResnetdError(" ".join(error.format_message().split()), hint=_help_hint(error))
         usage.exit_code = ExitCode.USAGE
         return usage
     message = " ".join(str(error).split())

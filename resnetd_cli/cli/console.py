@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from resnetd_cli.errors import ResnetdError
@@ -106,7 +106,12 @@ class Terminal:
             live.start()
 
     def _print(self, message: str, *, style: str) -> None:
+        if sys.stderr is None:  # started with it closed
+            return
         if not is_tty(sys.stderr):
+            with suppress(OSError):  # nobody is left to be told
+                sys.stderr.write(f"{message}\n")
+                sys.stderr.flush()
             return
         with self.print_through():
             _stderr().print(message, style=style, markup=False, highlight=False, soft_wrap=True)
