@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import factory, labels, models, postprocess, sources
+from resnetd_cli import factory, label_files, models, postprocess, sources
 from resnetd_cli import weights as hub
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import Engine
@@ -149,13 +149,15 @@ def load(
     if batch_size is None:
         batch_size = 1 if engine.device.type == "cpu" else GPU_BATCH
     names = (
-        labels.load(class_names, engine.classes) if class_names else definition.class_names(engine.classes)
+        label_files.load(class_names, engine.classes)
+        if class_names
+        else definition.class_names(engine.classes)
     )
     return Classifier(ref.name, engine, preprocessing, names, decoding, workers, batch_size)
 
 
 def _usable_cpus() -> int:
-    """Return how many processors this process may use: fewer than there are, under taskset or in a container."""
+    """Return how many processors this process may use: under taskset, fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import embedded, labels, weights
+from resnetd_cli import embedded, label_files, labels, weights
 from resnetd_cli.errors import ModelError, ResnetdError, UsageError, WeightsError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.models import Kind, ModelRef, find_card
@@ -63,7 +63,7 @@ class Definition:
     def class_names(self, classes: int) -> ClassNames:
         """Return the model's own class names, those of its ImageNet subset, or numbers."""
         if own := self.config.get("label_names"):
-            return labels.from_checkpoint(own, self.config.get("label_descriptions"), classes)
+            return label_files.from_checkpoint(own, self.config.get("label_descriptions"), classes)
         return labels.for_class_count(classes) or labels.unnamed(classes)
 
 

@@ -68,10 +68,20 @@ class Fault:
     corrupt: bool = False
     bytes_per_second: int | None = None
 
-    @property
-    def is_in_body(self) -> bool:
-        """Whether the answer begins well."""
-        return self.status is None and not self.stall
+    def strikes(self, name: str, at: str, span: tuple[int, int] | None, size: int) -> bool:
+        """Whether a request for a file at a place meets the fault; `span` is what it gets of the content."""
+        if self.times == 0 or self.at not in ("any", at) or not fnmatch(name, self.pattern):
+            return False
+        before_content = self.status is not None or self.stall
+        if span is None or before_content:
+            return span is None and before_content
+        first, stop = span
+        offsets = [offset for offset in (self.cut_at, self.stall_at) if offset is not None]
+        return (
+            any(offset < stop for offset in offsets)
+            or (self.corrupt and first <= size // 2 < stop)
+            or self.bytes_per_second is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -200,12 +210,13 @@ class Hub:
             files = [file for files in self._repos.values() for file in files.values()]
         return next((file for file in files if file.is_lfs and file.etag == sha256), None)
 
-    def take_fault(self, name: str, at: str, *, in_body: bool) -> Fault | None:
+    def take_fault(
+        self, name: str, at: str, span: tuple[int, int] | None = None, size: int = 0
+    ) -> Fault | None:
+        """Return the first fault that the request meets, and count it."""
         with self._lock:
             for fault in self._faults:
-                if fault.is_in_body != in_body or fault.at not in ("any", at) or fault.times == 0:
-                    continue
-                if fnmatch(name, fault.pattern):
+                if fault.strikes(name, at, span, size):
                     if fault.times is not None:
                         fault.times -= 1
                     return fault
@@ -311,7 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fails(self, at: str) -> bool:
         """Do what keeps the file from being served at all, if there is such a fault."""
-        fault = self.server.hub.take_fault(self.name, at, in_body=False)
+        fault = self.server.hub.take_fault(self.name, at)
         if fault is None:
             return False
         if fault.status is not None:
@@ -340,7 +351,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = [*headers, ("ETag", f'"{file.etag}"'), ("Accept-Ranges", "bytes")]
         self._reply(status, headers, length=last - first + 1)
         if self.command == "GET":
-            fault = self.server.hub.take_fault(file.name, at, in_body=True)
+            fault = self.server.hub.take_fault(file.name, at, (first, last + 1), size)
             self._send_body(file.content, first, last + 1, fault or Fault("*"))
 
     def _send_body(self, content: bytes, first: int, stop: int, fault: Fault) -> None:

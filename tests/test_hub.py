@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -188,6 +190,7 @@ def test_hub_has_models_whose_probabilities_differ(resnet18d_files: dict[str, by
 # --- the program against it ---
 
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
 PHOTO = "samples/coffee.jpg"
 PREDICT = ("predict", PHOTO, "--model", "resnet18d", "--format", "jsonl")
 # An error about the hub names the ways out: a model that needs no download, a file at hand, and a mirror.
@@ -240,6 +243,11 @@ def assert_fails_well(run: Finished, *says: str, within: float = 10) -> None:
     assert run.elapsed < within
 
 
+def transfers(hub: Hub) -> list[Request]:
+    """The downloads of the weights; a look at the first byte is none."""
+    return [request for request in hub.body_requests(WEIGHTS) if request.range != "bytes=0-0"]
+
+
 def assert_no_weights(run_resnetd: Resnetd) -> None:
     """Check that nothing in the cache could be taken for the weights."""
     files = [path for path in run_resnetd.hub_cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
@@ -262,7 +270,7 @@ def test_first_use_downloads_and_gives_the_answer_of_the_recipe(
     run = run_resnetd(*PREDICT, endpoint=hub.endpoint)
     assert_answers(run, expected)
     assert json.loads(run.stdout)["model"] == "resnet18d.ra2_in1k"
-    assert [request.range for request in hub.body_requests(WEIGHTS)] == [None]
+    assert [request.range for request in transfers(hub)] == [None]
 
 
 @pytest.mark.slow
@@ -295,6 +303,16 @@ def test_a_blob_in_the_shared_store_is_known_by_its_own_name(
 
 
 @pytest.mark.slow
+def test_a_file_damaged_in_the_cache_is_fetched_anew(hub: Hub, filled: Resnetd, expected: list[float]):
+    (blob,) = filled.hub_cache.glob(f"*/blobs/{hub.etag(REPO, WEIGHTS)}")
+    with blob.open("r+b") as file:
+        file.seek(23_000_000)
+        file.write(b"damage")
+    assert_answers(filled(*PREDICT, endpoint=hub.endpoint), expected)
+    assert len(transfers(hub)) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "env"), [(["--offline"], {}), ([], {"HF_HUB_OFFLINE": "1"})])
 def test_offline_without_weights_asks_nobody(
     hub: Hub, run_resnetd: Resnetd, flags: list[str], env: dict[str, str]
@@ -307,7 +325,7 @@ def test_offline_without_weights_asks_nobody(
 def test_a_download_cut_once_is_resumed(hub: Hub, run_resnetd: Resnetd, expected: list[float]):
     hub.fail(f"*/{WEIGHTS}", cut_at=30_000_000, times=1)
     assert_answers(run_resnetd(*PREDICT, endpoint=hub.endpoint), expected)
-    first, second = hub.body_requests(WEIGHTS)
+    first, second = transfers(hub)
     assert (first.range, first.status, second.status) == (None, 200, 206)
     assert resumed_at(second) > 0
 
@@ -338,6 +356,14 @@ def test_a_hub_that_answers_with_an_error(hub: Hub, run_resnetd: Resnetd, status
     hub.fail("*", status=status)
     assert_fails_well(run_resnetd(*PREDICT, endpoint=hub.endpoint), str(status))
     assert_no_weights(run_resnetd)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["hub", "cdn"])
+def test_a_hub_that_wants_to_be_left_alone(hub: Hub, run_resnetd: Resnetd, at: str):
+    # People wait for an answer here; minutes of silence are none.
+    hub.fail("*", status=429, headers=(("Retry-After", "300"),), at=at)
+    assert_fails_well(run_resnetd(*PREDICT, endpoint=hub.endpoint), "429")
 
 
 @pytest.mark.slow
@@ -382,26 +408,42 @@ def test_a_hub_that_never_answers(hub: Hub, run_resnetd: Resnetd, at: str):
 @pytest.mark.slow
 def test_a_download_that_comes_to_a_halt(hub: Hub, run_resnetd: Resnetd):
     hub.fail(f"*/{WEIGHTS}", stall_at=30_000_000)
-    assert_fails_well(run_resnetd(*PREDICT, endpoint=hub.endpoint), within=60)
+    # It has begun well, so huggingface_hub tries on for a while; each try is bounded by this setting of its own.
+    assert_fails_well(run_resnetd(*PREDICT, endpoint=hub.endpoint, HF_HUB_DOWNLOAD_TIMEOUT="1"), within=30)
     assert_no_weights(run_resnetd)
 
 
-@pytest.mark.slow
-def test_a_run_killed_in_its_download_harms_no_later_one(
-    hub: Hub, run_resnetd: Resnetd, expected: list[float]
-):
-    hub.fail(f"*/{WEIGHTS}", bytes_per_second=5_000_000)
+def stop_in_download(hub: Hub, run_resnetd: Resnetd, how: signal.Signals) -> Finished:
+    """Start a run and end it when a part of the weights has arrived."""
     process = run_resnetd.start(*PREDICT, endpoint=hub.endpoint)
     deadline = time.monotonic() + 60
-    while not hub.body_requests(WEIGHTS):
+    while not transfers(hub):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(1)
-    process.kill()
-    killed = run_resnetd.finish(process)
-    assert killed.returncode != 0
-    assert killed.stdout == ""
+    process.send_signal(how)
+    return run_resnetd.finish(process, timeout=20)
+
+
+@pytest.mark.slow
+@posix
+def test_ctrl_c_in_a_download_leaves_nothing(hub: Hub, run_resnetd: Resnetd):
+    hub.fail(f"*/{WEIGHTS}", bytes_per_second=5_000_000)
+    stopped = stop_in_download(hub, run_resnetd, signal.SIGINT)
+    assert (stopped.returncode, stopped.stdout) == (130, "")
+    assert "Traceback" not in stopped.stderr
+    assert_no_weights(run_resnetd)
+
+
+@pytest.mark.slow
+@posix
+def test_a_run_killed_in_its_download_harms_no_later_one(
+    hub: Hub, run_resnetd: Resnetd, expected: list[float]
+):
+    hub.fail(f"*/{WEIGHTS}", bytes_per_second=5_000_000)
+    killed = stop_in_download(hub, run_resnetd, signal.SIGKILL)
+    assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "")
     hub.heal()
     assert_answers(run_resnetd(*PREDICT, endpoint=hub.endpoint), expected)
 

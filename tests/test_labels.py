@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from resnetd_cli import labels
+from resnetd_cli import label_files, labels
 from resnetd_cli.errors import LabelsError, OutputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,32 +219,32 @@ def test_heavy_libraries_stay_out() -> None:
 
 
 def test_checkpoint_list() -> None:
-    names = labels.from_checkpoint(["cat", "dog"], None, 2)
+    names = label_files.from_checkpoint(["cat", "dog"], None, 2)
     assert names == labels.ClassNames(("cat", "dog"), (None, None), "checkpoint")
 
 
 @pytest.mark.parametrize("given", [{"1": "dog", "0": "cat"}, {1: "dog", 0: "cat"}])
 def test_checkpoint_map_is_put_in_class_order(given: dict[str | int, str]) -> None:
-    assert labels.from_checkpoint(given, None, 2).names == ("cat", "dog")
+    assert label_files.from_checkpoint(given, None, 2).names == ("cat", "dog")
 
 
 def test_checkpoint_synsets_are_named_from_wordnet() -> None:
     # The first is one of the 1,000, the second is not, the third is nowhere.
-    names = labels.from_checkpoint(["n02111889", "n00007846", "n99999999", "person"], None, 4)
+    names = label_files.from_checkpoint(["n02111889", "n00007846", "n99999999", "person"], None, 4)
     assert names.names == ("Samoyed", "person", "n99999999", "person")
     assert names.ids == ("n02111889", "n00007846", "n99999999", None)
 
 
 def test_checkpoint_synsets_are_named_from_its_descriptions_first() -> None:
     descriptions = {"n02111889": "white dog, Samoyede", "n01440764": "", "cat": "a beast"}
-    names = labels.from_checkpoint(["n02111889", "n01440764", "cat"], descriptions, 3)
+    names = label_files.from_checkpoint(["n02111889", "n01440764", "cat"], descriptions, 3)
     assert names.names == ("white dog", "tench", "cat")
     assert names.ids == ("n02111889", "n01440764", None)
 
 
 def test_checkpoint_map_with_gaps() -> None:
     # timm takes such maps too: its fallback names the classes that the map leaves out.
-    names = labels.from_checkpoint({"2": "n02111889"}, None, 4)
+    names = label_files.from_checkpoint({"2": "n02111889"}, None, 4)
     assert names.names == ("class 0", "class 1", "Samoyed", "class 3")
     assert names.ids == (None, None, "n02111889", None)
 
@@ -268,7 +268,7 @@ def test_checkpoint_map_with_gaps() -> None:
 )
 def test_checkpoint_errors(given: object, message: str) -> None:
     with pytest.raises(LabelsError) as caught:
-        labels.from_checkpoint(given, None, 3)  # type: ignore[arg-type]
+        label_files.from_checkpoint(given, None, 3)  # type: ignore[arg-type]
     assert caught.value.message == message
     assert caught.value.hint == "name the classes with --labels FILE"
 
@@ -297,7 +297,7 @@ GOOD = {
 def test_load(write: Callable[[str, str | bytes], str], name: str, content: str) -> None:
     path = write(name, content)
     expected = labels.ClassNames(("cat", "dog", "red fox"), (None, None, None), path)
-    assert labels.load(path, 3) == expected
+    assert label_files.load(path, 3) == expected
 
 
 WITH_IDS = {
@@ -311,21 +311,21 @@ WITH_IDS = {
 
 @pytest.mark.parametrize(("name", "content"), WITH_IDS.values(), ids=WITH_IDS)
 def test_load_ids(write: Callable[[str, str | bytes], str], name: str, content: str) -> None:
-    names = labels.load(write(name, content), 2)
+    names = label_files.load(write(name, content), 2)
     assert names.names == ("tench", "Samoyed")
     assert names.ids == ("n01440764", "n02111889")
 
 
 def test_load_keeps_the_users_word_for_an_id(write: Callable[[str, str | bytes], str]) -> None:
-    names = labels.load(write("x.json", '{"0": ["n02111889", "Sammy"], "1": ["mine", "n02111889"]}'), 2)
+    names = label_files.load(write("x.json", '{"0": ["n02111889", "Sammy"], "1": ["mine", "n02111889"]}'), 2)
     assert (names.names, names.ids) == (("Sammy", "n02111889"), ("n02111889", "mine"))
-    names = labels.load(write("x.json", '{"0": "n02111889", "1": ["mine", "n02111889"]}'), 2)
+    names = label_files.load(write("x.json", '{"0": "n02111889", "1": ["mine", "n02111889"]}'), 2)
     assert (names.names, names.ids) == (("Samoyed", "n02111889"), ("n02111889", "mine"))
 
 
 def test_load_non_ascii_names(write: Callable[[str, str | bytes], str]) -> None:
     # U+2028 ends a line for str.splitlines, not in a file.
-    names = labels.load(write("x.txt", "猫\nbr\u00fcn\u2028hund\n[MASK]\n"), 3)
+    names = label_files.load(write("x.txt", "猫\nbr\u00fcn\u2028hund\n[MASK]\n"), 3)
     assert names.names == ("猫", "br\u00fcn\u2028hund", "[MASK]")
 
 
@@ -334,7 +334,7 @@ def test_load_non_ascii_names(write: Callable[[str, str | bytes], str]) -> None:
 )
 def test_load_reads_the_shipped_files(file: str, subset: str) -> None:
     shipped = labels.imagenet(subset)
-    loaded = labels.load(str(ROOT / "labels" / file), len(shipped))
+    loaded = label_files.load(str(ROOT / "labels" / file), len(shipped))
     assert (loaded.names, loaded.ids) == (shipped.names, shipped.ids)
 
 
@@ -375,7 +375,7 @@ def test_load_errors(
 ) -> None:
     path = write(name, content)
     with pytest.raises(LabelsError) as caught:
-        labels.load(path, 2)
+        label_files.load(path, 2)
     assert caught.value.message.startswith(message.format(path))
     assert "\n" not in caught.value.message
     assert caught.value.hint
@@ -385,42 +385,42 @@ def test_load_errors(
 def test_load_999_of_1000(write: Callable[[str, str | bytes], str]) -> None:
     path = write("x.txt", PAGES["/short.txt"])
     with pytest.raises(LabelsError) as caught:
-        labels.load(path, 1000)
+        label_files.load(path, 1000)
     assert caught.value.message == f"{path} has 999 class names, but the model has 1000 classes"
     assert str(caught.value.hint).startswith("the forms: one name a line")
 
 
 def test_load_what_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match=r"nothing\.txt: no such file"):
-        labels.load(str(tmp_path / "nothing.txt"), 2)
+        label_files.load(str(tmp_path / "nothing.txt"), 2)
     with pytest.raises(LabelsError, match="cannot be read: is a directory"):
-        labels.load(str(tmp_path), 2)
+        label_files.load(str(tmp_path), 2)
     with pytest.raises(LabelsError, match="cannot be read: embedded null"):
-        labels.load("a\0b", 2)
+        label_files.load("a\0b", 2)
 
 
 def test_load_too_large(write: Callable[[str, str | bytes], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels, "_MAX_BYTES", 7)
-    assert len(labels.load(write("x.txt", "cat\ndog"), 2)) == 2
+    monkeypatch.setattr(label_files, "_MAX_BYTES", 7)
+    assert len(label_files.load(write("x.txt", "cat\ndog"), 2)) == 2
     with pytest.raises(LabelsError, match="more than 7 bytes"):
-        labels.load(write("x.txt", "cat\ndog\n"), 2)
+        label_files.load(write("x.txt", "cat\ndog\n"), 2)
 
 
 def test_load_url(server: str) -> None:
     for url in (f"{server}/three.json", f"{server}/three.csv?raw=1"):
-        assert labels.load(url, 3) == labels.ClassNames(("a", "b", "c"), (None, None, None), url)
-    names = labels.load(f"{server}/imagenet_classes.txt", 1000)
+        assert label_files.load(url, 3) == labels.ClassNames(("a", "b", "c"), (None, None, None), url)
+    names = label_files.load(f"{server}/imagenet_classes.txt", 1000)
     assert names.names == labels.imagenet().names
 
 
 def test_load_url_errors(server: str) -> None:
     with pytest.raises(LabelsError, match=r"/gone\.txt: the server answered 404") as caught:
-        labels.load(f"{server}/gone.txt", 3)
+        label_files.load(f"{server}/gone.txt", 3)
     assert caught.value.hint
     with pytest.raises(LabelsError, match=r"/three\.json has 3 class names, but the model has 4 classes"):
-        labels.load(f"{server}/three.json", 4)
+        label_files.load(f"{server}/three.json", 4)
     with pytest.raises(LabelsError, match=r"^s3://bucket/names\.txt: "):
-        labels.load("s3://bucket/names.txt", 3)
+        label_files.load("s3://bucket/names.txt", 3)
 
 
 # Search.
@@ -474,11 +474,11 @@ def test_search_names_without_ids() -> None:
 
 
 def test_download_good(server: str, tmp_path: Path) -> None:
-    path = labels.download(f"{server}/imagenet_classes.txt", cache=tmp_path / "cache")
+    path = label_files.download(f"{server}/imagenet_classes.txt", cache=tmp_path / "cache")
     assert path == tmp_path / "cache" / "imagenet_classes.txt"
     assert path.read_bytes() == PAGES["/imagenet_classes.txt"]
     assert [entry.name for entry in path.parent.iterdir()] == ["imagenet_classes.txt"]
-    assert labels.load(str(path), 1000).names[258] == "Samoyed"
+    assert label_files.load(str(path), 1000).names[258] == "Samoyed"
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_download_of_anything_else_writes_nothing(
     kept = tmp_path / "imagenet_classes.txt"
     kept.write_text("the one before")
     with pytest.raises(LabelsError) as caught:
-        labels.download(server + page, cache=tmp_path)
+        label_files.download(server + page, cache=tmp_path)
     assert caught.value.message.startswith(server + page)
     assert message in caught.value.message
     assert caught.value.hint
@@ -511,7 +511,7 @@ def test_download_without_a_server(tmp_path: Path) -> None:
     port = probe.server_port
     probe.server_close()
     with pytest.raises(LabelsError, match="no answer from"):
-        labels.download(f"http://127.0.0.1:{port}/x.txt", cache=tmp_path)
+        label_files.download(f"http://127.0.0.1:{port}/x.txt", cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -519,19 +519,19 @@ def test_download_into_a_file(server: str, tmp_path: Path) -> None:
     blocker = tmp_path / "cache"
     blocker.write_text("")
     with pytest.raises(OutputError):
-        labels.download(f"{server}/imagenet_classes.txt", cache=blocker)
+        label_files.download(f"{server}/imagenet_classes.txt", cache=blocker)
     assert blocker.read_text() == ""
 
 
 def test_seed_url_is_the_pytorch_list() -> None:
-    assert labels.SEED_URL.startswith("https://")
-    assert labels.SEED_URL.endswith("/pytorch/hub/master/imagenet_classes.txt")
-    assert labels.download.__defaults__ == (labels.SEED_URL,)
+    assert label_files.SEED_URL.startswith("https://")
+    assert label_files.SEED_URL.endswith("/pytorch/hub/master/imagenet_classes.txt")
+    assert label_files.download.__defaults__ == (label_files.SEED_URL,)
 
 
 def test_well_known_class_index_form(write: Callable[[str, str | bytes], str]) -> None:
     ours = labels.imagenet()
     index = {str(i): [ours.ids[i], ours.names[i].replace(" ", "_")] for i in range(1000)}
-    loaded = labels.load(write("imagenet_class_index.json", json.dumps(index)), 1000)
+    loaded = label_files.load(write("imagenet_class_index.json", json.dumps(index)), 1000)
     assert loaded.ids == ours.ids
     assert (loaded.names[0], loaded.names[2]) == ("tench", "great_white_shark")

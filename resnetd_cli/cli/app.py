@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    """Parse and run. Not by `app()`, which would turn a closed pipe and other errors into exits of its own."""
+    """Parse and run. Not by `app()`, which turns a closed pipe into an exit of its own."""
     command = get_command(app)
     if "_RESNETD_COMPLETE" in os.environ:
         command.main(arguments, prog_name="resnetd")

@@ -50,14 +50,14 @@ def labels(
     """
     terminal.setup(quiet=quiet, verbose=verbose)
 
+    from resnetd_cli import label_files, sinks
     from resnetd_cli import labels as library
-    from resnetd_cli import sinks
     from resnetd_cli.cli import running
     from resnetd_cli.files import cache_dir
     from resnetd_cli.sinks.listing import write_rows
 
     if download:
-        typer.echo(library.download(url or library.SEED_URL, cache=cache_dir()))
+        typer.echo(label_files.download(url or label_files.SEED_URL, cache=cache_dir()))
         return 0
     path = running.as_path(output)
     running.check_outputs(path, overwrite=overwrite)
