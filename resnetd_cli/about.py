@@ -116,9 +116,7 @@ def list_timm(pattern: str) -> list[Facts]:
 def _describe_card(card: ModelCard) -> Facts:
     kind, stages = _STAGES[card.architecture]
     depth = card.architecture.removeprefix("resnet").removesuffix("d")
-    words = (
-        f"ResNet-D of {depth} layers: {_BLOCKS[kind]}, {' + '.join(map(str, stages))} of them in four stages."
-    )
+    words = f"ResNet-D of {depth} layers: {_BLOCKS[kind]}, {' + '.join(map(str, stages))} of them in four stages."
     path = weights.cached(card.hub_id)
     return {
         "model": card.name,

@@ -149,9 +149,7 @@ def load(
     if batch_size is None:
         batch_size = 1 if engine.device.type == "cpu" else GPU_BATCH
     names = (
-        label_files.load(class_names, engine.classes)
-        if class_names
-        else definition.class_names(engine.classes)
+        label_files.load(class_names, engine.classes) if class_names else definition.class_names(engine.classes)
     )
     return Classifier(ref.name, engine, preprocessing, names, decoding, workers, batch_size)
 

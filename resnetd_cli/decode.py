@@ -62,9 +62,7 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
     # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            ErrorKind.UNDECODABLE, f"damaged image: {reason}", hint=_damage_hint(reason)
-        ) from error
+        raise InputError(ErrorKind.UNDECODABLE, f"damaged image: {reason}", hint=_damage_hint(reason)) from error
 
 
 @lru_cache

@@ -48,9 +48,7 @@ class Definition:
         )
         channels, height, width = resolved["input_size"]
         if channels != 3:
-            raise ModelError(
-                f"{self.ref.name} reads {channels} channels, not RGB", hint="choose another model"
-            )
+            raise ModelError(f"{self.ref.name} reads {channels} channels, not RGB", hint="choose another model")
         return Preprocessing(
             input_size=(channels, height, width),
             crop_pct=resolved["crop_pct"],
@@ -184,9 +182,7 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
 
 def _pixels(image_size: str) -> int:
     if not image_size.isdigit() or not 16 <= int(image_size) <= 8192:
-        raise UsageError(
-            f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192"
-        )
+        raise UsageError(f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192")
     return int(image_size)
 
 
@@ -209,15 +205,11 @@ def _download_url(url: str, *, offline: bool) -> Path:
 
     target = Path(get_cache_dir()) / url.rpartition("/")[2]
     if offline and not target.exists():
-        raise WeightsError(
-            f"{url} is not on this machine, and this is an offline run", hint="run it once online"
-        )
+        raise WeightsError(f"{url} is not on this machine, and this is an offline run", hint="run it once online")
     try:
         return Path(download_cached_file(url, check_hash=True))
     except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"cannot get {url}: {error}", hint="try --model embedded, or --weights FILE"
-        ) from error
+        raise WeightsError(f"cannot get {url}: {error}", hint="try --model embedded, or --weights FILE") from error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -267,9 +259,7 @@ def _does_not_fit(definition: Definition, file: Path, error: Exception) -> Resne
             f"{file} does not fit {name}: of its tensors {', '.join(tensors)}",
             hint="name the architecture it was trained with: --model NAME",
         )
-    if "Error(s)" in text or isinstance(
-        error, (KeyError, RuntimeError, ValueError, TypeError, AssertionError)
-    ):
+    if "Error(s)" in text or isinstance(error, (KeyError, RuntimeError, ValueError, TypeError, AssertionError)):
         return WeightsError(
             f"{file} cannot be loaded into {name}: {_first_line(text)}", hint="try another --model"
         )

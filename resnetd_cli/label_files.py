@@ -21,9 +21,7 @@ SEED_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classe
 _SYNSET_ID = re.compile(r"n[0-9]{8}")
 _INDEX = re.compile(r"[0-9]{1,9}")
 _MAX_BYTES = 16 * 2**20
-_FORMS = (
-    "one name a line; a JSON list; a JSON map of index to name; or a table (.tsv, .csv) with a column `name`"
-)
+_FORMS = "one name a line; a JSON list; a JSON map of index to name; or a table (.tsv, .csv) with a column `name`"
 
 
 def from_checkpoint(
@@ -93,9 +91,7 @@ def download(url: str = SEED_URL, *, cache: Path) -> Path:
         raise LabelsError(f"{url} is a web page, not a list of class names", hint=hint)
     if len(lines) != 1000 or not all(lines):
         filled = sum(1 for line in lines if line)
-        raise LabelsError(
-            f"{url} has {_counted(filled, 'class name')}, not one on each of 1000 lines", hint=hint
-        )
+        raise LabelsError(f"{url} has {_counted(filled, 'class name')}, not one on each of 1000 lines", hint=hint)
     path = cache / "imagenet_classes.txt"
     write_atomic(path, data)
     return path
@@ -148,9 +144,7 @@ def _table_rows(text: str, location: str, delimiter: str) -> list[_Row]:
     hint = "a header line with `name`, and perhaps `index` and `id`, then a line per class"
     lines = _lines(text) or [""]
     # A .tsv quotes nothing, as the shipped ones: WordNet's definitions have quotation marks in them.
-    reader = (
-        csv.reader(lines) if delimiter == "," else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    )
+    reader = csv.reader(lines) if delimiter == "," else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     try:
         header, *body = reader
     except csv.Error as error:
@@ -174,9 +168,7 @@ def _gaps(rows: list[_Row], n: int, owner: str, hint: str) -> list[_Row]:
     named = {row.index for row in rows}
     stray = [index for index in sorted(named) if index >= n]
     if stray:
-        raise LabelsError(
-            f"{owner} names class {stray[0]}, but the model has {_counted(n, 'class')}", hint=hint
-        )
+        raise LabelsError(f"{owner} names class {stray[0]}, but the model has {_counted(n, 'class')}", hint=hint)
     return [_Row(index, None, f"class {index}") for index in range(n) if named and index not in named]
 
 
@@ -192,9 +184,7 @@ def _in_order(rows: list[_Row], n: int, owner: str, hint: str) -> list[_Row]:
         raise LabelsError(message, hint=hint)
     missing = next((index for index in range(n) if index not in by_index), None)
     if missing is not None:
-        raise LabelsError(
-            f"{owner} has no name for class {missing}", hint=f"class indices run from 0 to {n - 1}"
-        )
+        raise LabelsError(f"{owner} has no name for class {missing}", hint=f"class indices run from 0 to {n - 1}")
     return [by_index[index] for index in range(n)]
 
 
@@ -204,8 +194,7 @@ def _class_names(rows: list[_Row], descriptions: Mapping[str, str], source: str)
     if synset_ids:
         known = words(id for id in synset_ids if not descriptions.get(id))
         named = {
-            id: str(descriptions.get(id) or "").partition(",")[0].strip() or known.get(id, id)
-            for id in synset_ids
+            id: str(descriptions.get(id) or "").partition(",")[0].strip() or known.get(id, id) for id in synset_ids
         }
         rows = [
             _Row(row.index, row.name, named[row.name]) if row.name in named and row.id is None else row
@@ -224,9 +213,7 @@ def _read(location: str) -> bytes:
         with Path(location).open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise LabelsError(
-            f"{location}: no such file", hint="--labels takes a file or an http(s) URL"
-        ) from error
+        raise LabelsError(f"{location}: no such file", hint="--labels takes a file or an http(s) URL") from error
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error).lower()
         raise LabelsError(f"{location} cannot be read: {reason}", hint="--labels takes a file") from error

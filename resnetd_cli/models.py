@@ -160,9 +160,7 @@ def _hub_id(location: str) -> str:
 def _folder(location: str) -> ModelRef:
     path = Path(location).expanduser()
     if not path.is_dir():
-        hint = (
-            f"a repository on the hub is hf-hub:{location}" if location.count("/") == 1 else "check the path"
-        )
+        hint = f"a repository on the hub is hf-hub:{location}" if location.count("/") == 1 else "check the path"
         raise UnknownModel(f"no model folder {location}", hint=hint)
     if not (path / "config.json").is_file():
         raise UnknownModel(

@@ -164,9 +164,7 @@ def _read_file(path: str) -> bytes:
             ErrorKind.NOT_FOUND, f"not a path: {error}", hint="--null reads NUL-separated lists"
         ) from error
     if not data:
-        raise InputError(
-            ErrorKind.EMPTY, "zero bytes", hint="the copy or download that made it may have failed"
-        )
+        raise InputError(ErrorKind.EMPTY, "zero bytes", hint="the copy or download that made it may have failed")
     return data
 
 

@@ -93,9 +93,7 @@ def _download(repo: str, filenames: Sequence[str], progress: type[Any] | None) -
         raise _hub_error(repo, error) from error
     if not _is_intact(path):
         _discard(path)
-        raise HubError(
-            f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_WAYS_OUT
-        )
+        raise HubError(f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_WAYS_OUT)
     return path
 
 
@@ -154,9 +152,7 @@ def _hub_error(repo: str, error: Exception) -> HubError:
 
     hub = constants.ENDPOINT
     if isinstance(error, GatedRepoError):
-        return HubError(
-            f"{repo} is gated on {hub}", hint=f"ask for access, then set HF_TOKEN; or {_WAYS_OUT}"
-        )
+        return HubError(f"{repo} is gated on {hub}", hint=f"ask for access, then set HF_TOKEN; or {_WAYS_OUT}")
     if isinstance(error, RepositoryNotFoundError):
         return HubError(
             f"{repo} is not on {hub}, or is private", hint=f"check the name or HF_TOKEN; or {_WAYS_OUT}"

@@ -149,9 +149,7 @@ def test_unnamed() -> None:
     assert names.ids == (None, None, None)
 
 
-def test_shipped_files_lie_in_the_package_or_at_the_top(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shipped_files_lie_in_the_package_or_at_the_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "resnetd_cli"
     package.mkdir()
     monkeypatch.setattr(labels, "__file__", str(package / "labels.py"))
@@ -492,9 +490,7 @@ def test_download_good(server: str, tmp_path: Path) -> None:
         ("/gone.txt", "the server answered 404"),
     ],
 )
-def test_download_of_anything_else_writes_nothing(
-    server: str, tmp_path: Path, page: str, message: str
-) -> None:
+def test_download_of_anything_else_writes_nothing(server: str, tmp_path: Path, page: str, message: str) -> None:
     kept = tmp_path / "imagenet_classes.txt"
     kept.write_text("the one before")
     with pytest.raises(LabelsError) as caught:

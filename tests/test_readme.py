@@ -31,9 +31,7 @@ def test_every_command_and_its_long_options_exist_where_the_readme_uses_them() -
     commands = get_command(app).commands  # type: ignore[attr-defined]
     used = set(re.findall(r"resnetd (?!predicts?\b.*prints)([a-z]+(?:-[a-z]+)?)", README))
     assert set(commands) <= used
-    known = {
-        option for command in commands.values() for parameter in command.params for option in parameter.opts
-    }
+    known = {option for command in commands.values() for parameter in command.params for option in parameter.opts}
     known |= {"--install-completion", "--help"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
 

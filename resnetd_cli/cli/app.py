@@ -97,9 +97,7 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
         usage.exit_code = ExitCode.USAGE
         return usage
     message = " ".join(str(error).split())
-    return ResnetdError(
-        f"unexpected {type(error).__name__}: {message}", hint="-v shows where; please report it"
-    )
+    return ResnetdError(f"unexpected {type(error).__name__}: {message}", hint="-v shows where; please report it")
 
 
 def _help_hint(error: Exception) -> str:

@@ -78,9 +78,7 @@ def _accuracy(facts: Facts) -> str | None:
     if "top1" not in facts:
         return None
     at_train = f"top-1 {facts['top1']} %, top-5 {facts['top5']} % at {facts['input_size']}"
-    return (
-        f"{at_train}; {facts['test_top1']} % and {facts['test_top5']} % at {facts['test_size']} (ImageNet-1k)"
-    )
+    return f"{at_train}; {facts['test_top1']} % and {facts['test_top5']} % at {facts['test_size']} (ImageNet-1k)"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

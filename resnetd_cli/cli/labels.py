@@ -22,9 +22,7 @@ def labels(
     ] = None,
     subset: Annotated[
         str,
-        typer.Option(
-            "--set", metavar="NAME", help="imagenet-1k, -12k, -21k-goog, -21k-miil, -22k or -22k-ms."
-        ),
+        typer.Option("--set", metavar="NAME", help="imagenet-1k, -12k, -21k-goog, -21k-miil, -22k or -22k-ms."),
     ] = "imagenet-1k",
     download: Annotated[
         bool,

@@ -24,9 +24,7 @@ def complete_model(incomplete: str) -> list[str]:
     """Return the model names that begin like this, from the table alone: completion may not be slow."""
     from resnetd_cli.models import EMBEDDED, cards
 
-    names = dict.fromkeys(
-        [EMBEDDED, *(card.architecture for card in cards()), *(card.name for card in cards())]
-    )
+    names = dict.fromkeys([EMBEDDED, *(card.architecture for card in cards()), *(card.name for card in cards())])
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -74,9 +74,7 @@ def predict(
     path = running.as_path(output)
     format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
     if embeddings and format_name not in ("json", "jsonl"):
-        raise UsageError(
-            f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy"
-        )
+        raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
     arrays = sinks.open_array_sink(features_out) if features_out else None
     index = sinks.index_path(features_out) if features_out else None
     running.check_outputs(path, features_out, index, overwrite=overwrite)

@@ -39,9 +39,7 @@ def check_outputs(*paths: Path | None, overwrite: bool) -> None:
             check_writable(path, overwrite=overwrite)
 
 
-def drain(
-    results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, *, fail_fast: bool
-) -> ExitCode:
+def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, *, fail_fast: bool) -> ExitCode:
     """Write each result as it comes and tell of each failure; return how it all ended."""
     total = failed = 0
     stdout_is_terminal = is_tty(sys.stdout)

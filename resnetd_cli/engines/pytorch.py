@@ -46,14 +46,10 @@ class TorchEngine:
         self.network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.classes = int(getattr(network, "num_classes", 0) or 0)
         if logits and not self.classes:
-            raise ModelError(
-                "this model has no classifier, only features", hint="resnetd features gives them"
-            )
+            raise ModelError("this model has no classifier, only features", hint="resnetd features gives them")
         self._logits = logits
         self._layer = layer
-        self._stage = (
-            _stage_index(network, layer) if layer not in (None, LAYER_POOLED, LAYER_LOGITS) else None
-        )
+        self._stage = _stage_index(network, layer) if layer not in (None, LAYER_POOLED, LAYER_LOGITS) else None
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Run the network on float32 images of shape (N, 3, H, W)."""
@@ -99,9 +95,7 @@ def choose_device(name: str) -> torch.device:
         device = None
     if device is None or device.type not in present:
         raise UsageError(f"--device {name}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
-    if not present[device.type] or (
-        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    ):
+    if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         there = ", ".join(kind for kind, is_there in present.items() if is_there)
         raise UsageError(f"--device {name}: not on this machine", hint=f"there is: {there}")
     return device

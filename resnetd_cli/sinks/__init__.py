@@ -63,9 +63,7 @@ def choose_format(wanted: str, output: Path | None, *, terminal: bool) -> str:
         return _SUFFIXES[output.suffix.lower()]
     except KeyError:
         names = ", ".join(RECORD_FORMATS)
-        raise UsageError(
-            f"{output}: the name does not tell the format", hint=f"-f chooses it: {names}"
-        ) from None
+        raise UsageError(f"{output}: the name does not tell the format", hint=f"-f chooses it: {names}") from None
 
 
 def open_sink(format_name: str, stream: IO[str], **options: Any) -> Sink:

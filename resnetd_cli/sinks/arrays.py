@@ -42,9 +42,7 @@ class ArraySink:
         with ExitStack() as stack:
             self._rows = stack.enter_context(self._nameless_file())
             index = stack.enter_context(
-                open_atomic(
-                    index_path(self._path), "w", encoding="utf-8", errors="surrogateescape", newline=""
-                )
+                open_atomic(index_path(self._path), "w", encoding="utf-8", errors="surrogateescape", newline="")
             )
             self._index = csv.writer(index, lineterminator="\n")
             self._index.writerow(INDEX_COLUMNS)
@@ -64,9 +62,7 @@ class ArraySink:
         assert result.embedding is not None
         self.width = self.width or len(result.embedding)
         if len(result.embedding) != self.width:
-            raise OutputError(
-                f"{result.input} gave {len(result.embedding)} features, the others {self.width}"
-            )
+            raise OutputError(f"{result.input} gave {len(result.embedding)} features, the others {self.width}")
         try:
             self._rows.write(result.embedding.astype("<f4").tobytes())
             self._index.writerow((self.rows, result.input, "ok", None))
