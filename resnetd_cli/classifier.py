@@ -151,7 +151,9 @@ def load(
     names = (
         label_files.load(class_names, engine.classes) if class_names else definition.class_names(engine.classes)
     )
-    return Classifier(ref.name, engine, preprocessing, names, decoding, workers, batch_size)
+    # With other weights it is not the model of that name any more.
+    name = ref.name if file is None else f"{definition.architecture}:{file.name}"
+    return Classifier(name, engine, preprocessing, names, decoding, workers, batch_size)
 
 
 def _usable_cpus() -> int:

@@ -19,6 +19,8 @@ STDIN = "-"
 _BLOCK = 2**16
 # Pillow names these as openable, but holds only stubs for them: there is no image to get from them.
 _STUB_FORMATS = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
+# And it opens these through another format's plug-in.
+_ADOPTED_FORMATS = frozenset({"MPO"})
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,9 @@ def image_extensions() -> frozenset[str]:
     """Return every file extension (`.jpg`, lower case) of the formats Pillow can open."""
     from PIL import Image
 
-    return frozenset(
-        extension.lower()
-        for extension, name in Image.registered_extensions().items()
-        if name in Image.OPEN and name not in _STUB_FORMATS
-    )
+    extensions = Image.registered_extensions()
+    opened = (Image.OPEN.keys() | _ADOPTED_FORMATS) - _STUB_FORMATS
+    return frozenset(extension.lower() for extension, name in extensions.items() if name in opened)
 
 
 def _expand_literal(text: str) -> Iterator[Source]:
