@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import factory, label_files, models, postprocess, sources
-from resnetd_cli import weights as hub
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import Engine
 from resnetd_cli.engines.pytorch import TorchEngine
@@ -138,8 +137,8 @@ def load(
     ref = models.resolve(model)
     file = Path(weights).expanduser() if weights is not None else None
     # Downloads, and what can go wrong with them, come before the seconds that importing torch and timm takes.
-    if file is None and (repo := factory.hub_id(ref)) and not hub.cached(repo):
-        hub.fetch(repo, offline=offline, progress=progress)
+    if file is None:
+        factory.prefetch(ref, offline=offline, progress=progress)
     definition = factory.define(ref, offline=offline, progress=progress)
     preprocessing = definition.preprocessing(image_size)
     path = factory.find_weights(definition, file=file, offline=offline, progress=progress)

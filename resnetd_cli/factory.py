@@ -65,6 +65,17 @@ class Definition:
         return labels.for_class_count(classes) or labels.unnamed(classes)
 
 
+def prefetch(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> None:
+    """Download what is sure to be needed, without importing timm; do nothing where only timm can tell.
+
+    Raises:
+        HubError: the hub did not give it.
+    """
+    repo, names = hub_id(ref), weights.CONFIG if ref.kind is Kind.HUB else weights.WEIGHTS
+    if repo and not weights.cached(repo, names):
+        weights.fetch(repo, names, offline=offline, progress=progress)
+
+
 def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> Definition:
     """Look up a model's configuration: in timm, on the hub, or in its folder.
 

@@ -8,6 +8,7 @@ before huggingface_hub starts its own patient retries.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -59,13 +60,12 @@ def fetch(
     from huggingface_hub import constants
 
     path = cached(repo, filenames)
-    if path and _is_intact(path):
+    if path and _is_intact(path, _etag(path)):
         return path
     if offline or constants.HF_HUB_OFFLINE:
+        state = "damaged" if path else "not"
         raise HubError(
-            f"{repo} is not on this machine, and this is an offline run",
-            hint="run it once online, or try --model embedded (it comes with the install), --weights FILE, "
-            "or a mirror: HF_ENDPOINT=https://HOST",
+            f"{repo} is {state} on this machine, and this is an offline run", hint=f"run it online; {_WAYS_OUT}"
         )
     if path:
         _discard(path)
@@ -82,24 +82,20 @@ def _download(repo: str, filenames: Sequence[str], progress: type[Any] | None) -
 
     name, revision = _split(repo)
     try:
-        filename = _within(_PROBE_SECONDS, lambda: _find(name, revision, filenames))
+        filename, etag = _within(_PROBE_SECONDS, lambda: _find(name, revision, filenames))
         path = Path(hf_hub_download(name, filename, revision=revision, tqdm_class=progress or _silent_bar()))
-    except HubError:
-        raise
-    except KeyboardInterrupt:
-        raise
-    # What a failed transfer raises depends on the HTTP library that this huggingface_hub uses.
+    # What a failed transfer raises depends on huggingface_hub's HTTP library.
     except Exception as error:
-        raise _hub_error(repo, error) from error
-    if not _is_intact(path):
+        raise _hub_error(repo, filenames, error) from error
+    if not _is_intact(path, etag):
         _discard(path)
         raise HubError(f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_WAYS_OUT)
     return path
 
 
-def _find(name: str, revision: str | None, filenames: Sequence[str]) -> str:
-    """Return the first of the names that the hub has. One quick second try when the hub is merely busy."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+def _find(name: str, revision: str | None, filenames: Sequence[str]) -> tuple[str, str | None]:
+    """Return the first of the names that the hub has, and its ETag. A busy hub gets one quick second try."""
+    from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     missing: Exception | None = None
@@ -107,17 +103,29 @@ def _find(name: str, revision: str | None, filenames: Sequence[str]) -> str:
         url = hf_hub_url(name, filename, revision=revision)
         try:
             try:
-                get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
+                return filename, _probe(url)
             except HfHubHTTPError as error:
                 if error.response.status_code < 500:
                     raise
                 time.sleep(_RETRY_PAUSE)
-                get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
-            return filename
+                return filename, _probe(url)
         except EntryNotFoundError as error:
             missing = error
     assert missing is not None
     raise missing
+
+
+def _probe(url: str) -> str | None:
+    """Ask for a file's ETag, and for its first byte: the content lies on another server than its name does."""
+    from huggingface_hub import get_hf_file_metadata, get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    metadata = get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
+    if metadata.xet_file_data is None:
+        headers = {**build_hf_headers(), "Range": "bytes=0-0"}
+        with get_session().stream("GET", url, headers=headers, timeout=_PROBE_SECONDS) as response:
+            hf_raise_for_status(response)
+    return metadata.etag
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
@@ -141,24 +149,26 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def _hub_error(repo: str, error: Exception) -> HubError:
+def _hub_error(repo: str, filenames: Sequence[str], error: Exception) -> HubError:
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
         HfHubHTTPError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     hub = constants.ENDPOINT
-    if isinstance(error, GatedRepoError):
-        return HubError(f"{repo} is gated on {hub}", hint=f"ask for access, then set HF_TOKEN; or {_WAYS_OUT}")
-    if isinstance(error, RepositoryNotFoundError):
-        return HubError(
-            f"{repo} is not on {hub}, or is private", hint=f"check the name or HF_TOKEN; or {_WAYS_OUT}"
-        )
-    if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
-        return HubError(f"{repo} on {hub} holds no weights that timm reads", hint=_WAYS_OUT)
+    messages: dict[type[Exception], tuple[str, str]] = {
+        GatedRepoError: (f"{repo} is gated on {hub}", "ask for access, then set HF_TOKEN"),
+        RepositoryNotFoundError: (f"{repo} is not on {hub}, or is private", "check the name, or set HF_TOKEN"),
+        RevisionNotFoundError: (f"{repo}: {hub} has no such revision", "check what stands behind the @"),
+        EntryNotFoundError: (f"{repo} on {hub} has no {' or '.join(filenames)}", "timm reads no other files"),
+    }
+    for kind, (message, hint) in messages.items():
+        if isinstance(error, kind) and isinstance(error, HfHubHTTPError):
+            return HubError(message, hint=f"{hint}; or {_WAYS_OUT}")
     if isinstance(error, HfHubHTTPError):
         return HubError(f"{hub} answered {error.response.status_code} for {repo}", hint=_WAYS_OUT)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
@@ -174,16 +184,23 @@ def _innermost(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _is_intact(path: Path) -> bool:
-    """Compare a cached file with the hash it lies under: the cache names its blobs by the hub's ETag.
+def _etag(path: Path) -> str:
+    """Return the hub's ETag of a cached file: the cache names its blobs by it, and links to them.
+
+    One link is followed, no more: a blob may itself be a link, to a file that many repositories share.
+    """
+    return path.readlink().name if path.is_symlink() else path.name
+
+
+def _is_intact(path: Path, etag: str | None) -> bool:
+    """Compare a file with its ETag.
 
     Large files have their SHA-256 for an ETag, small ones git's blob id (SHA-1 of a header and the content).
-    Where the cache cannot use links, the name says nothing and the file is taken as it is.
+    Where neither is known, as in a cache without links, the file is taken as it is.
     """
-    etag = path.resolve().name
-    if len(etag) == 64:
+    if etag and re.fullmatch(r"[0-9a-f]{64}", etag):
         return sha256(path) == etag
-    if len(etag) == 40 and "." not in etag:
+    if etag and re.fullmatch(r"[0-9a-f]{40}", etag):
         header = f"blob {path.stat().st_size}\0".encode()
         return _hash(path, hashlib.sha1(header, usedforsecurity=False)) == etag
     return True
@@ -197,10 +214,12 @@ def _hash(path: Path, digest: Any) -> str:
 
 
 def _discard(path: Path) -> None:
-    """Remove a bad file from the cache: the link in the snapshot and the blob it points to."""
-    blob = path.resolve()
+    """Remove a bad file from the cache: the link in the snapshot, and what it leads to."""
+    while path.is_symlink():
+        target = path.parent / path.readlink()
+        path.unlink()
+        path = target
     path.unlink(missing_ok=True)
-    blob.unlink(missing_ok=True)
 
 
 def _split(repo: str) -> tuple[str, str | None]:

@@ -25,9 +25,7 @@ def build() -> dict[str, str]:
     """Return the text of every generated file, by file name."""
     tables: dict[str, Any] = {subset: ImageNetInfo(subset) for subset in ("imagenet-1k", *LIST_SUBSETS)}
     classes: dict[str, list[str]] = {subset: table.label_names() for subset, table in tables.items()}
-    words = {
-        synset: describe(tables[subset], synset) for subset, synsets in classes.items() for synset in synsets
-    }
+    words = {synset: describe(tables[subset], synset) for subset, synsets in classes.items() for synset in synsets}
     texts = {f"{subset}.txt": lines(classes[subset]) for subset in LIST_SUBSETS}
     texts["imagenet-1k.tsv"] = lines(
         ["index\tid\tname\tsynonyms\tdefinition"]

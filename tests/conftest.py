@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hub import Hub, timm_files
+from numpy.typing import NDArray
+
+from resnetd_cli.engines import Outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 # Nothing listens there: a test that forgets to name its hub fails instead of reaching the real one.
@@ -81,9 +85,7 @@ class Resnetd:
         elapsed = time.perf_counter() - self._began[process]
         return Finished(list(process.args), process.returncode, stdout, stderr, elapsed)
 
-    def __call__(
-        self, *args: str | Path, endpoint: str = NOWHERE, timeout: float = 120, **env: str
-    ) -> Finished:
+    def __call__(self, *args: str | Path, endpoint: str = NOWHERE, timeout: float = 120, **env: str) -> Finished:
         """Run it to its end. Keywords are environment variables."""
         return self.finish(self.start(*args, endpoint=endpoint, **env), timeout)
 
@@ -114,3 +116,31 @@ def hub(resnet18d_files: dict[str, bytes]) -> Iterator[Hub]:
     with Hub() as hub:
         hub.add("timm/resnet18d.ra2_in1k", resnet18d_files)
         yield hub
+
+
+class FakeEngine:
+    """Tells images of one colour apart by how blue they are: 0 to 255 is the class, and the feature.
+
+    Args:
+        seconds: how long a call takes, by the class of its first image.
+        broken: the class on which the engine itself fails.
+    """
+
+    classes = 256
+
+    def __init__(
+        self, seconds: Callable[[int], float] = lambda _: 0.0, *, broken: int | None = None
+    ) -> None:
+        self.seconds = seconds
+        self.broken = broken
+        self.batches: list[list[int]] = []
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        assert images.dtype == np.float32
+        blue = [int(value) for value in np.rint(images[:, 2, 0, 0] * 255)]
+        self.batches.append(blue)
+        if self.broken in blue:
+            raise RuntimeError("the engine broke")
+        time.sleep(self.seconds(blue[0]))
+        features = np.array(blue, np.float32)[:, None]
+        return Outputs(-np.abs(np.arange(self.classes, dtype=np.float32) - features), features)

@@ -158,9 +158,7 @@ class Hub:
         return [
             request
             for request in self.requests
-            if request.method == "GET"
-            and request.status in (200, 206)
-            and request.name.endswith(f"/{filename}")
+            if request.method == "GET" and request.status in (200, 206) and request.name.endswith(f"/{filename}")
         ]
 
     def forget_requests(self) -> None:
@@ -210,9 +208,7 @@ class Hub:
             files = [file for files in self._repos.values() for file in files.values()]
         return next((file for file in files if file.is_lfs and file.etag == sha256), None)
 
-    def take_fault(
-        self, name: str, at: str, span: tuple[int, int] | None = None, size: int = 0
-    ) -> Fault | None:
+    def take_fault(self, name: str, at: str, span: tuple[int, int] | None = None, size: int = 0) -> Fault | None:
         """Return the first fault that the request meets, and count it."""
         with self._lock:
             for fault in self._faults:
@@ -311,9 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in ("main", commit):
             self._reply(404, [("X-Error-Code", "RevisionNotFound")])
         elif file is None:
-            self._reply(
-                404, [*headers, ("X-Error-Code", "EntryNotFound"), ("X-Error-Message", "Entry not found")]
-            )
+            self._reply(404, [*headers, ("X-Error-Code", "EntryNotFound"), ("X-Error-Message", "Entry not found")])
         elif file.is_lfs:
             headers += [("X-Linked-Etag", f'"{file.etag}"'), ("X-Linked-Size", str(len(file.content)))]
             self._reply(302, [*headers, ("Location", f"{hub.cdn}/{file.etag}")])
@@ -402,9 +396,7 @@ def timm_files(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = timm.create_model(
-            name, pretrained=False, **({"num_classes": num_classes} if num_classes else {})
-        )
+        model = timm.create_model(name, pretrained=False, **({"num_classes": num_classes} if num_classes else {}))
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.uniform_(module.weight, 0.5, 1.0)

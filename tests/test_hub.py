@@ -286,9 +286,7 @@ def test_a_model_in_the_cache_needs_no_hub(hub: Hub, filled: Resnetd, expected: 
 
 
 @pytest.mark.slow
-def test_a_blob_in_the_shared_store_is_known_by_its_own_name(
-    hub: Hub, filled: Resnetd, expected: list[float]
-):
+def test_a_blob_in_the_shared_store_is_known_by_its_own_name(hub: Hub, filled: Resnetd, expected: list[float]):
     # huggingface_hub 2 keeps what it downloads through Xet once for all repositories: the blob is a link to a
     # file named by its Xet hash, which looks like a sha256 and is not the content's.
     (blob,) = filled.hub_cache.glob(f"*/blobs/{hub.etag(REPO, WEIGHTS)}")
@@ -331,9 +329,7 @@ def test_a_download_cut_once_is_resumed(hub: Hub, run_resnetd: Resnetd, expected
 
 
 @pytest.mark.slow
-def test_a_download_cut_always_fails_and_leaves_nothing(
-    hub: Hub, run_resnetd: Resnetd, expected: list[float]
-):
+def test_a_download_cut_always_fails_and_leaves_nothing(hub: Hub, run_resnetd: Resnetd, expected: list[float]):
     hub.fail(f"*/{WEIGHTS}", cut_at=30_000_000)
     assert_fails_well(run_resnetd(*PREDICT, endpoint=hub.endpoint), within=30)
     assert_no_weights(run_resnetd)
@@ -408,7 +404,7 @@ def test_a_hub_that_never_answers(hub: Hub, run_resnetd: Resnetd, at: str):
 @pytest.mark.slow
 def test_a_download_that_comes_to_a_halt(hub: Hub, run_resnetd: Resnetd):
     hub.fail(f"*/{WEIGHTS}", stall_at=30_000_000)
-    # It has begun well, so huggingface_hub tries on for a while; each try is bounded by this setting of its own.
+    # It has begun well, so huggingface_hub tries on for a while; this setting bounds each try.
     assert_fails_well(run_resnetd(*PREDICT, endpoint=hub.endpoint, HF_HUB_DOWNLOAD_TIMEOUT="1"), within=30)
     assert_no_weights(run_resnetd)
 
@@ -438,9 +434,7 @@ def test_ctrl_c_in_a_download_leaves_nothing(hub: Hub, run_resnetd: Resnetd):
 
 @pytest.mark.slow
 @posix
-def test_a_run_killed_in_its_download_harms_no_later_one(
-    hub: Hub, run_resnetd: Resnetd, expected: list[float]
-):
+def test_a_run_killed_in_its_download_harms_no_later_one(hub: Hub, run_resnetd: Resnetd, expected: list[float]):
     hub.fail(f"*/{WEIGHTS}", bytes_per_second=5_000_000)
     killed = stop_in_download(hub, run_resnetd, signal.SIGKILL)
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "")

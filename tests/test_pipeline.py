@@ -1,0 +1,273 @@
+"""The pipeline: one answer for each input, its own, in order, within bounds."""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pytest
+from conftest import FakeEngine
+from PIL import Image
+
+from resnetd_cli.decode import DecodeOptions
+from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline import Pipeline
+from resnetd_cli.results import Failure, Preprocessing
+from resnetd_cli.sources import Source
+
+PLAIN = Preprocessing((3, 4, 4), 1.0, "center", "nearest", (0.0,) * 3, (1.0,) * 3)
+Answer = tuple[str, int, float]
+
+
+def picture(blue: int, size: tuple[int, int] = (4, 4)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (0, 0, blue)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def source(blue: int, read: Callable[[], bytes] | None = None) -> Source:
+    return Source(f"{blue}.png", read or (lambda: picture(blue)))
+
+
+def failing(blue: int, kind: ErrorKind = ErrorKind.NOT_FOUND) -> Source:
+    def read() -> bytes:
+        raise InputError(kind, f"no {blue}", hint="look for it")
+
+    return source(blue, read)
+
+
+def finish(name: str, logits: np.ndarray | None, features: np.ndarray | None) -> Answer:
+    assert logits is not None
+    assert features is not None
+    return name, int(logits.argmax()), float(features[0])
+
+
+def pipeline(engine: FakeEngine, **options: object) -> Pipeline[Answer]:
+    return Pipeline(engine, PLAIN, finish, "fake", **options)  # type: ignore[arg-type]
+
+
+def answers(numbers: Iterable[int]) -> list[Answer]:
+    return [(f"{number}.png", number, float(number)) for number in numbers]
+
+
+def jitter(seed: int) -> Callable[[int], float]:
+    """Random times, so that workers overtake each other."""
+    generator = random.Random(seed)
+    return lambda _: generator.random() * 0.004
+
+
+# --- order and completeness ---
+
+
+@pytest.mark.parametrize("batch_size", range(1, 8))
+@pytest.mark.parametrize("workers", range(1, 5))
+def test_every_source_gets_its_own_answer_in_order(workers: int, batch_size: int) -> None:
+    engine = FakeEngine(jitter(workers * 10 + batch_size))
+    run = pipeline(engine, workers=workers, batch_size=batch_size).run(source(n) for n in range(40))
+    assert list(run) == answers(range(40))
+    assert sorted(n for batch in engine.batches for n in batch) == list(range(40))
+    assert max(map(len, engine.batches)) == batch_size
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 16])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_failures_stand_in_their_own_places(workers: int, batch_size: int) -> None:
+    bad = {0, 1, 5, 6, 7, 8, 13, 29}
+    sources = [
+        (failing(n) if n % 2 else source(n, lambda: b"not an image")) if n in bad else source(n)
+        for n in range(30)
+    ]
+    run = pipeline(FakeEngine(jitter(1)), workers=workers, batch_size=batch_size).run(sources)
+    for number, result in enumerate(run):
+        if number in bad:
+            assert isinstance(result, Failure)
+            assert result.kind is (ErrorKind.NOT_FOUND if number % 2 else ErrorKind.UNDECODABLE)
+            assert (result.input, result.model) == (f"{number}.png", "fake")
+        else:
+            assert result == answers([number])[0]
+    assert number == 29
+
+
+def test_failure_carries_what_its_source_said() -> None:
+    (failure,) = pipeline(FakeEngine()).run([failing(3, ErrorKind.HTTP_STATUS)])
+    assert failure == Failure("3.png", "fake", ErrorKind.HTTP_STATUS, "no 3", "look for it")
+
+
+def test_batch_of_failures_never_reaches_the_engine() -> None:
+    engine = FakeEngine()
+    results = list(pipeline(engine, batch_size=4).run(failing(n) for n in range(6)))
+    assert [type(result) for result in results] == [Failure] * 6
+    assert engine.batches == []
+
+
+def test_no_sources_give_no_results() -> None:
+    assert list(pipeline(FakeEngine(), workers=2).run([])) == []
+
+
+def test_bounds_of_decoding_hold() -> None:
+    options = DecodeOptions(max_pixels=16)
+    small, large = source(1), source(2, lambda: picture(2, (5, 4)))
+    first, second = pipeline(FakeEngine(), decoding=options).run([small, large])
+    assert first == answers([1])[0]
+    assert isinstance(second, Failure)
+    assert second.kind is ErrorKind.TOO_LARGE
+
+
+def test_image_too_thin_to_be_resized_is_a_failure_and_not_the_end() -> None:
+    """In `border` mode 1000 x 1 shrinks to 4 x 0 pixels."""
+    bordered = Preprocessing((3, 4, 4), 1.0, "border", "bilinear", (0.0,) * 3, (1.0,) * 3)
+    run = Pipeline(FakeEngine(), bordered, finish, "fake").run(
+        [source(1), source(2, lambda: picture(2, (1000, 1))), source(3)]
+    )
+    first, second, third = run
+    assert (first, third) == tuple(answers([1, 3]))
+    assert isinstance(second, Failure) or second == answers([2])[0]
+
+
+def test_image_that_memory_does_not_hold_is_a_failure_and_not_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A picture of 1 x 60,000 pixels is resized to 256 x 15,360,000: 15 GB for a file of a few bytes."""
+    resize = Image.Image.resize
+
+    def limited(self: Image.Image, size: tuple[int, int], *args: object, **kwargs: object) -> Image.Image:
+        if size[0] * size[1] > 10_000:
+            raise MemoryError
+        return resize(self, size, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", limited)
+    thin = source(2, lambda: picture(2, (60_000, 1)))
+    first, second, third = pipeline(FakeEngine()).run([source(1), thin, source(3)])
+    assert (first, third) == tuple(answers([1, 3]))
+    assert isinstance(second, Failure) or second == answers([2])[0]
+
+
+# --- what goes wrong outside the inputs ---
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_exception_in_the_engine_ends_the_run_after_the_results_before_it(workers: int) -> None:
+    run = pipeline(FakeEngine(broken=5), workers=workers).run(source(n) for n in range(20))
+    got: list[object] = []
+    with pytest.raises(RuntimeError, match="the engine broke"):
+        got.extend(run) if workers == 0 else [got.append(result) for result in run]
+    assert got == answers(range(5))
+
+
+@pytest.mark.parametrize("error", [OSError("the list broke"), KeyboardInterrupt()])
+def test_exception_in_the_sources_comes_out_where_it_happened(error: BaseException) -> None:
+    def sources() -> Iterator[Source]:
+        yield source(0)
+        yield source(1)
+        raise error
+
+    got: list[object] = []
+    with pytest.raises(type(error)) as caught:
+        for result in pipeline(FakeEngine(), workers=2).run(sources()):
+            got.append(result)  # noqa: PERF402
+    assert caught.value is error
+    assert got == answers(range(2))
+
+
+# --- laziness ---
+
+
+class Counted:
+    """Sources that count how many of them were asked for, and how many were read."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.pulled = self.read = 0
+        self.stopped = threading.Event()
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Source]:
+        for number in range(self.total):
+            self.pulled = number + 1
+            yield source(number % 256, lambda blue=number % 256: self._read(blue))  # type: ignore[misc]
+        self.stopped.set()
+
+    def _read(self, blue: int) -> bytes:
+        with self._lock:
+            self.read += 1
+        return picture(blue)
+
+
+def settled(value: Callable[[], int]) -> int:
+    """Return a counter's value once it has stopped moving."""
+    last, since, end = value(), time.monotonic(), time.monotonic() + 10
+    while time.monotonic() < min(since + 0.15, end):
+        time.sleep(0.005)
+        if value() != last:
+            last, since = value(), time.monotonic()
+    return last
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 1), (2, 1), (2, 5)])
+def test_no_more_than_a_window_is_read_ahead(workers: int, batch_size: int) -> None:
+    counted = Counted(1000)
+    run = pipeline(FakeEngine(), workers=workers, batch_size=batch_size).run(counted)
+    # Four chunks under way for each worker, one more in the reader's hand, one in the consumer's.
+    window = (4 * workers + 2) * batch_size
+    for taken in range(1, 40):
+        next(run)
+        if taken in (1, 20, 39):
+            ahead = settled(lambda: counted.pulled) - taken
+            assert 0 < ahead <= window
+            assert counted.read <= counted.pulled
+    run.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_closing_early_stops_reading(workers: int) -> None:
+    counted = Counted(100_000)
+    threads = threading.active_count()
+    run = pipeline(FakeEngine(), workers=workers).run(counted)
+    assert [next(run) for _ in range(3)] == answers(range(3))
+    run.close()  # type: ignore[attr-defined]
+    assert settled(lambda: counted.pulled) < 50
+    assert settled(threading.active_count) <= threads
+
+
+def test_nothing_is_read_before_the_first_result_is_asked_for() -> None:
+    counted = Counted(10)
+    pipeline(FakeEngine()).run(counted)
+    time.sleep(0.02)
+    assert counted.pulled == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_slow_producer_does_not_hold_back_earlier_results(workers: int) -> None:
+    go_on = threading.Event()
+
+    def sources() -> Iterator[Source]:
+        yield source(0)
+        yield source(1)
+        assert go_on.wait(10)
+        yield source(2)
+
+    run = pipeline(FakeEngine(), workers=workers).run(sources())
+    # The third source comes only after these: a pipeline that waits for it never gets here.
+    assert [next(run), next(run)] == answers(range(2))
+    go_on.set()
+    assert list(run) == answers([2])
+
+
+def test_workers_work_at_the_same_time() -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def meet(_: int) -> float:
+        both.wait()
+        return 0.0
+
+    assert list(pipeline(FakeEngine(meet), workers=2).run(source(n) for n in range(2))) == answers(range(2))
+
+
+def test_one_pipeline_runs_again() -> None:
+    again = pipeline(FakeEngine(), workers=2, batch_size=2)
+    for _ in range(2):
+        assert list(again.run(source(n) for n in range(5))) == answers(range(5))

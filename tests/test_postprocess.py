@@ -1,0 +1,78 @@
+"""From logits to named classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from resnetd_cli.labels import ClassNames
+from resnetd_cli.postprocess import softmax, top_k
+from resnetd_cli.results import Prediction
+
+FRUIT = ClassNames(("apple", "pear", "plum", "fig"), ("n1", "n2", None, "n4"), "a test")
+
+
+def logits_of(*probabilities: float) -> np.ndarray:
+    return np.log(np.array(probabilities, dtype=np.float64)).astype(np.float32)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000, 21843])
+def test_softmax_equals_torchs(classes: int) -> None:
+    logits = np.random.default_rng(classes).normal(0, 5, (3, classes)).astype(np.float32)
+    ours, theirs = softmax(logits), torch.from_numpy(logits).double().softmax(dim=-1).numpy()
+    assert ours.dtype == np.float32
+    assert ours.shape == logits.shape
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(ours.sum(axis=-1, dtype=np.float64), 1, atol=1e-6)
+
+
+def test_softmax_of_huge_logits_does_not_overflow() -> None:
+    assert softmax(np.array([1e4, 1e4, -1e4], np.float32)).tolist() == [0.5, 0.5, 0.0]
+
+
+def test_softmax_leaves_its_logits_alone() -> None:
+    logits = np.array([1.0, 2.0], np.float32)
+    softmax(logits)
+    assert logits.tolist() == [1.0, 2.0]
+
+
+def test_top_k_names_the_most_probable_classes_in_order() -> None:
+    assert top_k(logits_of(0.125, 0.5, 0.25, 0.125), FRUIT, 3) == (
+        Prediction(1, 1, "n2", "pear", 0.5),
+        Prediction(2, 2, None, "plum", 0.25),
+        Prediction(3, 0, "n1", "apple", 0.125),
+    )
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    predictions = top_k(logits_of(0.125, 0.375, 0.125, 0.375), FRUIT, 4)
+    assert [item.index for item in predictions] == [1, 3, 0, 2]
+    assert [item.rank for item in predictions] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("k", "count"), [(1, 1), (4, 4), (5, 4), (1000, 4)])
+def test_more_than_there_are_gives_all(k: int, count: int) -> None:
+    assert len(top_k(logits_of(0.1, 0.2, 0.3, 0.4), FRUIT, k)) == count
+
+
+@pytest.mark.parametrize(("bound", "labels"), [(0.0, 4), (0.125, 4), (0.2, 2), (0.25, 2), (0.5, 1), (0.9, 0)])
+def test_classes_below_the_bound_are_left_out(bound: float, labels: int) -> None:
+    predictions = top_k(logits_of(0.125, 0.5, 0.25, 0.125), FRUIT, 4, bound)
+    assert len(predictions) == labels
+    assert [item.rank for item in predictions] == list(range(1, labels + 1))
+
+
+def test_predictions_are_plain_python_values() -> None:
+    first = top_k(logits_of(0.1, 0.9, 0.0001, 0.0001), FRUIT, 1)[0]
+    assert (type(first.index), type(first.rank), type(first.probability)) == (int, int, float)
+
+
+def test_order_and_probabilities_equal_torchs_topk() -> None:
+    logits = np.random.default_rng(7).normal(0, 3, 1000).astype(np.float32)
+    names = ClassNames(tuple(map(str, range(1000))), (None,) * 1000, "a test")
+    expected = torch.from_numpy(logits).softmax(dim=0).topk(10)
+    predictions = top_k(logits, names, 10)
+    assert [item.index for item in predictions] == expected.indices.tolist()
+    assert [item.label for item in predictions] == [str(index) for index in expected.indices.tolist()]
+    np.testing.assert_allclose([item.probability for item in predictions], expected.values, rtol=2e-6)
