@@ -154,7 +154,8 @@ def test_exception_in_the_engine_ends_the_run_after_the_results_before_it(worker
     run = pipeline(FakeEngine(broken=5), workers=workers).run(source(n) for n in range(20))
     got: list[object] = []
     with pytest.raises(RuntimeError, match="the engine broke"):
-        got.extend(run) if workers == 0 else [got.append(result) for result in run]
+        for result in run:
+            got.append(result)
     assert got == answers(range(5))
 
 
@@ -168,7 +169,7 @@ def test_exception_in_the_sources_comes_out_where_it_happened(error: BaseExcepti
     got: list[object] = []
     with pytest.raises(type(error)) as caught:
         for result in pipeline(FakeEngine(), workers=2).run(sources()):
-            got.append(result)  # noqa: PERF402
+            got.append(result)
     assert caught.value is error
     assert got == answers(range(2))
 
