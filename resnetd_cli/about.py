@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli import embedded, factory, models, weights
+from resnetd_cli import checkpoints, embedded, factory, models, weights
 from resnetd_cli.errors import ModelError
 from resnetd_cli.models import Kind, ModelCard, ModelRef
 
@@ -202,7 +202,7 @@ def _local_weights(ref: ModelRef, repo: str | None) -> Path | None:
     if ref.kind is Kind.EMBEDDED:
         return embedded.weights_file()
     if ref.kind is Kind.FOLDER:
-        return factory.weights_in(Path(ref.location))
+        return checkpoints.find(Path(ref.location))
     return weights.cached(repo) if repo else None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 # EPS needs an external program to draw it; the others are formats that Pillow only names.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
+# These hold no greys of more than 16 bits, and Pillow may give them as 32-bit ones.
+_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
 _GREY_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -41,20 +45,21 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
     """
     from PIL import Image, ImageFile, UnidentifiedImageError
 
-    if options.allow_truncated:
-        ImageFile.LOAD_TRUNCATED_IMAGES = True
+    # Pillow keeps both for the whole process. Its bound stops what a header did not tell, as in an icon.
+    ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
+    Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             width, height = image.size
             if width * height > options.max_pixels:
-                raise InputError(
-                    ErrorKind.TOO_LARGE,
-                    f"{width} x {height} pixels, more than {options.max_pixels:,}",
-                    hint="--max-pixels raises the bound",
-                )
-            return _to_rgb(image if options.ignore_exif else _upright(image))
+                raise _too_large(width * height, options)
+            if not options.ignore_exif:
+                _turn_upright(image)
+            return _to_rgb(image)
     except InputError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(_pixels_in(str(error)), options) from error
     except UnidentifiedImageError as error:
         raise InputError(
             ErrorKind.UNDECODABLE, f"not an image{_looks_like(data)}", hint="convert it to JPEG or PNG"
@@ -71,21 +76,27 @@ def _formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    Image.MAX_IMAGE_PIXELS = None  # the bound is `DecodeOptions.max_pixels`
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return tuple(name for name in Image.OPEN if name not in _NOT_DECODED)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _too_large(pixels: int, options: DecodeOptions) -> InputError:
+    message = f"{pixels:,} pixels, more than {options.max_pixels:,}"
+    return InputError(ErrorKind.TOO_LARGE, message, hint="--max-pixels raises the bound")
+
+
+def _pixels_in(message: str) -> int:
+    """Return the count in Pillow's own complaint about too many pixels."""
+    found = re.search(r"\((\d+) pixels\)", message)
+    return int(found[1]) if found else 0
+
+
+def _turn_upright(image: Image.Image) -> None:
     from PIL import ImageOps
 
-    try:
-        return ImageOps.exif_transpose(image)
-    except InputError:
-        raise
-    except Exception:  # a damaged EXIF block: the picture itself may be sound
-        image.load()
-        return image
+    # A damaged EXIF block says nothing of the picture, which may be sound: that shows when it is loaded.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -95,8 +106,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _GREY_MODES:
         return _scale_grey(image).convert("RGB")
     if image.has_transparency_data:
+        _match_depth(image)
         return _on_white(image)
     return image.convert("RGB")
+
+
+def _match_depth(image: Image.Image) -> None:
+    """Bring the transparent colour of a PNG of 16 bits to the 8 bits that Pillow keeps of its pixels."""
+    colour = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -114,7 +133,7 @@ def _scale_grey(image: Image.Image) -> Image.Image:
 
     values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or image.format in _SIXTEEN_BIT_FORMATS:
         low, high = 0.0, 65535.0
     elif image.mode == "F" and low >= 0.0 and high <= 1.0:
         low, high = 0.0, 1.0
@@ -123,6 +142,8 @@ def _scale_grey(image: Image.Image) -> Image.Image:
     elif low >= 0.0 and high <= 65535.0:
         low, high = 0.0, 65535.0
     scaled = (values - low) * (255.0 / max(high - low, 1e-12))
+    if isinstance(transparent := image.info.get("transparency"), int):
+        scaled[values == transparent] = 255.0
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 

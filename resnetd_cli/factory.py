@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import embedded, label_files, labels, weights
+from resnetd_cli import checkpoints, embedded, label_files, labels, weights
 from resnetd_cli.errors import ModelError, ResnetdError, UsageError, WeightsError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.models import Kind, ModelRef, find_card
@@ -43,20 +43,20 @@ class Definition:
         from timm.data import resolve_data_config
 
         arguments = {} if image_size in ("train", "test") else {"img_size": _pixels(image_size)}
-        resolved = resolve_data_config(
-            arguments, pretrained_cfg=dict(self.config), use_test_size=image_size == "test"
-        )
-        channels, height, width = resolved["input_size"]
-        if channels != 3:
-            raise ModelError(f"{self.ref.name} reads {channels} channels, not RGB", hint="choose another model")
-        return Preprocessing(
-            input_size=(channels, height, width),
-            crop_pct=resolved["crop_pct"],
-            crop_mode=resolved["crop_mode"],
-            interpolation=resolved["interpolation"],
-            mean=tuple(resolved["mean"]),
-            std=tuple(resolved["std"]),
-        )
+        use_test_size = image_size == "test"
+        try:
+            how = resolve_data_config(arguments, pretrained_cfg=dict(self.config), use_test_size=use_test_size)
+            return Preprocessing(
+                input_size=tuple(how["input_size"]),
+                crop_pct=how["crop_pct"],
+                crop_mode=how["crop_mode"],
+                interpolation=how["interpolation"],
+                mean=tuple(how["mean"]),
+                std=tuple(how["std"]),
+            )
+        except (ValueError, TypeError, KeyError, AssertionError) as error:
+            message = f"{self.ref.name} cannot be given images: its configuration has {error}"
+            raise ModelError(message, hint="choose another model, or mend its config.json") from error
 
     def class_names(self, classes: int) -> ClassNames:
         """Return the model's own class names, those of its ImageNet subset, or numbers."""
@@ -132,7 +132,7 @@ def find_weights(
     if ref.kind is Kind.EMBEDDED:
         return embedded.weights_file()
     if ref.kind is Kind.FOLDER:
-        return weights_in(Path(ref.location))
+        return checkpoints.find(Path(ref.location))
     repo = ref.location if ref.kind is Kind.HUB else config.get("hf_hub_id")
     if repo:
         names = (config["hf_hub_filename"],) if config.get("hf_hub_filename") else weights.WEIGHTS
@@ -170,10 +170,10 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     config, overlay = dict(definition.config), {"file": str(file)}
     arguments = dict(definition.arguments)
     if definition.ref.kind is Kind.EMBEDDED and not own_weights:
-        overlay = {"state_dict": embedded.to_timm(_read(file))}  # type: ignore[dict-item]
+        overlay = {"state_dict": embedded.to_timm(checkpoints.read(file))}  # type: ignore[dict-item]
     elif file.suffix == ".npz":
         overlay["custom_load"] = True  # type: ignore[assignment]
-    if own_weights and (classes := _class_count(file, config)) is not None:
+    if own_weights and (classes := checkpoints.class_count(file, config)) is not None:
         arguments["num_classes"] = config["num_classes"] = classes
     if config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
@@ -185,29 +185,18 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
             pretrained_cfg_overlay=overlay,
             **arguments,
         )
+    except ResnetdError:
+        raise
     except Exception as error:
-        raise _does_not_fit(definition, file, error) from error
+        raise checkpoints.does_not_fit(definition.architecture, file, error) from error
     network.pretrained_cfg.pop("state_dict", None)
     return network.eval()  # type: ignore[no-any-return]
 
 
 def _pixels(image_size: str) -> int:
-    if not image_size.isdigit() or not 16 <= int(image_size) <= 8192:
+    if not re.fullmatch(r"[0-9]{2,4}", image_size) or not 16 <= int(image_size) <= 8192:
         raise UsageError(f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192")
     return int(image_size)
-
-
-def weights_in(folder: Path) -> Path:
-    """Choose as timm's `local-dir:` does: the usual names first, then the first of each extension."""
-    named = [
-        folder / name for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-    ]
-    for path in named + [
-        path for suffix in ("safetensors", "pth", "bin") for path in sorted(folder.glob(f"*.{suffix}"))
-    ]:
-        if path.is_file():
-            return path
-    raise WeightsError(f"no weights in {folder}", hint="model.safetensors belongs beside config.json")
 
 
 def _download_url(url: str, *, offline: bool) -> Path:
@@ -221,66 +210,3 @@ def _download_url(url: str, *, offline: bool) -> Path:
         return Path(download_cached_file(url, check_hash=True))
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"cannot get {url}: {error}", hint="try --model embedded, or --weights FILE") from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return a checkpoint's tensors by name. Pickles are read with `weights_only=True` or not at all."""
-    from timm.models import load_state_dict
-
-    try:
-        return load_state_dict(str(file))  # type: ignore[no-any-return]
-    except Exception as error:
-        raise _unreadable(file, error) from error
-
-
-def _class_count(file: Path, config: Mapping[str, Any]) -> int | None:
-    """Return the number of classes a checkpoint was trained for, by its classifier's shape."""
-    classifier = config.get("classifier")
-    if not classifier or file.suffix == ".npz":
-        return None
-    name = classifier if isinstance(classifier, str) else classifier[0]
-    bias = _read(file).get(f"{name}.bias")
-    if bias is None:
-        return None
-    # Some published checkpoints have a background class in front, which timm cuts off.
-    return int(bias.shape[0]) - (config.get("label_offset") or 0)
-
-
-def _unreadable(file: Path, error: Exception) -> WeightsError:
-    text = str(error)
-    if "weights_only" in text.lower() or "Unsupported global" in text:
-        return WeightsError(
-            f"{file} holds more than weights: loading it could run code, so it is refused",
-            hint="save the state dict alone, best as .safetensors",
-        )
-    return WeightsError(
-        f"{file} is not a weights file: {_first_line(text)}", hint="a .safetensors or .pth is wanted"
-    )
-
-
-def _does_not_fit(definition: Definition, file: Path, error: Exception) -> ResnetdError:
-    if isinstance(error, ResnetdError):
-        return error
-    text = str(error)
-    name = definition.architecture
-    if "loading state_dict" in text:
-        tensors = [f"{_count(text, 'Missing')} missing", f"{_count(text, 'Unexpected')} unexpected"]
-        tensors.append(f"{text.count('size mismatch')} of another shape")
-        return WeightsError(
-            f"{file} does not fit {name}: of its tensors {', '.join(tensors)}",
-            hint="name the architecture it was trained with: --model NAME",
-        )
-    if "Error(s)" in text or isinstance(error, (KeyError, RuntimeError, ValueError, TypeError, AssertionError)):
-        return WeightsError(
-            f"{file} cannot be loaded into {name}: {_first_line(text)}", hint="try another --model"
-        )
-    return _unreadable(file, error)
-
-
-def _count(text: str, what: str) -> int:
-    match = re.search(rf"{what} key\(s\) in state_dict: (.*)", text)
-    return len(match[1].split(", ")) if match else 0
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "unknown reason").rstrip(".")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from resnetd_cli.errors import OutputError, OutputExists
+
+_TEMPORARY = ".resnetd-"
 
 
 def cache_dir() -> Path:
@@ -55,28 +57,29 @@ def open_atomic(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]
     Raises:
         OutputError: the system refused (no space, no permission, ...).
     """
-    if is_stream(path):
-        with path.open(mode, **kwargs) as stream:
-            yield stream
-        return
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, mode, **kwargs) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise write_error(path, error) from error
-        raise
+    with _as_output_error(path):
+        if is_stream(path):
+            with path.open(mode, **kwargs) as stream:
+                yield stream
+            return
+        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, mode, **kwargs) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def open_atomic_text(path: Path) -> AbstractContextManager[IO[str]]:
+    """Open a UTF-8 file as `open_atomic` does; bytes of file names that are not UTF-8 pass through."""
+    return open_atomic(path, "w", encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -93,6 +96,23 @@ def write_error(path: Path | str, error: OSError) -> OutputError:
     """Return the error users read when the system refuses a write."""
     reason = error.strerror or str(error)
     return OutputError(f"cannot write {path}: {reason.lower()}", hint="choose another place with -o")
+
+
+@contextmanager
+def _as_output_error(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write into `OutputError`.
+
+    An error that names another file is not ours, nor is a closed pipe an error.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        named = None if error.filename is None else Path(os.fsdecode(error.filename))
+        if named is None or named == path or named.name.startswith(_TEMPORARY):
+            raise write_error(path, error) from error
+        raise
 
 
 def _umask() -> int:

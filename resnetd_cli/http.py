@@ -55,18 +55,8 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
                     ErrorKind.HTTP_STATUS, f"the server answered {status}", hint="open it in a browser"
                 )
             body = _read(response, max_bytes)
-    except requests.Timeout as error:
-        raise InputError(ErrorKind.TIMEOUT, "the server did not answer in time", hint="try again") from error
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise InputError(
-            ErrorKind.BLOCKED, f"malformed URL: {error}", hint="write it as https://HOST/PATH"
-        ) from error
-    except (requests.RequestException, OSError) as error:
-        raise InputError(
-            ErrorKind.CONNECTION,
-            f"no answer from {parts.hostname}: {_reason(error)}",
-            hint="check the address and the network",
-        ) from error
+    except (requests.RequestException, OSError, ValueError) as error:
+        raise _input_error(error, parts.hostname) from error
     if not body:
         raise InputError(ErrorKind.EMPTY, "the server sent zero bytes", hint="open it in a browser")
     return body
@@ -88,9 +78,21 @@ def _read(response: object, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _reason(error: BaseException) -> str:
-    """Return the innermost cause in a few words: requests wraps it in a page of text."""
+def _input_error(error: Exception, host: str) -> InputError:
+    import requests
+
+    cause = _innermost(error)
+    if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
+        return InputError(ErrorKind.TIMEOUT, "the server did not answer in time", hint="try again")
+    if isinstance(error, ValueError):  # InvalidURL and its like, of requests and of urllib3
+        return InputError(ErrorKind.BLOCKED, f"malformed URL: {error}", hint="write it as https://HOST/PATH")
+    reason = " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())
+    hint = "check the address and the network"
+    return InputError(ErrorKind.CONNECTION, f"no answer from {host}: {reason}", hint=hint)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return what requests wrapped in a page of text."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(reason.split())
+    return error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import difflib
 import fnmatch
+import os
+import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -15,6 +17,7 @@ from resnetd_cli.errors import UnknownModel
 
 DEFAULT_MODEL = "resnet50d"
 EMBEDDED = "embedded"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _TABLE = Path(__file__).parent / "data" / "resnetd-models.csv"
 
 
@@ -67,6 +70,9 @@ class Kind(Enum):
     EMBEDDED = "embedded"
 
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
 @dataclass(frozen=True)
 class ModelRef:
     """What a MODEL stands for.
@@ -114,7 +120,7 @@ def resolve(model: str) -> ModelRef:
         return _folder(model.removeprefix("local-dir:"))
     if name := _timm_name(model):
         return ModelRef(name, Kind.TIMM, name)
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         return _folder(model)
     raise UnknownModel(f"unknown model {model!r}", hint=_near_names(model))
 
@@ -150,17 +156,17 @@ def _stands_for(name: str, card: ModelCard) -> bool:
 
 
 def _hub_id(location: str) -> str:
-    repo = location.partition("@")[0]
-    owner, _, name = repo.partition("/")
-    if not owner or not name or "/" in name or ".." in repo:
-        raise UnknownModel(f"{location!r} is not a hub repository", hint="write it as hf-hub:OWNER/NAME")
+    if ".." in location or not _HUB_ID.fullmatch(location):
+        hint = "write it as hf-hub:OWNER/NAME, or hf-hub:OWNER/NAME@REVISION"
+        raise UnknownModel(f"{location!r} is not a hub repository", hint=hint)
     return location
 
 
 def _folder(location: str) -> ModelRef:
     path = Path(location).expanduser()
-    if not path.is_dir():
-        hint = f"a repository on the hub is hf-hub:{location}" if location.count("/") == 1 else "check the path"
+    if not os.path.isdir(path):
+        looks_like_hub = _HUB_ID.fullmatch(location) and not location.startswith(".")
+        hint = f"a repository on the hub is hf-hub:{location}" if looks_like_hub else "check the path"
         raise UnknownModel(f"no model folder {location}", hint=hint)
     if not (path / "config.json").is_file():
         raise UnknownModel(
@@ -179,7 +185,8 @@ def _timm_name(model: str) -> str | None:
     if tag:
         return model if timm.is_model_pretrained(model) else None
     config = timm.get_pretrained_cfg(architecture)
-    return f"{architecture}.{config.tag}" if config and config.tag else architecture
+    name = f"{architecture}.{config.tag}" if config else architecture
+    return name if timm.is_model_pretrained(name) else architecture
 
 
 def _near_names(model: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.engines import Engine
-from resnetd_cli.errors import InputError
+from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.preprocess import preprocess
 from resnetd_cli.results import Failure, Preprocessing
 from resnetd_cli.sources import Source
@@ -63,12 +63,19 @@ class Pipeline(Generic[R]):
         images: dict[int, NDArray[np.float32]] = {}
         for position, source in enumerate(chunk):
             try:
-                images[position] = preprocess(decode(source.read(), self.decoding), self.preprocessing)
+                images[position] = self._prepare(source)
             except InputError as error:
                 results[position] = Failure(source.name, self.model, error.kind, error.message, error.hint)
         if images:
             results.update(self._infer(chunk, images))
         return [results[position] for position in range(len(chunk))]
+
+    def _prepare(self, source: Source) -> NDArray[np.float32]:
+        try:
+            return preprocess(decode(source.read(), self.decoding), self.preprocessing)
+        except MemoryError as error:
+            hint = "run it alone, or with a lower --batch-size"
+            raise InputError(ErrorKind.TOO_LARGE, "not enough memory for it", hint=hint) from error
 
     def _infer(self, chunk: list[Source], images: dict[int, NDArray[np.float32]]) -> Iterator[tuple[int, R]]:
         import numpy as np

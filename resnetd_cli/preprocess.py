@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+_LARGEST_RESIZE = 2**26
+"""Pixels of a resized image; a quarter of a gigabyte in Pillow."""
 Size = tuple[int, int]
 """Height and width, in pixels."""
 
@@ -48,8 +50,21 @@ def _resize_and_crop(image: Image.Image, how: Preprocessing) -> Image.Image:
 
     height, width = resized_size((image.height, image.width), how)
     resample = Image.Resampling[how.interpolation.upper()]
+    if height * width > _LARGEST_RESIZE:
+        return _resize_center(image, (height, width), how.input_size[1:], resample)
     fill = tuple(round(255 * value) for value in how.mean) if how.crop_mode == "border" else (0, 0, 0)
     return _center_crop(image.resize((width, height), resample), how.input_size[1:], fill)
+
+
+def _resize_center(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
+    """Resize only what the crop keeps of an image so long and thin that the whole would not fit in memory.
+
+    It may differ from cropping afterwards by a grey level, where the filter's weights are rounded differently.
+    """
+    scale = image.height / size[0], image.width / size[1]
+    top, left = round((size[0] - crop[0]) / 2), round((size[1] - crop[1]) / 2)
+    box = (left * scale[1], top * scale[0], (left + crop[1]) * scale[1], (top + crop[0]) * scale[0])
+    return image.resize((crop[1], crop[0]), resample, box=box)
 
 
 def _shortest_edge(size: Size, edge: int) -> Size:
@@ -64,7 +79,7 @@ def _fit(size: Size, target: Size, *, longest: bool) -> Size:
     """Scale by one ratio so that the image lies inside (`longest`) or covers the target, as timm does."""
     ratios = size[0] / target[0], size[1] / target[1]
     ratio = max(ratios) if longest else min(ratios)
-    return round(size[0] / ratio), round(size[1] / ratio)
+    return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
 
 
 def _center_crop(image: Image.Image, size: Size, fill: tuple[int, ...]) -> Image.Image:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+CROP_MODES = ("center", "squash", "border")
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How a model wants its images, in timm's terms.
@@ -23,6 +27,9 @@ class Preprocessing:
         interpolation: `bilinear`, `bicubic`, `nearest`, `lanczos`, `box` or `hamming`.
         mean: per channel, on the 0 to 1 scale.
         std: per channel, on the 0 to 1 scale.
+
+    Raises:
+        ValueError: one of them makes no sense.
     """
 
     input_size: tuple[int, int, int]
@@ -31,6 +38,20 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        channels, height, width = self.input_size
+        checks = {
+            f"{channels} channels, not RGB": channels == len(self.mean) == len(self.std) == 3,
+            f"input size {height} x {width}": min(height, width) > 0,
+            f"crop_pct {self.crop_pct}": self.crop_pct > 0,
+            f"crop_mode {self.crop_mode!r}": self.crop_mode in CROP_MODES,
+            f"interpolation {self.interpolation!r}": self.interpolation in INTERPOLATIONS,
+            f"std {self.std}": all(value > 0 for value in self.std),
+        }
+        for what, is_right in checks.items():
+            if not is_right:
+                raise ValueError(what)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def expand_list(location: str, *, null: bool = False) -> Iterator[Source]:
 
 def is_single(inputs: list[str]) -> bool:
     """Tell, without reading anything, whether these INPUTs are exactly one image."""
-    return len(inputs) == 1 and (http.is_url(inputs[0]) or inputs[0] == STDIN or Path(inputs[0]).is_file())
+    return len(inputs) == 1 and (http.is_url(inputs[0]) or inputs[0] == STDIN or os.path.isfile(inputs[0]))
 
 
 @lru_cache
@@ -85,7 +85,7 @@ def image_extensions() -> frozenset[str]:
 def _expand_literal(text: str) -> Iterator[Source]:
     if http.is_url(text):
         yield Source(text, partial(http.fetch, text))
-    elif Path(text).is_dir():
+    elif os.path.isdir(text):
         yield from _expand_folder(text)
     else:
         yield Source(text, partial(_read_file, text))
@@ -93,14 +93,11 @@ def _expand_literal(text: str) -> Iterator[Source]:
 
 def _expand_glob(pattern: str) -> Iterator[Source]:
     matches = sorted(glob.iglob(pattern, recursive=True))
+    if "**" in pattern:  # which gives every folder beside the files in it: they would be counted twice
+        matches = [match for match in matches if not os.path.isdir(match)]
     if not matches:
-        yield _failing(
-            pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=f"the folder is {Path.cwd()}"
-        )
+        yield _failing(pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=_folder_hint())
     for match in matches:
-        # `**` gives every folder beside the files in it, which would be counted twice.
-        if "**" in pattern and Path(match).is_dir():
-            continue
         yield from _expand_literal(match)
 
 
@@ -156,7 +153,8 @@ def _split_null(stream: BinaryIO) -> Iterator[bytes]:
 
 def _read_file(path: str) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:  # not Path, to which "" is the current folder
+            data = file.read()
     except OSError as error:
         raise _input_error(path, error) from error
     except ValueError as error:  # a NUL inside the name
@@ -179,7 +177,7 @@ def _read_stdin() -> bytes:
 
 def _input_error(path: str, error: OSError) -> InputError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-        return InputError(ErrorKind.NOT_FOUND, "no such file or folder", hint=f"the folder is {Path.cwd()}")
+        return InputError(ErrorKind.NOT_FOUND, "no such file or folder", hint=_folder_hint())
     return InputError(ErrorKind.UNREADABLE, _strerror(error), hint=f"look at it: ls -l {path}")
 
 
@@ -188,6 +186,13 @@ def _failing(name: str, kind: ErrorKind, message: str, *, hint: str) -> Source:
         raise InputError(kind, message, hint=hint)
 
     return Source(name, read)
+
+
+def _folder_hint() -> str:
+    try:
+        return f"the folder is {Path.cwd()}"
+    except OSError:
+        return "the current folder is gone"
 
 
 def _strerror(error: OSError) -> str:

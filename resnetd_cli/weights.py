@@ -65,7 +65,8 @@ def fetch(
     if offline or constants.HF_HUB_OFFLINE:
         state = "damaged" if path else "not"
         raise HubError(
-            f"{repo} is {state} on this machine, and this is an offline run", hint=f"run it online once, or {_WAYS_OUT}"
+            f"{repo} is {state} on this machine, and this is an offline run",
+            hint=f"run it online once, or {_WAYS_OUT}",
         )
     if path:
         _discard(path)

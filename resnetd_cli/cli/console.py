@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from resnetd_cli.errors import ResnetdError
+from resnetd_cli.escaping import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +106,8 @@ class Terminal:
         finally:
             live.start()
 
-    def _print(self, message: str, *, style: str) -> None:
+    def _print(self, text: str, *, style: str) -> None:
+        message = printable(text)
         if sys.stderr is None:  # started with it closed
             return
         if not is_tty(sys.stderr):

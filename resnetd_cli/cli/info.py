@@ -38,11 +38,12 @@ def info(
     from resnetd_cli.cli import running
     from resnetd_cli.sinks.listing import write_facts
 
-    if bibtex:
-        typer.echo(about.bibtex(model), nl=False)
-        return 0
     path = running.as_path(output)
     running.check_outputs(path, overwrite=overwrite)
+    if bibtex:
+        with running.open_text(path) as stream:
+            stream.write(about.bibtex(model))
+        return 0
     format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
     facts = about.describe(model)
     with running.open_text(path) as stream:

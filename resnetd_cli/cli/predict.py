@@ -100,7 +100,8 @@ def predict(
         if arrays:
             stack.enter_context(arrays)
         stream = stack.enter_context(running.open_text(path))
-        sink = sinks.open_sink(format_name, stream, header=not no_header)
+        told_on_terminal = path is None and is_tty(sys.stdout) and is_tty(sys.stderr)
+        sink = sinks.open_sink(format_name, stream, header=not no_header, failures=not told_on_terminal)
         stack.callback(sink.close)
 
         def write(result: Classified | Failure) -> None:

@@ -10,8 +10,8 @@ from typing import IO, Any
 
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
-from resnetd_cli.errors import ExitCode, InputError
-from resnetd_cli.files import check_writable, open_atomic
+from resnetd_cli.errors import ExitCode, InputError, ResnetdError, UsageError
+from resnetd_cli.files import check_writable, open_atomic_text
 from resnetd_cli.results import Failure
 
 
@@ -28,15 +28,21 @@ def open_text(output: Path | None) -> Iterator[IO[str]]:
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
         yield sys.stdout
     else:
-        with open_atomic(output, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open_atomic_text(output) as file:
             yield file
 
 
 def check_outputs(*paths: Path | None, overwrite: bool) -> None:
-    """Find out before any work that a result could not be written."""
-    for path in paths:
-        if path is not None:
-            check_writable(path, overwrite=overwrite)
+    """Find out before any work that a result could not be written.
+
+    Raises:
+        UsageError, OutputError: see `check_writable`; or two outputs are one file.
+    """
+    wanted = [path for path in paths if path is not None]
+    for position, path in enumerate(wanted):
+        if path.absolute() in map(Path.absolute, wanted[:position]):
+            raise UsageError(f"two outputs would be written to {path}", hint="give each a name of its own")
+        check_writable(path, overwrite=overwrite)
 
 
 def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, *, fail_fast: bool) -> ExitCode:
@@ -50,9 +56,9 @@ def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, 
             total += 1
             if isinstance(result, Failure):
                 failed += 1
-                terminal.error(InputError(result.kind, result.message, hint=result.hint), about=result.input)
                 if fail_fast:
-                    return ExitCode.FAILED
+                    raise ResnetdError(f"{result.input}: {result.message}", hint=result.hint)
+                terminal.error(InputError(result.kind, result.message, hint=result.hint), about=result.input)
     if not total:
         terminal.note("no inputs")
     elif failed and total > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli.errors import OutputError
-from resnetd_cli.files import open_atomic, write_error
+from resnetd_cli.escaping import csv_line
+from resnetd_cli.files import open_atomic, open_atomic_text, write_error
 from resnetd_cli.results import Classified, Embedded, Failure
 from resnetd_cli.sinks import index_path
 
@@ -41,11 +41,8 @@ class ArraySink:
     def __enter__(self) -> ArraySink:
         with ExitStack() as stack:
             self._rows = stack.enter_context(self._nameless_file())
-            index = stack.enter_context(
-                open_atomic(index_path(self._path), "w", encoding="utf-8", errors="surrogateescape", newline="")
-            )
-            self._index = csv.writer(index, lineterminator="\n")
-            self._index.writerow(INDEX_COLUMNS)
+            self._index = stack.enter_context(open_atomic_text(index_path(self._path)))
+            self._index.write(csv_line(INDEX_COLUMNS))
             # Left last in, first out: the array takes its name before the index that speaks of it.
             stack.push(self._save_array)
             self._open = stack.pop_all()
@@ -57,7 +54,7 @@ class ArraySink:
     def write(self, result: Classified | Embedded | Failure) -> None:
         """Write one row of features, or the reason why there is none."""
         if isinstance(result, Failure):
-            self._index.writerow((None, result.input, "error", f"{result.kind.value}: {result.message}"))
+            self._index.write(csv_line((None, result.input, "error", f"{result.kind.value}: {result.message}")))
             return
         assert result.embedding is not None
         self.width = self.width or len(result.embedding)
@@ -65,7 +62,7 @@ class ArraySink:
             raise OutputError(f"{result.input} gave {len(result.embedding)} features, the others {self.width}")
         try:
             self._rows.write(result.embedding.astype("<f4").tobytes())
-            self._index.writerow((self.rows, result.input, "ok", None))
+            self._index.write(csv_line((self.rows, result.input, "ok", None)))
         except OSError as error:
             raise write_error(self._path, error) from error
         self.rows += 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
+
+from resnetd_cli.escaping import csv_line, tsv_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,11 +35,10 @@ def write_rows(
     elif format_name == "jsonl":
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     elif rows:
-        dialect: dict[str, Any] = {"delimiter": "\t"} if format_name == "tsv" else {}
-        writer = csv.writer(stream, lineterminator="\n", **dialect)
+        line = tsv_line if format_name == "tsv" else csv_line
         if header:
-            writer.writerow(rows[0])
-        writer.writerows([_cell(value) for value in row.values()] for row in rows)
+            stream.write(line(rows[0]))
+        stream.writelines(line(map(_cell, row.values())) for row in rows)
 
 
 def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping[str, str]) -> None:

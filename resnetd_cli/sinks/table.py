@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from resnetd_cli.escaping import printable
 from resnetd_cli.results import Classified, Failure
 
 _BAR = 20
@@ -18,15 +19,21 @@ _BAR_FROM = 78
 
 
 class TableSink:
-    """A Rich table for each image; a failed input is a line."""
+    """A Rich table for each image; a failed input is a line.
 
-    def __init__(self, stream: IO[str], **_: Any) -> None:
+    Args:
+        stream: where to.
+        failures: print failed inputs; not wanted where stderr, which tells of them, goes to the same terminal.
+    """
+
+    def __init__(self, stream: IO[str], *, failures: bool = True, **_: Any) -> None:
         self._console = Console(file=stream, highlight=False)
+        self._failures = failures
 
     def write(self, result: Classified | Failure) -> None:
         """Print one result."""
-        if isinstance(result, Failure) and self._console.is_terminal:
-            return  # told on stderr, which is the same terminal
+        if isinstance(result, Failure) and not self._failures:
+            return
         name = Text(printable(result.input), style="bold", overflow="fold")
         if isinstance(result, Failure):
             self._console.print(name)
@@ -57,8 +64,3 @@ class TableSink:
             cells += [Text("━" * round(item.probability * _BAR), style="green")] if with_bar else []
             table.add_row(*cells)
         return table
-
-
-def printable(text: str) -> str:
-    """Return the text with control characters, and what is not UTF-8, written as escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

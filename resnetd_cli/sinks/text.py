@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from resnetd_cli.escaping import csv_line, tsv_line
 from resnetd_cli.results import Classified, Failure
 
 COLUMNS = ("input", "status", "rank", "index", "id", "label", "probability", "error")
-_TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
@@ -24,43 +23,34 @@ def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
         yield result.input, "ok", None, None, None, None, None, None
 
 
-class TsvSink:
-    """Tab-separated values without quoting: one line is one row, whatever a file is called.
+class RowSink:
+    """A line for each row, written by `line`."""
 
-    A tab, newline, carriage return or backslash in a value is written as `\\t`, `\\n`, `\\r` or `\\\\`.
-    """
+    line: Callable[[Iterable[object]], str]
 
-    def __init__(self, stream: IO[str], *, header: bool = True) -> None:
+    def __init__(self, stream: IO[str], *, header: bool = True, **_: Any) -> None:
         self._stream = stream
         if header:
-            self._write_row(COLUMNS)
+            stream.write(self.line(COLUMNS))
 
     def write(self, result: Classified | Failure) -> None:
         """Write the rows of one result."""
-        for row in rows(result):
-            self._write_row(row)
+        self._stream.writelines(self.line(row) for row in rows(result))
 
     def close(self) -> None:
         """Nothing belongs at the end."""
 
-    def _write_row(self, row: tuple[Any, ...]) -> None:
-        self._stream.write("\t".join(_tsv_cell(cell) for cell in row) + "\n")
+
+class TsvSink(RowSink):
+    """Tab-separated values: one line is one row, whatever a file is called."""
+
+    line = staticmethod(tsv_line)
 
 
-class CsvSink:
-    """Comma-separated values as in RFC 4180, with a bare newline at the end of a line."""
+class CsvSink(RowSink):
+    """Comma-separated values."""
 
-    def __init__(self, stream: IO[str], *, header: bool = True) -> None:
-        self._writer = csv.writer(stream, lineterminator="\n")
-        if header:
-            self._writer.writerow(COLUMNS)
-
-    def write(self, result: Classified | Failure) -> None:
-        """Write the rows of one result."""
-        self._writer.writerows(rows(result))
-
-    def close(self) -> None:
-        """Nothing belongs at the end."""
+    line = staticmethod(csv_line)
 
 
 class JsonLinesSink:
@@ -106,7 +96,3 @@ def to_json(value: object) -> str:
     except UnicodeEncodeError:
         return json.dumps(value, allow_nan=False)
     return text
-
-
-def _tsv_cell(value: object) -> str:
-    return "" if value is None else str(value).translate(_TSV_ESCAPES)
