@@ -488,7 +488,7 @@ def test_the_bounds_of_an_image_are_kept_by_row(cli: Cli) -> None:
     ended = cli("predict", COFFEE, CAT, "--max-pixels", str(451 * 300), "-f", "jsonl", "-k", "1")
     first, second = map(json.loads, ended.stdout.splitlines())
     assert ended.code == 3
-    assert first["error"] == {"kind": "too_large", "message": "600 x 400 pixels, more than 135,300"}
+    assert first["error"] == {"kind": "too_large", "message": "240,000 pixels, more than 135,300"}
     assert second["predictions"][0]["label"] == "tiger cat"
 
 

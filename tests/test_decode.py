@@ -97,12 +97,7 @@ def big_endian_tiff(grey: np.ndarray, orientation: int = 1) -> bytes:
     ]
     directory = b"".join(struct.pack(">HHII", tag, kind, 1, value) for tag, kind, value in tags)
     return (
-        b"MM\0*"
-        + struct.pack(">I", 8 + len(data))
-        + data
-        + struct.pack(">H", len(tags))
-        + directory
-        + b"\0\0\0\0"
+        b"MM\0*" + struct.pack(">I", 8 + len(data)) + data + struct.pack(">H", len(tags)) + directory + b"\0\0\0\0"
     )
 
 
@@ -359,7 +354,7 @@ def test_animation_gives_its_first_frame(format_name: str, options: dict[str, ob
 def test_more_pixels_than_allowed_is_told_from_the_header_alone() -> None:
     error = fails(png(100_000, 100_000, 8, 2, b""))
     assert error.kind is ErrorKind.TOO_LARGE
-    assert "100000 x 100000" in error.message
+    assert error.message == "10,000,000,000 pixels, more than 200,000,000"
     assert "--max-pixels" in (error.hint or "")
 
 
@@ -457,7 +452,7 @@ def test_damaged_bytes_never_raise_anything_else(format_name: str) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in for Ghostscript is a shell script")
 def test_postscript_runs_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker, program = tmp_path / "it-ran", tmp_path / "gs"
-    program.write_text(f"#!/bin/sh\n: > {marker}\n[ \"$1\" = --version ]\n")
+    program.write_text(f'#!/bin/sh\n: > {marker}\n[ "$1" = --version ]\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)

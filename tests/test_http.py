@@ -189,9 +189,7 @@ def test_announced_size_is_enough_to_refuse(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["/wait", "/wait-in-the-body"])
-def test_server_that_does_not_go_on_in_time(
-    server: Server, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_that_does_not_go_on_in_time(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "READ_TIMEOUT", 0.1)
     assert failure(server.url + path).kind is ErrorKind.TIMEOUT
 

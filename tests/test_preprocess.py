@@ -67,9 +67,7 @@ def timm_configurations() -> list[Preprocessing]:
         test = config.test_input_size or config.input_size, config.test_crop_pct or config.crop_pct
         for size, crop_pct in ((config.input_size, config.crop_pct), test):
             found.add(
-                Preprocessing(
-                    size, crop_pct, config.crop_mode, config.interpolation, config.mean, config.std
-                )
+                Preprocessing(size, crop_pct, config.crop_mode, config.interpolation, config.mean, config.std)
             )
     return sorted(found, key=repr)
 

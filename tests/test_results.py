@@ -32,9 +32,7 @@ def test_failure_is_recorded_as_documented() -> None:
 
 def test_class_without_an_id_is_recorded_with_null() -> None:
     record = Classified("a.jpg", "m", (Prediction(1, 0, None, "class 0", 1.0),)).record()
-    assert record["predictions"] == [
-        {"rank": 1, "index": 0, "id": None, "label": "class 0", "probability": 1.0}
-    ]
+    assert record["predictions"] == [{"rank": 1, "index": 0, "id": None, "label": "class 0", "probability": 1.0}]
 
 
 def test_answer_without_predictions_has_an_empty_list() -> None:

@@ -1,0 +1,263 @@
+"""`resnetd features`: arrays, the index beside them, and nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from conftest import ROOT, Resnetd
+from safetensors.numpy import load_file
+
+from resnetd_cli.cli.app import run
+from resnetd_cli.cli.console import terminal
+
+COFFEE = ROOT / "samples" / "coffee.jpg"
+CAT = ROOT / "samples" / "cat.jpg"
+
+
+class Ended(NamedTuple):
+    """What a command line left: its exit code and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Cli = Callable[..., Ended]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run a command line in this process, in an empty folder, with the embedded model for a default."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNETD_MODEL", "embedded")
+
+    def _cli(*arguments: str | Path) -> Ended:
+        terminal.setup()  # as in a new process
+        code = run([str(argument) for argument in arguments])
+        return Ended(code, *capsys.readouterr())
+
+    return _cli
+
+
+def there() -> list[str]:
+    return sorted(path.name for path in Path().iterdir())
+
+
+def read_index(path: str) -> list[list[str]]:
+    with Path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_every_array_format_holds_the_same(cli: Cli) -> None:
+    Path("bad.jpg").write_text("no", encoding="utf-8")
+    inputs = (CAT, "bad.jpg", COFFEE)
+    for name in ("x.npy", "x.npz", "x.safetensors"):
+        assert cli("features", *inputs, "-o", name).code == 3
+    npy = np.load("x.npy")
+    with np.load("x.npz") as archive:
+        assert archive.files == ["features"]
+        npz = archive["features"]
+    tensors = load_file("x.safetensors")
+    assert list(tensors) == ["features"]
+    for array in (npy, npz, tensors["features"]):
+        assert (array.dtype, array.shape) == (np.dtype("<f4"), (2, 1280))
+        np.testing.assert_allclose(array, npy, atol=1e-6)
+    assert np.isfinite(npy).all()
+    assert (npy >= 0).all(), "the average of what came out of a ReLU6"
+    assert 0.1 < npy.max() <= 6
+    assert np.abs(npy[0] - npy[1]).max() > 0.1
+    assert Path("x.npy.index.csv").read_bytes() == Path("x.npz.index.csv").read_bytes()
+    files = [f"x{suffix}{extra}" for suffix in (".npy", ".npz", ".safetensors") for extra in ("", ".index.csv")]
+    assert there() == sorted(["bad.jpg", *files])
+
+
+def test_the_index_names_every_input_and_tells_where_its_row_is(cli: Cli) -> None:
+    Path("bad.jpg").write_text("no", encoding="utf-8")
+    Path("empty").mkdir()
+    ended = cli("features", "missing.jpg", CAT, "bad.jpg", "empty", COFFEE, CAT, "-o", "x.npy")
+    assert ended.code == 3
+    assert ended.stdout == ""
+    assert Path("x.npy.index.csv").read_text(encoding="utf-8") == (
+        "row,input,status,error\n"
+        ",missing.jpg,error,not_found: no such file or folder\n"
+        f"0,{CAT},ok,\n"
+        ",bad.jpg,error,undecodable: not an image\n"
+        ",empty,error,empty: no images in the folder\n"
+        f"1,{COFFEE},ok,\n"
+        f"2,{CAT},ok,\n"
+    )
+    assert ended.stderr.splitlines()[-2:] == [
+        "3 of 6 inputs failed",
+        "x.npy: 3 x 1280 float32; its index: x.npy.index.csv",
+    ]
+    array = np.load("x.npy")
+    assert array.shape == (3, 1280)
+    np.testing.assert_array_equal(array[0], array[2])
+    alone = cli("features", COFFEE, "-o", "alone.npy")
+    assert alone.code == 0
+    np.testing.assert_allclose(np.load("alone.npy"), array[1:2], atol=1e-5)
+
+
+def test_odd_names_come_back_from_the_index(cli: Cli) -> None:
+    names = ["a\tb.jpg", "a\nb.jpg", "a\rb.jpg", 'a"b,c.jpg', "é.jpg", "\udcff.jpg"]
+    kept = []
+    for name in names:
+        try:
+            shutil.copy(COFFEE, name)
+        except (OSError, UnicodeError):
+            continue
+        kept.append(name)
+    assert cli("features", *kept, "-o", "x.npy").code == 0
+    assert read_index("x.npy.index.csv") == [
+        ["row", "input", "status", "error"],
+        *([str(row), name, "ok", ""] for row, name in enumerate(kept)),
+    ]
+
+
+def test_when_no_input_succeeds_the_array_is_empty(cli: Cli) -> None:
+    assert cli("features", "missing.jpg", "-o", "x.npy").code == 3
+    array = np.load("x.npy")
+    assert len(array) == 0
+    assert array.dtype == np.float32
+    assert read_index("x.npy.index.csv")[1:] == [["", "missing.jpg", "error", "not_found: no such file or folder"]]
+
+
+def test_logits_are_what_predict_turns_into_probabilities(cli: Cli) -> None:
+    assert cli("features", CAT, COFFEE, "-o", "x.npy", "--layer", "logits").code == 0
+    logits = np.load("x.npy").astype(np.float64)
+    assert logits.shape == (2, 1000)
+    powers = np.exp(logits)
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    ended = cli("predict", CAT, COFFEE, "-k", "1000", "-f", "tsv", "--no-header")
+    rows = [line.split("\t") for line in ended.stdout.splitlines()]
+    predicted = np.zeros((2, 1000))
+    for input, _, _, index, _, _, probability, _ in rows:
+        predicted[int(input == str(COFFEE)), int(index)] = float(probability)
+    np.testing.assert_allclose(predicted, probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize(("layer", "width"), [("blocks.0", 16), ("blocks.4", 112), ("pooled", 1280)])
+def test_layers_have_the_widths_of_the_network(cli: Cli, layer: str, width: int) -> None:
+    ended = cli("features", COFFEE, "-o", "x.npy", "--layer", layer)
+    assert (ended.code, ended.stdout) == (0, "")
+    array = np.load("x.npy")
+    assert array.shape == (1, width)
+    assert np.ptp(array) > 0.01
+
+
+def test_a_stage_is_the_mean_of_its_maps(cli: Cli) -> None:
+    import torch
+    from PIL import Image
+
+    from resnetd_cli import classifier
+    from resnetd_cli.preprocess import preprocess
+
+    assert cli("features", COFFEE, "-o", "x.npy", "--layer", "blocks.2").code == 0
+    loaded = classifier.load("embedded")
+    network: Any = getattr(loaded.engine, "network")  # noqa: B009  (of the torch engine alone)
+    seen: list[torch.Tensor] = []
+    network.blocks[2].register_forward_hook(lambda *arguments: seen.append(arguments[2]))
+    with Image.open(COFFEE) as image, torch.inference_mode():
+        network(torch.from_numpy(preprocess(image.convert("RGB"), loaded.preprocessing))[None])
+    np.testing.assert_allclose(np.load("x.npy")[0], seen[0].mean(dim=(2, 3))[0].numpy(), atol=1e-4)
+
+
+def test_overwrite_replaces_both(cli: Cli) -> None:
+    Path("x.npy").write_text("old", encoding="utf-8")
+    Path("x.npy.index.csv").write_text("old", encoding="utf-8")
+    assert cli("features", COFFEE, "-o", "x.npy", "--overwrite").code == 0
+    assert np.load("x.npy").shape == (1, 1280)
+    assert read_index("x.npy.index.csv")[1:] == [["0", str(COFFEE), "ok", ""]]
+    assert there() == ["x.npy", "x.npy.index.csv"]
+
+
+def test_an_array_that_cannot_be_saved_leaves_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    ended = cli("features", COFFEE, "-o", "x.npy")
+    assert ended.code == 1
+    assert (
+        ended.stderr == "error: cannot write x.npy: no space left on device\nhint: choose another place with -o\n"
+    )
+    assert there() == []
+
+
+def test_an_engine_that_breaks_half_way_leaves_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnetd_cli.engines.pytorch import TorchEngine
+
+    calls: list[int] = []
+    original = TorchEngine.run
+
+    def breaks(self: TorchEngine, images: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 3:
+            raise RuntimeError("out of memory")
+        return original(self, images)
+
+    monkeypatch.setattr(TorchEngine, "run", breaks)
+    Path("x.npy").write_text("old", encoding="utf-8")
+    ended = cli("features", *[COFFEE] * 6, "-o", "x.npy", "--overwrite")
+    assert ended.code == 1
+    assert ended.stderr.splitlines()[0] == "error: unexpected RuntimeError: out of memory"
+    assert there() == ["x.npy"]
+    assert Path("x.npy").read_text(encoding="utf-8") == "old", "whole or not at all: the old one stays"
+
+
+@pytest.fixture
+def fed(run_resnetd: Resnetd, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the program with a list of inputs on a pipe that stays open."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def _fed(*arguments: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resnetd_cli", *arguments, "-m", "embedded", "--files-from", "-"],
+            cwd=tmp_path,
+            env={**run_resnetd.env(), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        started.append(process)
+        return process
+
+    yield _fed
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
+def test_nothing_is_left_behind_when_stopped(
+    fed: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, stop: signal.Signals
+) -> None:
+    process = fed("predict", "-f", "jsonl", "--features-out", "x.npy", "--no-progress")
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(f"{COFFEE}\n".encode() * 20)
+    process.stdin.flush()
+    assert b'"ok"' in process.stdout.readline()
+    began = time.monotonic()
+    process.send_signal(stop)
+    err = process.communicate(timeout=60)[1]
+    assert time.monotonic() - began < 5
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: -signal.SIGTERM}[stop]
+    assert b"Traceback" not in err
+    left = [path.name for path in tmp_path.iterdir() if path.name != "home"]
+    if stop == signal.SIGTERM:  # the process has no say in it; only what bears the file's name must be whole
+        left = [name for name in left if not (name.startswith(".") and name.endswith(".tmp"))]
+    assert left == []

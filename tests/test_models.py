@@ -1,0 +1,273 @@
+"""The ResNet-D table against timm itself, and what a MODEL means."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from resnetd_cli import models
+from resnetd_cli.errors import UnknownModel
+from resnetd_cli.models import Kind, ModelCard, ModelRef, cards, find_card, matches, resolve, timm_names
+
+ARCHITECTURES = tuple(f"resnet{depth}d" for depth in (18, 26, 34, 50, 101, 152, 200))
+every_card = pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
+
+
+# --- the table ---
+
+
+def test_table_has_every_set_of_weights_that_timm_has_for_the_seven() -> None:
+    of_timm = [name for name in timm.list_pretrained() if name.partition(".")[0] in ARCHITECTURES]
+    assert len(of_timm) == 15
+    assert sorted(card.name for card in cards()) == sorted(of_timm)
+    assert {card.architecture for card in cards()} == set(ARCHITECTURES)
+
+
+def test_default_weights_are_timms() -> None:
+    defaults = {card.architecture: card.name for card in cards() if card.default}
+    assert defaults == {
+        name: f"{name}.{timm.get_pretrained_cfg(name, allow_unregistered=False).tag}" for name in ARCHITECTURES
+    }
+    assert sum(card.default for card in cards()) == 7
+
+
+@every_card
+def test_row_says_what_timms_configuration_says(card: ModelCard) -> None:
+    config = timm.get_pretrained_cfg(card.name)
+    test_size = config.test_input_size or config.input_size
+    test_crop = (config.test_crop_pct or config.crop_pct) if config.test_input_size else config.crop_pct
+    assert (3, card.train_size, card.train_size) == config.input_size
+    assert card.train_crop == config.crop_pct
+    assert (3, card.test_size, card.test_size) == test_size
+    assert card.test_crop == test_crop
+    assert card.mean == config.mean
+    assert card.std == config.std
+    assert card.interpolation == config.interpolation
+    assert card.license == config.license
+    # timm writes `timm/` for "the repository of this very name".
+    assert card.hub_id == config.hf_hub_id or (config.hf_hub_id == "timm/" and card.hub_id == f"timm/{card.name}")
+
+
+@lru_cache
+def on_meta(architecture: str) -> nn.Module:
+    """Build a network without memory for its weights."""
+    with torch.device("meta"):
+        return timm.create_model(architecture).eval()
+
+
+@lru_cache
+def gmacs(architecture: str, size: int) -> float:
+    """Count the multiply-adds of one image, in thousands of millions: torch counts each as two operations."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        on_meta(architecture)(torch.empty(1, 3, size, size, device="meta"))
+    return counter.get_total_flops() / 2 / 1e9
+
+
+@every_card
+def test_parameters_are_those_of_the_network(card: ModelCard) -> None:
+    count = sum(parameter.numel() for parameter in on_meta(card.architecture).parameters())
+    assert card.params_m == pytest.approx(count / 1e6, abs=0.005)
+
+
+@every_card
+def test_multiply_adds_are_those_of_the_network_at_both_sizes(card: ModelCard) -> None:
+    assert card.gmacs_train == pytest.approx(gmacs(card.architecture, card.train_size), rel=0.02)
+    assert card.gmacs_test == pytest.approx(gmacs(card.architecture, card.test_size), rel=0.02)
+
+
+@every_card
+def test_accuracies_are_percentages_in_their_order(card: ModelCard) -> None:
+    assert 70 < card.top1_train < card.top5_train < 97
+    assert card.top1_train <= card.top1_test < card.top5_test < 97
+    if card.train_size == card.test_size:
+        assert (card.top1_train, card.top5_train) == (card.top1_test, card.top5_test)
+
+
+def test_card_is_found_by_its_full_name_or_as_its_architecture_s_default() -> None:
+    for card in cards():
+        assert find_card(card.name) is card
+    found = find_card("resnet50d")
+    assert found is not None
+    assert found.name == "resnet50d.ra2_in1k"
+    for name in ("resnet50", "resnet50d.", "resnet50d.ra2", "RESNET50D", "", "resnest50d"):
+        assert find_card(name) is None
+
+
+# --- resolve ---
+
+
+def test_default_model_is_in_the_table() -> None:
+    assert resolve(models.DEFAULT_MODEL) == ModelRef("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("resnet18d", "resnet18d.ra2_in1k"),
+        ("resnet50d.gluon_in1k", "resnet50d.gluon_in1k"),
+        ("resnet18", "resnet18.a1_in1k"),
+        ("resnet18.tv_in1k", "resnet18.tv_in1k"),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
+        ("tf_efficientnet_lite0", "tf_efficientnet_lite0.in1k"),
+    ],
+)
+def test_timm_name_gets_the_tag_of_its_weights(model: str, name: str) -> None:
+    assert resolve(model) == ModelRef(name, Kind.TIMM, name)
+
+
+def test_timm_name_without_weights_is_a_timm_model_too() -> None:
+    trained = {name.partition(".")[0] for name in timm.list_pretrained()}
+    model = next(name for name in timm.list_models() if name not in trained)
+    ref = resolve(model)
+    assert (ref.kind, ref.location.partition(".")[0]) == (Kind.TIMM, model)
+    assert timm.get_pretrained_cfg(ref.location) == timm.get_pretrained_cfg(model)
+
+
+def test_embedded_is_the_network_that_comes_with_the_install() -> None:
+    assert resolve("embedded") == ModelRef("embedded", Kind.EMBEDDED, "tf_efficientnet_lite0.in1k")
+
+
+def test_table_is_enough_for_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_timm_name", lambda name: pytest.fail(f"timm was asked about {name}"))
+    for model in ("embedded", "hf-hub:timm/resnet50d.ra2_in1k", *(card.name for card in cards()), *ARCHITECTURES):
+        resolve(model)
+
+
+@pytest.mark.parametrize("prefix", ["hf-hub:", "hf_hub:"])
+@pytest.mark.parametrize("location", ["owner/name", "timm/resnet50d.ra2_in1k", "owner/name@v1.0", "o/n@abc123"])
+def test_hub_repository_is_named_with_its_owner(prefix: str, location: str) -> None:
+    assert resolve(prefix + location) == ModelRef(f"hf-hub:{location}", Kind.HUB, location)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "",
+        "name",
+        "/",
+        "/name",
+        "owner/",
+        "owner/name/file",
+        "../name",
+        "owner/..",
+        "../../etc/passwd",
+        "@v1",
+        "owner/name@../../../secrets",
+        "https://host/owner/name",
+        "ow ner/name",
+        "owner\\..\\x/name",
+        "owner/name?x=1",
+        "owner/name#x",
+    ],
+)
+def test_malformed_hub_repository_is_refused_at_once(location: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        resolve(f"hf-hub:{location}")
+    assert "hf-hub:OWNER/NAME" in (caught.value.hint or "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model folder `runs/mine` under the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.json").write_text("{}")
+    return tmp_path / "runs" / "mine"
+
+
+def test_folder_is_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("runs/mine", "./runs/mine", "runs/mine/", str(folder), "local-dir:runs/mine"):
+        ref = resolve(text)
+        assert ref.kind is Kind.FOLDER
+        assert Path(ref.location).resolve() == folder
+        assert ref.name == text.removeprefix("local-dir:")
+    monkeypatch.chdir(folder.parent)
+    assert resolve("mine") == ModelRef("mine", Kind.FOLDER, "mine")
+    assert resolve(".." + "/runs/mine").kind is Kind.FOLDER
+
+
+def test_folder_under_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    assert Path(resolve("~/mine").location) == folder
+
+
+def test_model_s_name_wins_over_a_folder_of_that_name(folder: Path) -> None:
+    for name in ("resnet18d", "resnet18", "embedded"):
+        (folder.parent.parent / name).mkdir()
+        assert resolve(name).kind is not Kind.FOLDER
+        with pytest.raises(UnknownModel, match=r"config\.json"):
+            resolve(f"./{name}")
+
+
+@pytest.mark.parametrize("model", ["../../etc/passwd", "/gone/model", "./gone", "~/gone-model", "local-dir:gone"])
+def test_folder_that_is_missing_is_no_model(model: str, folder: Path) -> None:
+    with pytest.raises(UnknownModel, match="no model folder"):
+        resolve(model)
+
+
+def test_folder_without_a_configuration_is_no_model(folder: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"has no config\.json"):
+        resolve("runs/")
+
+
+def test_hub_name_without_its_prefix_gets_it_in_the_hint(folder: Path) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        resolve("timm/resnet50d.ra2_in1k")
+    assert "hf-hub:timm/resnet50d.ra2_in1k" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("model", "near"),
+    [
+        ("resnet50_d", "resnet50d"),
+        ("resnet-50d", "resnet50d"),
+        ("RESNET50D", "resnet50d"),
+        ("resnet50d.gluon", "resnet50d.gluon_in1k"),
+        ("embeded", "embedded"),
+        ("efficientnetb0", "efficientnet_b0"),
+    ],
+)
+def test_misspelt_name_gets_near_ones(model: str, near: str) -> None:
+    with pytest.raises(UnknownModel, match="unknown model") as caught:
+        resolve(model)
+    names = (caught.value.hint or "").removeprefix("near names: ").split(", ")
+    assert near in names
+
+
+@pytest.mark.parametrize("model", ["resnet50d.no_such_tag", "resnet18.ra2_in1k"])
+def test_tag_that_timm_has_not_is_unknown(model: str) -> None:
+    with pytest.raises(UnknownModel):
+        resolve(model)
+
+
+@pytest.mark.parametrize("model", ["qqqqqqqq", "", "a\0b", "x" * 300, "/" + "x" * 300, "*"], ids=ascii)
+def test_nonsense_is_unknown_and_gets_a_hint(model: str, folder: Path) -> None:
+    (folder.parent.parent / "config.json").write_text("{}")  # which an empty name does not stand for
+    with pytest.raises(UnknownModel) as caught:
+        resolve(model)
+    assert caught.value.hint
+
+
+# --- lists ---
+
+
+def test_every_timm_model_is_listed_once() -> None:
+    names = timm_names()
+    assert names == sorted(set(names))
+    assert set(timm.list_pretrained()) <= set(names)
+    assert {name.partition(".")[0] for name in names} >= set(timm.list_models())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [("resnet50d", True), ("resnet50d.*", True), ("*50d*", True), ("gluon", True), ("resnet101d", False)],
+)
+def test_pattern_is_a_glob_or_a_part_of_the_name(pattern: str, fits: bool) -> None:
+    assert matches("resnet50d.gluon_in1k", pattern) is fits

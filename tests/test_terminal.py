@@ -1,0 +1,237 @@
+"""A real terminal, by tmux: what people see at several widths, colours, and the progress bar."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Resnetd
+
+TMUX = shutil.which("tmux")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(TMUX is None, reason="needs tmux")]
+
+WIDTHS = (60, 80, 200)
+COFFEE = ROOT / "samples" / "coffee.jpg"
+LONG = "/".join(["a-folder-with-a-rather-long-name"] * 5 + ["coffee.jpg"])
+DONE = "THE-END"
+
+
+# The shell of the terminal: it does one command line after the other, as they come.
+SHELL = """
+cd work
+n=0
+while true; do
+    n=$((n + 1))
+    until [ -e ../next-$n ]; do sleep 0.05; done
+    . ../next-$n
+    printf 'THE-END-%s %s\\n' "$n" "$?"
+done
+"""
+
+
+class Terminal:
+    """A tmux server of our own with one shell in it, of so many columns."""
+
+    def __init__(self, home: Path, columns: int, **environment: str) -> None:
+        self.columns = columns
+        self.home = home
+        self.folder = home / "work"
+        self.folder.mkdir(parents=True)
+        self.raw = home / "raw"
+        self.raw.touch()
+        self._runs = 0
+        (home / "shell").write_text(SHELL, encoding="utf-8")
+        changes = {"TERM": "screen-256color", "LC_ALL": "C.UTF-8", **environment}
+        settings = Resnetd(home).env(RESNETD_MODEL="embedded", PYTHONPATH=str(ROOT), **changes)
+        shell = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in settings.items()), "sh", "shell"])
+        # Not the user's configuration.
+        self._tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", "50", "-c", str(home), shell)
+        # Every byte that the program sends to the terminal, before tmux makes a screen of them.
+        self._tmux("pipe-pane", f"cat > {shlex.quote(str(self.raw))}")
+
+    def run(self, arguments: str, *, timeout: float = 60) -> tuple[int, list[str]]:
+        """Run `resnetd ARGUMENTS`; return its exit code and the lines it left, without trailing spaces."""
+        self._runs += 1
+        line = f"{shlex.quote(sys.executable)} -m resnetd_cli {arguments}\n"
+        draft = self.home / "draft"
+        draft.write_text(line, encoding="utf-8")
+        draft.replace(self.home / f"next-{self._runs}")
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            lines = self.screen()
+            ends = [place for place, line in enumerate(lines) if line.startswith(DONE)]
+            if len(ends) == self._runs:
+                start = ends[-2] + 1 if len(ends) > 1 else 0
+                return int(lines[ends[-1]].split()[1]), lines[start : ends[-1]]
+            time.sleep(0.1)
+        raise AssertionError("\n".join(["it did not end:", *self.screen()]))
+
+    def screen(self) -> list[str]:
+        """Return the lines there are, as they are drawn."""
+        text = self._tmux("capture-pane", "-p", "-S", "-")
+        return [line.rstrip() for line in text.splitlines()]
+
+    def sent(self) -> bytes:
+        """Return all that was sent to the terminal."""
+        return self.raw.read_bytes()
+
+    def close(self) -> None:
+        self._tmux("kill-server")
+
+    def _tmux(self, *arguments: str) -> str:
+        finished = subprocess.run(
+            [str(TMUX), "-S", str(self.home / "tmux"), *arguments],
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=30,
+            check=True,
+        )
+        return finished.stdout
+
+
+@pytest.fixture
+def terminal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """A terminal of `request.param`: its columns, and changes to its environment."""
+    columns, environment = request.param
+    # A socket's path may have no more than about a hundred characters.
+    opened = Terminal(tmp_path_factory.mktemp("t"), columns, **environment)
+    yield opened
+    opened.close()
+
+
+def terminals(*columns: int, **environment: str) -> pytest.MarkDecorator:
+    """Parametrise a test by its terminal."""
+    return pytest.mark.parametrize(
+        "terminal", [(width, environment) for width in columns], ids=map(str, columns), indirect=True
+    )
+
+
+@terminals(*WIDTHS)
+def test_a_table_fits_the_terminal_and_names_a_long_path_whole(terminal: Terminal) -> None:
+    path = terminal.folder / LONG
+    path.parent.mkdir(parents=True)
+    shutil.copy(COFFEE, path)
+    code, lines = terminal.run(f"predict {LONG}")
+    assert code == 0
+    folded = -(-len(LONG) // terminal.columns)
+    assert "".join(lines[:folded]) == LONG
+    # A line that is too long would be broken by the terminal, and the table with it.
+    empty, head, rule, *rows = lines[folded : folded + 8]
+    assert empty == ""
+    assert (head.split()[:2], head.split()[-1]) == (["#", "class"], "probability")
+    assert set(rule.strip()) == {"─"}
+    assert [row.split()[0] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert "espresso" in rows[0]
+    assert "95.46%" in rows[0]
+    assert ("━" in rows[0]) == (terminal.columns >= 78)
+    assert [line for line in lines[folded + 8 :] if line] == []
+
+
+@terminals(*WIDTHS)
+def test_the_list_of_models_fits_the_terminal(terminal: Terminal) -> None:
+    code, lines = terminal.run("list-models")
+    assert code == 0
+    head, _, *rows = [line for line in lines if line]
+    # No row goes on in a second line.
+    assert len(rows) == 15
+    assert rows[-1].split()[0] == "resnet200d.ra2_in1k"
+    assert head.split()[0] == "model"
+    assert ("license" in head) == (terminal.columns == 200)
+
+
+@terminals(*WIDTHS)
+def test_what_a_model_is_fits_the_terminal(terminal: Terminal) -> None:
+    code, lines = terminal.run("info resnet50d")
+    assert code == 0
+    assert lines[0].split() == ["model", "resnet50d.ra2_in1k"]
+    # What does not fit goes on in the second column.
+    column = lines[0].index("resnet50d")
+    assert all(line[:column].strip() in ("", *HEADINGS) for line in lines if line)
+
+
+HEADINGS = (
+    "model",
+    "architecture",
+    "the D tweak",
+    "classes",
+    "parameters",
+    "work",
+    "accuracy",
+    "preprocessing",
+    "normalised by",
+    "--image-size test",
+    "license",
+    "hub",
+    "file size",
+    "weights",
+)
+
+
+@terminals(100)
+def test_a_terminal_has_styles_and_the_failure_of_an_input_is_told_once(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict missing.jpg {COFFEE} -k 1")
+    assert code == 3
+    assert [line for line in lines if "missing.jpg" in line] == ["error: missing.jpg: no such file or folder"]
+    assert lines.index("error: missing.jpg: no such file or folder") < lines.index(str(COFFEE))
+    assert lines[-1] == "1 of 2 inputs failed"
+    assert b"\x1b[31m" in terminal.sent(), "red for errors"
+    assert b"\x1b[32m" in terminal.sent(), "green for bars"
+
+
+@terminals(100, NO_COLOR="1")
+def test_no_color_means_no_escape_codes(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict {COFFEE} -k 1")
+    assert code == 0
+    assert str(COFFEE) in lines
+    assert b"espresso" in terminal.sent()
+    assert b"\x1b" not in terminal.sent()
+
+
+@terminals(100, TERM="dumb")
+def test_a_dumb_terminal_gets_no_codes_and_no_bar(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 3)} missing.jpg -k 1")
+    assert code == 3
+    assert lines.count(str(COFFEE)) == 3
+    assert b"\x1b" not in terminal.sent()
+
+
+@terminals(100)
+def test_a_failed_input_has_its_place_when_stderr_goes_elsewhere(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict missing.jpg {COFFEE} -k 1 2> errors")
+    assert code == 3
+    assert lines[:2] == ["missing.jpg", "  not_found: no such file or folder"]
+
+
+@terminals(80)
+def test_progress_comes_and_goes(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 60)} -k 1 -o out.tsv", timeout=90)
+    assert (code, [line for line in lines if line]) == (0, []), "nothing stays"
+    assert (terminal.folder / "out.tsv").read_text(encoding="utf-8").count("espresso") == 60
+    sent = terminal.sent()
+    assert sum(f"{done}/60".encode() in sent for done in range(61)) >= 3, "several states of the bar were drawn"
+    # The cursor, hidden while the bar is drawn, is back.
+    assert sent.rindex(b"\x1b[?25h") > sent.rindex(b"\x1b[?25l")
+
+
+@terminals(80)
+def test_no_progress_for_one_image_or_when_not_wanted(terminal: Terminal) -> None:
+    for arguments in (f"{COFFEE}", f"{COFFEE} {COFFEE} --no-progress"):
+        assert terminal.run(f"predict {arguments} -k 1")[0] == 0
+    assert b"\x1b[?25l" not in terminal.sent()
+
+
+@terminals(200)
+def test_answers_and_the_bar_do_not_tear_each_other(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 4)} -k 1 -f tsv --no-header")
+    assert code == 0
+    assert [line.split()[:4] for line in lines if line] == [[str(COFFEE), "ok", "1", "967"]] * 4
+    assert b"/4" in terminal.sent()

@@ -1,0 +1,417 @@
+"""Weights of the user's own: files and folders, sound, foreign, broken and malicious."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from hub import timm_files
+from PIL import Image
+
+from resnetd_cli.classifier import Classifier, load
+from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
+from resnetd_cli.preprocess import preprocess
+
+TINY = "test_resnet"  # a residual network of timm's for tests: what files hold is alike for all sizes
+NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibex", "jay")
+
+
+@pytest.fixture(autouse=True)
+def threads_as_they_were() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def thousand() -> dict[str, bytes]:
+    """The tiny network of a thousand classes, as timm saves it."""
+    return timm_files(f"{TINY}.r160_in1k", seed=1)
+
+
+@pytest.fixture(scope="module")
+def ten() -> dict[str, bytes]:
+    """The tiny network of ten classes, as timm saves it."""
+    return timm_files(f"{TINY}.r160_in1k", seed=1, num_classes=10)
+
+
+def state_dict(files: dict[str, bytes]) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load(files["model.safetensors"])
+
+
+def load_offline(model: str, **options: Any) -> Classifier:
+    return load(model, offline=True, single=True, device="cpu", **options)
+
+
+def logits(classifier: Classifier) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)
+    image = preprocess(Image.fromarray(pixels), classifier.preprocessing)
+    outputs = classifier.engine.run(image[None])
+    assert outputs.logits is not None
+    return outputs.logits[0]
+
+
+def of_timm(
+    tensors: dict[str, torch.Tensor], classifier: Classifier, classes: int = 1000, name: str = TINY
+) -> np.ndarray:
+    network = timm.create_model(name, num_classes=classes).eval()
+    network.load_state_dict(tensors)
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)
+    image = preprocess(Image.fromarray(pixels), classifier.preprocessing)
+    with torch.inference_mode():
+        return network(torch.from_numpy(image[None])).numpy()[0]
+
+
+def save(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def write_safetensors(path: Path, files: dict[str, bytes]) -> Path:
+    path.write_bytes(files["model.safetensors"])
+    return path
+
+
+# --- sound files ---
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("w.safetensors", None),
+        ("w.pth", lambda tensors: tensors),
+        ("w.pt", lambda tensors: tensors),
+        ("w.pth.tar", lambda tensors: {"state_dict": tensors, "epoch": 3}),
+        ("last.pth", lambda tensors: {"model": tensors}),
+        ("ddp.pth", lambda tensors: {"state_dict": {f"module.{key}": tensors[key] for key in tensors}}),
+    ],
+    ids=["safetensors", "pth", "pt", "checkpoint", "model key", "data parallel"],
+)
+def test_weights_of_any_usual_form_are_the_network_s(
+    name: str, wrap: Any, thousand: dict[str, bytes], tmp_path: Path
+) -> None:
+    tensors = state_dict(thousand)
+    path = tmp_path / name
+    if wrap is None:
+        write_safetensors(path, thousand)
+    else:
+        save(path, wrap(tensors))
+    classifier = load_offline(TINY, weights=path)
+    np.testing.assert_allclose(logits(classifier), of_timm(tensors, classifier), rtol=1e-4, atol=1e-4)
+    assert classifier.class_names.names[258] == "Samoyed"
+    assert classifier.preprocessing.input_size == (3, 160, 160)
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "mine.pth"])
+def test_resnet18d_runs_with_the_weights_given(
+    name: str, resnet18d_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    path, tensors = tmp_path / name, state_dict(resnet18d_files)
+    _ = write_safetensors(path, resnet18d_files) if path.suffix == ".safetensors" else save(path, tensors)
+    classifier = load_offline("resnet18d", weights=path)
+    expected = of_timm(tensors, classifier, name="resnet18d")
+    np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
+    assert classifier.preprocessing.input_size == (3, 224, 224)
+    # Answers of other weights do not pass for those of the published ones.
+    assert "resnet18d" in classifier.name
+    assert classifier.name != "resnet18d.ra2_in1k"
+
+
+@pytest.mark.parametrize("name", ["ten.safetensors", "ten.pth"])
+def test_checkpoint_of_ten_classes_makes_ten_classes(name: str, ten: dict[str, bytes], tmp_path: Path) -> None:
+    path, tensors = tmp_path / name, state_dict(ten)
+    _ = write_safetensors(path, ten) if path.suffix == ".safetensors" else save(path, tensors)
+    classifier = load_offline(TINY, weights=path)
+    assert classifier.engine.classes == 10
+    assert classifier.class_names.names == tuple(f"class {index}" for index in range(10))
+    assert classifier.class_names.ids == (None,) * 10
+    np.testing.assert_allclose(logits(classifier), of_timm(tensors, classifier, 10), rtol=1e-4, atol=1e-4)
+    assert np.argmax(logits(classifier)) == np.argmax(of_timm(tensors, classifier, 10))
+
+
+def test_classes_get_the_names_given(ten: dict[str, bytes], tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "ten.safetensors", ten)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    classifier = load_offline(TINY, weights=path, class_names=str(tmp_path / "names.txt"))
+    assert classifier.class_names.names == NAMES
+    (tmp_path / "names.txt").write_text("\n".join(NAMES[:9]))
+    with pytest.raises(LabelsError):
+        load_offline(TINY, weights=path, class_names=str(tmp_path / "names.txt"))
+
+
+# --- files that do not fit, or are none ---
+
+
+def test_checkpoint_of_another_architecture_says_so(tmp_path: Path) -> None:
+    path = save(tmp_path / "other.pth", timm.create_model("resnet18").state_dict())
+    with pytest.raises(WeightsError, match=r"other\.pth does not fit resnet18d") as caught:
+        load_offline("resnet18d", weights=path)
+    assert "\n" not in caught.value.message
+    assert len(caught.value.message) < 300
+    assert "--model" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("architecture", ["test_vit", "test_efficientnet"])
+def test_checkpoint_of_another_family_says_so(architecture: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "other.pth", timm.create_model(architecture).state_dict())
+    with pytest.raises(WeightsError, match=r"other\.pth"):
+        load_offline(TINY, weights=path)
+
+
+def test_checkpoint_with_tensors_missing_is_not_filled_with_random_ones(
+    thousand: dict[str, bytes], tmp_path: Path
+) -> None:
+    tensors = state_dict(thousand)
+    del tensors["layer3.0.conv1.weight"]
+    with pytest.raises(WeightsError, match="1 missing"):
+        load_offline(TINY, weights=save(tmp_path / "w.pth", tensors))
+
+
+def test_checkpoint_without_a_classifier_is_not_given_a_random_one(
+    thousand: dict[str, bytes], tmp_path: Path
+) -> None:
+    tensors = {key: tensor for key, tensor in state_dict(thousand).items() if not key.startswith("fc.")}
+    with pytest.raises(WeightsError):
+        load_offline(TINY, weights=save(tmp_path / "backbone.pth", tensors))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.00001, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_truncated_file_is_a_weights_error(
+    name: str, share: float, thousand: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        save(path, state_dict(thousand))
+    else:
+        write_safetensors(path, thousand)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(WeightsError, match=f"{path.name}") as caught:
+        load_offline(TINY, weights=path)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w", "w.onnx", "w.npz", "w.jpg"])
+def test_file_of_something_else_is_a_weights_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"not weights at all, but long enough to look at " * 10)
+    with pytest.raises(WeightsError, match="w"):
+        load_offline(TINY, weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [[1, 2, 3], {}, {"epoch": 3}, torch.zeros(3), "text", {"state_dict": None}])
+def test_pickle_of_something_harmless_is_a_weights_error(content: object, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError):
+        load_offline(TINY, weights=save(tmp_path / "w.pth", content))
+
+
+def test_missing_file_is_told_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("a network was built"))
+    with pytest.raises(WeightsError, match="no weights file") as caught:
+        load_offline(TINY, weights=tmp_path / "gone.pth")
+    assert ".safetensors" in (caught.value.hint or "")
+    with pytest.raises(WeightsError, match="no weights file"):
+        load_offline(TINY, weights=tmp_path)
+
+
+# --- files that would run code ---
+
+
+class Payload:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def poisoned(path: Path, marker: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    save(path, {"state_dict": tensors, "args": Payload(marker)})
+    return path
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.ckpt", "w.pth.tar", "w.safetensors", "w"])
+def test_pickle_that_would_run_code_is_refused_and_runs_none(
+    name: str, thousand: dict[str, bytes], tmp_path: Path
+) -> None:
+    marker = tmp_path / "it-ran"
+    path = poisoned(tmp_path / name, marker, state_dict(thousand))
+    with pytest.raises(WeightsError) as caught:
+        load_offline(TINY, weights=path)
+    assert not marker.exists()
+    if name != "w.safetensors":
+        assert "could run code" in caught.value.message
+        assert "safetensors" in (caught.value.hint or "")
+
+
+def test_plain_pickle_is_refused_too(tmp_path: Path) -> None:
+    marker, path = tmp_path / "it-ran", tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps(Payload(marker), protocol=2))
+    with pytest.raises(WeightsError):
+        load_offline(TINY, weights=path)
+    assert not marker.exists()
+    pickle.loads(path.read_bytes())
+    assert marker.exists()  # as it would have been
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth", "checkpoint.pth"])
+def test_model_folder_with_a_pickle_that_would_run_code_is_refused(
+    name: str, thousand: dict[str, bytes], tmp_path: Path
+) -> None:
+    marker, folder = tmp_path / "it-ran", tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(thousand["config.json"])
+    poisoned(folder / name, marker, state_dict(thousand))
+    with pytest.raises(WeightsError, match="could run code"):
+        load_offline(str(folder))
+    assert not marker.exists()
+
+
+# --- folders ---
+
+
+@pytest.fixture
+def folder(ten: dict[str, bytes], tmp_path: Path) -> Path:
+    """The folder that timm's `save_for_hf` writes, of ten classes."""
+    path = tmp_path / "model"
+    path.mkdir()
+    for name, content in ten.items():
+        (path / name).write_bytes(content)
+    return path
+
+
+def configure(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def configure_pretrained(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    configure(folder, pretrained_cfg={**config.get("pretrained_cfg", {}), **changes})
+
+
+def test_folder_that_timm_wrote_is_the_same_network(folder: Path, ten: dict[str, bytes]) -> None:
+    for text in (str(folder), f"local-dir:{folder}"):
+        classifier = load_offline(text)
+        assert classifier.name == str(folder)
+        assert classifier.engine.classes == 10
+        assert classifier.class_names.names == tuple(f"class {index}" for index in range(10))
+        expected = of_timm(state_dict(ten), classifier, 10)
+        np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_folder_s_own_label_names_win(folder: Path) -> None:
+    configure(folder, label_names=list(NAMES), label_descriptions={"cat": "a small carnivore"})
+    classifier = load_offline(str(folder))
+    assert classifier.class_names.names[0] == "ant"
+    assert len(classifier.class_names.names) == 10
+    assert classifier.class_names.names[2] in ("cat", "a small carnivore")
+
+
+def test_label_names_win_over_imagenet_s(thousand: dict[str, bytes], tmp_path: Path) -> None:
+    """A thousand classes look like ImageNet's by their number, and are not."""
+    for name, content in thousand.items():
+        (tmp_path / name).write_bytes(content)
+    assert load_offline(str(tmp_path)).class_names.names[258] == "Samoyed"
+    configure(tmp_path, label_names=[f"product {index}" for index in range(1000)])
+    assert load_offline(str(tmp_path)).class_names.names[258] == "product 258"
+
+
+def test_label_names_of_another_number_are_an_error(folder: Path) -> None:
+    configure(folder, label_names=list(NAMES[:9]))
+    with pytest.raises(LabelsError):
+        load_offline(str(folder))
+
+
+def test_names_that_the_user_gives_win_over_the_folder_s(folder: Path, tmp_path: Path) -> None:
+    configure(folder, label_names=list(NAMES))
+    (tmp_path / "names.txt").write_text("\n".join(reversed(NAMES)))
+    classifier = load_offline(str(folder), class_names=str(tmp_path / "names.txt"))
+    assert classifier.class_names.names == tuple(reversed(NAMES))
+
+
+def test_folder_s_preprocessing_is_the_one_it_names(folder: Path) -> None:
+    configure_pretrained(folder, input_size=[3, 96, 128], crop_pct=0.8, mean=[0.1, 0.2, 0.3], crop_mode="squash")
+    how = load_offline(str(folder)).preprocessing
+    assert how.input_size == (3, 96, 128)
+    assert (how.crop_pct, how.crop_mode, how.mean) == (0.8, "squash", (0.1, 0.2, 0.3))
+
+
+def test_weights_beside_a_configuration_are_found_by_timms_order(folder: Path, ten: dict[str, bytes]) -> None:
+    (folder / "model.safetensors").rename(folder / "z.safetensors")
+    (folder / "a.pth").write_bytes(b"not chosen")
+    assert load_offline(str(folder)).engine.classes == 10
+
+
+def test_folder_without_weights_says_so(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="no weights in"):
+        load_offline(str(folder))
+
+
+def test_folder_without_a_configuration_is_no_model(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(UnknownModel, match=r"config\.json"):
+        load_offline(str(folder))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"null",
+        b"3",
+        b"{}",
+        b'{"architecture": null}',
+        b'{"architecture": ["resnet18d"]}',
+        b'{"architecture": "no_such_architecture"}',
+        b'{"architecture": "test_resnet", "pretrained_cfg": 3}',
+        b'{"architecture": "test_resnet", "model_args": "x"}',
+        b'{"architecture": "test_resnet", "num_classes": 10, "model_args": {"no_such_argument": 1}}',
+        b"\xff\xfe{}",
+        b'{"architecture": "test_resnet", ',
+    ],
+)
+def test_bad_configuration_is_one_line_and_no_traceback(content: bytes, folder: Path) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ResnetdError) as caught:
+        load_offline(str(folder))
+    assert isinstance(caught.value, (ModelError, WeightsError))
+    assert "\n" not in caught.value.message
+
+
+def test_network_that_reads_no_rgb_is_told(tmp_path: Path) -> None:
+    timm.models.save_for_hf(timm.create_model(TINY, in_chans=1), str(tmp_path), safe_serialization=True)
+    with pytest.raises(ModelError, match="1 channels"):
+        load_offline(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_size": [3, 224]},
+        {"input_size": "224"},
+        {"input_size": [3, 0, 224]},
+        {"interpolation": "best"},
+        {"crop_pct": "much"},
+        {"crop_pct": -1},
+        {"mean": "grey"},
+    ],
+    ids=str,
+)
+def test_preprocessing_that_makes_no_sense_is_told_on_loading(changes: dict[str, object], folder: Path) -> None:
+    """And not as a crash in the middle of the first image."""
+    configure_pretrained(folder, **changes)
+    with pytest.raises(ModelError):
+        load_offline(str(folder))
