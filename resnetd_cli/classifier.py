@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import factory, label_files, models, postprocess, sources
+from resnetd_cli import postprocess, sources
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import Engine
-from resnetd_cli.engines.pytorch import TorchEngine
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.pipeline import Pipeline
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GPU_BATCH = 32
 DEFAULT_DECODING = DecodeOptions()
 
 
@@ -37,6 +33,8 @@ class Classifier:
         decoding: bounds and rules of decoding.
         workers: threads that decode and run.
         batch_size: images a thread runs at once.
+        why: why this engine was taken, in a few words.
+        afterwards: what is left to do when the answers are given: compiling the model for next time.
     """
 
     name: str
@@ -46,6 +44,8 @@ class Classifier:
     decoding: DecodeOptions = DEFAULT_DECODING
     workers: int = 1
     batch_size: int = 1
+    why: str = ""
+    afterwards: Callable[[], object] | None = None
 
     def predict(
         self,
@@ -98,68 +98,6 @@ class Classifier:
             batch_size=self.batch_size,
         )
         return pipeline.run(_as_sources(inputs))
-
-
-def load(
-    model: str = models.DEFAULT_MODEL,
-    *,
-    weights: str | Path | None = None,
-    class_names: str | None = None,
-    image_size: str = "train",
-    layer: str | None = None,
-    logits: bool = True,
-    device: str = "auto",
-    offline: bool = False,
-    decoding: DecodeOptions = DEFAULT_DECODING,
-    batch_size: int | None = None,
-    single: bool = False,
-    progress: type[Any] | None = None,
-) -> Classifier:
-    """Load a model: find out what it is, get its weights, build it.
-
-    Args:
-        model: a timm name, `embedded`, `hf-hub:OWNER/NAME`, or a folder.
-        weights: a checkpoint to load in place of the model's own.
-        class_names: a file or URL with the names of the classes, in place of the model's own.
-        image_size: `train`, `test`, or pixels.
-        layer: the features to give: `pooled`, `logits`, a stage's name; None for none.
-        logits: give predictions; without them a model needs no classifier.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        offline: use only what is on this machine.
-        decoding: bounds and rules of decoding.
-        batch_size: images run at once; by default 1 on a CPU, 32 on a GPU.
-        single: one image will come, so all cores work on it; otherwise each works on an image of its own.
-        progress: a tqdm class for downloads.
-
-    Raises:
-        ResnetdError: see `errors`.
-    """
-    ref = models.resolve(model)
-    file = Path(weights).expanduser() if weights is not None else None
-    # Downloads, and what can go wrong with them, come before the seconds that importing torch and timm takes.
-    if file is None:
-        factory.prefetch(ref, offline=offline, progress=progress)
-    definition = factory.define(ref, offline=offline, progress=progress)
-    preprocessing = definition.preprocessing(image_size)
-    path = factory.find_weights(definition, file=file, offline=offline, progress=progress)
-    network = factory.build(definition, path, own_weights=file is not None, image_size=image_size)
-    workers = 1 if single else _usable_cpus()
-    engine = TorchEngine(network, device=device, logits=logits, layer=layer, threads=None if single else 1)
-    if batch_size is None:
-        batch_size = 1 if engine.device.type == "cpu" else GPU_BATCH
-    names = (
-        label_files.load(class_names, engine.classes) if class_names else definition.class_names(engine.classes)
-    )
-    # With other weights it is not the model of that name any more.
-    name = ref.name if file is None else f"{definition.architecture}:{file.name}"
-    return Classifier(name, engine, preprocessing, names, decoding, workers, batch_size)
-
-
-def _usable_cpus() -> int:
-    """Return how many processors this process may use: under taskset, fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _as_sources(inputs: Iterable[str | Source]) -> Iterator[Source]:

@@ -69,7 +69,7 @@ def open_atomic(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
+            temporary.chmod(0o666 & ~umask())  # mkstemp makes private files
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):
@@ -115,7 +115,8 @@ def _as_output_error(path: Path) -> Iterator[None]:
         raise
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return the permissions that new files are made without."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

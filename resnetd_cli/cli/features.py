@@ -38,6 +38,7 @@ def features(
     no_progress: options.NoProgress = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    engine: options.Engine = "auto",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
 ) -> int:
@@ -64,8 +65,8 @@ def features(
     index = sinks.index_path(output)
     running.check_outputs(output, index, overwrite=overwrite)
 
-    from resnetd_cli.classifier import load
     from resnetd_cli.decode import DecodeOptions
+    from resnetd_cli.loading import load
 
     classifier = load(
         model,
@@ -73,14 +74,17 @@ def features(
         image_size=image_size,
         layer=layer,
         logits=False,
+        engine=engine,
         device=device,
         offline=offline,
         decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
         batch_size=batch_size,
         single=given.single,
         progress=terminal.download_bar(),
+        note=terminal.note,
     )
     with sink:
         code = running.drain(classifier.embed(sources), sink.write, given, fail_fast=fail_fast)
     terminal.note(f"{output}: {sink.rows} x {sink.width} float32; its index: {index}")
+    running.finish(classifier)
     return code

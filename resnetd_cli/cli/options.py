@@ -75,6 +75,15 @@ Labels = Annotated[
     typer.Option("--labels", metavar="FILE|URL", help="Class names in place of the model's."),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only weights that are on this machine.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="auto|onnx|torch",
+        envvar="RESNETD_ENGINE",
+        help="What runs the model.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[
     Optional[int],

@@ -51,6 +51,7 @@ def predict(
     no_progress: options.NoProgress = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    engine: options.Engine = "auto",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
 ) -> int:
@@ -79,9 +80,9 @@ def predict(
     index = sinks.index_path(features_out) if features_out else None
     running.check_outputs(path, features_out, index, overwrite=overwrite)
 
-    from resnetd_cli.classifier import load
     from resnetd_cli.decode import DecodeOptions
     from resnetd_cli.engines import LAYER_POOLED
+    from resnetd_cli.loading import load
 
     classifier = load(
         model,
@@ -89,12 +90,14 @@ def predict(
         class_names=labels,
         image_size=image_size,
         layer=LAYER_POOLED if embeddings or features_out else None,
+        engine=engine,
         device=device,
         offline=offline,
         decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
         batch_size=batch_size,
         single=given.single,
         progress=terminal.download_bar(),
+        note=terminal.note,
     )
     with ExitStack() as stack:
         if arrays:
@@ -115,4 +118,6 @@ def predict(
         results = classifier.predict(
             sources, top_k=top_k, min_probability=min_probability, embeddings=bool(embeddings or arrays)
         )
-        return running.drain(results, write, given, fail_fast=fail_fast)
+        code = running.drain(results, write, given, fail_fast=fail_fast)
+    running.finish(classifier)
+    return code

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
 from resnetd_cli.errors import ExitCode, InputError, ResnetdError, UsageError
@@ -43,6 +44,13 @@ def check_outputs(*paths: Path | None, overwrite: bool) -> None:
         if path.absolute() in map(Path.absolute, wanted[:position]):
             raise UsageError(f"two outputs would be written to {path}", hint="give each a name of its own")
         check_writable(path, overwrite=overwrite)
+
+
+def finish(classifier: Classifier) -> None:
+    """Do what was put off until the answers were given."""
+    if classifier.afterwards:
+        sys.stdout.flush()
+        classifier.afterwards()
 
 
 def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, *, fail_fast: bool) -> ExitCode:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+ENGINES = ("auto", "onnx", "torch")
 LAYER_POOLED = "pooled"
 LAYER_LOGITS = "logits"
 
@@ -29,6 +30,8 @@ class Outputs:
 class Engine(Protocol):
     """Runs one network. Safe to call from several threads at once."""
 
+    name: str
+    """`onnx` or `torch`."""
     classes: int
     """How many classes the network tells apart; 0 for one without a classifier."""
 

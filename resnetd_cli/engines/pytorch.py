@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.engines import LAYER_LOGITS, LAYER_POOLED, Outputs
-from resnetd_cli.errors import ModelError, UsageError
+from resnetd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,20 +19,22 @@ class TorchEngine:
 
     Args:
         network: in evaluation mode.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        device: from `choose_device`.
         logits: give the logits.
         layer: which features to give: `pooled`, `logits`, the name of one of the network's stages, or None.
         threads: how many threads one call of `run` may use; None for all cores.
 
     Raises:
-        UsageError: the device is not there, or the network has no such layer.
+        UsageError: the network has no such layer.
     """
+
+    name = "torch"
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        device: str = "auto",
+        device: torch.device,
         logits: bool = True,
         layer: str | None = None,
         threads: int | None = None,
@@ -41,13 +43,11 @@ class TorchEngine:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device = choose_device(device)
+        self.device = device
         # Channels last is the layout that convolutions on CPUs and tensor cores read fastest.
         self.network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.classes = int(getattr(network, "num_classes", 0) or 0)
-        if logits and not self.classes:
-            raise ModelError("this model has no classifier, only features", hint="resnetd features gives them")
-        self._logits = logits
+        self._logits = logits and bool(self.classes)
         self._layer = layer
         self._stage = _stage_index(network, layer) if layer not in (None, LAYER_POOLED, LAYER_LOGITS) else None
 

@@ -1,0 +1,86 @@
+"""The ONNX engine: a compiled model, run by ONNX Runtime on the CPU. Imports neither torch nor timm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.engines import LAYER_LOGITS, LAYER_POOLED, Outputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_ERRORS_ONLY = 3
+
+
+class OnnxEngine:
+    """Runs an ONNX graph.
+
+    Args:
+        path: the graph.
+        optimised: it was optimised for this machine, by `optimise`; it is run as it is.
+        logits: give the logits.
+        layer: which features to give: `pooled`, `logits`, or None.
+        threads: how many threads one call of `run` may use; None for all cores.
+
+    Raises:
+        Exception: ONNX Runtime cannot load it.
+    """
+
+    name = "onnx"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        optimised: bool = False,
+        logits: bool = True,
+        layer: str | None = LAYER_POOLED,
+        threads: int | None = None,
+    ) -> None:
+        import onnxruntime
+
+        options = _options(threads)
+        if optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        width = {output.name: output.shape[1] for output in self._session.get_outputs()}
+        self.classes = int(width.get("logits", 0))
+        self._layer = layer
+        self._wanted = [
+            name
+            for name, wanted in (
+                ("logits", self.classes and (logits or layer == LAYER_LOGITS)),
+                ("features", layer == LAYER_POOLED),
+            )
+            if wanted
+        ]
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """Run the graph on float32 images of shape (N, 3, H, W)."""
+        given = dict(zip(self._wanted, self._session.run(self._wanted, {"images": images}), strict=True))
+        logits = given.get("logits")
+        return Outputs(logits, logits if self._layer == LAYER_LOGITS else given.get("features"))
+
+
+def optimise(graph: Path, target: Path) -> None:
+    """Write the graph as ONNX Runtime optimises it for this machine's processor."""
+    import onnxruntime
+
+    options = _options(None)
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
+def _options(threads: int | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        # Threads that wait for work by spinning take the cores from the other workers.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

@@ -1,0 +1,104 @@
+"""From a timm network to an ONNX graph. The only module that needs torch for inference's sake."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.errors import ModelError
+from resnetd_cli.results import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+TOLERANCE = 1e-4
+"""How far the graph's probabilities may lie from the network's."""
+_OPSET = 17
+
+
+def export(network: nn.Module, how: Preprocessing, path: Path) -> None:
+    """Write the network as an ONNX graph and make sure that it gives the same answers.
+
+    The input is `images`, float32, (N, 3, H, W); the outputs are `logits`, (N, C), where the network has a
+    classifier, and `features`, (N, D).
+
+    Raises:
+        ModelError: it cannot be exported, or the graph's answers differ.
+    """
+    import torch
+
+    wrapper = _both_outputs(network)
+    names = ["logits", "features"] if network.num_classes else ["features"]
+    images = torch.rand(2, *how.input_size, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    try:
+        with _quiet(), torch.no_grad():
+            torch.onnx.export(
+                wrapper,
+                (images,),
+                str(path),
+                input_names=["images"],
+                output_names=names,
+                dynamic_axes={name: {0: "n"} for name in ["images", *names]},
+                opset_version=_OPSET,
+                dynamo=False,  # the newer exporter takes three times as long and gives the same graph
+            )
+            expected = wrapper(images[:1])
+    except Exception as error:
+        raise ModelError(f"it cannot be exported: {_first_line(error)}") from error
+    _compare(path, images[:1], expected)
+
+
+def _both_outputs(network: nn.Module) -> nn.Module:
+    from torch import nn
+
+    class BothOutputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network: Any = network
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            final = self.network.forward_features(images)
+            features = self.network.forward_head(final, pre_logits=True)
+            return (self.network.forward_head(final), features) if self.network.num_classes else (features,)
+
+    return BothOutputs().eval()
+
+
+def _compare(path: Path, images: torch.Tensor, expected: tuple[torch.Tensor, ...]) -> None:
+    import numpy as np
+
+    from resnetd_cli.engines.onnx import OnnxEngine
+    from resnetd_cli.postprocess import softmax
+
+    outputs = OnnxEngine(path).run(images.numpy())
+    features = expected[-1].numpy()
+    assert outputs.features is not None
+    close = np.allclose(outputs.features, features, rtol=1e-3, atol=1e-3 * max(1.0, np.abs(features).max()))
+    if outputs.logits is not None:
+        difference = np.abs(softmax(outputs.logits) - softmax(expected[0].numpy())).max()
+        close = close and bool(difference <= TOLERANCE)
+    if not close:
+        raise ModelError("the exported graph gives other answers than the network")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks off the terminal."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
