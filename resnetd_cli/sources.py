@@ -132,6 +132,8 @@ def _expand_entries(stream: BinaryIO, *, null: bool) -> Iterator[Source]:
         for entry in _split_null(stream) if null else _split_lines(stream):
             if entry:
                 yield from _expand_literal(os.fsdecode(entry))
+    except OSError as error:
+        raise UsageError(f"cannot read the list: {_strerror(error)}", hint="--files-from takes a file") from error
     finally:
         if stream is not sys.stdin.buffer:
             stream.close()
