@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from resnetd_cli import factory, label_files, models, postprocess, sources
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import Engine
 from resnetd_cli.engines.pytorch import TorchEngine
+from resnetd_cli.errors import UsageError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.pipeline import Pipeline
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
@@ -134,6 +136,11 @@ def load(
     Raises:
         ResnetdError: see `errors`.
     """
+    # Of all that torch and timm import, numpy must come first: torch's start-up in C imports it too, and there
+    # swallows an interrupt.
+    import numpy as np  # noqa: F401
+
+    _check(image_size, device, class_names)
     ref = models.resolve(model)
     file = Path(weights).expanduser() if weights is not None else None
     # Downloads, and what can go wrong with them, come before the seconds that importing torch and timm takes.
@@ -153,6 +160,16 @@ def load(
     # With other weights it is not the model of that name any more.
     name = ref.name if file is None else f"{definition.architecture}:{file.name}"
     return Classifier(name, engine, preprocessing, names, decoding, workers, batch_size)
+
+
+def _check(image_size: str, device: str, class_names: str | None) -> None:
+    """Find out what is wrong with the options before a download, as far as that is possible."""
+    if image_size not in ("train", "test"):
+        factory.pixels(image_size)
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", device):
+        raise UsageError(f"--device {device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
+    if class_names is not None:
+        label_files.check_exists(class_names)
 
 
 def _usable_cpus() -> int:
