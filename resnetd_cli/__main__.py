@@ -1,8 +1,8 @@
 """`python -m resnetd_cli`, and the `resnetd` command."""
 
-import contextlib
 import os
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
@@ -14,8 +14,8 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     # Worker threads may be inside a long native call when Ctrl-C comes; a normal exit would wait for them.
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 

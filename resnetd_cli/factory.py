@@ -42,7 +42,7 @@ class Definition:
         """
         from timm.data import resolve_data_config
 
-        arguments = {} if image_size in ("train", "test") else {"img_size": _pixels(image_size)}
+        arguments = {} if image_size in ("train", "test") else {"img_size": pixels(image_size)}
         use_test_size = image_size == "test"
         try:
             how = resolve_data_config(arguments, pretrained_cfg=dict(self.config), use_test_size=use_test_size)
@@ -193,7 +193,12 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     return network.eval()  # type: ignore[no-any-return]
 
 
-def _pixels(image_size: str) -> int:
+def pixels(image_size: str) -> int:
+    """Return the side in pixels that an image size other than `train` and `test` means.
+
+    Raises:
+        UsageError: it is not a number, or not a sensible one.
+    """
     if not re.fullmatch(r"[0-9]{2,4}", image_size) or not 16 <= int(image_size) <= 8192:
         raise UsageError(f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192")
     return int(image_size)

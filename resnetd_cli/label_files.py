@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,16 @@ def load(location: str, n: int) -> ClassNames:
     else:
         rows = _rows(enumerate(_lines(text)), location, "one name a line, in class order")
     return _class_names(_in_order(rows, n, location, f"the forms: {_FORMS}"), {}, location)
+
+
+def check_exists(location: str) -> None:
+    """Find out early that a file of names is not there; a URL is taken as it is.
+
+    Raises:
+        LabelsError: there is no such file.
+    """
+    if not is_url(location) and not os.path.exists(location):
+        raise _no_such_file(location)
 
 
 def download(url: str = SEED_URL, *, cache: Path) -> Path:
@@ -213,13 +224,17 @@ def _read(location: str) -> bytes:
         with Path(location).open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise LabelsError(f"{location}: no such file", hint="--labels takes a file or an http(s) URL") from error
+        raise _no_such_file(location) from error
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error).lower()
         raise LabelsError(f"{location} cannot be read: {reason}", hint="--labels takes a file") from error
     if len(data) > _MAX_BYTES:
         raise LabelsError(f"{location} has more than {_MAX_BYTES:,} bytes", hint=f"the forms: {_FORMS}")
     return data
+
+
+def _no_such_file(location: str) -> LabelsError:
+    return LabelsError(f"{location}: no such file", hint="--labels takes a file or an http(s) URL")
 
 
 def _fetched(url: str) -> bytes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Loader:
         image_size: `train`, `test`, or pixels.
         layer: the features to give: `pooled`, `logits`, a stage's name; None for none.
         logits: give predictions; without them a model needs no classifier.
-        engine: `auto`, `onnx` or `torch`.
+        engine: `auto`, `onnx` or `torch`; by default what `RESNETD_ENGINE` says.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         offline: use only what is on this machine.
         decoding: bounds and rules of decoding.
@@ -60,7 +61,7 @@ class Loader:
     image_size: str = "train"
     layer: str | None = None
     logits: bool = True
-    engine: str = "auto"
+    engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE", "auto"))
     device: str = "auto"
     offline: bool = False
     decoding: DecodeOptions = DEFAULT_DECODING
@@ -71,6 +72,11 @@ class Loader:
 
     def load(self) -> Classifier:
         """Load it."""
+        # Of all that torch and timm import, numpy must come first: torch's start-up in C imports it too, and
+        # there swallows an interrupt.
+        import numpy as np  # noqa: F401
+
+        self._check()
         reason = self._why_torch()
         if reason is None and (bundle := bundles.find(self._request)):
             reason = bundle.failure
@@ -99,10 +105,19 @@ class Loader:
     def _threads(self) -> int | None:
         return None if self.single else 1
 
-    def _why_torch(self) -> str | None:
-        """Return why only torch will do, if so, as far as the options tell."""
+    def _check(self) -> None:
+        """Find out what is wrong with the options before a download, as far as that is possible."""
         if self.engine not in ENGINES:
             raise UsageError(f"--engine {self.engine}: no such engine", hint=", ".join(ENGINES))
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", self.device):
+            raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
+        if self.image_size not in ("train", "test"):
+            factory.pixels(self.image_size)
+        if self.class_names is not None:
+            label_files.check_exists(self.class_names)
+
+    def _why_torch(self) -> str | None:
+        """Return why only torch will do, if so, as far as the options tell."""
         if self.engine == "torch":
             return "it was asked for"
         if self.device not in ("auto", "cpu"):
@@ -148,7 +163,9 @@ class Loader:
             reason = bundle.failure
             if reason is None:
                 return self._load_compiled(bundle)
-        engine = TorchEngine(network, device=device, logits=self.logits, layer=self.layer, threads=self._threads)
+        engine = TorchEngine(
+            network, device=self.device, logits=self.logits, layer=self.layer, threads=self._threads
+        )
         classifier = self._classifier(name, engine, preprocessing, names, reason or "it is not compiled yet")
         return replace(
             classifier,

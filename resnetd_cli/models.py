@@ -70,9 +70,6 @@ class Kind(Enum):
     EMBEDDED = "embedded"
 
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-
-
 @dataclass(frozen=True)
 class ModelRef:
     """What a MODEL stands for.
@@ -156,7 +153,15 @@ def _stands_for(name: str, card: ModelCard) -> bool:
 
 
 def _hub_id(location: str) -> str:
-    if ".." in location or not _HUB_ID.fullmatch(location):
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(location.partition("@")[0])
+        is_valid = _HUB_ID.fullmatch(location) and ".." not in location
+    except HFValidationError:
+        is_valid = None
+    if not is_valid:
         hint = "write it as hf-hub:OWNER/NAME, or hf-hub:OWNER/NAME@REVISION"
         raise UnknownModel(f"{location!r} is not a hub repository", hint=hint)
     return location

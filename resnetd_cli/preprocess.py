@@ -50,21 +50,26 @@ def _resize_and_crop(image: Image.Image, how: Preprocessing) -> Image.Image:
 
     height, width = resized_size((image.height, image.width), how)
     resample = Image.Resampling[how.interpolation.upper()]
-    if height * width > _LARGEST_RESIZE:
-        return _resize_center(image, (height, width), how.input_size[1:], resample)
     fill = tuple(round(255 * value) for value in how.mean) if how.crop_mode == "border" else (0, 0, 0)
-    return _center_crop(image.resize((width, height), resample), how.input_size[1:], fill)
+    size, crop = (height, width), how.input_size[1:]
+    resize = _resize if height * width <= _LARGEST_RESIZE else _resize_visible
+    return _center_crop(resize(image, size, crop, resample), crop, fill)
 
 
-def _resize_center(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
+def _resize(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
+    return image.resize((size[1], size[0]), resample)
+
+
+def _resize_visible(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
     """Resize only what the crop keeps of an image so long and thin that the whole would not fit in memory.
 
-    It may differ from cropping afterwards by a grey level, where the filter's weights are rounded differently.
+    Pillow may resample the two sides in the other order, which differs by a few grey levels.
     """
+    height, width = min(size[0], crop[0]), min(size[1], crop[1])
+    top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
     scale = image.height / size[0], image.width / size[1]
-    top, left = round((size[0] - crop[0]) / 2), round((size[1] - crop[1]) / 2)
-    box = (left * scale[1], top * scale[0], (left + crop[1]) * scale[1], (top + crop[0]) * scale[0])
-    return image.resize((crop[1], crop[0]), resample, box=box)
+    box = (left * scale[1], top * scale[0], (left + width) * scale[1], (top + height) * scale[0])
+    return image.resize((width, height), resample, box=box)
 
 
 def _shortest_edge(size: Size, edge: int) -> Size:

@@ -58,7 +58,7 @@ def expand_list(location: str, *, null: bool = False) -> Iterator[Source]:
     """
     try:
         # `with` not wanted here: the stream is read lazily, and closed when the generator ends.
-        stream = sys.stdin.buffer if location == STDIN else Path(location).open("rb")  # noqa: SIM115
+        stream = _stdin() if location == STDIN else Path(location).open("rb")  # noqa: SIM115
     except OSError as error:
         raise UsageError(
             f"cannot read the list {location}: {_strerror(error)}",
@@ -132,9 +132,10 @@ def _expand_entries(stream: BinaryIO, *, null: bool) -> Iterator[Source]:
         for entry in _split_null(stream) if null else _split_lines(stream):
             if entry:
                 yield from _expand_literal(os.fsdecode(entry))
+    except OSError as error:
+        raise UsageError(f"cannot read the list: {_strerror(error)}", hint="--files-from takes a file") from error
     finally:
-        if stream is not sys.stdin.buffer:
-            stream.close()
+        stream.close()
 
 
 def _split_lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -149,6 +150,12 @@ def _split_null(stream: BinaryIO) -> Iterator[bytes]:
         *entries, rest = (rest + block).split(b"\0")
         yield from entries
     yield rest
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer
 
 
 def _read_file(path: str) -> bytes:
@@ -167,7 +174,7 @@ def _read_file(path: str) -> bytes:
 
 
 def _read_stdin() -> bytes:
-    data = sys.stdin.buffer.read()
+    data = sys.stdin.buffer.read() if sys.stdin is not None else b""
     if not data:
         raise InputError(
             ErrorKind.EMPTY, "zero bytes on standard input", hint="pipe one image: cat dog.jpg | resnetd ..."

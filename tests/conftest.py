@@ -128,9 +128,7 @@ class FakeEngine:
 
     classes = 256
 
-    def __init__(
-        self, seconds: Callable[[int], float] = lambda _: 0.0, *, broken: int | None = None
-    ) -> None:
+    def __init__(self, seconds: Callable[[int], float] = lambda _: 0.0, *, broken: int | None = None) -> None:
         self.seconds = seconds
         self.broken = broken
         self.batches: list[list[int]] = []

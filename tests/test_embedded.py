@@ -12,8 +12,8 @@ import timm
 import torch
 
 from resnetd_cli import embedded
-from resnetd_cli.classifier import load
 from resnetd_cli.errors import WeightsError
+from resnetd_cli.loading import load
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 

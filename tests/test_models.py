@@ -164,6 +164,11 @@ def test_hub_repository_is_named_with_its_owner(prefix: str, location: str) -> N
         "owner\\..\\x/name",
         "owner/name?x=1",
         "owner/name#x",
+        "ö/name",
+        "-owner/name",
+        "owner/na--me",
+        "owner/name.",
+        "owner/name.git",
     ],
 )
 def test_malformed_hub_repository_is_refused_at_once(location: str) -> None:

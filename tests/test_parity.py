@@ -15,7 +15,8 @@ from timm.data import create_transform, resolve_data_config
 from timm.models import load_state_dict
 
 from resnetd_cli import embedded
-from resnetd_cli.classifier import Classifier, load
+from resnetd_cli.classifier import Classifier
+from resnetd_cli.loading import load
 from resnetd_cli.results import Classified
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"

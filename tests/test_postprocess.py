@@ -49,6 +49,12 @@ def test_ties_go_to_the_lower_index() -> None:
     predictions = top_k(logits_of(0.125, 0.375, 0.125, 0.375), FRUIT, 4)
     assert [item.index for item in predictions] == [1, 3, 0, 2]
     assert [item.rank for item in predictions] == [1, 2, 3, 4]
+    # So many that only a stable sort keeps them in order.
+    names = ClassNames(tuple(map(str, range(1000))), (None,) * 1000, "a test")
+    logits = np.tile(np.array([0, 1, 2, 1], np.float32), 250)
+    assert [item.index for item in top_k(logits, names, 1000)] == [
+        index for value in (2, 1, 0) for index in np.flatnonzero(logits == value)
+    ]
 
 
 @pytest.mark.parametrize(("k", "count"), [(1, 1), (4, 4), (5, 4), (1000, 4)])

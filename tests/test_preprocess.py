@@ -138,3 +138,13 @@ def test_the_image_itself_is_left_as_it_was() -> None:
     how = Preprocessing((3, 32, 32), 0.9, "center", "bicubic", IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     preprocess(image, how)
     assert (image.size, image.tobytes()) == ((40, 30), before)
+
+
+@pytest.mark.parametrize("crop_pct", [0.875, 1.0, 1.15])
+@pytest.mark.parametrize("shape", [(60_000, 1), (1, 60_000)])
+def test_image_however_thin_is_resized_within_memory(shape: tuple[int, int], crop_pct: float) -> None:
+    """Resized whole, as timm would, it is 15 million pixels long and takes 15 GB."""
+    how = Preprocessing((3, 224, 224), crop_pct, "center", "bicubic", (0.0,) * 3, (1.0,) * 3)
+    array = preprocess(Image.new("RGB", shape, (255, 0, 51)), how)
+    assert array.shape == (3, 224, 224)
+    assert array[:, 112, 112].tolist() == pytest.approx([1.0, 0.0, 0.2], abs=1e-6)

@@ -39,6 +39,10 @@ def expanded(*inputs: str) -> list[str]:
     return names(expand(inputs))
 
 
+def under(folder: str, *paths: str) -> list[str]:
+    return [str(Path(folder, path)) for path in paths]
+
+
 def why(source: Source) -> InputError:
     with pytest.raises(InputError) as caught:
         source.read()
@@ -84,12 +88,8 @@ def test_a_file_needs_no_image_extension() -> None:
 
 def test_inputs_keep_their_order_and_their_repetitions() -> None:
     make("b.jpg", "a.jpg", "folder/c.jpg")
-    assert expanded("b.jpg", "folder", "a.jpg", "b.jpg") == [
-        "b.jpg",
-        os.path.join("folder", "c.jpg"),
-        "a.jpg",
-        "b.jpg",
-    ]
+    expected = ["b.jpg", *under("folder", "c.jpg"), "a.jpg", "b.jpg"]
+    assert expanded("b.jpg", "folder", "a.jpg", "b.jpg") == expected
 
 
 @pytest.mark.parametrize("name", ["gone.jpg", "gone/dog.jpg", "", "gone.jpg\n", "nul\0.jpg"], ids=ascii)
@@ -205,10 +205,8 @@ def test_a_closed_process_substitution_is_empty() -> None:
 
 def test_a_folder_gives_its_images_recursively_in_sorted_order() -> None:
     make("p/b.jpg", "p/a.png", "p/sub/z.jpg", "p/sub/deep/y.gif", "p/Sub2/x.webp", "p/c.jpeg")
-    assert expanded("p") == [
-        os.path.join("p", name)
-        for name in ("Sub2/x.webp", "a.png", "b.jpg", "c.jpeg", "sub/deep/y.gif", "sub/z.jpg")
-    ]
+    expected = under("p", "Sub2/x.webp", "a.png", "b.jpg", "c.jpeg", "sub/deep/y.gif", "sub/z.jpg")
+    assert expanded("p") == expected
     assert [source.read() for source in expand(["p"])] == [os.fsencode(name) for name in expanded("p")]
 
 
@@ -216,7 +214,7 @@ def test_a_folder_s_files_are_chosen_by_extension_whatever_its_case() -> None:
     images = ["A.JPG", "b.Jpeg", "c.tiff", "d.TIF", "e.bmp", "f.webp", "g.jp2", "h.ppm", "i.ico", "j.avif"]
     others = ["notes.txt", "movie.mp4", "jpg", "page.html", "archive.jpg.zip", ".DS_Store", "k.pdf", "l.h5"]
     make(*(f"p/{name}" for name in images + others))
-    assert expanded("p") == [os.path.join("p", name) for name in images]
+    assert expanded("p") == under("p", *images)
 
 
 @pytest.mark.parametrize("folder", ["p", "p/", "./p"])
@@ -255,7 +253,7 @@ def test_a_subfolder_that_cannot_be_listed_has_a_row_of_its_own(monkeypatch: pyt
 
     monkeypatch.setattr(os, "scandir", refuse)
     listed = list(expand(["p"]))
-    assert names(iter(listed)) == [os.path.join("p", name) for name in ("a.jpg", "locked", "z.jpg")]
+    assert names(iter(listed)) == under("p", "a.jpg", "locked", "z.jpg")
     assert why(listed[1]).kind is ErrorKind.UNREADABLE
 
 
@@ -264,7 +262,7 @@ def test_a_folder_s_content_is_listed_when_its_turn_comes() -> None:
     stream = expand(["first.jpg", "p"])
     assert next(stream).name == "first.jpg"
     make("p/b.jpg")
-    assert names(stream) == [os.path.join("p", "a.jpg"), os.path.join("p", "b.jpg")]
+    assert names(stream) == under("p", "a.jpg", "b.jpg")
 
 
 # --- globs ---
@@ -279,20 +277,13 @@ def test_a_glob_gives_its_matches_sorted() -> None:
 
 def test_two_stars_go_through_folders_and_count_each_file_once() -> None:
     make("a.jpg", "d/b.jpg", "d/e/c.jpg", "d/e/n.txt", "d/odd.jpg/x.jpg")
-    assert sorted(expanded("**/*.jpg")) == [
-        "a.jpg",
-        os.path.join("d", "b.jpg"),
-        os.path.join("d", "e", "c.jpg"),
-        os.path.join("d", "odd.jpg", "x.jpg"),
-    ]
-    assert sorted(expanded("d/**")) == [
-        os.path.join("d", name) for name in ("b.jpg", "e/c.jpg", "e/n.txt", "odd.jpg/x.jpg")
-    ]
+    assert sorted(expanded("**/*.jpg")) == ["a.jpg", *under("d", "b.jpg", "e/c.jpg", "odd.jpg/x.jpg")]
+    assert sorted(expanded("d/**")) == under("d", "b.jpg", "e/c.jpg", "e/n.txt", "odd.jpg/x.jpg")
 
 
 def test_a_folder_that_matches_a_glob_gives_its_images() -> None:
     make("2023/a.jpg", "2024/b.jpg", "2024/n.txt")
-    assert expanded("202?") == [os.path.join("2023", "a.jpg"), os.path.join("2024", "b.jpg")]
+    assert expanded("202?") == under("2023", "a.jpg") + under("2024", "b.jpg")
 
 
 @pytest.mark.parametrize("pattern", ["*.jpg", "gone/*", "[xyz].png", "**/*.jpg"])
@@ -423,7 +414,7 @@ def test_entries_of_a_list_are_literal() -> None:
 
 def test_a_list_may_name_folders_and_urls() -> None:
     make("p/b.jpg", "p/a.jpg")
-    expected = [os.path.join("p", "a.jpg"), os.path.join("p", "b.jpg"), "http://host/c.jpg"]
+    expected = [*under("p", "a.jpg", "b.jpg"), "http://host/c.jpg"]
     assert listed(b"p\nhttp://host/c.jpg\n") == expected
 
 

@@ -16,8 +16,9 @@ import torch
 from hub import timm_files
 from PIL import Image
 
-from resnetd_cli.classifier import Classifier, load
+from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
+from resnetd_cli.loading import load
 from resnetd_cli.preprocess import preprocess
 
 TINY = "test_resnet"  # a residual network of timm's for tests: what files hold is alike for all sizes

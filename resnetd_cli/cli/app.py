@@ -47,7 +47,8 @@ def resnetd(
     Start with: resnetd predict IMAGE --model embedded
     """
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
+        if sys.stderr is not None:
+            typer.echo(context.get_help(), err=True)
         raise typer.Exit(ExitCode.USAGE)
 
 
@@ -56,7 +57,8 @@ def run(arguments: list[str]) -> int:
     _quiet_libraries()
     try:
         code = _invoke(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # started with it closed
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         # The reader of our output has had enough, as `head` does: not an error.

@@ -128,9 +128,9 @@ def is_tty(stream: TextIO | None) -> bool:
 
 
 def _stderr() -> Console:
-    from rich.console import Console
+    from resnetd_cli.sinks.screen import open_console
 
-    return Console(stderr=True)
+    return open_console(sys.stderr)
 
 
 terminal = Terminal()

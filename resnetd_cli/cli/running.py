@@ -11,7 +11,7 @@ from typing import IO, Any
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
-from resnetd_cli.errors import ExitCode, InputError, ResnetdError, UsageError
+from resnetd_cli.errors import ExitCode, InputError, OutputError, ResnetdError, UsageError
 from resnetd_cli.files import check_writable, open_atomic_text
 from resnetd_cli.results import Failure
 
@@ -25,6 +25,8 @@ def as_path(output: Path | None) -> Path | None:
 def open_text(output: Path | None) -> Iterator[IO[str]]:
     """Open the output, or standard output, for UTF-8 text; bytes of names that are not UTF-8 pass through."""
     if output is None:
+        if sys.stdout is None:
+            raise OutputError("standard output is closed", hint="-o FILE writes to a file")
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
         yield sys.stdout

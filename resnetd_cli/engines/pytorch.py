@@ -19,13 +19,13 @@ class TorchEngine:
 
     Args:
         network: in evaluation mode.
-        device: from `choose_device`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         logits: give the logits.
         layer: which features to give: `pooled`, `logits`, the name of one of the network's stages, or None.
         threads: how many threads one call of `run` may use; None for all cores.
 
     Raises:
-        UsageError: the network has no such layer.
+        UsageError: the device is not there, or the network has no such layer.
     """
 
     name = "torch"
@@ -34,7 +34,7 @@ class TorchEngine:
         self,
         network: nn.Module,
         *,
-        device: torch.device,
+        device: str = "auto",
         logits: bool = True,
         layer: str | None = None,
         threads: int | None = None,
@@ -43,7 +43,7 @@ class TorchEngine:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device = device
+        self.device = choose_device(device)
         # Channels last is the layout that convolutions on CPUs and tensor cores read fastest.
         self.network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.classes = int(getattr(network, "num_classes", 0) or 0)

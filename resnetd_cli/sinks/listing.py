@@ -55,23 +55,24 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
     elif format_name != "table":
         write_rows([facts], stream, format_name, columns={})
     else:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
+
+        from resnetd_cli.sinks.screen import open_console
 
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for heading, text in shown.items():
             table.add_row(heading, Text(text))
-        Console(file=stream, highlight=False).print(table)
+        open_console(stream).print(table)
 
 
 def _write_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str]) -> None:
     """Print a table of as many of the columns, from the left, as the terminal has room for."""
-    from rich.console import Console
+    from resnetd_cli.sinks.screen import open_console
 
-    console = Console(file=stream, highlight=False)
+    console = open_console(stream)
     keys = list(columns)
     while len(keys) > 1 and sum(_least_width(rows, key, columns[key]) for key in keys) > console.width:
         keys.pop()

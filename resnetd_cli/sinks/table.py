@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import IO, Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from resnetd_cli.escaping import printable
 from resnetd_cli.results import Classified, Failure
+from resnetd_cli.sinks.screen import open_console
 
 _BAR = 20
 """Width of a full probability bar, in characters."""
@@ -27,7 +27,7 @@ class TableSink:
     """
 
     def __init__(self, stream: IO[str], *, failures: bool = True, **_: Any) -> None:
-        self._console = Console(file=stream, highlight=False)
+        self._console = open_console(stream)
         self._failures = failures
 
     def write(self, result: Classified | Failure) -> None:
