@@ -29,8 +29,18 @@ INHERITED = (
     "TMP",
     "SYSTEMROOT",
     "PYTHONPATH",
+    "RESNETD_ENGINE",
     "COVERAGE_PROCESS_START",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_and_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep compiled models out of the user's cache, and take the torch engine unless a test asks for another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNETD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RESNETD_ENGINE", "torch")
+        yield
 
 
 class Finished(subprocess.CompletedProcess[str]):

@@ -1,0 +1,250 @@
+"""Compiled models: the same answers without torch and timm, and what happens when the cache is not well."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnetd_cli import bundle as bundles
+from resnetd_cli import compiled
+from resnetd_cli.bundle import Bundle, Request
+from resnetd_cli.engines.onnx import OnnxEngine
+from resnetd_cli.errors import ModelError, UsageError
+from resnetd_cli.loading import Loader
+from resnetd_cli.results import Classified
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = [str(ROOT / "samples" / name) for name in ("cat.jpg", "coffee.jpg")]
+REQUEST = Request("embedded", None, "train")
+HEAVY = "torch timm torchvision huggingface_hub requests"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def answers(engine: str, **options: object) -> list[Classified]:
+    options = {"model": "embedded", **options}
+    classifier = Loader(engine=engine, **options).load()  # type: ignore[arg-type]
+    results = list(classifier.predict(SAMPLES))
+    assert classifier.engine.name == ("torch" if engine == "torch" else "onnx")
+    return [result for result in results if isinstance(result, Classified)]
+
+
+@pytest.fixture(scope="module")
+def by_torch() -> list[Classified]:
+    return answers("torch")
+
+
+def assert_same(results: list[Classified], expected: list[Classified]) -> None:
+    assert len(results) == len(expected) == 2
+    for result, wanted in zip(results, expected, strict=True):
+        assert [item.index for item in result.predictions] == [item.index for item in wanted.predictions]
+        assert [item.label for item in result.predictions] == [item.label for item in wanted.predictions]
+        assert np.allclose(
+            [item.probability for item in result.predictions],
+            [item.probability for item in wanted.predictions],
+            rtol=0,
+            atol=1e-5,
+        )
+
+
+def test_compiled_answers_are_the_networks(cache: Path, by_torch: list[Classified]) -> None:
+    notes: list[str] = []
+    assert_same(answers("auto", note=notes.append), by_torch)
+    assert_same(answers("auto", note=notes.append), by_torch)
+    assert notes == ["compiling embedded, once: the next start is quicker"]
+    bundle = bundles.find(REQUEST)
+    assert bundle is not None
+    assert bundle.class_names.names[967] == "espresso"
+    assert bundle.parameters == 4_652_008
+    assert bundle.weights_sha256.startswith("579344248a93e230")
+    assert bundle.optimised.is_file()
+
+
+def test_features_of_the_graph_are_the_networks(cache: Path) -> None:
+    features = {}
+    for engine in ("torch", "onnx"):
+        classifier = Loader("embedded", engine=engine, layer="pooled", logits=False).load()
+        features[engine] = np.stack([result.embedding for result in classifier.embed(SAMPLES)])  # type: ignore[union-attr]
+    assert features["onnx"].shape == (2, 1280)
+    assert np.allclose(features["onnx"], features["torch"], atol=1e-4)
+
+
+def test_later_runs_import_neither_torch_nor_timm(cache: Path) -> None:
+    code = (
+        "import sys; from resnetd_cli.cli.app import run; "
+        f"code = run(['predict', {SAMPLES[1]!r}, '-m', 'embedded', '-k1', '-f', 'jsonl', '--engine', 'auto']); "
+        f"print(*sorted(set({HEAVY!r}.split()) & set(sys.modules))); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code]
+    first, second = (subprocess.run(command, check=False, capture_output=True, text=True) for _ in "12")
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stderr == "compiling embedded, once: the next start is quicker\n"
+    assert second.stderr == ""
+    record, imported = second.stdout.splitlines()
+    assert json.loads(record)["predictions"][0]["label"] == "espresso"
+    assert imported == ""
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda bundle: flip(bundle.optimised),
+        lambda bundle: (bundle.optimised.unlink(), flip(bundle.graph)),
+        lambda bundle: (flip(bundle.optimised), flip(bundle.graph)),
+        lambda bundle: bundle.graph.write_bytes(bundle.graph.read_bytes()[:1000]) and bundle.optimised.unlink(),
+        lambda bundle: (bundle.graph.unlink(), bundle.optimised.unlink()),
+        lambda bundle: (bundle.folder / "bundle.json").write_text("{"),
+        lambda bundle: (bundle.folder / "bundle.json").write_text("[]"),
+        lambda bundle: (bundle.folder / "bundle.json").unlink(),
+    ],
+    ids=["optimised", "graph", "both", "cut", "gone", "json", "list", "no-json"],
+)
+def test_a_damaged_bundle_is_rebuilt_and_never_used(
+    cache: Path, by_torch: list[Classified], damage: Callable[[Bundle], object]
+) -> None:
+    answers("auto")
+    bundle = bundles.find(REQUEST)
+    assert bundle is not None
+    damage(bundle)
+    assert_same(answers("auto"), by_torch)
+    mended = bundles.find(REQUEST)
+    assert mended is not None
+    assert bundles.sha256(mended.graph) == mended.graph_sha256
+    compiled.open_engine(mended, logits=True, layer=None, threads=1)
+    assert [path.name for path in mended.folder.parent.iterdir()] == [mended.folder.name]
+
+
+def test_changed_weights_are_compiled_again(cache: Path, tmp_path: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path / "w.safetensors"
+    probabilities = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(timm.create_model("resnet18d", num_classes=7).state_dict(), path)
+        first = answers("onnx", model="resnet18d", weights=path)[0]
+        assert first.model == "resnet18d:w.safetensors"
+        assert first.predictions[0].label.startswith("class ")
+        probabilities.append(first.predictions[0].probability)
+    assert probabilities[0] != probabilities[1]
+    assert answers("onnx", model="resnet18d", weights=path)[0].predictions[0].probability == probabilities[1]
+
+
+def test_other_versions_are_compiled_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers("auto")
+    assert bundles.find(REQUEST) is not None
+    versions = bundles.current_versions()
+    monkeypatch.setattr(bundles, "current_versions", lambda: {**versions, "timm": "0.0"})
+    assert bundles.find(REQUEST) is None
+    monkeypatch.setattr(bundles, "current_versions", lambda: {"resnetd": versions["resnetd"]})
+    assert bundles.find(REQUEST) is not None  # timm is not installed any more
+
+
+def test_a_cache_that_cannot_be_written_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_torch: list[Classified]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "file"))
+    notes: list[str] = []
+    classifier = Loader("embedded", engine="auto", note=notes.append).load()
+    assert_same([result for result in classifier.predict(SAMPLES) if isinstance(result, Classified)], by_torch)
+    assert notes[1].startswith("the compiled model cannot be kept: ")
+
+
+def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, by_torch: list[Classified]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ModelError("it cannot be exported: no such operator")
+
+    monkeypatch.setattr("resnetd_cli.export.export", refuse)
+    notes: list[str] = []
+    for _ in range(2):
+        classifier = Loader("embedded", engine="auto", note=notes.append).load()
+        assert classifier.engine.name == "torch"
+        assert classifier.why == "it cannot be exported: no such operator"
+        results = [result for result in classifier.predict(SAMPLES) if isinstance(result, Classified)]
+        assert_same(results, by_torch)
+    assert notes[1:] == ["embedded stays with the torch engine: it cannot be exported: no such operator"]
+    with pytest.raises(ModelError, match="cannot run on the onnx engine"):
+        Loader("embedded", engine="onnx").load()
+
+
+def test_a_single_image_is_answered_before_the_model_is_compiled(cache: Path) -> None:
+    classifier = Loader("embedded", engine="auto", single=True).load()
+    assert classifier.engine.name == "torch"
+    assert classifier.afterwards is not None
+    assert bundles.find(REQUEST) is None
+    classifier.afterwards()
+    assert Loader("embedded", engine="auto", single=True).load().engine.name == "onnx"
+
+
+def test_layers_that_a_graph_does_not_give_are_torchs(cache: Path) -> None:
+    classifier = Loader("embedded", engine="auto", layer="blocks.1", logits=False).load()
+    assert (classifier.engine.name, classifier.why) == ("torch", "a compiled model does not give blocks.1")
+    with pytest.raises(ModelError, match=r"a compiled model does not give blocks\.1"):
+        Loader("embedded", engine="onnx", layer="blocks.1").load()
+    with pytest.raises(UsageError, match="no such engine"):
+        Loader("embedded", engine="fast").load()
+
+
+def test_two_processes_that_compile_at_once_both_end_well(cache: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "resnetd_cli",
+        "predict",
+        *SAMPLES,
+        "-m",
+        "embedded",
+        "-k",
+        "1",
+        "--no-header",
+    ]
+    both = [
+        subprocess.Popen([*command, "--engine", "onnx"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert outputs[0] == outputs[1]
+    assert "espresso" in outputs[0]
+    bundle = bundles.find(REQUEST)
+    assert bundle is not None
+    assert bundles.sha256(bundle.graph) == bundle.graph_sha256
+    assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.folder.name]
+
+
+def test_any_batch_size_gives_each_image_its_own_answer(cache: Path) -> None:
+    answers("auto")
+    bundle = bundles.find(REQUEST)
+    assert bundle is not None
+    images = np.random.default_rng(0).standard_normal((5, 3, 224, 224), dtype=np.float32)
+    engine = OnnxEngine(bundle.graph)
+    together = engine.run(images)
+    assert together.logits is not None
+    assert together.logits.shape == (5, 1000)
+    for row in range(5):
+        alone = engine.run(images[row : row + 1]).logits
+        assert alone is not None
+        assert np.allclose(alone[0], together.logits[row], atol=1e-4)
