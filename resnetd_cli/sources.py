@@ -135,7 +135,8 @@ def _expand_entries(stream: BinaryIO, *, null: bool) -> Iterator[Source]:
     except OSError as error:
         raise UsageError(f"cannot read the list: {_strerror(error)}", hint="--files-from takes a file") from error
     finally:
-        stream.close()
+        if sys.stdin is None or stream is not sys.stdin.buffer:
+            stream.close()
 
 
 def _split_lines(stream: BinaryIO) -> Iterator[bytes]:
