@@ -248,3 +248,20 @@ def test_any_batch_size_gives_each_image_its_own_answer(cache: Path) -> None:
         alone = engine.run(images[row : row + 1]).logits
         assert alone is not None
         assert np.allclose(alone[0], together.logits[row], atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_a_model_without_a_classifier_gives_features_only(cache: Path, tmp_path: Path, engine: str) -> None:
+    import timm
+    import torch
+    from timm.models._hub import save_for_hf
+
+    torch.manual_seed(0)
+    folder = tmp_path / "model"
+    save_for_hf(timm.create_model("test_resnet", num_classes=0).eval(), folder, safe_serialization=True)
+    features = Loader(str(folder), engine=engine, layer="pooled", logits=False).load()
+    assert features.engine.name == engine
+    first, second = features.embed(SAMPLES)
+    assert not np.array_equal(first.embedding, second.embedding)  # type: ignore[union-attr]
+    with pytest.raises(ModelError, match="no classifier"):
+        Loader(str(folder), engine=engine).load()

@@ -63,7 +63,7 @@ def test_the_package_imports_nothing_heavy(run_resnetd: Resnetd) -> None:
 def test_the_package_gives_its_api_on_first_use(run_resnetd: Resnetd) -> None:
     code = "import sys, resnetd_cli\nprint(resnetd_cli.load.__module__)\ncode = 0" + REPORT
     finished = cold(run_resnetd, code)
-    assert finished.stdout == "resnetd_cli.classifier\n"
+    assert finished.stdout == "resnetd_cli.loading\n"
     assert "timm" not in imported(finished)
 
 
