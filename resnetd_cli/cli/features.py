@@ -83,6 +83,7 @@ def features(
         progress=terminal.download_bar(),
         note=terminal.note,
     )
+    running.tell_engine(classifier)
     with sink:
         code = running.drain(classifier.embed(sources), sink.write, given, fail_fast=fail_fast)
     terminal.note(f"{output}: {sink.rows} x {sink.width} float32; its index: {index}")

@@ -99,6 +99,7 @@ def predict(
         progress=terminal.download_bar(),
         note=terminal.note,
     )
+    running.tell_engine(classifier)
     with ExitStack() as stack:
         if arrays:
             stack.enter_context(arrays)

@@ -48,6 +48,12 @@ def check_outputs(*paths: Path | None, overwrite: bool) -> None:
         check_writable(path, overwrite=overwrite)
 
 
+def tell_engine(classifier: Classifier) -> None:
+    """With `-v`, say what runs the model and why."""
+    if terminal.verbose:
+        terminal.note(f"{classifier.name} runs on {classifier.engine.name}: {classifier.why}")
+
+
 def finish(classifier: Classifier) -> None:
     """Do what was put off until the answers were given."""
     if classifier.afterwards:
