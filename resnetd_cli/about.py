@@ -72,14 +72,14 @@ def describe(model: str) -> Facts:
         UnknownModel: there is no such model.
     """
     ref = models.resolve(model)
-    card = models.find_card(ref.name)
+    card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
     return _describe_card(card) if card else _describe_timm(ref)
 
 
 def bibtex(model: str) -> str:
     """Return the BibTeX entries to cite for a MODEL."""
     ref = models.resolve(model)
-    if models.find_card(ref.name):
+    if ref.kind is Kind.TIMM and models.find_card(ref.name):
         return _BIBTEX_RESNETD + "\n" + _BIBTEX_TIMM
     if ref.kind is Kind.EMBEDDED:
         return _BIBTEX_EFFICIENTNET + "\n" + _BIBTEX_TIMM

@@ -46,16 +46,20 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def class_count(file: Path, config: Mapping[str, Any]) -> int | None:
-    """Return the number of classes a checkpoint was trained for, by its classifier's shape."""
+    """Return the number of classes a checkpoint was trained for, by its classifier's shape.
+
+    0 means that it has no classifier; None, that this cannot be told.
+    """
     classifier = config.get("classifier")
     if not classifier or file.suffix == ".npz":
         return None
     name = classifier if isinstance(classifier, str) else classifier[0]
-    bias = read(file).get(f"{name}.bias")
-    if bias is None:
-        return None
+    tensors = read(file)
+    tensor = tensors.get(f"{name}.bias", tensors.get(f"{name}.weight"))
+    if tensor is None:
+        return 0
     # Some published checkpoints have a background class in front, which timm cuts off.
-    return int(bias.shape[0]) - (config.get("label_offset") or 0)
+    return int(tensor.shape[0]) - (config.get("label_offset") or 0)
 
 
 def _unreadable(file: Path, error: Exception) -> WeightsError:

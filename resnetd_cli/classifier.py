@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Union
 
 from resnetd_cli import postprocess, sources
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import Engine
+from resnetd_cli.errors import ModelError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.pipeline import Pipeline
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFAULT_DECODING = DecodeOptions()
+Input = Union[str, "PathLike[str]", Source]
+Inputs = Input | Iterable[Input]
+"""What the command line takes, or many of them, or sources."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Classifier:
 
     def predict(
         self,
-        inputs: Iterable[str | Source],
+        inputs: Inputs,
         *,
         top_k: int = 5,
         min_probability: float = 0.0,
@@ -76,18 +81,19 @@ class Classifier:
 
         return self._run(inputs, finish)
 
-    def embed(self, inputs: Iterable[str | Source]) -> Iterator[Embedded | Failure]:
+    def embed(self, inputs: Inputs) -> Iterator[Embedded | Failure]:
         """Give the features of each input, in order, of the layer the model was loaded with."""
 
         def finish(
             name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
         ) -> Embedded:
-            assert features is not None
+            if features is None:
+                raise ModelError("the model was loaded without features", hint='load it with layer="pooled"')
             return Embedded(name, self.name, features)
 
         return self._run(inputs, finish)
 
-    def _run(self, inputs: Iterable[str | Source], finish: Callable[..., Any]) -> Iterator[Any]:
+    def _run(self, inputs: Inputs, finish: Callable[..., Any]) -> Iterator[Any]:
         pipeline = Pipeline(
             engine=self.engine,
             preprocessing=self.preprocessing,
@@ -100,9 +106,9 @@ class Classifier:
         return pipeline.run(_as_sources(inputs))
 
 
-def _as_sources(inputs: Iterable[str | Source]) -> Iterator[Source]:
-    for item in inputs:
+def _as_sources(inputs: Inputs) -> Iterator[Source]:
+    for item in [inputs] if isinstance(inputs, (str, PathLike, Source)) else inputs:
         if isinstance(item, Source):
             yield item
         else:
-            yield from sources.expand([item])
+            yield from sources.expand([fspath(item)])

@@ -58,9 +58,18 @@ class Definition:
             message = f"{self.ref.name} cannot be given images: its configuration has {error}"
             raise ModelError(message, hint="choose another model, or mend its config.json") from error
 
-    def class_names(self, classes: int) -> ClassNames:
-        """Return the model's own class names, those of its ImageNet subset, or numbers."""
-        if own := self.config.get("label_names"):
+    def class_names(self, classes: int, *, own_weights: bool) -> ClassNames:
+        """Return the model's own class names, those of its ImageNet subset, or numbers.
+
+        Args:
+            classes: how many the network has.
+            own_weights: it was given other weights: names that do not fit them are not theirs.
+
+        Raises:
+            LabelsError: its own names do not fit it.
+        """
+        own = self.config.get("label_names")
+        if own and not (own_weights and len(own) != classes):
             return label_files.from_checkpoint(own, self.config.get("label_descriptions"), classes)
         return labels.for_class_count(classes) or labels.unnamed(classes)
 
@@ -146,7 +155,7 @@ def hub_id(ref: ModelRef) -> str | None:
     """Return the hub repository of a model's weights where it is known without timm."""
     if ref.kind is Kind.HUB:
         return ref.location
-    card = find_card(ref.name)
+    card = find_card(ref.name) if ref.kind is Kind.TIMM else None
     return card.hub_id if card else None
 
 
@@ -169,11 +178,14 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
 
     config, overlay = dict(definition.config), {"file": str(file)}
     arguments = dict(definition.arguments)
-    if definition.ref.kind is Kind.EMBEDDED and not own_weights:
+    embedded_weights = definition.ref.kind is Kind.EMBEDDED and not own_weights
+    if embedded_weights:
         overlay = {"state_dict": embedded.to_timm(checkpoints.read(file))}  # type: ignore[dict-item]
     elif file.suffix == ".npz":
         overlay["custom_load"] = True  # type: ignore[assignment]
-    if own_weights and (classes := checkpoints.class_count(file, config)) is not None:
+    # timm would drop a classifier of another size than the configuration's, and answer at random.
+    classes = None if embedded_weights else checkpoints.class_count(file, config)
+    if classes or (classes == 0 and own_weights):
         arguments["num_classes"] = config["num_classes"] = classes
     if config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from resnetd_cli import bundle as bundles
-from resnetd_cli import compiled, factory, label_files, models
+from resnetd_cli import compiled, factory, label_files, labels, models
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.classifier import DEFAULT_DECODING, Classifier
 from resnetd_cli.compiled import DamagedBundleError
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import ENGINES, LAYER_LOGITS, LAYER_POOLED, Engine
 from resnetd_cli.engines.pytorch import TorchEngine, choose_device
-from resnetd_cli.errors import ModelError, UsageError
+from resnetd_cli.errors import LabelsError, ModelError, UsageError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.results import Preprocessing
 
@@ -58,7 +58,7 @@ class Loader:
     model: str
     weights: str | Path | None = None
     class_names: str | None = None
-    image_size: str = "train"
+    image_size: str | int = "train"
     layer: str | None = None
     logits: bool = True
     engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE", "auto"))
@@ -91,11 +91,15 @@ class Loader:
 
     @property
     def _request(self) -> Request:
-        return Request(self.model, self._file, self.image_size)
+        return Request(self.model, self._file, self._size)
 
     @property
     def _file(self) -> Path | None:
         return None if self.weights is None else Path(self.weights).expanduser()
+
+    @property
+    def _size(self) -> str:
+        return str(self.image_size)
 
     @property
     def _workers(self) -> int:
@@ -111,8 +115,8 @@ class Loader:
             raise UsageError(f"--engine {self.engine}: no such engine", hint=", ".join(ENGINES))
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", self.device):
             raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
-        if self.image_size not in ("train", "test"):
-            factory.pixels(self.image_size)
+        if self._size not in ("train", "test"):
+            factory.pixels(self._size)
         if self.class_names is not None:
             label_files.check_exists(self.class_names)
 
@@ -136,14 +140,20 @@ class Loader:
         if self._file is None:
             factory.prefetch(ref, offline=self.offline, progress=self.progress)
         definition = factory.define(ref, offline=self.offline, progress=self.progress)
-        preprocessing = definition.preprocessing(self.image_size)
+        preprocessing = definition.preprocessing(self._size)
         device = choose_device(self.device)
         path = factory.find_weights(definition, file=self._file, offline=self.offline, progress=self.progress)
-        network = factory.build(definition, path, own_weights=self._file is not None, image_size=self.image_size)
+        network = factory.build(definition, path, own_weights=self._file is not None, image_size=self._size)
         # With other weights it is not the model of that name any more.
         name = ref.name if self._file is None else f"{definition.architecture}:{self._file.name}"
         classes = int(getattr(network, "num_classes", 0) or 0)
-        names = definition.class_names(classes)
+        try:
+            names = definition.class_names(classes, own_weights=self._file is not None)
+        except LabelsError as error:
+            if self.logits:
+                raise
+            # Features need no names; but a compiled model is for predictions too.
+            names, reason = labels.unnamed(classes), reason or error.message
         if device.type != "cpu":
             reason = reason or f"the device is {device}"
 
@@ -176,7 +186,7 @@ class Loader:
     def _classifier(
         self, name: str, engine: Engine, preprocessing: Preprocessing, names: ClassNames, why: str
     ) -> Classifier:
-        if self.logits and not engine.classes:
+        if (self.logits or self.layer == LAYER_LOGITS) and not engine.classes:
             raise ModelError(f"{name} has no classifier, only features", hint="resnetd features gives them")
         if self.class_names:
             names = label_files.load(self.class_names, engine.classes)

@@ -198,6 +198,9 @@ def _near_names(model: str) -> str:
     import timm
 
     names = [card.name for card in cards()] + [EMBEDDED, *timm.list_models(), *timm.list_pretrained()]
+    tagged = timm.list_pretrained(model.partition(".")[0])
+    if tagged:
+        return f"its weights are: {', '.join(tagged[:8])}"
     near = difflib.get_close_matches(model.lower(), dict.fromkeys(names), n=4, cutoff=0.6)
     if near:
         return f"near names: {', '.join(near)}"

@@ -7,6 +7,7 @@ more than a window of images is in memory. Results come in input order, one for 
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,17 +66,25 @@ class Pipeline(Generic[R]):
             try:
                 images[position] = self._prepare(source)
             except InputError as error:
-                results[position] = Failure(source.name, self.model, error.kind, error.message, error.hint)
+                results[position] = self._failure(source, error)
         if images:
-            results.update(self._infer(chunk, images))
+            try:
+                results.update(self._infer(chunk, images))
+            except Exception as error:
+                if not _is_out_of_memory(error):
+                    raise
+                lost = _no_memory()
+                results.update((at, self._failure(chunk[at], lost)) for at in images)
         return [results[position] for position in range(len(chunk))]
+
+    def _failure(self, source: Source, error: InputError) -> Failure:
+        return Failure(source.name, self.model, error.kind, error.message, error.hint)
 
     def _prepare(self, source: Source) -> NDArray[np.float32]:
         try:
             return preprocess(decode(source.read(), self.decoding), self.preprocessing)
         except MemoryError as error:
-            hint = "run it alone, or with a lower --batch-size"
-            raise InputError(ErrorKind.TOO_LARGE, "not enough memory for it", hint=hint) from error
+            raise _no_memory() from error
 
     def _infer(self, chunk: list[Source], images: dict[int, NDArray[np.float32]]) -> Iterator[tuple[int, R]]:
         import numpy as np
@@ -85,6 +94,16 @@ class Pipeline(Generic[R]):
             logits = None if outputs.logits is None else outputs.logits[row]
             features = None if outputs.features is None else outputs.features[row]
             yield position, self.finish(chunk[position].name, logits, features)
+
+
+def _no_memory() -> InputError:
+    hint = "run it alone, or with a lower --batch-size"
+    return InputError(ErrorKind.TOO_LARGE, "not enough memory for it", hint=hint)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell by its words: torch and ONNX Runtime have no kind of error of their own for it."""
+    return isinstance(error, MemoryError) or bool(re.search(r"alloc|out of memory", str(error)))
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resnetd_cli.errors import ModelError
 from resnetd_cli.results import Prediction, shortest
 
 if TYPE_CHECKING:
@@ -35,10 +36,18 @@ def top_k(
         names: the C class names.
         k: how many; more than C gives C.
         min_probability: leave out classes below it.
+
+    Raises:
+        ModelError: the logits are not numbers.
+        ValueError: k is less than 1.
     """
     import numpy as np
 
+    if k < 1:
+        raise ValueError(f"top_k is {k}, not 1 or more")
     probabilities = softmax(logits)
+    if np.isnan(probabilities).any():
+        raise ModelError("the model's answer is not a number", hint="its weights are damaged")
     order = np.argsort(-probabilities, kind="stable")[:k]
     return tuple(
         Prediction(rank, int(index), names.ids[index], names.names[index], shortest(probabilities[index]))

@@ -93,12 +93,21 @@ def _expand_literal(text: str) -> Iterator[Source]:
 
 def _expand_glob(pattern: str) -> Iterator[Source]:
     matches = sorted(glob.iglob(pattern, recursive=True))
-    if "**" in pattern:  # which gives every folder beside the files in it: they would be counted twice
-        matches = [match for match in matches if not os.path.isdir(match)]
+    if "**" in pattern:  # which gives folders beside what is in them: nothing may be counted twice
+        files = [match for match in matches if not os.path.isdir(match)]
+        matches = files or _outermost(matches)
     if not matches:
         yield _failing(pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=_folder_hint())
     for match in matches:
         yield from _expand_literal(match)
+
+
+def _outermost(folders: list[str]) -> list[str]:
+    """Leave out folders that lie inside another of them."""
+    inside = [folder.rstrip(os.sep) + os.sep for folder in folders]
+    return [
+        folder for folder in folders if not any(folder.startswith(outer) for outer in inside if outer != folder)
+    ]
 
 
 def _expand_folder(folder: str) -> Iterator[Source]:

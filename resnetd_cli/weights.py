@@ -21,7 +21,7 @@ CONFIG = ("config.json",)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names a hub repository may have its weights under, best first."""
 
-_PROBE_SECONDS = 6.0
+_PROBE_SECONDS = 4.0
 """How long the hub may take to say where a file is, name look-up, retries and all."""
 _RETRY_PAUSE = 1.0
 _BLOCK = 2**20

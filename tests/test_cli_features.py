@@ -204,14 +204,14 @@ def test_an_engine_that_breaks_half_way_leaves_nothing(cli: Cli, monkeypatch: py
     def breaks(self: TorchEngine, images: Any) -> Any:
         calls.append(1)
         if len(calls) > 3:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("the device is gone")
         return original(self, images)
 
     monkeypatch.setattr(TorchEngine, "run", breaks)
     Path("x.npy").write_text("old", encoding="utf-8")
     ended = cli("features", *[COFFEE] * 6, "-o", "x.npy", "--overwrite")
     assert ended.code == 1
-    assert ended.stderr.splitlines()[0] == "error: unexpected RuntimeError: out of memory"
+    assert ended.stderr.splitlines()[0] == "error: unexpected RuntimeError: the device is gone"
     assert there() == ["x.npy"]
     assert Path("x.npy").read_text(encoding="utf-8") == "old", "whole or not at all: the old one stays"
 

@@ -265,3 +265,13 @@ def test_a_model_without_a_classifier_gives_features_only(cache: Path, tmp_path:
     assert not np.array_equal(first.embedding, second.embedding)  # type: ignore[union-attr]
     with pytest.raises(ModelError, match="no classifier"):
         Loader(str(folder), engine=engine).load()
+
+
+def test_one_input_needs_no_list(cache: Path) -> None:
+    classifier = Loader("embedded", engine="torch", layer="pooled", image_size=224).load()
+    for inputs in (SAMPLES[1], Path(SAMPLES[1]), [Path(SAMPLES[1])]):
+        (result,) = classifier.predict(inputs, top_k=1)
+        assert isinstance(result, Classified)
+        assert result.predictions[0].label == "espresso"
+    with pytest.raises(ModelError, match="without features"):
+        list(Loader("embedded", engine="torch").load().embed(SAMPLES))

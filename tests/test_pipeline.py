@@ -14,6 +14,7 @@ from conftest import FakeEngine
 from PIL import Image
 
 from resnetd_cli.decode import DecodeOptions
+from resnetd_cli.engines import Outputs
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline import Pipeline
 from resnetd_cli.results import Failure, Preprocessing
@@ -271,3 +272,13 @@ def test_one_pipeline_runs_again() -> None:
     again = pipeline(FakeEngine(), workers=2, batch_size=2)
     for _ in range(2):
         assert list(again.run(source(n) for n in range(5))) == answers(range(5))
+
+
+def test_images_that_the_engine_has_no_memory_for_are_rows() -> None:
+    class Full(FakeEngine):
+        def run(self, images: np.ndarray) -> Outputs:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory")
+
+    failures = list(pipeline(Full()).run([source(1), source(2)]))
+    assert [failure.input for failure in failures if isinstance(failure, Failure)] == ["1.png", "2.png"]
+    assert {failure.kind.value for failure in failures if isinstance(failure, Failure)} == {"too_large"}

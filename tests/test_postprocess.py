@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from resnetd_cli.errors import ModelError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.postprocess import softmax, top_k
 from resnetd_cli.results import Prediction
@@ -82,3 +83,14 @@ def test_order_and_probabilities_equal_torchs_topk() -> None:
     assert [item.index for item in predictions] == expected.indices.tolist()
     assert [item.label for item in predictions] == [str(index) for index in expected.indices.tolist()]
     np.testing.assert_allclose([item.probability for item in predictions], expected.values, rtol=2e-6)
+
+
+def test_answers_that_are_no_numbers_are_an_error() -> None:
+    with pytest.raises(ModelError, match="not a number"):
+        top_k(np.array([1.0, np.nan, 2.0, 3.0], np.float32), FRUIT, 2)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_fewer_than_one_class_is_an_error(k: int) -> None:
+    with pytest.raises(ValueError, match="top_k"):
+        top_k(np.zeros(4, np.float32), FRUIT, k)

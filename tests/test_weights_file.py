@@ -180,8 +180,36 @@ def test_checkpoint_without_a_classifier_is_not_given_a_random_one(
     thousand: dict[str, bytes], tmp_path: Path
 ) -> None:
     tensors = {key: tensor for key, tensor in state_dict(thousand).items() if not key.startswith("fc.")}
-    with pytest.raises(WeightsError):
-        load_offline(TINY, weights=save(tmp_path / "backbone.pth", tensors))
+    path = save(tmp_path / "backbone.pth", tensors)
+    with pytest.raises(ModelError, match="no classifier"):
+        load_offline(TINY, weights=path)
+    assert load_offline(TINY, weights=path, logits=False, layer="pooled").engine.classes == 0
+    with pytest.raises(ModelError, match="no classifier"):
+        load_offline(TINY, weights=path, logits=False, layer="logits")
+
+
+@pytest.mark.parametrize("claim", [12, 1000])
+def test_number_of_classes_is_the_files_whatever_the_configuration_says(
+    claim: int, folder: Path, ten: dict[str, bytes]
+) -> None:
+    """timm would drop the classifier and answer at random."""
+    configure(folder, num_classes=claim)
+    classifier = load_offline(str(folder))
+    assert classifier.engine.classes == 10
+    np.testing.assert_allclose(logits(classifier), of_timm(state_dict(ten), classifier, 10), rtol=1e-4, atol=1e-4)
+
+
+def test_folder_named_like_a_model_is_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.rename(folder.parent / "resnet50d")
+    monkeypatch.chdir(folder.parent)
+    assert load_offline("local-dir:resnet50d").engine.classes == 10
+
+
+def test_features_need_no_class_names_that_fit(folder: Path) -> None:
+    configure(folder, label_names=["only", "three", "names"])
+    with pytest.raises(LabelsError):
+        load_offline(str(folder))
+    assert load_offline(str(folder), logits=False, layer="pooled").engine.classes == 10
 
 
 @pytest.mark.parametrize("share", [0.0, 0.00001, 0.5, 0.99])

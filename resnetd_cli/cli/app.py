@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         known = _as_resnetd_error(error)
         terminal.error(known)
-        if terminal.verbose:
+        if terminal.verbose and sys.stderr is not None:
             traceback.print_exception(error)
         return known.exit_code
 
