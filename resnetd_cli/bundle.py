@@ -31,7 +31,6 @@ from resnetd_cli.results import Preprocessing
 FORMAT = 1
 GRAPH = "model.onnx"
 _CARD = "bundle.json"
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -134,15 +133,6 @@ def write(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
 def discard(bundle: Bundle) -> None:
     """Remove a bundle that turned out to be damaged."""
     shutil.rmtree(bundle.folder, ignore_errors=True)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def current_versions() -> dict[str, str]:

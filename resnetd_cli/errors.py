@@ -126,3 +126,10 @@ class InputError(ResnetdError):
     def __init__(self, kind: ErrorKind, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return what an error began with: network libraries wrap it several times."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import IO, Any
 from resnetd_cli.errors import OutputError, OutputExists
 
 _TEMPORARY = ".resnetd-"
+_BLOCK = 2**20
 
 
 def cache_dir() -> Path:
@@ -90,6 +92,19 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise write_error(path, error) from error
     with open_atomic(path) as file:
         file.write(data)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    return hash_file(path, hashlib.sha256())
+
+
+def hash_file(path: Path, digest: Any) -> str:
+    """Return a hashlib digest, in hexadecimal, that goes on with a file's content."""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return str(digest.hexdigest())
 
 
 def write_error(path: Path | str, error: OSError) -> OutputError:

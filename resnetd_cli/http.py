@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind, InputError, innermost
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a connection."""
@@ -81,7 +81,7 @@ def _read(response: object, max_bytes: int) -> bytes:
 def _input_error(error: Exception, host: str) -> InputError:
     import requests
 
-    cause = _innermost(error)
+    cause = innermost(error)
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
         return InputError(ErrorKind.TIMEOUT, "the server did not answer in time", hint="try again")
     if isinstance(error, ValueError):  # InvalidURL and its like, of requests and of urllib3
@@ -89,10 +89,3 @@ def _input_error(error: Exception, host: str) -> InputError:
     reason = " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())
     hint = "check the address and the network"
     return InputError(ErrorKind.CONNECTION, f"no answer from {host}: {reason}", hint=hint)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return what requests wrapped in a page of text."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return error

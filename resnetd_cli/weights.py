@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from resnetd_cli.errors import HubError
+from resnetd_cli.errors import HubError, innermost
+from resnetd_cli.files import hash_file, sha256
 
 CONFIG = ("config.json",)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -24,7 +25,6 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _PROBE_SECONDS = 4.0
 """How long the hub may take to say where a file is, name look-up, retries and all."""
 _RETRY_PAUSE = 1.0
-_BLOCK = 2**20
 _WAYS_OUT = (
     "try --model embedded (it comes with the install), --weights FILE, or a mirror: HF_ENDPOINT=https://HOST"
 )
@@ -71,11 +71,6 @@ def fetch(
     if path:
         _discard(path)
     return _download(repo, filenames, progress)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    return _hash(path, hashlib.sha256())
 
 
 def _download(repo: str, filenames: Sequence[str], progress: type[Any] | None) -> Path:
@@ -176,13 +171,9 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception) -> HubErro
         return HubError(
             f"cannot keep {repo} in {constants.HF_HUB_CACHE}: {error.strerror}", hint="HF_HOME moves it"
         )
-    return HubError(f"cannot get {repo} from {hub}: {_innermost(error)}", hint=_WAYS_OUT)
-
-
-def _innermost(error: BaseException) -> str:
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return " ".join(str(error).split()) or type(error).__name__
+    cause = innermost(error)
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    return HubError(f"cannot get {repo} from {hub}: {reason}", hint=_WAYS_OUT)
 
 
 def _etag(path: Path) -> str:
@@ -203,15 +194,8 @@ def _is_intact(path: Path, etag: str | None) -> bool:
         return sha256(path) == etag
     if etag and re.fullmatch(r"[0-9a-f]{40}", etag):
         header = f"blob {path.stat().st_size}\0".encode()
-        return _hash(path, hashlib.sha1(header, usedforsecurity=False)) == etag
+        return hash_file(path, hashlib.sha1(header, usedforsecurity=False)) == etag
     return True
-
-
-def _hash(path: Path, digest: Any) -> str:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return str(digest.hexdigest())
 
 
 def _discard(path: Path) -> None:

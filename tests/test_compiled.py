@@ -16,6 +16,7 @@ from resnetd_cli import compiled
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.engines.onnx import OnnxEngine
 from resnetd_cli.errors import ModelError, UsageError
+from resnetd_cli.files import sha256
 from resnetd_cli.loading import Loader
 from resnetd_cli.results import Classified
 
@@ -127,7 +128,7 @@ def test_a_damaged_bundle_is_rebuilt_and_never_used(
     assert_same(answers("auto"), by_torch)
     mended = bundles.find(REQUEST)
     assert mended is not None
-    assert bundles.sha256(mended.graph) == mended.graph_sha256
+    assert sha256(mended.graph) == mended.graph_sha256
     compiled.open_engine(mended, logits=True, layer=None, threads=1)
     assert [path.name for path in mended.folder.parent.iterdir()] == [mended.folder.name]
 
@@ -231,7 +232,7 @@ def test_two_processes_that_compile_at_once_both_end_well(cache: Path) -> None:
     assert "espresso" in outputs[0]
     bundle = bundles.find(REQUEST)
     assert bundle is not None
-    assert bundles.sha256(bundle.graph) == bundle.graph_sha256
+    assert sha256(bundle.graph) == bundle.graph_sha256
     assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.folder.name]
 
 

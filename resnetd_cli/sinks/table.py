@@ -48,9 +48,9 @@ class TableSink:
     def _table(self, result: Classified) -> Table:
         with_bar = self._console.width >= _BAR_FROM
         with_id = any(item.id for item in result.predictions)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("#", justify="right", style="dim")
-        table.add_column("class", overflow="fold", ratio=None)
+        table.add_column("class", overflow="fold")
         table.add_column("index", justify="right", style="dim")
         if with_id:
             table.add_column("id", style="dim", no_wrap=True)
