@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import IO, Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -36,11 +37,11 @@ class TableSink:
             return
         name = Text(printable(result.input), style="bold", overflow="fold")
         if isinstance(result, Failure):
-            self._console.print(name)
-            self._console.print(Text(f"  {result.kind.value}: {printable(result.message)}\n", style="red"))
-            return
-        self._console.print(name)
-        self._console.print(self._table(result))
+            answer: Text | Table = Text(f"  {result.kind.value}: {printable(result.message)}\n", style="red")
+        else:
+            answer = self._table(result)
+        # In one go: an interrupt leaves no name without its answer.
+        self._console.print(Group(name, answer))
 
     def close(self) -> None:
         """Nothing belongs at the end."""
