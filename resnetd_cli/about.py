@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli import checkpoints, embedded, factory, models, weights
+from resnetd_cli import bundle as bundles
+from resnetd_cli import checkpoints, embedded, exported, factory, models, weights
+from resnetd_cli.engines import FP32, INT8
 from resnetd_cli.errors import ModelError
 from resnetd_cli.models import Kind, ModelCard, ModelRef
+from resnetd_cli.results import Agreement
 
 Facts = dict[str, Any]
 """Facts by name, in the order to show them; None where nothing is known."""
 
 _FLOAT32_BYTES = 4
+_DIGITS = 7
 _STAGES = {
     "resnet18d": ("basic", (2, 2, 2, 2)),
     "resnet26d": ("bottleneck", (2, 2, 2, 2)),
@@ -71,9 +75,12 @@ def describe(model: str) -> Facts:
     Raises:
         UnknownModel: there is no such model.
     """
+    if exported.is_exported(model):
+        return _describe_exported(Path(model))
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
-    return _describe_card(card) if card else _describe_timm(ref)
+    facts = _describe_card(card) if card else _describe_timm(ref)
+    return {**facts, **_describe_engines(model)}
 
 
 def bibtex(model: str) -> str:
@@ -84,6 +91,13 @@ def bibtex(model: str) -> str:
     if ref.kind is Kind.EMBEDDED:
         return _BIBTEX_EFFICIENTNET + "\n" + _BIBTEX_TIMM
     return _BIBTEX_TIMM
+
+
+def figures(agreement: Agreement | None) -> Facts:
+    """Return the figures of a comparison, each None where there was none."""
+    if agreement is None:
+        return {field.name: None for field in fields(Agreement)}
+    return {name: round(value, _DIGITS) for name, value in asdict(agreement).items()}
 
 
 def list_cards(pattern: str) -> list[Facts]:
@@ -172,6 +186,47 @@ def _describe_timm(ref: ModelRef) -> Facts:
         "hub_id": None if ref.kind is Kind.EMBEDDED else repo,
         "file_mb": _file_mb(path, params_m),
         "weights": str(path) if path else None,
+    }
+
+
+def _describe_exported(path: Path) -> Facts:
+    card = exported.read_card(path)
+    how = card.preprocessing
+    return {
+        "model": card.name,
+        "architecture": f"exported file, {card.precision}",
+        "classes": len(card.class_names.names),
+        "params_m": round(card.parameters / 1e6, 2),
+        "input_size": how.input_size[1],
+        "crop_pct": how.crop_pct,
+        "crop_mode": how.crop_mode,
+        "interpolation": how.interpolation,
+        "mean": how.mean,
+        "std": how.std,
+        "file_mb": _file_mb(path, 0),
+        "weights": str(path),
+        "engine": "onnx",
+        "engine_why": "it is an exported file",
+    }
+
+
+def _describe_engines(model: str) -> Facts:
+    """Return which engine runs a model on this machine, and why, and what is known of its int8 form."""
+    bundle, int8 = (bundles.find(bundles.Request(model, precision=precision)) for precision in (FP32, INT8))
+    if bundle is None:
+        engine, why = "torch", "it is not compiled yet: the first predict or pull does that"
+    elif bundle.failure:
+        engine, why = "torch", bundle.failure
+    else:
+        engine, why = "onnx", "it is compiled"
+    facts = figures(int8.card.agreement if int8 else None)
+    return {
+        "engine": engine,
+        "engine_why": why,
+        "compiled": str(bundle.folder) if engine == "onnx" and bundle else None,
+        "int8": str(int8.folder) if int8 else None,
+        "int8_calibration_images": int8.card.calibration_images if int8 else None,
+        **{f"int8_{key}": value for key, value in facts.items()},
     }
 
 

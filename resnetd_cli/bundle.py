@@ -9,46 +9,57 @@ A bundle is a folder in the cache:
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from resnetd_cli import __version__
+from resnetd_cli.card import Card
+from resnetd_cli.errors import CacheError, OutputError
 from resnetd_cli.files import cache_dir, umask, write_atomic
-from resnetd_cli.labels import ClassNames
 from resnetd_cli.models import find_card
-from resnetd_cli.results import Preprocessing
 
-FORMAT = 1
 GRAPH = "model.onnx"
 _CARD = "bundle.json"
+_ABANDONED = 3600
+"""Seconds after which an unfinished bundle is nobody's any more."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a bundle is compiled from: the MODEL, the weights and the size that the user asked for."""
+    """What a bundle is compiled from and for: what the user asked for.
+
+    Attributes:
+        model: the MODEL.
+        weights: a checkpoint in place of its own.
+        image_size: as in `Definition.preprocessing`.
+        precision: `fp32` or `int8`.
+    """
 
     model: str
-    weights: Path | None
-    image_size: str
+    weights: Path | None = None
+    image_size: str = "train"
+    precision: str = "fp32"
 
     def folder(self) -> Path:
         """Return where its bundle lies, whether it is there or not."""
         card = find_card(self.model)
         name = card.name if card else self.model
         weights = str(self.weights.absolute()) if self.weights else None
-        place = str(Path(name).absolute()) if Path(name).is_dir() else name
-        key = hashlib.sha256(json.dumps([place, weights, self.image_size]).encode()).hexdigest()[:12]
-        return cache_dir() / "bundles" / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)[-60:]}-{key}"
+        place = str(Path(name).absolute()) if Path(name).exists() else name
+        asked = [place, weights, self.image_size, self.precision]
+        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+        return cache_dir() / "bundles" / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)[-60:]}-{self.precision}-{key}"
 
 
 @dataclass(frozen=True)
@@ -57,32 +68,24 @@ class Bundle:
 
     Attributes:
         folder: where it lies.
-        name: the model's name, as the records carry it.
-        preprocessing: how it wants its images.
-        class_names: the names of its classes; empty for a model without a classifier.
-        parameters: how many numbers it has learnt.
-        weights_sha256: of the file it came from.
-        graph_sha256: of `model.onnx`.
-        versions: of resnetd, timm and torch when it was compiled.
+        card: what it is.
+        graph_sha256: of the graph.
         sources: the files it came from, with their size in bytes and time of change in nanoseconds.
         failure: why it could not be compiled, where it could not: then the torch engine runs it.
+        exported: the graph is this file, which `export` wrote, and not one in the folder.
     """
 
     folder: Path
-    name: str
-    preprocessing: Preprocessing
-    class_names: ClassNames
-    parameters: int
-    weights_sha256: str
+    card: Card
     graph_sha256: str
-    versions: dict[str, str]
     sources: dict[str, tuple[int, int]]
     failure: str | None = None
+    exported: str | None = None
 
     @property
     def graph(self) -> Path:
         """The graph that runs on any machine."""
-        return self.folder / GRAPH
+        return Path(self.exported) if self.exported else self.folder / GRAPH
 
     @property
     def optimised(self) -> Path:
@@ -94,11 +97,9 @@ def find(request: Request) -> Bundle | None:
     """Return the bundle of a request, if there is one that is still right. Its graph is not read yet."""
     folder = request.folder()
     try:
-        card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        if card.pop("format") != FORMAT:
-            return None
-        bundle = _from_card(folder, card)
-    except (OSError, ValueError, KeyError, TypeError):
+        fields = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+        bundle = Bundle(folder=folder, card=Card.from_json(fields.pop("card")), **fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return bundle if _is_current(bundle) else None
 
@@ -111,15 +112,20 @@ def write(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
         make: fills an empty folder with the graph and returns the bundle that describes it.
 
     Raises:
-        OSError: the cache cannot be written.
+        CacheError: the cache cannot be written.
     """
-    target = request.folder()
+    with writing_cache():
+        return _write(request.folder(), make)
+
+
+def _write(target: Path, make: Callable[[Path], Bundle]) -> Bundle:
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target.parent)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     try:
         temporary.chmod(0o777 & ~umask())
         bundle = make(temporary)
-        write_atomic(temporary / _CARD, json.dumps(_to_card(bundle)).encode())
+        _write_card(bundle)
         if target.exists():  # out of date, damaged, or another process was quicker: ours is as good
             target.rename(Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent)) / "bundle")
         temporary.rename(target)
@@ -127,7 +133,31 @@ def write(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
         shutil.rmtree(temporary, ignore_errors=True)
         for old in target.parent.glob(".old-*"):
             shutil.rmtree(old, ignore_errors=True)
-    return Bundle(**{**_fields(bundle), "folder": target})
+    return replace(bundle, folder=target)
+
+
+@contextmanager
+def writing_cache() -> Iterator[None]:
+    """Turn every refusal to write into `CacheError`."""
+    try:
+        yield
+    except (OSError, OutputError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message
+        raise CacheError(
+            f"the compiled model cannot be kept: {reason or error}", hint="RESNETD_CACHE names another folder"
+        ) from error
+
+
+def describe_anew(bundle: Bundle, card: Card) -> Bundle:
+    """Give a bundle another card.
+
+    Raises:
+        CacheError: the cache cannot be written.
+    """
+    bundle = replace(bundle, card=card)
+    with writing_cache():
+        _write_card(bundle)
+    return bundle
 
 
 def discard(bundle: Bundle) -> None:
@@ -170,35 +200,33 @@ def _processor() -> str:
 
 
 def _is_current(bundle: Bundle) -> bool:
+    if bundle.exported:  # complete in itself: only another file in its place changes it
+        return all(path.is_file() and stamp(path) == then for path, then in _sources(bundle))
     # A package that is not installed any more cannot have changed what the bundle holds.
-    if any(bundle.versions.get(package) != version for package, version in current_versions().items()):
+    if any(bundle.card.versions.get(package) != version for package, version in current_versions().items()):
         return False
-    for path, then in bundle.sources.items():
+    for path, then in _sources(bundle):
         with suppress(FileNotFoundError):  # the graph holds all there was in it
-            if stamp(Path(path)) != tuple(then):
+            if stamp(path) != then:
                 return False
     return bundle.failure is not None or bundle.graph.is_file()
 
 
-def _fields(bundle: Bundle) -> dict[str, Any]:
-    return {name: getattr(bundle, name) for name in Bundle.__dataclass_fields__}
+def _sources(bundle: Bundle) -> Iterator[tuple[Path, tuple[int, int]]]:
+    for path, (size, changed) in bundle.sources.items():
+        yield Path(path), (size, changed)
 
 
-def _to_card(bundle: Bundle) -> dict[str, Any]:
-    card = {"format": FORMAT, **asdict(bundle)}
-    del card["folder"]
-    return card
+def _write_card(bundle: Bundle) -> None:
+    fields = {field.name: getattr(bundle, field.name) for field in dataclasses.fields(bundle)}
+    del fields["folder"]
+    text = json.dumps({**fields, "card": bundle.card.to_json()})
+    write_atomic(bundle.folder / _CARD, text.encode())
 
 
-def _from_card(folder: Path, card: dict[str, Any]) -> Bundle:
-    how, names = card.pop("preprocessing"), card.pop("class_names")
-    return Bundle(
-        folder=folder,
-        preprocessing=Preprocessing(**{key: _tuple(value) for key, value in how.items()}),
-        class_names=ClassNames(tuple(names["names"]), tuple(names["ids"]), names["source"]),
-        **card,
-    )
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _sweep(folder: Path) -> None:
+    """Remove what compilations left that were killed."""
+    for left in folder.glob(".making-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)

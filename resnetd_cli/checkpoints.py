@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli.errors import WeightsError
+from resnetd_cli.errors import WeightsError, first_line
 
 _HINT = "name the architecture it was trained with: --model NAME"
 
@@ -87,7 +87,7 @@ def does_not_fit(architecture: str, file: Path, error: Exception) -> WeightsErro
     text = str(error)
     if "loading state_dict" not in text:
         read(file)  # raises where the file itself is at fault
-        reason = _first_line(text) or type(error).__name__
+        reason = first_line(error)
         return WeightsError(f"{file} cannot be loaded into {architecture}: {reason}", hint=_HINT)
     tensors = [f"{_count(text, 'Missing')} missing", f"{_count(text, 'Unexpected')} unexpected"]
     tensors.append(f"{text.count('size mismatch')} of another shape")
@@ -100,7 +100,3 @@ def does_not_fit(architecture: str, file: Path, error: Exception) -> WeightsErro
 def _count(text: str, what: str) -> int:
     match = re.search(rf"{what} key\(s\) in state_dict: (.*)", text)
     return len(match[1].split(", ")) if match else 0
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "").rstrip(".")

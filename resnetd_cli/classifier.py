@@ -81,6 +81,17 @@ class Classifier:
 
         return self._run(inputs, finish)
 
+    def probabilities(self, inputs: Inputs) -> Iterator[NDArray[np.float32] | Failure]:
+        """Give the probabilities of all classes for each input, in order: float32, shape (C,)."""
+
+        def finish(
+            name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
+        ) -> NDArray[np.float32]:
+            assert logits is not None
+            return postprocess.softmax(logits)
+
+        return self._run(inputs, finish)
+
     def embed(self, inputs: Inputs) -> Iterator[Embedded | Failure]:
         """Give the features of each input, in order, of the layer the model was loaded with."""
 

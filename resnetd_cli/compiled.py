@@ -1,24 +1,28 @@
-"""Compiling a network into a bundle, and opening a bundle as an engine."""
+"""Compiling a network into a bundle, quantising one, and opening a bundle as an engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnetd_cli import bundle as bundles
 from resnetd_cli.bundle import Bundle, Request
+from resnetd_cli.card import Card
 from resnetd_cli.engines.onnx import OnnxEngine, optimise
-from resnetd_cli.errors import ModelError
+from resnetd_cli.errors import CacheError, ModelError
 from resnetd_cli.files import sha256, write_atomic
-from resnetd_cli.labels import ClassNames
-from resnetd_cli.results import Preprocessing
 
 if TYPE_CHECKING:
-    from torch import nn
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from resnetd_cli.factory import Network
 
 
 class DamagedBundleError(Exception):
@@ -36,76 +40,126 @@ def open_engine(bundle: Bundle, *, logits: bool, layer: str | None, threads: int
         expected = _hash_file(bundle).read_text(encoding="ascii")
         return _checked(bundle.optimised, expected, partial(load, optimised=True))
     engine = _checked(bundle.graph, bundle.graph_sha256, load)
-    with suppress(OSError):  # a cache that cannot be written costs time, not answers
+    with suppress(CacheError):  # costs time at the next start, not answers
         optimise_for_this_machine(bundle)
     return engine
+
+
+def is_intact(bundle: Bundle) -> bool:
+    """Tell whether a bundle's graph is as it was written."""
+    try:
+        return sha256(bundle.graph) == bundle.graph_sha256
+    except OSError:
+        return False
 
 
 def optimise_for_this_machine(bundle: Bundle) -> None:
     """Keep the graph in the form that loads quickest here.
 
     Raises:
-        OSError: the cache cannot be written.
+        CacheError: the cache cannot be written.
     """
-    temporary = bundle.optimised.with_suffix(".tmp")
-    try:
+    with bundles.writing_cache(), tempfile.TemporaryDirectory(prefix=".making-", dir=bundle.folder) as folder:
+        temporary = Path(folder) / bundles.GRAPH
         optimise(bundle.graph, temporary)
         digest = sha256(temporary)
         temporary.replace(bundle.optimised)
         write_atomic(_hash_file(bundle), digest.encode())
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def compile_network(
-    request: Request, name: str, network: nn.Module, file: Path, how: Preprocessing, names: ClassNames
-) -> Bundle:
+def compile_network(request: Request, network: Network) -> Bundle:
     """Export the network into the cache. One that cannot be exported leaves a bundle that says why.
 
     Args:
         request: what the user asked for, which finds the bundle again.
-        name: the model's name, as the records carry it.
         network: on the CPU, in evaluation mode.
-        file: the weights that it was loaded from.
-        how: how it wants its images.
-        names: the names of its classes.
 
     Raises:
-        OSError: the cache cannot be written.
+        CacheError: the cache cannot be written.
     """
+    card = Card(
+        name=network.name,
+        preprocessing=network.preprocessing,
+        class_names=network.class_names,
+        parameters=sum(parameter.numel() for parameter in network.module.parameters()),
+        weights_sha256=sha256(network.file),
+        versions=bundles.current_versions(),
+    )
+    sources = {str(path): bundles.stamp(path) for path in _sources(request, network.file)}
 
     def make(folder: Path) -> Bundle:
         from resnetd_cli.export import export
 
-        failure, digest = None, ""
+        graph = folder / bundles.GRAPH
         try:
-            export(network, how, folder / bundles.GRAPH)
-            digest = sha256(folder / bundles.GRAPH)
+            export(network.module, network.preprocessing, graph)
         except ModelError as error:
-            failure = error.message
-        return Bundle(
-            folder=folder,
-            name=name,
-            preprocessing=how,
-            class_names=names,
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
-            weights_sha256=sha256(file),
-            graph_sha256=digest,
-            versions=bundles.current_versions(),
-            sources={str(path): bundles.stamp(path) for path in _sources(request, file)},
-            failure=failure,
-        )
+            return Bundle(folder, card, "", sources, failure=error.message)
+        return Bundle(folder, card, sha256(graph), sources)
 
+    return _keep(request, make)
+
+
+def quantise(request: Request, compiled: Bundle, images: Iterable[NDArray[np.float32]]) -> Bundle:
+    """Make the int8 form of a compiled model.
+
+    Args:
+        request: what the user asked for, which finds the int8 bundle again.
+        compiled: the fp32 bundle.
+        images: the calibration images, preprocessed: float32, each (3, H, W).
+
+    Raises:
+        CacheError: the cache cannot be written.
+        ModelError: it cannot be quantised.
+    """
+
+    def make(folder: Path) -> Bundle:
+        from resnetd_cli.quantisation import quantise_graph
+
+        graph = folder / bundles.GRAPH
+        count = quantise_graph(compiled.graph, graph, images)
+        card = replace(compiled.card, precision="int8", calibration_images=count, agreement=None)
+        return replace(compiled, folder=folder, card=card, graph_sha256=sha256(graph))
+
+    return _keep(request, make)
+
+
+def import_file(request: Request, card: Card) -> Bundle:
+    """Keep the optimised form of a file that `export` wrote, so that the next start is quicker.
+
+    Raises:
+        CacheError: the cache cannot be written.
+    """
+    return _keep(request, lambda folder: replace(describe_file(request, card), folder=folder))
+
+
+def describe_file(request: Request, card: Card) -> Bundle:
+    """Return a file that `export` wrote as a bundle that need not be in the cache."""
+    path = Path(request.model).absolute()
+    return Bundle(request.folder(), card, sha256(path), {str(path): bundles.stamp(path)}, exported=str(path))
+
+
+def _keep(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
     bundle = bundles.write(request, make)
     if bundle.failure is None:
-        with suppress(OSError):
+        with suppress(CacheError):
             optimise_for_this_machine(bundle)
     return bundle
 
 
 def _sources(request: Request, file: Path) -> list[Path]:
+    """Return the files whose change makes a bundle stale: the weights, and what chose them."""
     config = Path(request.model) / "config.json"
-    return [file.absolute(), *([config.absolute()] if config.is_file() else [])]
+    return [file.absolute(), *([config.absolute()] if config.is_file() else []), *_revisions(file.absolute())]
+
+
+def _revisions(file: Path) -> list[Path]:
+    """Return the files that name a hub repository's revision as the one in use: REPO/refs/main and the like."""
+    revision = file.parent
+    if revision.parent.name != "snapshots":
+        return []
+    names = (path for path in (revision.parents[1] / "refs").rglob("*") if path.is_file())
+    return [path for path in names if path.read_text(encoding="utf-8").strip() == revision.name]
 
 
 def _hash_file(bundle: Bundle) -> Path:

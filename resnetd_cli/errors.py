@@ -9,6 +9,7 @@
     ├── LabelsError                the class names cannot be had, or do not fit
     ├── ModelError                 the model cannot do what was asked of it
     ├── OutputError                the output cannot be written
+    ├── CacheError                 the cache cannot be written; answers do not need it
     └── InputError              3  one input failed; the run goes on and gives it a row
 
 The library raises these and never prints or exits; `cli/app.py` holds the one handler.
@@ -112,6 +113,10 @@ class OutputError(ResnetdError):
     """The output cannot be written."""
 
 
+class CacheError(ResnetdError):
+    """The cache cannot be written."""
+
+
 class InputError(ResnetdError):
     """One input failed.
 
@@ -126,6 +131,12 @@ class InputError(ResnetdError):
     def __init__(self, kind: ErrorKind, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or else its name."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__).rstrip(".")
 
 
 def innermost(error: BaseException) -> BaseException:

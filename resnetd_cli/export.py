@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import ModelError
+from resnetd_cli.errors import ModelError, first_line
+from resnetd_cli.quiet import quiet
 from resnetd_cli.results import Preprocessing
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ def export(network: nn.Module, how: Preprocessing, path: Path) -> None:
 
     Raises:
         ModelError: it cannot be exported, or the graph's answers differ.
+        OSError: the file cannot be written.
     """
     import torch
 
@@ -37,7 +36,7 @@ def export(network: nn.Module, how: Preprocessing, path: Path) -> None:
     names = ["logits", "features"] if network.num_classes else ["features"]
     images = torch.rand(2, *how.input_size, generator=torch.Generator().manual_seed(0)) * 4 - 2
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), _constant_padding(), torch.no_grad():
             torch.onnx.export(
                 wrapper,
                 (images,),
@@ -49,8 +48,10 @@ def export(network: nn.Module, how: Preprocessing, path: Path) -> None:
                 dynamo=False,  # the newer exporter takes three times as long and gives the same graph
             )
             expected = wrapper(images[:1])
+    except OSError:
+        raise
     except Exception as error:
-        raise ModelError(f"it cannot be exported: {_first_line(error)}") from error
+        raise ModelError(f"it cannot be exported: {first_line(error)}") from error
     _compare(path, images[:1], expected)
 
 
@@ -88,17 +89,16 @@ def _compare(path: Path, images: torch.Tensor, expected: tuple[torch.Tensor, ...
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks off the terminal."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _constant_padding() -> Iterator[None]:
+    """Trace TensorFlow's "same" padding as numbers, which it is for images of one size.
+
+    A graph that works it out anew for every image is slower, and wrong when that arithmetic is quantised.
+    """
+    from timm.layers import padding
+
+    compute = padding.get_same_padding
+    padding.get_same_padding = lambda size, *rest: compute(int(size), *rest)
     try:
-        with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(level)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        padding.get_same_padding = compute

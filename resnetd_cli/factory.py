@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import checkpoints, embedded, label_files, labels, weights
-from resnetd_cli.errors import ModelError, ResnetdError, UsageError, WeightsError
+from resnetd_cli import checkpoints, embedded, label_files, labels, models, weights
+from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.models import Kind, ModelRef, find_card
 from resnetd_cli.results import Preprocessing
@@ -72,6 +72,66 @@ class Definition:
         if own and not (own_weights and len(own) != classes):
             return label_files.from_checkpoint(own, self.config.get("label_descriptions"), classes)
         return labels.for_class_count(classes) or labels.unnamed(classes)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A timm network with its weights loaded, and what goes with it.
+
+    Attributes:
+        name: as the records carry it.
+        module: in evaluation mode, on the CPU, float32.
+        file: the weights it was loaded from.
+        preprocessing: how it wants its images.
+        class_names: of its classes.
+        misfit: what is wrong with its class names, where something is: they are numbers then.
+    """
+
+    name: str
+    module: nn.Module
+    file: Path
+    preprocessing: Preprocessing
+    class_names: ClassNames
+    misfit: LabelsError | None = None
+
+
+def load_network(
+    model: str,
+    *,
+    weights_file: Path | None = None,
+    image_size: str = "train",
+    offline: bool = False,
+    progress: type[Any] | None = None,
+) -> Network:
+    """Download what a MODEL needs, build it, and load its weights.
+
+    Args:
+        model: what the user named.
+        weights_file: a checkpoint in place of the model's own.
+        image_size: as in `Definition.preprocessing`.
+        offline: use what is on this machine or fail.
+        progress: a tqdm class for the downloads' bars.
+
+    Raises:
+        ResnetdError: see `models.resolve`, `define`, `find_weights` and `build`.
+    """
+    ref = models.resolve(model)
+    own_weights = weights_file is not None
+    # Downloads, and what can go wrong with them, come before the seconds that importing torch and timm takes.
+    if not own_weights:
+        prefetch(ref, offline=offline, progress=progress)
+    definition = define(ref, offline=offline, progress=progress)
+    preprocessing = definition.preprocessing(image_size)
+    file = find_weights(definition, file=weights_file, offline=offline, progress=progress)
+    module = build(definition, file, own_weights=own_weights, image_size=image_size)
+    # With other weights it is not the model of that name any more.
+    name = f"{definition.architecture}:{file.name}" if own_weights else ref.name
+    classes = int(getattr(module, "num_classes", 0) or 0)
+    try:
+        names = definition.class_names(classes, own_weights=own_weights)
+    except LabelsError as error:
+        return Network(name, module, file, preprocessing, labels.unnamed(classes), misfit=error)
+    return Network(name, module, file, preprocessing, names)
 
 
 def prefetch(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> None:

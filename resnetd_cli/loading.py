@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from resnetd_cli import bundle as bundles
-from resnetd_cli import compiled, factory, label_files, labels, models
+from resnetd_cli import compiled, exported, factory, label_files, models
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.classifier import DEFAULT_DECODING, Classifier
 from resnetd_cli.compiled import DamagedBundleError
 from resnetd_cli.decode import DecodeOptions
-from resnetd_cli.engines import ENGINES, LAYER_LOGITS, LAYER_POOLED, Engine
-from resnetd_cli.engines.pytorch import TorchEngine, choose_device
-from resnetd_cli.errors import LabelsError, ModelError, UsageError
+from resnetd_cli.engines import (
+    ENGINES,
+    FP32,
+    INT8,
+    LAYER_LOGITS,
+    LAYER_POOLED,
+    PRECISIONS,
+    TORCH_PRECISIONS,
+    Engine,
+)
+from resnetd_cli.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
+from resnetd_cli.errors import CacheError, ModelError, UsageError
+from resnetd_cli.factory import Network
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.results import Preprocessing
 
@@ -39,19 +49,20 @@ class Loader:
     """How to load a model.
 
     Attributes:
-        model: a timm name, `embedded`, `hf-hub:OWNER/NAME`, or a folder.
+        model: a timm name, `embedded`, `hf-hub:OWNER/NAME`, a folder, or an exported `.onnx` file.
         weights: a checkpoint to load in place of the model's own.
         class_names: a file or URL with the names of the classes, in place of the model's own.
         image_size: `train`, `test`, or pixels.
         layer: the features to give: `pooled`, `logits`, a stage's name; None for none.
         logits: give predictions; without them a model needs no classifier.
         engine: `auto`, `onnx` or `torch`; by default what `RESNETD_ENGINE` says.
+        precision: `fp32`; `int8`, which `pull` made before; `fp16` or `bf16`, on torch.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         offline: use only what is on this machine.
         decoding: bounds and rules of decoding.
         batch_size: images run at once; by default 1 on a CPU, 32 on a GPU.
         single: one image will come, so all cores work on it; otherwise each works on an image of its own.
-        progress: a tqdm class for downloads.
+        progress: gives a tqdm class for downloads, or None for no bars.
         note: is told, in a line, what takes long.
     """
 
@@ -62,12 +73,13 @@ class Loader:
     layer: str | None = None
     logits: bool = True
     engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE", "auto"))
+    precision: str = FP32
     device: str = "auto"
     offline: bool = False
     decoding: DecodeOptions = DEFAULT_DECODING
     batch_size: int | None = None
     single: bool = False
-    progress: type[Any] | None = None
+    progress: Callable[[], type[Any] | None] = lambda: None
     note: Callable[[str], None] = lambda _: None
 
     def load(self) -> Classifier:
@@ -76,22 +88,38 @@ class Loader:
         # there swallows an interrupt.
         import numpy as np  # noqa: F401
 
-        self._check()
+        self.check()
         reason = self._why_torch()
-        if reason is None and (bundle := bundles.find(self._request)):
+        if reason is not None and (only_onnx := self._why_onnx()):
+            raise UsageError(f"{only_onnx}: {self.model} cannot run on torch, but {reason}")
+        if exported.is_exported(self.model):
+            return self._load_exported()
+        if reason is None and (bundle := bundles.find(self.request)):
             reason = bundle.failure
             if reason is None:
                 try:
                     return self._load_compiled(bundle)
                 except DamagedBundleError:
                     bundles.discard(bundle)
+        if self.precision == INT8:
+            raise ModelError(f"there is no int8 form of {self.model} here", hint=self._how_to_quantise())
         if reason is not None and self.engine == "onnx":
             raise ModelError(f"{self.model} cannot run on the onnx engine: {reason}", hint="--engine torch")
         return self._load_network(reason)
 
+    def compile(self) -> Bundle:
+        """Return the compiled model, compiled now unless it was before. It may hold a failure instead.
+
+        Raises:
+            CacheError: the cache cannot be written.
+        """
+        self.check()
+        return bundles.find(self.request) or self._compile(self._network())
+
     @property
-    def _request(self) -> Request:
-        return Request(self.model, self._file, self._size)
+    def request(self) -> Request:
+        """What finds its compiled form again."""
+        return Request(self.model, self._file, self._size, self.precision)
 
     @property
     def _file(self) -> Path | None:
@@ -109,10 +137,16 @@ class Loader:
     def _threads(self) -> int | None:
         return None if self.single else 1
 
-    def _check(self) -> None:
-        """Find out what is wrong with the options before a download, as far as that is possible."""
+    def check(self) -> None:
+        """Find out what is wrong with the options before a download, as far as that is possible.
+
+        Raises:
+            UsageError, LabelsError: something is.
+        """
         if self.engine not in ENGINES:
             raise UsageError(f"--engine {self.engine}: no such engine", hint=", ".join(ENGINES))
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision}: no such precision", hint=", ".join(PRECISIONS))
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", self.device):
             raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
         if self._size not in ("train", "test"):
@@ -121,67 +155,101 @@ class Loader:
             label_files.check_exists(self.class_names)
 
     def _why_torch(self) -> str | None:
-        """Return why only torch will do, if so, as far as the options tell."""
+        """Return why only torch will do, if so, as far as the options and the machine tell."""
         if self.engine == "torch":
             return "it was asked for"
-        if self.device not in ("auto", "cpu"):
-            return f"the device is {self.device}"
+        if self.precision in TORCH_PRECISIONS:
+            return f"the precision is {self.precision}"
         if self.layer not in _COMPILED_LAYERS:
             return f"a compiled model does not give {self.layer}"
-        return None
+        needs_no_gpu = self.single or self._why_onnx() or not gpu_is_likely()
+        if self.device == "cpu" or (self.device == "auto" and needs_no_gpu):
+            return None
+        device = choose_device(self.device)
+        return None if device.type == "cpu" else f"the device is {device}"
 
-    def _load_compiled(self, bundle: Bundle) -> Classifier:
+    def _why_onnx(self) -> str | None:
+        """Return why only ONNX Runtime will do, if so."""
+        if exported.is_exported(self.model):
+            return "an exported file runs on the onnx engine"
+        return "int8 runs on the onnx engine" if self.precision == INT8 else None
+
+    def _how_to_quantise(self) -> str:
+        weights = f" --weights {self.weights}" if self.weights else ""
+        return f"resnetd pull {self.model}{weights} --precision int8 --calibrate FOLDER"
+
+    def _load_exported(self) -> Classifier:
+        if self.weights is not None or self._size != "train":
+            raise UsageError(f"{self.model} brings its own weights and image size", hint="leave out both options")
+        request = Request(self.model)
+        bundle = bundles.find(request)
+        if bundle is None:
+            card = exported.read_card(Path(self.model))
+            try:
+                bundle = compiled.import_file(request, card)
+            except CacheError as error:
+                self.note(error.message)
+                bundle = compiled.describe_file(request, card)
+        try:
+            return self._load_compiled(bundle, why="it is an exported file")
+        except DamagedBundleError as error:
+            raise ModelError(f"{self.model} cannot be loaded", hint="export it again") from error
+
+    def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:
         engine = compiled.open_engine(bundle, logits=self.logits, layer=self.layer, threads=self._threads)
-        return self._classifier(bundle.name, engine, bundle.preprocessing, bundle.class_names, "it is compiled")
+        return self._classifier(bundle.card.name, engine, bundle.card.preprocessing, bundle.card.class_names, why)
 
     def _load_network(self, reason: str | None) -> Classifier:
-        ref = models.resolve(self.model)
-        # Downloads, and what can go wrong with them, come before the seconds that importing torch and timm takes.
-        if self._file is None:
-            factory.prefetch(ref, offline=self.offline, progress=self.progress)
-        definition = factory.define(ref, offline=self.offline, progress=self.progress)
-        preprocessing = definition.preprocessing(self._size)
-        device = choose_device(self.device)
-        path = factory.find_weights(definition, file=self._file, offline=self.offline, progress=self.progress)
-        network = factory.build(definition, path, own_weights=self._file is not None, image_size=self._size)
-        # With other weights it is not the model of that name any more.
-        name = ref.name if self._file is None else f"{definition.architecture}:{self._file.name}"
-        classes = int(getattr(network, "num_classes", 0) or 0)
-        try:
-            names = definition.class_names(classes, own_weights=self._file is not None)
-        except LabelsError as error:
+        network = self._network()
+        if network.misfit is not None:
             if self.logits:
-                raise
+                raise network.misfit
             # Features need no names; but a compiled model is for predictions too.
-            names, reason = labels.unnamed(classes), reason or error.message
-        if device.type != "cpu":
-            reason = reason or f"the device is {device}"
+            reason = reason or network.misfit.message
 
-        def compile_network() -> Bundle | None:
-            self.note(f"compiling {name}, once: the next start is quicker")
+        def compile_if_possible() -> Bundle | None:
             try:
-                bundle = compiled.compile_network(self._request, name, network, path, preprocessing, names)
-            except OSError as error:
-                self.note(f"the compiled model cannot be kept: {error}")
+                bundle = self._compile(network)
+            except CacheError as error:
+                self.note(error.message)
                 return None
             if bundle.failure:
-                self.note(f"{name} stays with the torch engine: {bundle.failure}")
+                self.note(f"{network.name} stays with the torch engine: {bundle.failure}")
             return bundle
 
         # Many images wait for the compiler, which they soon make up for; a single one does not.
-        if reason is None and not self.single and (bundle := compile_network()):
+        if reason is None and not self.single and (bundle := compile_if_possible()):
             reason = bundle.failure
             if reason is None:
                 return self._load_compiled(bundle)
         engine = TorchEngine(
-            network, device=self.device, logits=self.logits, layer=self.layer, threads=self._threads
+            network.module,
+            device=self.device,
+            precision=self.precision,
+            logits=self.logits,
+            layer=self.layer,
+            threads=self._threads,
         )
-        classifier = self._classifier(name, engine, preprocessing, names, reason or "it is not compiled yet")
+        why = reason or "it is not compiled yet"
+        classifier = self._classifier(network.name, engine, network.preprocessing, network.class_names, why)
         return replace(
             classifier,
-            batch_size=self.batch_size or (1 if device.type == "cpu" else GPU_BATCH),
-            afterwards=compile_network if reason is None and self.single else None,
+            batch_size=self.batch_size or (1 if engine.device.type == "cpu" else GPU_BATCH),
+            afterwards=compile_if_possible if reason is None and self.single else None,
         )
+
+    def _network(self) -> Network:
+        return factory.load_network(
+            self.model,
+            weights_file=self._file,
+            image_size=self._size,
+            offline=self.offline,
+            progress=self.progress(),
+        )
+
+    def _compile(self, network: Network) -> Bundle:
+        self.note(f"compiling {network.name}, once: the next start is quicker")
+        return compiled.compile_network(self.request, network)
 
     def _classifier(
         self, name: str, engine: Engine, preprocessing: Preprocessing, names: ClassNames, why: str

@@ -116,6 +116,25 @@ class Failure:
         }
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How the answers of one form of a model compare with another's, on the same images.
+
+    Attributes:
+        images: how many were compared; those that cannot be read are not.
+        top1_agreement: share of them whose most probable class is the same, 0 to 1.
+        largest_difference: of any probability of any class.
+        mean_difference: over the images, of each one's largest difference.
+        speed_up: how many times faster it answers, from the file to the probabilities.
+    """
+
+    images: int
+    top1_agreement: float
+    largest_difference: float
+    mean_difference: float
+    speed_up: float
+
+
 def shortest(value: np.float32) -> float:
     """Return the float whose text is the shortest that still means this float32.
 

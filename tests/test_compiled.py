@@ -67,9 +67,9 @@ def test_compiled_answers_are_the_networks(cache: Path, by_torch: list[Classifie
     assert notes == ["compiling embedded, once: the next start is quicker"]
     bundle = bundles.find(REQUEST)
     assert bundle is not None
-    assert bundle.class_names.names[967] == "espresso"
-    assert bundle.parameters == 4_652_008
-    assert bundle.weights_sha256.startswith("579344248a93e230")
+    assert bundle.card.class_names.names[967] == "espresso"
+    assert bundle.card.parameters == 4_652_008
+    assert bundle.card.weights_sha256.startswith("579344248a93e230")
     assert bundle.optimised.is_file()
 
 

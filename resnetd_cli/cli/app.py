@@ -11,8 +11,9 @@ import typer
 from typer.main import get_command
 
 from resnetd_cli import __version__
-from resnetd_cli.cli import features, info, labels, list_models, predict
+from resnetd_cli.cli import export, features, info, labels, list_models, predict, pull
 from resnetd_cli.cli.console import terminal
+from resnetd_cli.cli.many_values import ManyValuesCommand
 from resnetd_cli.errors import ExitCode, ResnetdError
 from resnetd_cli.files import write_error
 
@@ -24,6 +25,8 @@ app = typer.Typer(
 app.command("predict", short_help="Name what is in each image.")(predict.predict)
 app.command("features", short_help="Turn each image into numbers, as an array file.")(features.features)
 app.command("list-models", short_help="List the models.")(list_models.list_models)
+app.command("pull", cls=ManyValuesCommand, short_help="Make models ready before they are used.")(pull.pull)
+app.command("export", cls=ManyValuesCommand, short_help="Write a model as one .onnx file.")(export.export)
 app.command("info", short_help="Tell what a model is.")(info.info)
 app.command("labels", short_help="Search the names of the classes.")(labels.labels)
 
@@ -93,6 +96,9 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
         return error
     if isinstance(error, OSError):
         return write_error(error.filename or "the output", error)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("resnetd_cli"):
+        hint = "pip install resnetd brings all it needs; with less, only exported models run: --model FILE.onnx"
+        return ResnetdError(f"the package {error.name} is not installed", hint=hint)
     # What Typer's parser raises has a message of its own.
     if hasattr(error, "format_message"):
         usage = ResnetdError(" ".join(error.format_message().split()), hint=_help_hint(error))

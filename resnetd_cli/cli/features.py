@@ -39,6 +39,7 @@ def features(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     engine: options.Engine = "auto",
+    precision: options.Precision = "fp32",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
 ) -> int:
@@ -75,12 +76,13 @@ def features(
         layer=layer,
         logits=False,
         engine=engine,
+        precision=precision,
         device=device,
         offline=offline,
         decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
         batch_size=batch_size,
         single=given.single,
-        progress=terminal.download_bar(),
+        progress=terminal.download_bar,
         note=terminal.note,
     )
     running.tell_engine(classifier)

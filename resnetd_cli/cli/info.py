@@ -53,7 +53,7 @@ def info(
 
 def _in_words(facts: Facts) -> dict[str, str]:
     """Return the facts as people read them: related ones together, with their units."""
-    size, test = facts["input_size"], facts["test_size"]
+    size = facts["input_size"]
     crop = f"{facts['crop_mode']} crop {facts['crop_pct']}"
     words = {
         "model": facts["model"],
@@ -61,18 +61,39 @@ def _in_words(facts: Facts) -> dict[str, str]:
         "the D tweak": facts.get("tweak"),
         "classes": facts["classes"] and f"{facts['classes']:,}",
         "parameters": f"{facts['params_m']:.2f} million",
-        "work": facts["gmacs"]
+        "work": facts.get("gmacs")
         and f"{facts['gmacs']} GMACs ({facts['gflops']} GFLOPs) an image at {size} x {size}",
         "accuracy": _accuracy(facts),
         "preprocessing": f"{size} x {size}, {facts['interpolation']}, {crop}",
         "normalised by": f"mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",
-        "--image-size test": f"{test} x {test}, crop {facts['test_crop_pct']}",
-        "license": facts["license"],
-        "hub": facts["hub_id"],
+        "--image-size test": _test_size(facts),
+        "license": facts.get("license"),
+        "hub": facts.get("hub_id"),
         "file size": f"{facts['file_mb']:.1f} MB" + ("" if facts["weights"] else ", about"),
         "weights": facts["weights"] or "not on this machine; the first predict fetches them",
+        "engine": f"{facts['engine']}: {facts['engine_why']}",
+        "compiled": facts.get("compiled"),
+        **_int8_in_words(facts),
     }
     return {heading: text for heading, text in words.items() if text}
+
+
+def _test_size(facts: Facts) -> str | None:
+    if "test_size" not in facts:
+        return None
+    return f"{facts['test_size']} x {facts['test_size']}, crop {facts['test_crop_pct']}"
+
+
+def _int8_in_words(facts: Facts) -> dict[str, str]:
+    if not facts.get("int8"):
+        return {}
+    words = {"--precision int8": f"{facts['int8']}, calibrated with {facts['int8_calibration_images']} images"}
+    compared = {key.removeprefix("int8_"): value for key, value in facts.items() if key.startswith("int8_")}
+    if compared["images"]:
+        from resnetd_cli.cli.figures import in_words
+
+        words |= {f"  {heading}": text for heading, text in in_words(compared).items()}
+    return words
 
 
 def _accuracy(facts: Facts) -> str | None:

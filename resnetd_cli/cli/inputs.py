@@ -9,6 +9,19 @@ from resnetd_cli import sources as library
 from resnetd_cli.errors import UsageError
 
 
+def images_of(option: str, texts: list[str] | None) -> list[library.Source] | None:
+    """Return the images that an option names; None where it is not given.
+
+    Raises:
+        UsageError: there is none, or standard input, which cannot be read twice, is among them.
+    """
+    if not texts:
+        return None
+    if library.STDIN in texts:
+        raise UsageError(f"{option} does not read standard input", hint="name files, folders or globs")
+    return list(library.expand(texts))
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What the user named: INPUTs, or a list of them.

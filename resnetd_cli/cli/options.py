@@ -58,7 +58,7 @@ Model = Annotated[
         "-m",
         envvar="RESNETD_MODEL",
         metavar="MODEL",
-        help="A timm name, embedded, hf-hub:OWNER/NAME, or a model folder.",
+        help="A timm name, embedded, hf-hub:OWNER/NAME, a model folder, or an exported .onnx.",
         autocompletion=complete_model,
     ),
 ]
@@ -83,6 +83,28 @@ Engine = Annotated[
         envvar="RESNETD_ENGINE",
         help="What runs the model.",
     ),
+]
+Calibrate = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--calibrate",
+        metavar="INPUT...",
+        help="Images to make the int8 form with; some 64 like those to come.",
+        show_default=False,
+    ),
+]
+Verify = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--verify",
+        metavar="INPUT...",
+        help="Compare its answers on these images: int8 with fp32, fp32 with torch.",
+        show_default=False,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", metavar="fp32|int8|fp16|bf16", help="int8 needs pull before; fp16, bf16: torch."),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[

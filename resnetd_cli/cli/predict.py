@@ -52,6 +52,7 @@ def predict(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     engine: options.Engine = "auto",
+    precision: options.Precision = "fp32",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
 ) -> int:
@@ -91,12 +92,13 @@ def predict(
         image_size=image_size,
         layer=LAYER_POOLED if embeddings or features_out else None,
         engine=engine,
+        precision=precision,
         device=device,
         offline=offline,
         decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
         batch_size=batch_size,
         single=given.single,
-        progress=terminal.download_bar(),
+        progress=terminal.download_bar,
         note=terminal.note,
     )
     running.tell_engine(classifier)

@@ -54,6 +54,11 @@ def tell_engine(classifier: Classifier) -> None:
         terminal.note(f"{classifier.name} runs on {classifier.engine.name}: {classifier.why}")
 
 
+def tell_failure(failure: Failure) -> None:
+    """Tell of an input that has no answer."""
+    terminal.error(InputError(failure.kind, failure.message, hint=failure.hint), about=failure.input)
+
+
 def finish(classifier: Classifier) -> None:
     """Do what was put off until the answers were given."""
     if classifier.afterwards:
@@ -74,7 +79,7 @@ def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, 
                 failed += 1
                 if fail_fast:
                     raise ResnetdError(f"{result.input}: {result.message}", hint=result.hint)
-                terminal.error(InputError(result.kind, result.message, hint=result.hint), about=result.input)
+                tell_failure(result)
     if not total:
         terminal.note("no inputs")
     elif failed and total > 1:

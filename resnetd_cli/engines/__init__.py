@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ENGINES = ("auto", "onnx", "torch")
+FP32 = "fp32"
+INT8 = "int8"
+TORCH_PRECISIONS = ("fp16", "bf16")
+"""Those that only the torch engine has."""
+PRECISIONS = (FP32, INT8, *TORCH_PRECISIONS)
 LAYER_POOLED = "pooled"
 LAYER_LOGITS = "logits"
 

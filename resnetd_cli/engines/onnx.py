@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.engines import LAYER_LOGITS, LAYER_POOLED, Outputs
+from resnetd_cli.errors import first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,13 +65,34 @@ class OnnxEngine:
         return Outputs(logits, logits if self._layer == LAYER_LOGITS else given.get("features"))
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts that an ONNX file carries beside its graph.
+
+    Raises:
+        Exception: ONNX Runtime cannot load it.
+    """
+    import onnxruntime
+
+    options = _options(1)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return dict(session.get_modelmeta().custom_metadata_map)
+
+
 def optimise(graph: Path, target: Path) -> None:
-    """Write the graph as ONNX Runtime optimises it for this machine's processor."""
+    """Write the graph as ONNX Runtime optimises it for this machine's processor.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     import onnxruntime
 
     options = _options(None)
     options.optimized_model_filepath = str(target)
-    onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    try:
+        onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the graph has been loaded before: what can fail is the writing
+        raise OSError(first_line(error)) from error
 
 
 def _options(threads: int | None) -> Any:

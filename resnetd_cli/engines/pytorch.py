@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import sys
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.engines import LAYER_LOGITS, LAYER_POOLED, Outputs
+from resnetd_cli.engines import FP32, LAYER_LOGITS, LAYER_POOLED, Outputs
 from resnetd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", r"C:\Windows\System32\nvcuda.dll")
+"""What is there where NVIDIA's, AMD's, WSL's or Windows's driver of a GPU is installed."""
+
 
 class TorchEngine:
     """Runs a timm network with torch.
@@ -20,6 +26,7 @@ class TorchEngine:
     Args:
         network: in evaluation mode.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `fp32`, `fp16` or `bf16`: in which it computes; what comes out is float32.
         logits: give the logits.
         layer: which features to give: `pooled`, `logits`, the name of one of the network's stages, or None.
         threads: how many threads one call of `run` may use; None for all cores.
@@ -35,6 +42,7 @@ class TorchEngine:
         network: nn.Module,
         *,
         device: str = "auto",
+        precision: str = FP32,
         logits: bool = True,
         layer: str | None = None,
         threads: int | None = None,
@@ -45,7 +53,12 @@ class TorchEngine:
             torch.set_num_threads(threads)
         self.device = choose_device(device)
         # Channels last is the layout that convolutions on CPUs and tensor cores read fastest.
-        self.network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._form: dict[str, Any] = {
+            "device": self.device,
+            "dtype": _dtype(precision),
+            "memory_format": torch.channels_last,
+        }
+        self.network = network.to(**self._form)
         self.classes = int(getattr(network, "num_classes", 0) or 0)
         self._logits = logits and bool(self.classes)
         self._layer = layer
@@ -56,7 +69,7 @@ class TorchEngine:
         import torch
 
         with torch.inference_mode():
-            batch = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
+            batch = torch.from_numpy(images).to(**self._form)
             logits, features = self._forward(batch)
         return Outputs(_to_numpy(logits), _to_numpy(features))
 
@@ -76,6 +89,11 @@ class TorchEngine:
     def _head(self, final: torch.Tensor) -> torch.Tensor | None:
         network: Any = self.network
         return network.forward_head(final) if self._logits else None
+
+
+def gpu_is_likely() -> bool:
+    """Tell, without the seconds that importing torch takes, whether it may find a GPU here."""
+    return any(map(os.path.exists, _GPU_DRIVERS)) or (sys.platform, platform.machine()) == ("darwin", "arm64")
 
 
 def choose_device(name: str) -> torch.device:
@@ -99,6 +117,12 @@ def choose_device(name: str) -> torch.device:
         there = ", ".join(kind for kind, is_there in present.items() if is_there)
         raise UsageError(f"--device {name}: not on this machine", hint=f"there is: {there}")
     return device
+
+
+def _dtype(precision: str) -> torch.dtype:
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
 def _stage_index(network: nn.Module, layer: str | None) -> int:

@@ -1,0 +1,65 @@
+"""What a compiled graph says of itself: in its bundle, and inside an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from resnetd_cli.labels import ClassNames
+from resnetd_cli.results import Agreement, Preprocessing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that is needed to run a graph and to tell where it came from.
+
+    Attributes:
+        name: the model's name, as the records carry it.
+        preprocessing: how it wants its images.
+        class_names: the names of its classes; empty for a model without a classifier.
+        parameters: how many numbers it has learnt.
+        weights_sha256: of the file it came from.
+        versions: of resnetd, timm and torch when it was compiled.
+        precision: `fp32` or `int8`.
+        calibration_images: how many images told the ranges of an int8 graph's activations.
+        agreement: how its answers compare with the fp32 graph's, where that was measured.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    class_names: ClassNames
+    parameters: int
+    weights_sha256: str
+    versions: dict[str, str]
+    precision: str = "fp32"
+    calibration_images: int = 0
+    agreement: Agreement | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON's types."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Card:
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: it is something else, or of another format.
+        """
+        fields = dict(value)
+        if fields.pop("format") != FORMAT:
+            raise ValueError("another format")
+        how, names, agreement = (fields.pop(key) for key in ("preprocessing", "class_names", "agreement"))
+        return cls(
+            preprocessing=Preprocessing(**{key: _tuple(item) for key, item in how.items()}),
+            class_names=ClassNames(tuple(names["names"]), tuple(names["ids"]), names["source"]),
+            agreement=agreement and Agreement(**agreement),
+            **fields,
+        )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,71 @@
+"""`resnetd export`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import terminal
+from resnetd_cli.errors import UsageError
+from resnetd_cli.models import DEFAULT_MODEL
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="As --model takes it.", autocompletion=options.complete_model),
+    ] = DEFAULT_MODEL,
+    output: options.Output = None,
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="fp32|int8", help="int8: as pull made it.")
+    ] = "fp32",
+    verify: options.Verify = None,
+    weights: options.Weights = None,
+    labels: options.Labels = None,
+    image_size: options.ImageSize = "train",
+    offline: options.Offline = False,
+    format: options.OutputFormat = options.Format.AUTO,
+    overwrite: options.Overwrite = False,
+    no_progress: options.NoProgress = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Write a model as one .onnx file, with its preprocessing and class names inside.
+
+    resnetd export resnet50d -o resnet50d.onnx --verify photos/
+
+    resnetd predict dog.jpg --model resnet50d.onnx
+
+    The file runs where neither torch nor timm is installed. --format is of what --verify found.
+    """
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+
+    from resnetd_cli import pull as library
+    from resnetd_cli.cli import figures, running
+    from resnetd_cli.cli.inputs import images_of
+    from resnetd_cli.exported import is_exported
+    from resnetd_cli.loading import Loader
+
+    path = running.as_path(output)
+    if path is None or not is_exported(path.name):
+        raise UsageError("the model goes to a file whose name ends in .onnx", hint=f"-o {model}.onnx")
+    running.check_outputs(path, overwrite=overwrite)
+    comparison = images_of("--verify", verify)
+    loader = Loader(
+        model,
+        weights=weights,
+        class_names=labels,
+        image_size=image_size,
+        precision=precision,
+        offline=offline,
+        progress=terminal.download_bar,
+        note=terminal.note,
+    )
+    card = library.export(loader, path)
+    terminal.note(f"{path}: {card.name} in {card.precision}, {path.stat().st_size / 1e6:.1f} MB")
+    if comparison:
+        agreement = library.verify_file(loader, path, comparison, on_failure=running.tell_failure)
+        figures.write(agreement, format.value)
+    return 0

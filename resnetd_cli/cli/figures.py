@@ -1,0 +1,31 @@
+"""What a comparison found, in words."""
+
+from __future__ import annotations
+
+import sys
+
+from resnetd_cli import sinks
+from resnetd_cli.about import Facts, figures
+from resnetd_cli.cli import running
+from resnetd_cli.cli.console import is_tty
+from resnetd_cli.results import Agreement
+from resnetd_cli.sinks.listing import write_facts
+
+
+def write(agreement: Agreement, format_name: str) -> None:
+    """Print what a comparison found."""
+    facts = figures(agreement)
+    chosen = sinks.choose_format(format_name, None, terminal=is_tty(sys.stdout))
+    with running.open_text(None) as stream:
+        write_facts(facts, stream, chosen, shown=in_words(facts))
+
+
+def in_words(facts: Facts) -> dict[str, str]:
+    """Return a comparison's figures as people read them."""
+    mean, largest = facts["mean_difference"], facts["largest_difference"]
+    return {
+        "compared on": f"{facts['images']:,} images",
+        "same top-1": f"{facts['top1_agreement']:.1%}",
+        "probabilities": f"differ by {mean:.2g} on average, at most {largest:.2g}",
+        "speed": f"{facts['speed_up']:.2f} times as many images a second",
+    }

@@ -1,0 +1,127 @@
+"""`resnetd pull`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
+
+if TYPE_CHECKING:
+    from resnetd_cli.bundle import Bundle
+    from resnetd_cli.loading import Loader
+    from resnetd_cli.sources import Source
+
+_COLUMNS = {"model": "model", "precision": "precision", "engine": "engine", "megabytes": "MB"}
+_VERIFIED_COLUMNS = {
+    "images": "images",
+    "top1_agreement": "same top-1",
+    "largest_difference": "largest diff.",
+    "mean_difference": "mean diff.",
+    "speed_up": "speed-up",
+}
+
+
+def pull(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="As --model takes it.", autocompletion=options.complete_model),
+    ],
+    precision: Annotated[
+        str,
+        typer.Option("--precision", metavar="fp32|int8", help="int8: smaller, quicker, less exact."),
+    ] = "fp32",
+    calibrate: options.Calibrate = None,
+    verify: options.Verify = None,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = "train",
+    offline: options.Offline = False,
+    format: options.OutputFormat = options.Format.AUTO,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    no_header: options.NoHeader = False,
+    no_progress: options.NoProgress = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Download and compile models now, so that the first predict is as quick as the others.
+
+    resnetd pull resnet50d resnet101d
+
+    resnetd pull resnet50d --precision int8 --calibrate photos/ --verify others/
+    """
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    if calibrate and precision != "int8":
+        raise UsageError("--calibrate goes with --precision int8", hint="add it, or leave --calibrate out")
+
+    from resnetd_cli import models as library
+    from resnetd_cli import sinks
+    from resnetd_cli.cli import running
+    from resnetd_cli.cli.inputs import images_of
+    from resnetd_cli.exported import is_exported
+    from resnetd_cli.loading import Loader
+    from resnetd_cli.sinks.listing import write_rows
+
+    path = running.as_path(output)
+    running.check_outputs(path, overwrite=overwrite)
+    calibration, comparison = images_of("--calibrate", calibrate), images_of("--verify", verify)
+    for model in models:  # a misspelt name comes to light before the first download
+        if not is_exported(model):
+            library.resolve(model)
+    rows, code = [], ExitCode.OK
+    for model in models:
+        loader = Loader(
+            model,
+            weights=weights,
+            image_size=image_size,
+            precision=precision,
+            offline=offline,
+            progress=terminal.download_bar,
+            note=terminal.note,
+        )
+        try:
+            rows.append(_pull(loader, calibration, comparison))
+        except ResnetdError as error:
+            if len(models) == 1:
+                raise
+            terminal.error(error, about=model)
+            code = ExitCode.FAILED
+    with running.open_text(path) as stream:
+        format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+        columns = {**_COLUMNS, **(_VERIFIED_COLUMNS if verify else {}), "folder": "folder"}
+        write_rows(rows, stream, format_name, header=not no_header, columns=columns)
+    return code
+
+
+def _pull(
+    loader: Loader, calibration: Sequence[Source] | None, comparison: Sequence[Source] | None
+) -> dict[str, Any]:
+    from resnetd_cli import bundle as bundles
+    from resnetd_cli import pull as library
+    from resnetd_cli.cli.running import tell_failure
+
+    bundle = library.pull(loader, calibration, on_failure=tell_failure)
+    if comparison and bundle.failure is None:
+        library.verify(loader, comparison, on_failure=tell_failure)
+        bundle = bundles.find(loader.request) or bundle
+    return _row(bundle)
+
+
+def _row(bundle: Bundle) -> dict[str, Any]:
+    from resnetd_cli.about import figures
+
+    return {
+        "model": bundle.card.name,
+        "precision": bundle.card.precision,
+        "engine": "torch" if bundle.failure else "onnx",
+        "failure": bundle.failure,
+        "megabytes": None if bundle.failure else round(bundle.graph.stat().st_size / 1e6, 1),
+        "calibration_images": bundle.card.calibration_images or None,
+        **figures(bundle.card.agreement),
+        "folder": str(bundle.folder),
+    }

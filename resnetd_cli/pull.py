@@ -1,0 +1,150 @@
+"""Making models ready ahead of their use: downloaded, compiled, quantised, exported, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnetd_cli import bundle as bundles
+from resnetd_cli import compiled, exported, label_files
+from resnetd_cli.bundle import Bundle
+from resnetd_cli.card import Card
+from resnetd_cli.classifier import Classifier
+from resnetd_cli.comparison import compare
+from resnetd_cli.decode import decode
+from resnetd_cli.engines import FP32, INT8
+from resnetd_cli.errors import InputError, ModelError, UsageError
+from resnetd_cli.files import open_atomic
+from resnetd_cli.loading import Loader
+from resnetd_cli.preprocess import preprocess
+from resnetd_cli.results import Agreement, Failure
+from resnetd_cli.sources import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CALIBRATION_IMAGES = 256
+"""More of them change the ranges of the activations hardly any more."""
+OnFailure = Callable[[Failure], None]
+
+
+def pull(loader: Loader, calibration: Sequence[Source] | None = None, *, on_failure: OnFailure) -> Bundle:
+    """Return a model's bundle, made now unless it is there.
+
+    Args:
+        loader: the model, and the precision: `fp32` or `int8`.
+        calibration: images to quantise with; an int8 model that is there is then made anew.
+        on_failure: is told of each calibration image that cannot be read.
+
+    Raises:
+        ResnetdError: see `errors`.
+    """
+    if exported.is_exported(loader.model):
+        raise UsageError(f"{loader.model} is compiled already", hint="predict --model takes it as it is")
+    loader.check()
+    if loader.precision == FP32:
+        return loader.compile()
+    if loader.precision != INT8:
+        raise UsageError(f"{loader.precision} runs on torch, without compiling", hint="--precision fp32 or int8")
+    if calibration is None:
+        if bundle := bundles.find(loader.request):
+            return bundle
+        raise UsageError(
+            "int8 needs images to calibrate with", hint="--calibrate FOLDER: some 64 like those to come"
+        )
+    return _quantise(loader, calibration, on_failure)
+
+
+def export(loader: Loader, path: Path) -> Card:
+    """Write a model as one `.onnx` file that says all that running it takes, and return what it says.
+
+    Args:
+        loader: the model, the precision, and the class names where they are not its own.
+        path: where to write: whole or not at all.
+
+    Raises:
+        ResnetdError: see `errors`.
+    """
+    bundle = pull(loader, on_failure=_no_failure)
+    if bundle.failure is None and not compiled.is_intact(bundle):
+        bundles.discard(bundle)
+        bundle = pull(loader, on_failure=_no_failure)
+    if bundle.failure:
+        raise ModelError(f"{bundle.card.name}: {bundle.failure}", hint="choose another model")
+    card = bundle.card
+    if loader.class_names:
+        card = replace(card, class_names=label_files.load(loader.class_names, len(card.class_names.names)))
+    with open_atomic(path) as stream:
+        exported.write_file(bundle.graph, card, stream)
+    return card
+
+
+def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) -> Agreement:
+    """Compare a compiled model with what it came from, and keep the figures in its bundle.
+
+    Args:
+        loader: the model, and the precision: int8 is compared with fp32, and fp32 with torch.
+        sources: images to compare on.
+        on_failure: is told of each that cannot be read.
+    """
+    candidate = replace(loader, engine="onnx").load()
+    agreement = compare(_reference(loader), candidate, sources, on_failure=on_failure)
+    if bundle := bundles.find(loader.request):
+        bundles.describe_anew(bundle, replace(bundle.card, agreement=agreement))
+    return agreement
+
+
+def verify_file(loader: Loader, path: Path, sources: Iterable[Source], *, on_failure: OnFailure) -> Agreement:
+    """Compare an exported file with the network it came from, or an int8 one with the fp32 form.
+
+    Args:
+        loader: what it was exported from.
+        path: the file.
+        sources: images to compare on.
+        on_failure: is told of each that cannot be read.
+    """
+    candidate = Loader(str(path), decoding=loader.decoding, engine="onnx").load()
+    return compare(_reference(loader), candidate, sources, on_failure=on_failure)
+
+
+def _reference(loader: Loader) -> Classifier:
+    """Return what a compiled form is compared with."""
+    engine = "onnx" if loader.precision == INT8 else "torch"
+    return replace(loader, precision=FP32, engine=engine).load()
+
+
+def _no_failure(failure: Failure) -> None:
+    raise AssertionError(f"no image was to be read, but {failure.input} was")
+
+
+def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailure) -> Bundle:
+    # By loading it, which mends a damaged one.
+    reference = replace(loader, precision=FP32, engine="onnx").load()
+    bundle = bundles.find(replace(loader, precision=FP32).request)
+    if bundle is None:
+        raise ModelError(f"{reference.name} has no compiled form", hint="RESNETD_CACHE names another folder")
+    chosen = _spread(calibration, CALIBRATION_IMAGES)
+    of = f" of {len(calibration)}" if len(calibration) > len(chosen) else ""
+    loader.note(f"calibrating {reference.name} with {len(chosen)}{of} images")
+    return compiled.quantise(loader.request, bundle, _images(reference, chosen, on_failure))
+
+
+def _images(
+    classifier: Classifier, sources: Iterable[Source], on_failure: OnFailure
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the images that can be read, as the model reads them: float32, (3, H, W)."""
+    for source in sources:
+        try:
+            yield preprocess(decode(source.read(), classifier.decoding), classifier.preprocessing)
+        except InputError as error:
+            on_failure(Failure(source.name, classifier.name, error.kind, error.message, error.hint))
+
+
+def _spread(sources: Sequence[Source], count: int) -> list[Source]:
+    """Return at most so many of the sources, evenly spread: folders are sorted, often by class."""
+    if len(sources) <= count:
+        return list(sources)
+    return [sources[index * len(sources) // count] for index in range(count)]
