@@ -32,7 +32,7 @@ def test_every_command_and_its_long_options_exist_where_the_readme_uses_them() -
     used = set(re.findall(r"resnetd (?!predicts?\b.*prints)([a-z]+(?:-[a-z]+)?)", README))
     assert set(commands) <= used
     known = {option for command in commands.values() for parameter in command.params for option in parameter.opts}
-    known |= {"--install-completion", "--help"}
+    known |= {"--install-completion", "--help", "--no-deps"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
 
 

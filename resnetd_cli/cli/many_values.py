@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from itertools import zip_longest
 from typing import Any
 
 from typer.core import TyperCommand
+
+from resnetd_cli.errors import UsageError
 
 
 class ManyValuesCommand(TyperCommand):
@@ -17,21 +20,20 @@ class ManyValuesCommand(TyperCommand):
         return super().parse_args(ctx, list(_repeat(args, options)))
 
 
-def _repeat(words: Iterable[str], options: Collection[str]) -> Iterator[str]:
+def _repeat(words: list[str], options: Collection[str]) -> Iterator[str]:
     """Put its option before each value: `--verify a b` becomes `--verify a --verify b`."""
     option: str | None = None
-    has_value = True
-    for word in words:
-        if not word.startswith("-") or word == "-":
-            if option:
-                yield option
-                has_value = True
+    for word, following in zip_longest(words, words[1:]):
+        if not _is_option(word):
+            yield from [option, word] if option else [word]
+        elif word not in options:
+            option = None
             yield word
-            continue
-        if option and not has_value:
-            yield option  # without any: the parser says so
-        option, has_value = (word, False) if word in options else (None, True)
-        if option is None:
-            yield word
-    if option and not has_value:
-        yield option
+        elif following is None or _is_option(following):
+            raise UsageError(f"{word} requires an argument", hint=f"{word} INPUT...")
+        else:
+            option = word
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"

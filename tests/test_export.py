@@ -1,0 +1,222 @@
+"""export: one file that answers like the model, in an environment that has neither torch nor timm."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Resnetd
+
+from resnetd_cli import bundle as bundles
+from resnetd_cli import pull
+from resnetd_cli.bundle import Request
+from resnetd_cli.card import Card
+from resnetd_cli.errors import ModelError, UnknownModel, UsageError
+from resnetd_cli.exported import read_card
+from resnetd_cli.labels import unnamed
+from resnetd_cli.loading import Loader
+from resnetd_cli.results import Agreement, Classified, Preprocessing
+from resnetd_cli.sources import expand
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+IMAGES = [str(ROOT / "samples" / name) for name in ("cat.jpg", "coffee.jpg")]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model as a file."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNETD_CACHE", str(folder / "cache"))
+        pull.export(Loader("embedded"), folder / "embedded.onnx")
+    return folder / "embedded.onnx"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def answers(model: str | Path, engine: str = "auto", **options: object) -> list[Classified]:
+    classifier = Loader(str(model), engine=engine, **options).load()  # type: ignore[arg-type]
+    return [result for result in classifier.predict(IMAGES) if isinstance(result, Classified)]
+
+
+def test_the_file_answers_as_the_network_does(exported: Path, cache: Path) -> None:
+    expected, first = answers("embedded", "torch"), answers(exported)
+    second = answers(exported)  # from the optimised graph, which the first use kept
+    bundle = bundles.find(Request(str(exported)))
+    assert bundle is not None
+    assert (bundle.graph, bundle.optimised.is_file()) == (exported, True)
+    for results in (first, second):
+        assert [result.model for result in results] == ["embedded", "embedded"]
+        for result, wanted in zip(results, expected, strict=True):
+            assert [item.label for item in result.predictions] == [item.label for item in wanted.predictions]
+            given = [item.probability for item in result.predictions]
+            assert np.allclose(given, [item.probability for item in wanted.predictions], rtol=0, atol=1e-5)
+
+
+def test_it_says_of_itself_what_it_is(exported: Path, run_resnetd: Resnetd) -> None:
+    card = read_card(exported)
+    assert (card.name, card.precision, card.parameters) == ("embedded", "fp32", 4_652_008)
+    assert card.preprocessing.input_size == (3, 224, 224)
+    assert (card.class_names.names[967], card.class_names.ids[967]) == ("espresso", "n07920052")
+    assert card.weights_sha256.startswith("579344248a93e230")
+    facts = json.loads(run_resnetd("info", exported, "-f", "json").stdout)
+    assert (facts["model"], facts["engine"], facts["classes"]) == ("embedded", "onnx", 1000)
+
+
+def test_a_card_survives_json() -> None:
+    how = Preprocessing((3, 8, 9), 0.9, "border", "lanczos", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    agreement = Agreement(7, 0.5, 0.25, 0.125, 2.0)
+    card = Card("x", how, unnamed(3), 12, "ab", {"resnetd": "1"}, "int8", 64, agreement)
+    assert Card.from_json(json.loads(json.dumps(card.to_json()))) == card
+    with pytest.raises(ValueError, match="another format"):
+        Card.from_json({**card.to_json(), "format": 99})
+
+
+def test_what_it_cannot_do_is_told(exported: Path, cache: Path, tmp_path: Path) -> None:
+    for options in ({"weights": "w.pth"}, {"image_size": "test"}):
+        with pytest.raises(UsageError, match="brings its own weights and image size"):
+            answers(exported, **options)
+    for options in ({"layer": "blocks.1"}, {"precision": "bf16"}, {"engine": "torch"}):
+        with pytest.raises(UsageError, match="an exported file runs on the onnx engine"):
+            answers(exported, **options)
+    with pytest.raises(UnknownModel, match="no model file"):
+        answers(tmp_path / "absent.onnx")
+    (tmp_path / "text.onnx").write_text("not a graph")
+    (tmp_path / "cut.onnx").write_bytes(exported.read_bytes()[:100_000])
+    for name in ("text.onnx", "cut.onnx"):
+        with pytest.raises(ModelError, match="is not an ONNX file that can be loaded"):
+            answers(tmp_path / name)
+
+
+def test_a_file_of_another_writer_is_told(exported: Path, cache: Path, tmp_path: Path) -> None:
+    import onnx
+
+    graph = onnx.load(str(exported))
+    for props, message in (
+        ({}, "does not say how it wants its images"),
+        ({"resnetd": "{"}, "another version of resnetd, or damaged"),
+        ({"resnetd": "[]"}, "another version of resnetd, or damaged"),
+        ({"resnetd": '{"format": 99}'}, "another version of resnetd, or damaged"),
+    ):
+        del graph.metadata_props[:]
+        onnx.helper.set_model_props(graph, props)
+        onnx.save(graph, str(tmp_path / "other.onnx"))
+        with pytest.raises(ModelError, match=message):
+            answers(tmp_path / "other.onnx")
+
+
+def test_a_file_that_changed_is_read_anew(exported: Path, cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exported.read_bytes())
+    assert answers(path)[1].predictions[0].label == "espresso"
+    (tmp_path / "names.txt").write_text("\n".join(f"name {number}" for number in range(1000)))
+    pull.export(Loader("embedded", class_names=str(tmp_path / "names.txt")), path)
+    assert answers(path)[1].predictions[0].label == "name 967"
+
+
+def test_a_cache_that_cannot_be_written_costs_no_answer(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "file"))
+    before = sorted(exported.parent.iterdir())
+    notes: list[str] = []
+    assert answers(exported, note=notes.append)[1].predictions[0].label == "espresso"
+    assert notes == ["the compiled model cannot be kept: Not a directory"]
+    assert sorted(exported.parent.iterdir()) == before
+
+
+def test_a_damaged_bundle_is_not_exported(cache: Path, tmp_path: Path) -> None:
+    bundle = Loader("embedded").compile()
+    data = bytearray(bundle.graph.read_bytes())
+    data[len(data) // 2] ^= 255
+    bundle.graph.write_bytes(data)
+    pull.export(Loader("embedded"), tmp_path / "x.onnx")
+    agreement = pull.verify_file(
+        Loader("embedded"),
+        tmp_path / "x.onnx",
+        expand(IMAGES),
+        on_failure=lambda failure: pytest.fail(str(failure)),
+    )
+    assert (agreement.images, agreement.top1_agreement) == (2, 1.0)
+    assert agreement.largest_difference < 1e-5
+
+
+def test_on_the_command_line(run_resnetd: Resnetd, tmp_path: Path) -> None:
+    path = tmp_path / "e.onnx"
+    words = ["export", "embedded", "-o", path, "--verify", *IMAGES, ROOT / "LICENSE", "-f", "json"]
+    finished = run_resnetd(*words)
+    assert finished.returncode == 0, finished.stderr
+    figures = json.loads(finished.stdout)
+    assert (figures["images"], figures["top1_agreement"]) == (2, 1.0)
+    assert figures["largest_difference"] < 1e-5
+    assert f"{path}: embedded in fp32, 18.6 MB" in finished.stderr
+    assert finished.stderr.count("not an image") == 1
+    again = run_resnetd(*words)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "exists" in again.stderr
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment set up as the README says, but for the name of its folder."""
+    folder = tmp_path_factory.mktemp("environment") / "light"
+    (command,) = re.findall(r"^python3 -m venv light .*$", README, flags=re.MULTILINE)
+    venv.create(folder, with_pip=True, symlinks=True)
+    for step in command.replace("light/bin/", f"{folder}/bin/").split(" && ")[1:]:
+        subprocess.run(step, check=True, shell=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def clean_environment(cache: Path) -> dict[str, str]:
+    hidden = ("PYTHONPATH", "RESNETD_ENGINE", "VIRTUAL_ENV")
+    return {**{k: v for k, v in os.environ.items() if k not in hidden}, "RESNETD_CACHE": str(cache)}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the README's command is for a POSIX shell")
+def test_it_runs_where_neither_torch_nor_timm_is(light: Path, exported: Path, tmp_path: Path) -> None:
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [str(light / "bin" / "resnetd"), *map(str, words)]
+        environment = clean_environment(tmp_path / "cache")
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    packages = subprocess.run([light / "bin" / "pip", "list"], capture_output=True, text=True, check=True).stdout
+    assert not re.search(
+        r"^(torch|timm|onnx|huggingface)", packages.replace("onnxruntime", ""), flags=re.MULTILINE
+    )
+    for _ in range(2):
+        finished = run("predict", *IMAGES, "-m", exported, "-f", "jsonl")
+        assert (finished.returncode, finished.stderr) == (0, "")
+        top = [json.loads(line)["predictions"][0] for line in finished.stdout.splitlines()]
+        assert [item["label"] for item in top] == ["tiger cat", "espresso"]
+        assert top[1]["probability"] == pytest.approx(0.9546364, abs=1e-5)
+    assert run("features", *IMAGES, "-m", exported, "-o", "x.npy").returncode == 0
+    assert np.load(tmp_path / "x.npy").shape == (2, 1280)
+    missing = run("predict", *IMAGES, "-m", "embedded")
+    assert missing.returncode == 1
+    assert re.match(r"error: the package \w+ is not installed\nhint: .*--model FILE\.onnx\n", missing.stderr)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the README's command is for a POSIX shell")
+def test_the_readmes_example_with_onnxruntime_alone(light: Path, exported: Path, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(import json\n.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    (tmp_path / "embedded.onnx").symlink_to(exported)
+    finished = subprocess.run(
+        [light / "bin" / "python", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert finished.stdout == "espresso\n"

@@ -1,0 +1,399 @@
+"""pull and int8: models made ready ahead of their use, and what is known of them afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Resnetd
+from hub import Hub
+from typer.main import get_command
+
+from resnetd_cli import bundle as bundles
+from resnetd_cli import pull
+from resnetd_cli.bundle import Request
+from resnetd_cli.cli.app import app
+from resnetd_cli.cli.inputs import images_of
+from resnetd_cli.errors import CacheError, ModelError, UsageError
+from resnetd_cli.loading import Loader
+from resnetd_cli.results import Classified, Failure
+from resnetd_cli.sources import Source, expand
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "samples"
+IMAGES = [str(SAMPLES / "cat.jpg"), str(SAMPLES / "coffee.jpg")]
+INT8 = Loader("embedded", engine="auto", precision="int8")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the embedded model in fp32 and int8."""
+    folder = tmp_path_factory.mktemp("pulled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNETD_CACHE", str(folder))
+        pull.pull(INT8, list(expand(IMAGES)), on_failure=fail)
+    return folder
+
+
+@pytest.fixture
+def with_int8(pulled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESNETD_CACHE", str(pulled))
+    return pulled
+
+
+def fail(failure: Failure) -> None:
+    raise AssertionError(failure)
+
+
+def top(loader: Loader) -> list[tuple[str, float]]:
+    results = list(loader.load().predict(IMAGES, top_k=1))
+    return [(r.predictions[0].label, r.predictions[0].probability) for r in results if isinstance(r, Classified)]
+
+
+# --- the words of the command line ---
+
+
+@pytest.mark.parametrize(
+    ("words", "models", "calibrate", "verify"),
+    [
+        (["a", "--calibrate", "b", "c", "--verify", "d"], ["a"], ["b", "c"], ["d"]),
+        (["a", "b", "--verify", "c", "-q", "--calibrate", "d", "e"], ["a", "b"], ["d", "e"], ["c"]),
+        (["--calibrate=b", "a"], ["a"], ["b"], None),
+        (["--calibrate", "b", "-f", "json", "a"], ["a"], ["b"], None),
+        (["a", "--verify", "b", "--verify", "c", "d"], ["a"], None, ["b", "c", "d"]),
+    ],
+)
+def test_an_option_takes_all_words_up_to_the_next(
+    words: list[str], models: list[str], calibrate: list[str] | None, verify: list[str] | None
+) -> None:
+    command = get_command(app).commands["pull"]  # type: ignore[attr-defined]
+    parameters = command.make_context("pull", words).params
+    assert list(parameters["models"]) == models
+    assert (parameters["calibrate"] or None) == calibrate
+    assert (parameters["verify"] or None) == verify
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pull", "embedded", "--calibrate"], "requires an argument"),
+        (["pull", "embedded", "--calibrate", "--precision", "int8"], "requires an argument"),
+        (["pull"], "Missing argument 'MODEL...'"),
+        (["pull", "embedded", "--calibrate", "x"], "--calibrate goes with --precision int8"),
+        (["pull", "embedded", "--precision", "int8"], "int8 needs images to calibrate with"),
+        (["pull", "embedded", "--precision", "bf16"], "bf16 runs on torch, without compiling"),
+        (["pull", "embedded", "--precision", "int4"], "--precision int4: no such precision"),
+        (["pull", "embedded", "--verify", "-"], "--verify does not read standard input"),
+        (["pull", "x.onnx"], "x.onnx is compiled already"),
+        (["pull", "embedded", "resnet50q"], "resnet50q"),
+        (["export", "embedded"], "the model goes to a file whose name ends in .onnx"),
+        (["export", "embedded", "-o", "x.pt"], "the model goes to a file whose name ends in .onnx"),
+        (["export", "embedded", "-o", "-"], "the model goes to a file whose name ends in .onnx"),
+        (["export", "embedded", "-o", "x.onnx", "--precision", "int8"], "int8 needs images to calibrate with"),
+        (["predict", "x.jpg", "-m", "x.onnx", "--engine", "auto"], "no model file x.onnx"),
+        (["predict", "x.jpg", "--precision", "int4"], "--precision int4: no such precision"),
+        (["predict", "x.jpg", "--precision", "int8", "--engine", "torch"], "int8 runs on the onnx engine"),
+    ],
+)
+def test_wrong_usage_is_told_before_any_work(
+    words: list[str],
+    message: str,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    from resnetd_cli.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    assert run(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert not cache.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_are_spread_over_a_sorted_folder() -> None:
+    sources = [Source(str(number), bytes) for number in range(1000)]
+    chosen = [int(source.name) for source in pull._spread(sources, 256)]
+    assert len(set(chosen)) == 256
+    assert chosen[:3] == [0, 3, 7]
+    assert chosen[-1] == 996
+    assert pull._spread(sources[:5], 256) == sources[:5]
+
+
+def test_no_words_are_no_images() -> None:
+    assert images_of("--verify", None) is None
+    assert images_of("--verify", []) is None
+
+
+# --- int8 ---
+
+
+@pytest.mark.slow
+def test_int8_answers_like_fp32_from_a_quarter_of_the_bytes(with_int8: Path) -> None:
+    fp32, int8 = (bundles.find(Request("embedded", precision=precision)) for precision in ("fp32", "int8"))
+    assert fp32 is not None
+    assert int8 is not None
+    assert int8.card.precision == "int8"
+    assert int8.card.calibration_images == 2
+    assert 0.25 < int8.graph.stat().st_size / fp32.graph.stat().st_size < 0.3
+    expected, given = top(replace(INT8, precision="fp32")), top(INT8)
+    assert [label for label, _ in given] == [label for label, _ in expected] == ["tiger cat", "espresso"]
+    assert 0 < max(abs(a - b) for (_, a), (_, b) in zip(expected, given, strict=True)) < 0.1
+
+
+@pytest.mark.slow
+def test_padding_is_a_number_in_the_graph(with_int8: Path) -> None:
+    import onnx
+
+    bundle = bundles.find(Request("embedded"))
+    assert bundle is not None
+    operators = {node.op_type for node in onnx.load(str(bundle.optimised)).graph.node}
+    assert "Conv" in operators
+    assert not operators & {"Shape", "Ceil", "Div", "Cast"}
+
+
+@pytest.mark.slow
+def test_features_come_in_int8_too(with_int8: Path) -> None:
+    fp32, int8 = (
+        np.stack([r.embedding for r in loader.load().embed(IMAGES)])  # type: ignore[union-attr]
+        for loader in (
+            replace(INT8, precision=precision, layer="pooled", logits=False) for precision in ("fp32", "int8")
+        )
+    )
+    assert int8.shape == fp32.shape == (2, 1280)
+    similarity = (int8 * fp32).sum(1) / np.linalg.norm(int8, axis=1) / np.linalg.norm(fp32, axis=1)
+    assert similarity.min() > 0.95
+    assert not np.array_equal(int8, fp32)
+
+
+@pytest.mark.slow
+def test_what_verify_finds_stays_with_the_model(with_int8: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    failures: list[Failure] = []
+    sources = list(expand([*IMAGES, str(tmp_path / "broken.jpg")]))
+    agreement = pull.verify(INT8, sources, on_failure=failures.append)
+    assert (agreement.images, agreement.top1_agreement) == (2, 1.0)
+    assert 0.0 < agreement.mean_difference <= agreement.largest_difference < 0.1
+    assert agreement.speed_up > 0
+    assert [failure.kind.value for failure in failures] == ["undecodable"]
+    bundle = bundles.find(INT8.request)
+    assert bundle is not None
+    assert bundle.card.agreement == agreement
+    assert top(INT8)[1][0] == "espresso"
+    with pytest.raises(UsageError, match="no image to compare with"):
+        pull.verify(INT8, sources[2:], on_failure=failures.append)
+
+
+@pytest.mark.slow
+def test_without_int8_the_error_says_how_to_make_it(cache: Path) -> None:
+    with pytest.raises(ModelError, match="there is no int8 form of embedded here") as caught:
+        INT8.load()
+    assert caught.value.hint == "resnetd pull embedded --precision int8 --calibrate FOLDER"
+
+
+@pytest.mark.slow
+def test_int8_needs_an_image_that_can_be_read(with_int8: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    failures: list[Failure] = []
+    with pytest.raises(UsageError, match="no image to calibrate with"):
+        pull.pull(INT8, list(expand([str(tmp_path)])), on_failure=failures.append)
+    assert len(failures) == 1
+    assert bundles.find(INT8.request) is not None  # what was there is there still
+    assert not list(with_int8.glob("bundles/.*"))
+
+
+@pytest.mark.slow
+def test_pull_and_info_on_the_command_line(run_resnetd: Resnetd) -> None:
+    words = ["pull", "embedded", "--precision", "int8", "--calibrate", *IMAGES, "--verify", *IMAGES, "-f", "json"]
+    finished = run_resnetd(*words, RESNETD_ENGINE="auto")
+    assert finished.returncode == 0, finished.stderr
+    (row,) = json.loads(finished.stdout)
+    figures = ("model", "precision", "engine", "failure", "calibration_images", "images", "top1_agreement")
+    assert [row[key] for key in figures] == ["embedded", "int8", "onnx", None, 2, 2, 1.0]
+    assert finished.stderr.splitlines() == [
+        "compiling embedded, once: the next start is quicker",
+        "calibrating embedded with 2 images",
+    ]
+    facts = json.loads(run_resnetd("info", "embedded", "-f", "json").stdout)
+    assert (facts["engine"], facts["engine_why"]) == ("onnx", "it is compiled")
+    assert facts["int8"] == row["folder"]
+    assert (facts["int8_calibration_images"], facts["int8_images"]) == (2, 2)
+    assert facts["int8_largest_difference"] == row["largest_difference"] > 0
+    table = run_resnetd("info", "embedded", "-f", "table").stdout
+    assert "onnx: it is compiled" in table
+    assert "100.0%" in table
+    again = run_resnetd("pull", "embedded", "--precision", "int8", "-f", "json", RESNETD_ENGINE="auto")
+    assert json.loads(again.stdout) == [row]
+    assert again.stderr == ""
+    answer = run_resnetd(
+        "predict", IMAGES[1], "-m", "embedded", "--precision", "int8", "-v", RESNETD_ENGINE="auto"
+    )
+    assert "espresso" in answer.stdout
+    assert answer.stderr == "embedded runs on onnx: it is compiled\n"
+
+
+@pytest.mark.slow
+def test_one_model_that_cannot_be_had_leaves_the_others(run_resnetd: Resnetd, hub: Hub) -> None:
+    words = ["pull", "resnet18d", "resnet34d", "embedded", "--no-header", "-f", "tsv"]
+    finished = run_resnetd(*words, endpoint=hub.endpoint)
+    assert finished.returncode == 1
+    rows = [line.split("\t")[:3] for line in finished.stdout.splitlines()]
+    assert rows == [["resnet18d.ra2_in1k", "fp32", "onnx"], ["embedded", "fp32", "onnx"]]
+    assert "error: resnet34d: " in finished.stderr
+    # What was pulled answers at once, and without a hub.
+    answer = run_resnetd("predict", IMAGES[0], "-m", "resnet18d", "-v", RESNETD_ENGINE="auto")
+    assert answer.returncode == 0
+    assert answer.stderr == "resnet18d.ra2_in1k runs on onnx: it is compiled\n"
+
+
+@pytest.mark.slow
+def test_a_model_is_compiled_again_when_the_hub_moves_on(run_resnetd: Resnetd, hub: Hub) -> None:
+    run_resnetd("pull", "resnet18d", endpoint=hub.endpoint)
+    arguments = ("predict", *IMAGES, "-m", "resnet18d", "-k", "1")
+    assert run_resnetd(*arguments, RESNETD_ENGINE="auto").stderr == ""
+    (main,) = run_resnetd.hub_cache.glob("*/refs/main")
+    (snapshot,) = run_resnetd.hub_cache.glob("*/snapshots/*")
+    snapshot.rename(snapshot.with_name("f" * 40))
+    main.write_text("f" * 40)
+    assert "compiling resnet18d" in run_resnetd(*arguments, RESNETD_ENGINE="auto").stderr
+
+
+# --- 16-bit floats and devices ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bit_floats_run_on_torch(cache: Path, precision: str) -> None:
+    import torch
+
+    loader = Loader("embedded", engine="auto", precision=precision)
+    classifier = loader.load()
+    assert (classifier.engine.name, classifier.why) == ("torch", f"the precision is {precision}")
+    wanted = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    network = classifier.engine.network  # type: ignore[attr-defined]
+    assert {parameter.dtype for parameter in network.parameters()} == {wanted}
+    (coffee,) = classifier.predict(IMAGES[1], top_k=1)
+    assert isinstance(coffee, Classified)
+    assert coffee.predictions[0].label == "espresso"
+    assert coffee.predictions[0].probability == pytest.approx(0.9546, abs=0.02)
+    assert coffee.predictions[0].probability != pytest.approx(0.9546364, abs=1e-6)
+    with pytest.raises(ModelError, match=f"the precision is {precision}"):
+        replace(loader, engine="onnx").load()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps"])
+def test_a_device_that_is_not_there_is_told(device: str, cache: Path) -> None:
+    import torch
+
+    if getattr(torch, device.partition(":")[0]).is_available():
+        pytest.skip("it is there")
+    with pytest.raises(UsageError, match=f"--device {device}: not on this machine") as caught:
+        Loader("embedded", device=device, engine="auto").load()
+    assert caught.value.hint is not None
+    assert "there is: cpu" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_many_images_ask_torch_for_a_gpu_where_a_driver_is(
+    with_int8: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    asked: list[str] = []
+
+    def choose(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device("meta")
+
+    monkeypatch.setattr("resnetd_cli.loading.choose_device", choose)
+    monkeypatch.setattr("resnetd_cli.loading.gpu_is_likely", lambda: True)
+    many = Loader("embedded", engine="auto")
+    assert many._why_torch() == "the device is meta"
+    assert asked == ["auto"]
+    for other in (replace(many, single=True), replace(many, device="cpu"), INT8, replace(many, model="x.onnx")):
+        assert other._why_torch() is None
+    monkeypatch.setattr("resnetd_cli.loading.gpu_is_likely", lambda: False)
+    assert many._why_torch() is None
+    assert asked == ["auto"]
+
+
+# --- a cache that is not well ---
+
+FULL_DISK = """
+import resource, signal, sys
+from resnetd_cli.cli.app import run
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="file sizes have no limit to set")
+@pytest.mark.parametrize("room", [0, 1000, 10_000_000])
+def test_a_full_disk_costs_no_answer_and_leaves_nothing(room: int, cache: Path) -> None:
+    words = ["predict", *IMAGES, "-m", "embedded", "-k", "1", "--no-header", "--engine", "auto"]
+    command = [sys.executable, "-c", FULL_DISK, str(room), *words]
+    # Pipes have no limit, files have.
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert finished.returncode == 0, finished.stderr
+    assert [line.split("\t")[5] for line in finished.stdout.splitlines()] == ["tiger cat", "espresso"]
+    assert "the compiled model cannot be kept: " in finished.stderr
+    assert "stays with the torch engine" not in finished.stderr  # room may come; the model is not to blame
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+    words = ["pull", "embedded"]
+    finished = subprocess.run([*command[:4], *words], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1] == "hint: RESNETD_CACHE names another folder"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_kill_in_the_middle_of_compiling_costs_no_answer(cache: Path) -> None:
+    words = ["predict", *IMAGES, "-m", "embedded", "-k", "1", "--no-header", "--engine", "auto"]
+    command = [sys.executable, "-m", "resnetd_cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
+        until(lambda: any(cache.glob("bundles/.making-*/*")))
+        process.send_signal(signal.SIGKILL)
+    (left,) = cache.glob("bundles/.making-*")
+    assert bundles.find(Request("embedded")) is None
+    hours_ago = time.time() - 3 * 3600
+    os.utime(left, (hours_ago, hours_ago))
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert [line.split("\t")[5] for line in finished.stdout.splitlines()] == ["tiger cat", "espresso"]
+    bundle = bundles.find(Request("embedded"))
+    assert bundle is not None
+    assert list((cache / "bundles").iterdir()) == [bundle.folder]
+
+
+def test_a_cache_that_cannot_be_written_is_told_by_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CacheError, match="the compiled model cannot be kept: ") as caught:
+        bundles.write(Request("embedded"), lambda folder: pytest.fail(f"made {folder}"))
+    assert caught.value.hint == "RESNETD_CACHE names another folder"
