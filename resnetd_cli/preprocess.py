@@ -7,7 +7,6 @@ is made of, to the pixel; a test compares both on every crop mode and interpolat
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from resnetd_cli.results import Preprocessing
@@ -136,22 +135,11 @@ def _center_crop(image: Image.Image, size: Size, fill: tuple[int, ...]) -> Image
 
 
 def _normalise(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """Return the same to the bit as torchvision's `ToTensor` and `Normalize`: float32, shape (3, H, W)."""
     import numpy as np
 
-    pixels = np.asarray(image)
-    table = _normalised_values(mean, std)
-    return np.stack([np.take(table[channel], pixels[..., channel]) for channel in range(3)])
-
-
-@lru_cache
-def _normalised_values(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Return what each of the 256 grey levels becomes in each channel: float32, shape (3, 256).
-
-    Looking the value up is quicker than computing it, and the same to the bit as torchvision's
-    `ToTensor` and `Normalize`: x / 255, less the mean, over the standard deviation, each in float32.
-    """
-    import numpy as np
-
-    levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    means, stds = np.asarray(mean, np.float32)[:, None], np.asarray(std, np.float32)[:, None]
-    return (levels - means) / stds
+    array = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
+    array /= np.float32(255)
+    array -= np.asarray(mean, np.float32)[:, None, None]
+    array /= np.asarray(std, np.float32)[:, None, None]
+    return array
