@@ -121,9 +121,9 @@ def _match_depth(image: Image.Image) -> None:
 def _on_white(image: Image.Image) -> Image.Image:
     from PIL import Image
 
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB")
+    # Of a large image each copy counts: one that is RGBA already is taken as it is, and nothing holds the white.
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _scale_grey(image: Image.Image) -> Image.Image:
@@ -131,7 +131,7 @@ def _scale_grey(image: Image.Image) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    values = np.nan_to_num(np.asarray(image), posinf=0.0, neginf=0.0).astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16") or image.format in _SIXTEEN_BIT_FORMATS:
         low, high = 0.0, 65535.0
@@ -141,10 +141,12 @@ def _scale_grey(image: Image.Image) -> Image.Image:
         low, high = 0.0, 255.0
     elif low >= 0.0 and high <= 65535.0:
         low, high = 0.0, 65535.0
-    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
     if isinstance(transparent := image.info.get("transparency"), int):
-        scaled[values == transparent] = 255.0
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+        values[values == transparent] = high
+    # In place: of a large image each copy counts.
+    values -= low
+    values *= 255.0 / max(high - low, 1e-12)
+    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
 
 
 def _looks_like(data: bytes) -> str:

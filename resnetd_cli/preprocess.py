@@ -7,7 +7,6 @@ is made of, to the pixel; a test compares both on every crop mode and interpolat
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from resnetd_cli.results import Preprocessing
@@ -19,6 +18,10 @@ if TYPE_CHECKING:
 
 _LARGEST_RESIZE = 2**26
 """Pixels of a resized image; a quarter of a gigabyte in Pillow."""
+_LARGEST_COPY = 2**22
+"""Pixels of an image beyond which a copy of its rows costs more than it spares."""
+_LONGEST_REACH = 3
+"""Pixels on each side that the widest filter, Lanczos, looks at: of the larger of image and resized image."""
 Size = tuple[int, int]
 """Height and width, in pixels."""
 
@@ -48,16 +51,41 @@ def resized_size(size: Size, how: Preprocessing) -> Size:
 def _resize_and_crop(image: Image.Image, how: Preprocessing) -> Image.Image:
     from PIL import Image
 
-    height, width = resized_size((image.height, image.width), how)
+    size, crop = resized_size((image.height, image.width), how), how.input_size[1:]
     resample = Image.Resampling[how.interpolation.upper()]
     fill = tuple(round(255 * value) for value in how.mean) if how.crop_mode == "border" else (0, 0, 0)
-    size, crop = (height, width), how.input_size[1:]
-    resize = _resize if height * width <= _LARGEST_RESIZE else _resize_visible
-    return _center_crop(resize(image, size, crop, resample), crop, fill)
+    return _center_crop(_resize(image, size, crop, resample), crop, fill)
 
 
 def _resize(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
-    return image.resize((size[1], size[0]), resample)
+    """Resize the image, or as much of it as `_center_crop` keeps."""
+    height, width = size
+    if height * width > _LARGEST_RESIZE:
+        return _resize_visible(image, size, crop, resample)
+    # Pillow resizes along the rows, rounds, then along the columns; from version 13 on the other way round
+    # where that is less work, as it is here. Its rounding belongs to the result, so the order is left to it.
+    columns_first = image.height - height > 2 * (image.width - width)
+    if columns_first or image.width * image.height > _LARGEST_COPY:
+        return image.resize((width, height), resample)
+    return _resize_kept(image, size, crop, resample)
+
+
+def _resize_kept(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
+    """Resize along the rows, then the columns: only rows that the crop depends on, only columns that it keeps.
+
+    Each side is resized at its full length, to have Pillow's weights to the bit: a `box` would have its edges
+    rounded to float32. What is left out is black in between and not looked at.
+    """
+    height, width = size
+    left, right = _kept(width, crop[1])
+    top, bottom = _kept(height, crop[0])
+    scale = image.height / height
+    reach = _LONGEST_REACH * max(scale, 1.0)
+    first = max(0, math.floor(top * scale - reach))
+    last = min(image.height, math.ceil(bottom * scale + reach))
+    rows = image if last - first == image.height else image.crop((0, first, image.width, last))
+    resized = rows.resize((width, rows.height), resample)
+    return resized.crop((left, -first, right, image.height - first)).resize((right - left, height), resample)
 
 
 def _resize_visible(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
@@ -65,11 +93,17 @@ def _resize_visible(image: Image.Image, size: Size, crop: Size, resample: int) -
 
     Pillow may resample the two sides in the other order, which differs by a few grey levels.
     """
-    height, width = min(size[0], crop[0]), min(size[1], crop[1])
-    top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
+    left, right = _kept(size[1], crop[1])
+    top, bottom = _kept(size[0], crop[0])
     scale = image.height / size[0], image.width / size[1]
-    box = (left * scale[1], top * scale[0], (left + width) * scale[1], (top + height) * scale[0])
-    return image.resize((width, height), resample, box=box)
+    box = (left * scale[1], top * scale[0], right * scale[1], bottom * scale[0])
+    return image.resize((right - left, bottom - top), resample, box=box)
+
+
+def _kept(length: int, crop: int) -> tuple[int, int]:
+    """Return where along a side the crop begins and ends, in pixels."""
+    start = max(0, round((length - crop) / 2))
+    return start, min(length, start + crop)
 
 
 def _shortest_edge(size: Size, edge: int) -> Size:
@@ -95,28 +129,17 @@ def _center_crop(image: Image.Image, size: Size, fill: tuple[int, ...]) -> Image
         padded = Image.new("RGB", (max(width, image.width), max(height, image.height)), fill)
         padded.paste(image, ((padded.width - image.width) // 2, (padded.height - image.height) // 2))
         image = padded
-    top = round((image.height - height) / 2)
-    left = round((image.width - width) / 2)
-    return image.crop((left, top, left + width, top + height))
+    left, right = _kept(image.width, width)
+    top, bottom = _kept(image.height, height)
+    return image.crop((left, top, right, bottom))
 
 
 def _normalise(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """Return the same to the bit as torchvision's `ToTensor` and `Normalize`: float32, shape (3, H, W)."""
     import numpy as np
 
-    pixels = np.asarray(image)
-    table = _normalised_values(mean, std)
-    return np.stack([np.take(table[channel], pixels[..., channel]) for channel in range(3)])
-
-
-@lru_cache
-def _normalised_values(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Return what each of the 256 grey levels becomes in each channel: float32, shape (3, 256).
-
-    Looking the value up is quicker than computing it, and the same to the bit as torchvision's
-    `ToTensor` and `Normalize`: x / 255, less the mean, over the standard deviation, each in float32.
-    """
-    import numpy as np
-
-    levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    means, stds = np.asarray(mean, np.float32)[:, None], np.asarray(std, np.float32)[:, None]
-    return (levels - means) / stds
+    array = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
+    array /= np.float32(255)
+    array -= np.asarray(mean, np.float32)[:, None, None]
+    array /= np.asarray(std, np.float32)[:, None, None]
+    return array

@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import subprocess
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -376,6 +377,19 @@ def test_picture_inside_an_icon_is_bound_by_its_own_header() -> None:
     inner = png(100_000, 100_000, 8, 2, b"")
     icon = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
     assert fails(icon + inner).kind is ErrorKind.TOO_LARGE
+
+
+def test_deep_grey_is_scaled_in_one_array() -> None:
+    side = 400
+    data = encode(random_pixels(side, side, 1).astype(np.uint16) * 257, "PNG")
+    decode(data)  # what is imported and prepared once does not count
+    tracemalloc.start()
+    try:
+        decode(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / side**2 < 12  # bytes a pixel: float64, and what it was made from
 
 
 # --- what is not an image, or not a whole one ---
