@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SAMPLES = [str(ROOT / "samples" / name) for name in ("cat.jpg", "coffee.jpg")]
 REQUEST = Request("embedded", None, "train")
-HEAVY = "torch timm torchvision huggingface_hub requests"
+HEAVY = "torch timm torchvision huggingface_hub requests onnx safetensors tqdm"
 
 
 @pytest.fixture
@@ -82,20 +81,34 @@ def test_features_of_the_graph_are_the_networks(cache: Path) -> None:
     assert np.allclose(features["onnx"], features["torch"], atol=1e-4)
 
 
-def test_later_runs_import_neither_torch_nor_timm(cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["predict", SAMPLES[1], "-k1", "--no-header"], "espresso"),
+        (["predict", *SAMPLES, "-k1", "--no-header"], "espresso"),
+        (["predict", SAMPLES[1], "-f", "table"], "espresso"),
+        (["features", *SAMPLES, "-o", "x.npy"], ""),
+        (["pull", "--no-header"], "onnx"),
+    ],
+    ids=["one", "several", "table", "features", "pull"],
+)
+def test_later_runs_import_neither_torch_nor_timm(
+    cache: Path, words: list[str], shown: str, tmp_path: Path
+) -> None:
+    answers("auto")
+    model = ["embedded"] if words[0] == "pull" else ["-m", "embedded", "--engine", "auto"]
     code = (
-        "import sys; from resnetd_cli.cli.app import run; "
-        f"code = run(['predict', {SAMPLES[1]!r}, '-m', 'embedded', '-k1', '-f', 'jsonl', '--engine', 'auto']); "
-        f"print(*sorted(set({HEAVY!r}.split()) & set(sys.modules))); sys.exit(code)"
+        f"import sys; from resnetd_cli.cli.app import run; code = run({[*words, *model]!r}); "
+        f"print(*sorted(set({HEAVY!r}.split()) & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
-    command = [sys.executable, "-c", code]
-    first, second = (subprocess.run(command, check=False, capture_output=True, text=True) for _ in "12")
-    assert (first.returncode, second.returncode) == (0, 0)
-    assert first.stderr == "compiling embedded, once: the next start is quicker\n"
-    assert second.stderr == ""
-    record, imported = second.stdout.splitlines()
-    assert json.loads(record)["predictions"][0]["label"] == "espresso"
-    assert imported == ""
+    finished = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert finished.returncode == 0
+    assert finished.stderr.splitlines()[-1] == ""
+    assert shown in finished.stdout
+    if words[0] == "features":
+        assert np.load(tmp_path / "x.npy").shape == (2, 1280)
 
 
 def flip(path: Path) -> None:

@@ -22,7 +22,7 @@ from resnetd_cli.errors import ModelError, UnknownModel, UsageError
 from resnetd_cli.exported import read_card
 from resnetd_cli.labels import unnamed
 from resnetd_cli.loading import Loader
-from resnetd_cli.results import Agreement, Classified, Failure, Preprocessing
+from resnetd_cli.results import Agreement, Classified, Preprocessing
 from resnetd_cli.sources import expand
 
 pytestmark = pytest.mark.slow
