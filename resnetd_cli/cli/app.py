@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from resnetd_cli import __version__
-from resnetd_cli.cli import features, info, labels, list_models, predict
+from resnetd_cli.cli import bench, features, info, labels, list_models, predict
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import ExitCode, ResnetdError
 from resnetd_cli.files import write_error
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("predict", short_help="Name what is in each image.")(predict.predict)
 app.command("features", short_help="Turn each image into numbers, as an array file.")(features.features)
+app.command("bench", short_help="Measure how quick a model is on this machine.")(bench.bench)
 app.command("list-models", short_help="List the models.")(list_models.list_models)
 app.command("info", short_help="Tell what a model is.")(info.info)
 app.command("labels", short_help="Search the names of the classes.")(labels.labels)
