@@ -40,7 +40,8 @@ class Material:
     def env(self) -> dict[str, str]:
         """The environment of the contenders: a cache of their own, no network, and no choice of an engine."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNETD_")}
-        return {**kept, "RESNETD_CACHE": str(self.folder / "cache"), "HF_HUB_OFFLINE": "1"}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        return {**kept, "PYTHONPATH": path, "RESNETD_CACHE": str(self.folder / "cache"), "HF_HUB_OFFLINE": "1"}
 
     def images(self) -> list[Path]:
         """Return the user's images, or photographs made from the samples."""
