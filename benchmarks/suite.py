@@ -84,7 +84,7 @@ def limit(material: Material, int8: bool) -> Benchmark:
 
 def embedded(material: Material, int8: bool) -> Benchmark:
     """The model that comes with the install, against a DataLoader loop with the same network."""
-    counts = (100, 700)
+    counts = (100, 400)
     model = ("-m", "embedded")
     material.compiled(model)
     contenders = {
