@@ -37,6 +37,7 @@ class Classifier:
         class_names: the names of its classes.
         decoding: bounds and rules of decoding.
         workers: threads that decode and run.
+        threads: threads that one run of the network may use; None for all cores.
         batch_size: images a thread runs at once.
         why: why this engine was taken, in a few words.
         afterwards: what is left to do when the answers are given: compiling the model for next time.
@@ -48,6 +49,7 @@ class Classifier:
     class_names: ClassNames
     decoding: DecodeOptions = DEFAULT_DECODING
     workers: int = 1
+    threads: int | None = None
     batch_size: int = 1
     why: str = ""
     afterwards: Callable[[], object] | None = None

@@ -62,6 +62,8 @@ class Loader:
         decoding: bounds and rules of decoding.
         batch_size: images run at once; by default 1 on a CPU, 32 on a GPU.
         single: one image will come, so all cores work on it; otherwise each works on an image of its own.
+        workers: threads that decode and run, in place of what `single` tells.
+        threads: threads that one run of the network may use, in place of what `single` tells.
         progress: gives a tqdm class for downloads, or None for no bars.
         note: is told, in a line, what takes long.
     """
@@ -79,6 +81,8 @@ class Loader:
     decoding: DecodeOptions = DEFAULT_DECODING
     batch_size: int | None = None
     single: bool = False
+    workers: int | None = None
+    threads: int | None = None
     progress: Callable[[], type[Any] | None] = lambda: None
     note: Callable[[str], None] = lambda _: None
 
@@ -131,11 +135,11 @@ class Loader:
 
     @property
     def _workers(self) -> int:
-        return 1 if self.single else _usable_cpus()
+        return self.workers or (1 if self.single else usable_cpus())
 
     @property
     def _threads(self) -> int | None:
-        return None if self.single else 1
+        return self.threads or (None if self.single else 1)
 
     def check(self) -> None:
         """Find out what is wrong with the options before a download, as far as that is possible.
@@ -265,12 +269,13 @@ class Loader:
             class_names=names,
             decoding=self.decoding,
             workers=self._workers,
+            threads=self._threads,
             batch_size=self.batch_size or 1,
             why=why,
         )
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
     """Return how many processors this process may use: under taskset, fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

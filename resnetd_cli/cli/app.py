@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from resnetd_cli import __version__
-from resnetd_cli.cli import export, features, info, labels, list_models, predict, pull
+from resnetd_cli.cli import bench, export, features, info, labels, list_models, predict, pull
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
 from resnetd_cli.errors import ExitCode, ResnetdError
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("predict", short_help="Name what is in each image.")(predict.predict)
 app.command("features", short_help="Turn each image into numbers, as an array file.")(features.features)
+app.command("bench", short_help="Measure how quick a model is on this machine.")(bench.bench)
 app.command("list-models", short_help="List the models.")(list_models.list_models)
 app.command("pull", cls=ManyValuesCommand, short_help="Make models ready before they are used.")(pull.pull)
 app.command("export", cls=ManyValuesCommand, short_help="Write a model as one .onnx file.")(export.export)

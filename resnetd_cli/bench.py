@@ -1,0 +1,330 @@
+"""How quick a model is on this machine: each stage by itself, the whole, and the settings that are quickest."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
+from statistics import median
+from typing import Any
+
+from resnetd_cli.classifier import Classifier
+from resnetd_cli.decode import decode
+from resnetd_cli.errors import InputError, ModelError, ResnetdError, UsageError
+from resnetd_cli.preprocess import preprocess
+from resnetd_cli.results import Failure
+from resnetd_cli.sources import Source
+
+SECONDS = 30.0
+STAGES = ("read", "decode", "preprocess", "model")
+_SAMPLE = 32
+"""Inputs that are read and kept in memory; they come again until the time is over."""
+_SYNTHETIC = 8
+_SIZE = (500, 375)
+_STAGES_SHARE = 0.2
+_LEAST_TIMES = 3
+_FINALISTS = 3
+
+Load = Callable[[int | None], Classifier]
+"""Loads the model to be run by so many threads; None for as many as it takes by itself."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be chosen about a run over many images.
+
+    Attributes:
+        workers: threads that decode and run.
+        threads: threads that one run of the network may use; None for all cores.
+        batch_size: images that a worker runs at once.
+    """
+
+    workers: int
+    threads: int | None
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How quick the whole was with some settings.
+
+    Attributes:
+        settings: those.
+        images_per_second: the median of the runs.
+        images: how many went through, in all runs.
+        runs: how many.
+    """
+
+    settings: Settings
+    images_per_second: float
+    images: int
+    runs: int
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        rate = round(self.images_per_second, 2)
+        return {**asdict(self.settings), "images_per_second": rate, "images": self.images, "runs": self.runs}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images to measure with, in memory.
+
+    Attributes:
+        images: those that can be decoded.
+        failures: the inputs that cannot be read or decoded.
+        read_seconds: how long reading one took; the median.
+    """
+
+    images: tuple[Source, ...]
+    failures: tuple[Failure, ...] = ()
+    read_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured.
+
+    Attributes:
+        model: the model's full name.
+        engine: what ran it.
+        why: why that engine, in a few words.
+        cpus: processors that could be used.
+        images: different images it was measured with.
+        stages: seconds that each of `STAGES` takes for one image, on one worker; medians.
+        default: the trial of the settings that are taken by themselves.
+        trials: all that were tried, the default among them, quickest first.
+    """
+
+    model: str
+    engine: str
+    why: str
+    cpus: int
+    images: int
+    stages: dict[str, float]
+    default: Trial
+    trials: tuple[Trial, ...]
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that takes longest."""
+        return max(self.stages, key=self.stages.__getitem__)
+
+    @property
+    def best(self) -> Trial:
+        """The quickest of those that were run most often: a single run may have had luck."""
+        return max(self.trials, key=lambda trial: (trial.runs, trial.images_per_second))
+
+    @property
+    def gain(self) -> float:
+        """How many times quicker the best settings are than the default ones."""
+        return self.best.images_per_second / self.default.images_per_second
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "model": self.model,
+            "engine": self.engine,
+            "why": self.why,
+            "cpus": self.cpus,
+            "images": self.images,
+            "stages_ms": {stage: round(1000 * seconds, 3) for stage, seconds in self.stages.items()},
+            "bottleneck": self.bottleneck,
+            "default": self.default.record(),
+            "best": self.best.record(),
+            "gain": round(self.gain, 3),
+            "trials": [trial.record() for trial in self.trials],
+        }
+
+
+def measure(
+    load: Load, sample: Sample, *, cpus: int, seconds: float = SECONDS, batch_size: int | None = None
+) -> Report:
+    """Time the stages and the whole, and look for better settings until the time is over.
+
+    Args:
+        load: loads the model.
+        sample: the images.
+        cpus: processors that can be used.
+        seconds: how long to measure, about. Loading comes on top, and the default settings are always measured.
+        batch_size: try only this one.
+    """
+    classifier = load(None)
+    end = time.perf_counter() + seconds
+    stages = _time_stages(classifier, sample, end - (1 - _STAGES_SHARE) * seconds)
+    default = Settings(classifier.workers, classifier.threads, classifier.batch_size)
+    sizes = [batch_size] if batch_size else [factor * default.batch_size for factor in (1, 2, 4)]
+    search = _Search(load, classifier, sample.images, guess=1 / sum(stages.values()))
+    search.run(default, [each for each in candidates(cpus, sizes) if each != default], end)
+    trials = search.trials()
+    return Report(
+        model=classifier.name,
+        engine=classifier.engine.name,
+        why=classifier.why,
+        cpus=cpus,
+        images=len(sample.images),
+        stages=stages,
+        default=next(trial for trial in trials if trial.settings == default),
+        trials=tuple(sorted(trials, key=lambda trial: -trial.images_per_second)),
+    )
+
+
+def candidates(cpus: int, batch_sizes: Sequence[int]) -> list[Settings]:
+    """Return settings that keep all processors busy, by a worker on each, by all on one image, or in between.
+
+    One worker more than that may fill the gaps that the others leave.
+    """
+    threads = {1 << power for power in range(cpus.bit_length())} | {cpus}
+    return [
+        Settings(workers, count, size)
+        for count in sorted(threads)
+        for workers in (cpus // count, cpus // count + 1)
+        for size in batch_sizes
+    ]
+
+
+def read_sample(sources: Iterable[Source], model: str) -> Sample:
+    """Read the first few inputs into memory.
+
+    Args:
+        sources: the inputs.
+        model: its name, for the failures.
+
+    Raises:
+        UsageError: there are none.
+        ResnetdError: none of them is an image.
+    """
+    images, failures, seconds = [], [], []
+    for source in islice(sources, _SAMPLE):
+        began = time.perf_counter()
+        try:
+            data = source.read()
+            seconds.append(time.perf_counter() - began)
+            decode(data)
+        except InputError as error:
+            failures.append(Failure(source.name, model, error.kind, error.message, error.hint))
+        else:
+            images.append(_in_memory(source.name, data))
+    if not images and not failures:
+        raise UsageError("no input", hint="without INPUT, synthetic images are used")
+    if not images:
+        first = failures[0]
+        raise ResnetdError(f"no image to measure with: {first.input}: {first.message}", hint=first.hint)
+    return Sample(tuple(images), tuple(failures), median(seconds))
+
+
+def synthetic_sample() -> Sample:
+    """Return seeded JPEGs of 500 x 375 that are as rough, and so as long to decode, as photographs."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    images = []
+    for number in range(_SYNTHETIC):
+        pixels = np.full((_SIZE[1], _SIZE[0], 3), 128, np.float32)
+        # As in nature, details are weaker the finer they are, and the fine ones have no colour of their own.
+        for side, strength in ((4, 60), (16, 30), (64, 15), (256, 20)):
+            noise = random.normal(0, strength, (side * 3 // 4, side, 3 if side <= 16 else 1))
+            planes = [
+                Image.fromarray(plane).resize(_SIZE, Image.Resampling.BICUBIC)
+                for plane in np.moveaxis(noise.astype(np.float32), 2, 0)
+            ]
+            pixels += np.stack([np.asarray(plane) for plane in planes], axis=2)
+        file = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+        images.append(_in_memory(f"synthetic-{number}.jpg", file.getvalue()))
+    return Sample(tuple(images))
+
+
+def _in_memory(name: str, data: bytes) -> Source:
+    return Source(name, lambda: data)
+
+
+def _time_stages(classifier: Classifier, sample: Sample, end: float) -> dict[str, float]:
+    """Take images through the stages, one after the other, until the time is over."""
+    import numpy as np
+
+    stages: dict[str, list[float]] = {stage: [] for stage in STAGES[1:]}
+    for count, source in enumerate(cycle(sample.images)):
+        if count > _LEAST_TIMES and time.perf_counter() > end:
+            break
+        data = source.read()
+        began = time.perf_counter()
+        image = decode(data, classifier.decoding)
+        decoded = time.perf_counter()
+        pixels = preprocess(image, classifier.preprocessing)
+        prepared = time.perf_counter()
+        classifier.engine.run(np.stack([pixels] * classifier.batch_size))
+        ended = time.perf_counter()
+        if count:  # the first takes longer: libraries are imported and memory is taken
+            stages["decode"].append(decoded - began)
+            stages["preprocess"].append(prepared - decoded)
+            stages["model"].append((ended - prepared) / classifier.batch_size)
+    return {"read": sample.read_seconds, **{stage: median(values) for stage, values in stages.items()}}
+
+
+class _Search:
+    """Sends images through the whole pipeline with one settings after another, and keeps count.
+
+    Only one model is loaded at a time: how many threads it may use is fixed when it is, for torch even for the
+    whole process.
+
+    Args:
+        load: loads the model.
+        classifier: the model as it is loaded now.
+        images: what to send.
+        guess: images a second that can be expected.
+    """
+
+    def __init__(self, load: Load, classifier: Classifier, images: Sequence[Source], guess: float) -> None:
+        self._load = load
+        self._classifier = classifier
+        self._images = images
+        self._guess = guess
+        self._rates: dict[Settings, list[float]] = {}
+        self._counts: dict[Settings, int] = {}
+
+    def run(self, default: Settings, others: Sequence[Settings], end: float) -> None:
+        """Run each settings once, then the best again and again, for as long as there is time."""
+        slice_seconds = (end - time.perf_counter()) / (2 * (1 + len(others)))
+        self._run(default, slice_seconds)
+        for settings in others:
+            if time.perf_counter() + slice_seconds > end:
+                return
+            with suppress(ModelError):  # not enough memory, say: what others do is still worth knowing
+                self._run(settings, slice_seconds)
+        best = sorted(self._rates.keys() - {default}, key=lambda settings: -self._rates[settings][0])
+        finalists = sorted([default, *best[:_FINALISTS]], key=lambda settings: settings.threads or 0)
+        while time.perf_counter() + len(finalists) * slice_seconds < end:
+            for settings in finalists:
+                self._run(settings, slice_seconds)
+
+    def trials(self) -> list[Trial]:
+        """Return what came out."""
+        return [
+            Trial(settings, median(rates), self._counts[settings], len(rates))
+            for settings, rates in self._rates.items()
+        ]
+
+    def _run(self, settings: Settings, seconds: float) -> None:
+        if settings.threads != self._classifier.threads:
+            self._classifier = self._load(settings.threads)
+        classifier = replace(self._classifier, workers=settings.workers, batch_size=settings.batch_size)
+        wave = settings.workers * settings.batch_size  # images under way at once
+        if settings not in self._rates:
+            self._send(classifier, wave)  # memory for batches of this size is taken the first time
+        rate = median(self._rates.get(settings, [self._guess]))
+        count = wave * max(1, round(rate * seconds / wave))
+        began = time.perf_counter()
+        self._send(classifier, count)
+        rate = count / (time.perf_counter() - began)
+        self._rates.setdefault(settings, []).append(rate)
+        self._counts[settings] = self._counts.get(settings, 0) + count
+
+    def _send(self, classifier: Classifier, count: int) -> None:
+        for result in classifier.predict(islice(cycle(self._images), count)):
+            if isinstance(result, Failure):
+                raise ModelError(f"{result.input}: {result.message}", hint=result.hint)

@@ -1,0 +1,89 @@
+"""`resnetd bench`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.errors import ExitCode
+from resnetd_cli.models import DEFAULT_MODEL
+
+
+def bench(
+    inputs: options.Inputs = None,
+    model: options.Model = DEFAULT_MODEL,
+    files_from: options.FilesFrom = None,
+    null: options.Null = False,
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", min=1, max=3600, metavar="S", help="How long to measure, about."),
+    ] = 30.0,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = "train",
+    offline: options.Offline = False,
+    format: options.OutputFormat = options.Format.AUTO,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    no_header: options.NoHeader = False,
+    no_progress: options.NoProgress = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    engine: options.Engine = "auto",
+    precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+) -> int:
+    """Measure how quick a model is on this machine, what holds it up, and which settings are quickest.
+
+    resnetd bench
+
+    resnetd bench photos/ --model embedded --seconds 60 -f json
+    """
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    given = Inputs(inputs or [], files_from, null) if inputs or files_from or null else None
+    sources = given.sources() if given else None
+
+    from resnetd_cli import sinks
+    from resnetd_cli.cli import running
+    from resnetd_cli.sinks.measured import write_report
+
+    path = running.as_path(output)
+    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    running.check_outputs(path, overwrite=overwrite)
+
+    from functools import partial
+
+    from resnetd_cli import bench as library
+    from resnetd_cli.loading import load, usable_cpus
+
+    sample = library.synthetic_sample() if sources is None else library.read_sample(sources, model)
+    for failure in sample.failures:
+        running.tell_failure(failure)
+    load_with = partial(
+        load,
+        model,
+        weights=weights,
+        image_size=image_size,
+        engine=engine,
+        precision=precision,
+        device=device,
+        offline=offline,
+        batch_size=batch_size,
+        progress=terminal.download_bar,
+        note=terminal.note,
+    )
+    report = library.measure(
+        lambda threads: load_with(threads=threads),
+        sample,
+        cpus=usable_cpus(),
+        seconds=seconds,
+        batch_size=batch_size,
+    )
+    with running.open_text(path) as stream:
+        write_report(report, stream, format_name, header=not no_header)
+    return ExitCode.PARTIAL if sample.failures else ExitCode.OK

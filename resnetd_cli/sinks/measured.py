@@ -1,0 +1,75 @@
+"""What `bench` measured, in every record format."""
+
+from __future__ import annotations
+
+import json
+from typing import IO, TYPE_CHECKING
+
+from resnetd_cli.sinks.listing import write_rows
+
+if TYPE_CHECKING:
+    from resnetd_cli.bench import Report, Trial
+
+_TRIAL_COLUMNS = {
+    "images_per_second": "images/s",
+    "workers": "workers",
+    "threads": "threads",
+    "batch_size": "batch",
+    "images": "images",
+    "runs": "runs",
+}
+_STAGE_COLUMNS = {"stage": "stage", "ms": "ms an image", "share": "share", "note": ""}
+_NOTICEABLE = 1.05
+"""A gain below it is within what two runs of the same settings differ by."""
+
+
+def write_report(report: Report, stream: IO[str], format_name: str, *, header: bool = True) -> None:
+    """Write what was measured: json and jsonl hold all of it, tsv and csv a row for each settings tried."""
+    if format_name == "json":
+        stream.write(json.dumps(report.record(), ensure_ascii=False, indent=1) + "\n")
+    elif format_name == "jsonl":
+        stream.write(json.dumps(report.record(), ensure_ascii=False) + "\n")
+    elif format_name == "table":
+        _write_tables(report, stream)
+    else:
+        rows = [trial.record() for trial in report.trials]
+        write_rows(rows, stream, format_name, header=header, columns=_TRIAL_COLUMNS)
+
+
+def _write_tables(report: Report, stream: IO[str]) -> None:
+    cpus = "1 processor" if report.cpus == 1 else f"{report.cpus} processors"
+    stream.write(f"{report.model} on {report.engine} ({report.why}), {cpus}\n")
+    write_rows(_stage_rows(report), stream, "table", columns=_STAGE_COLUMNS)
+    write_rows([_trial_row(trial) for trial in report.trials], stream, "table", columns=_TRIAL_COLUMNS)
+    stream.write(f"default  {_in_words(report.default)}\n")
+    if report.gain < _NOTICEABLE:
+        stream.write("best     the default; nothing that was tried is clearly quicker\n")
+    else:
+        stream.write(f"best     {_in_words(report.best)}: {report.gain:.2f} times as quick\n")
+
+
+def _stage_rows(report: Report) -> list[dict[str, object]]:
+    total = sum(report.stages.values())
+    return [
+        {
+            "stage": stage,
+            "ms": f"{1000 * seconds:.2f}",
+            "share": f"{seconds / total:.0%}",
+            "note": "the bottleneck" if stage == report.bottleneck else "",
+        }
+        for stage, seconds in report.stages.items()
+    ]
+
+
+def _trial_row(trial: Trial) -> dict[str, object]:
+    record = trial.record()
+    return {**record, "threads": record["threads"] or "all", "images_per_second": f"{trial.images_per_second:.1f}"}
+
+
+def _in_words(trial: Trial) -> str:
+    settings = trial.settings
+    threads = "all threads" if settings.threads is None else f"threads {settings.threads}"
+    return (
+        f"{trial.images_per_second:.1f} images/s with workers {settings.workers}, {threads}, "
+        f"batch {settings.batch_size} (median of {trial.runs}, {trial.images} images)"
+    )
