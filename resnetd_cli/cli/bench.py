@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from resnetd_cli.cli import options
-from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.inputs import Inputs
 from resnetd_cli.errors import ExitCode
 from resnetd_cli.models import DEFAULT_MODEL
@@ -48,13 +47,11 @@ def bench(
     given = Inputs(inputs or [], files_from, null) if inputs or files_from or null else None
     sources = given.sources() if given else None
 
-    from resnetd_cli import sinks
     from resnetd_cli.cli import running
+    from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.sinks.measured import write_report
 
-    path = running.as_path(output)
-    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
-    running.check_outputs(path, overwrite=overwrite)
+    target = TextOutput.choose(format.value, output, overwrite=overwrite)
 
     from functools import partial
 
@@ -84,6 +81,6 @@ def bench(
         seconds=seconds,
         batch_size=batch_size,
     )
-    with running.open_text(path) as stream:
-        write_report(report, stream, format_name, header=not no_header)
+    with target.open() as stream:
+        write_report(report, stream, target.format, header=not no_header)
     return ExitCode.PARTIAL if sample.failures else ExitCode.OK

@@ -43,15 +43,15 @@ def export(
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
 
     from resnetd_cli import pull as library
-    from resnetd_cli.cli import figures, running
+    from resnetd_cli.cli import figures, outputs, running
     from resnetd_cli.cli.inputs import images_of
     from resnetd_cli.exported import is_exported
     from resnetd_cli.loading import Loader
 
-    path = running.as_path(output)
+    path = outputs.as_path(output)
     if path is None or not is_exported(path.name):
         raise UsageError("the model goes to a file whose name ends in .onnx", hint=f"-o {model}.onnx")
-    running.check_outputs(path, overwrite=overwrite)
+    outputs.check_outputs(path, overwrite=overwrite)
     comparison = images_of("--verify", verify)
     loader = Loader(
         model,

@@ -56,7 +56,7 @@ def features(
     sources = given.sources()
 
     from resnetd_cli import sinks
-    from resnetd_cli.cli import running
+    from resnetd_cli.cli import outputs, running
 
     if output is None:
         raise UsageError(
@@ -64,7 +64,7 @@ def features(
         )
     sink = sinks.open_array_sink(output)
     index = sinks.index_path(output)
-    running.check_outputs(output, index, overwrite=overwrite)
+    outputs.check_outputs(output, index, overwrite=overwrite)
 
     from resnetd_cli.decode import DecodeOptions
     from resnetd_cli.loading import load

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from resnetd_cli import sinks
 from resnetd_cli.about import Facts, figures
-from resnetd_cli.cli import running
-from resnetd_cli.cli.console import is_tty
+from resnetd_cli.cli.outputs import TextOutput
 from resnetd_cli.results import Agreement
 from resnetd_cli.sinks.listing import write_facts
 
@@ -15,9 +11,9 @@ from resnetd_cli.sinks.listing import write_facts
 def write(agreement: Agreement, format_name: str) -> None:
     """Print what a comparison found."""
     facts = figures(agreement)
-    chosen = sinks.choose_format(format_name, None, terminal=is_tty(sys.stdout))
-    with running.open_text(None) as stream:
-        write_facts(facts, stream, chosen, shown=in_words(facts))
+    target = TextOutput.choose(format_name, None, overwrite=False)
+    with target.open() as stream:
+        write_facts(facts, stream, target.format, shown=in_words(facts))
 
 
 def in_words(facts: Facts) -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resnetd_cli.cli import options
-from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.console import terminal
 
 if TYPE_CHECKING:
     from resnetd_cli.about import Facts
@@ -34,20 +33,18 @@ def info(
     """
     terminal.setup(quiet=quiet, verbose=verbose)
 
-    from resnetd_cli import about, sinks
-    from resnetd_cli.cli import running
+    from resnetd_cli import about
+    from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.sinks.listing import write_facts
 
-    path = running.as_path(output)
-    running.check_outputs(path, overwrite=overwrite)
+    target = TextOutput.choose(format.value, output, overwrite=overwrite)
     if bibtex:
-        with running.open_text(path) as stream:
+        with target.open() as stream:
             stream.write(about.bibtex(model))
         return 0
-    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
     facts = about.describe(model)
-    with running.open_text(path) as stream:
-        write_facts(facts, stream, format_name, shown=_in_words(facts))
+    with target.open() as stream:
+        write_facts(facts, stream, target.format, shown=_in_words(facts))
     return 0
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated, Optional
 
 import typer
 
 from resnetd_cli.cli import options
-from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
 
 _COLUMNS = {"index": "index", "id": "id", "name": "name", "definition": "definition", "synonyms": "synonyms"}
@@ -48,26 +47,24 @@ def labels(
     """
     terminal.setup(quiet=quiet, verbose=verbose)
 
-    from resnetd_cli import label_files, sinks
+    from resnetd_cli import label_files
     from resnetd_cli import labels as library
-    from resnetd_cli.cli import running
+    from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.files import cache_dir
     from resnetd_cli.sinks.listing import write_rows
 
     if download:
         typer.echo(label_files.download(url or label_files.SEED_URL, cache=cache_dir()))
         return 0
-    path = running.as_path(output)
-    running.check_outputs(path, overwrite=overwrite)
-    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    target = TextOutput.choose(format.value, output, overwrite=overwrite)
     wanted = " ".join(query or [])
     entries = library.search(wanted, library.imagenet(subset))
     if not entries:
         raise UsageError(
             f"no class of {subset} matches {wanted!r}", hint="try a part of the word, or another --set"
         )
-    with running.open_text(path) as stream:
+    with target.open() as stream:
         write_rows(
-            [asdict(entry) for entry in entries], stream, format_name, header=not no_header, columns=_COLUMNS
+            [asdict(entry) for entry in entries], stream, target.format, header=not no_header, columns=_COLUMNS
         )
     return 0

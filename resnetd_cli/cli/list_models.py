@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from resnetd_cli.cli import options
-from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
 
 # A narrow terminal shows the first of them.
@@ -53,13 +52,11 @@ def list_models(
     """
     terminal.setup(quiet=quiet, verbose=verbose)
 
-    from resnetd_cli import about, sinks
-    from resnetd_cli.cli import running
+    from resnetd_cli import about
+    from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.sinks.listing import write_rows
 
-    path = running.as_path(output)
-    running.check_outputs(path, overwrite=overwrite)
-    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    target = TextOutput.choose(format.value, output, overwrite=overwrite)
     rows = about.list_timm(pattern) if all_models else about.list_cards(pattern)
     if not rows:
         hint = (
@@ -68,7 +65,7 @@ def list_models(
             else "PATTERN is a glob or a part"
         )
         raise UsageError(f"no model matches {pattern!r}", hint=hint)
-    with running.open_text(path) as stream:
+    with target.open() as stream:
         columns = _TIMM_COLUMNS if all_models else _CARD_COLUMNS
-        write_rows(rows, stream, format_name, header=not no_header, columns=columns)
+        write_rows(rows, stream, target.format, header=not no_header, columns=columns)
     return 0

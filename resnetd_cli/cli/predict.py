@@ -71,15 +71,15 @@ def predict(
     import sys
 
     from resnetd_cli import sinks
-    from resnetd_cli.cli import running
+    from resnetd_cli.cli import outputs, running
 
-    path = running.as_path(output)
+    path = outputs.as_path(output)
     format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
     if embeddings and format_name not in ("json", "jsonl"):
         raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
     arrays = sinks.open_array_sink(features_out) if features_out else None
     index = sinks.index_path(features_out) if features_out else None
-    running.check_outputs(path, features_out, index, overwrite=overwrite)
+    outputs.check_outputs(path, features_out, index, overwrite=overwrite)
 
     from resnetd_cli.decode import DecodeOptions
     from resnetd_cli.engines import LAYER_POOLED
@@ -105,7 +105,7 @@ def predict(
     with ExitStack() as stack:
         if arrays:
             stack.enter_context(arrays)
-        stream = stack.enter_context(running.open_text(path))
+        stream = stack.enter_context(outputs.open_text(path))
         told_on_terminal = path is None and is_tty(sys.stdout) and is_tty(sys.stderr)
         sink = sinks.open_sink(format_name, stream, header=not no_header, failures=not told_on_terminal)
         stack.callback(sink.close)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from resnetd_cli.cli import options
-from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
 
 if TYPE_CHECKING:
@@ -60,15 +59,13 @@ def pull(
         raise UsageError("--calibrate goes with --precision int8", hint="add it, or leave --calibrate out")
 
     from resnetd_cli import models as library
-    from resnetd_cli import sinks
-    from resnetd_cli.cli import running
     from resnetd_cli.cli.inputs import images_of
+    from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.exported import is_exported
     from resnetd_cli.loading import Loader
     from resnetd_cli.sinks.listing import write_rows
 
-    path = running.as_path(output)
-    running.check_outputs(path, overwrite=overwrite)
+    target = TextOutput.choose(format.value, output, overwrite=overwrite)
     calibration, comparison = images_of("--calibrate", calibrate), images_of("--verify", verify)
     for model in models:  # a misspelt name comes to light before the first download
         if not is_exported(model):
@@ -91,10 +88,9 @@ def pull(
                 raise
             terminal.error(error, about=model)
             code = ExitCode.FAILED
-    with running.open_text(path) as stream:
-        format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    with target.open() as stream:
         columns = {**_COLUMNS, **(_VERIFIED_COLUMNS if verify else {}), "folder": "folder"}
-        write_rows(rows, stream, format_name, header=not no_header, columns=columns)
+        write_rows(rows, stream, target.format, header=not no_header, columns=columns)
     return code
 
 

@@ -1,51 +1,17 @@
-"""What the commands that go through images share: outputs, and the loop from results to sinks."""
+"""What the commands that go through images share: the loop from results to sinks, and what they tell."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
 
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
-from resnetd_cli.errors import ExitCode, InputError, OutputError, ResnetdError, UsageError
-from resnetd_cli.files import check_writable, open_atomic_text
+from resnetd_cli.errors import ExitCode, InputError, ResnetdError
 from resnetd_cli.results import Failure
-
-
-def as_path(output: Path | None) -> Path | None:
-    """Return where to write, None for standard output, which `-o -` means too."""
-    return None if output is None or str(output) == "-" else output
-
-
-@contextmanager
-def open_text(output: Path | None) -> Iterator[IO[str]]:
-    """Open the output, or standard output, for UTF-8 text; bytes of names that are not UTF-8 pass through."""
-    if output is None:
-        if sys.stdout is None:
-            raise OutputError("standard output is closed", hint="-o FILE writes to a file")
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
-        yield sys.stdout
-    else:
-        with open_atomic_text(output) as file:
-            yield file
-
-
-def check_outputs(*paths: Path | None, overwrite: bool) -> None:
-    """Find out before any work that a result could not be written.
-
-    Raises:
-        UsageError, OutputError: see `check_writable`; or two outputs are one file.
-    """
-    wanted = [path for path in paths if path is not None]
-    for position, path in enumerate(wanted):
-        if path.absolute() in map(Path.absolute, wanted[:position]):
-            raise UsageError(f"two outputs would be written to {path}", hint="give each a name of its own")
-        check_writable(path, overwrite=overwrite)
 
 
 def tell_engine(classifier: Classifier) -> None:
