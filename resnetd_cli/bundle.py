@@ -5,6 +5,7 @@ A bundle is a folder in the cache:
     model.onnx          input `images`; outputs `logits` and `features`; any batch size
     bundle.json         what it is, how it wants its images, what its classes are called, and what it came from
     optimised-KEY.onnx  the same graph optimised for this processor and this ONNX Runtime, which loads quicker
+    optimised-KEY.bin   its weights, mapped into memory
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from resnetd_cli import bundle as bundles
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.card import Card
-from resnetd_cli.engines.onnx import OnnxEngine, optimise
+from resnetd_cli.decode import import_pillow
+from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, optimise
 from resnetd_cli.errors import CacheError, ModelError
 from resnetd_cli.files import sha256, write_atomic
 
@@ -38,8 +39,8 @@ def open_engine(bundle: Bundle, *, logits: bool, layer: str | None, threads: int
     load = partial(OnnxEngine, logits=logits, layer=layer, threads=threads)
     with suppress(OSError, DamagedBundleError):
         expected = _hash_file(bundle).read_text(encoding="ascii")
-        return _checked(bundle.optimised, expected, partial(load, optimised=True))
-    engine = _checked(bundle.graph, bundle.graph_sha256, load)
+        return _checked(_optimised_files(bundle.optimised), expected, partial(load, optimised=True))
+    engine = _checked([bundle.graph], bundle.graph_sha256, load)
     with suppress(CacheError):  # costs time at the next start, not answers
         optimise_for_this_machine(bundle)
     return engine
@@ -60,10 +61,11 @@ def optimise_for_this_machine(bundle: Bundle) -> None:
         CacheError: the cache cannot be written.
     """
     with bundles.writing_cache(), tempfile.TemporaryDirectory(prefix=".making-", dir=bundle.folder) as folder:
-        temporary = Path(folder) / bundles.GRAPH
+        temporary = Path(folder) / bundle.optimised.name
         optimise(bundle.graph, temporary)
-        digest = sha256(temporary)
-        temporary.replace(bundle.optimised)
+        digest = sha256(*_optimised_files(temporary))
+        for file in _optimised_files(temporary):
+            file.replace(bundle.folder / file.name)
         write_atomic(_hash_file(bundle), digest.encode())
 
 
@@ -162,21 +164,26 @@ def _revisions(file: Path) -> list[Path]:
     return [path for path in names if path.read_text(encoding="utf-8").strip() == revision.name]
 
 
+def _optimised_files(graph: Path) -> list[Path]:
+    """Return the files of an optimised graph; a small one has no weights file."""
+    weights = graph.with_suffix(WEIGHTS_SUFFIX)
+    return [graph, weights] if weights.exists() else [graph]
+
+
 def _hash_file(bundle: Bundle) -> Path:
     return bundle.optimised.with_suffix(".sha256")
 
 
-def _checked(path: Path, expected: str, load: Callable[[Path], OnnxEngine]) -> OnnxEngine:
-    """Check a graph and load it. The check goes on in a thread while ONNX Runtime and numpy are imported."""
+def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], OnnxEngine]) -> OnnxEngine:
+    """Load a graph, the first of its files, having checked them while Python imports what it needs next."""
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(sha256, path)
+        digest = pool.submit(sha256, *paths)
         import onnxruntime  # noqa: F401
 
+        import_pillow()
         try:
-            is_intact = digest.result() == expected
-            engine = load(path) if is_intact else None
+            if digest.result() == expected:
+                return load(paths[0])
         except Exception as error:  # of whatever kind ONNX Runtime raises on a graph that it does not read
-            raise DamagedBundleError(path) from error
-    if engine is None:
-        raise DamagedBundleError(path)
-    return engine
+            raise DamagedBundleError(paths[0]) from error
+    raise DamagedBundleError(paths[0])

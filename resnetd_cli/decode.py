@@ -15,6 +15,7 @@ from resnetd_cli.errors import ErrorKind, InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+_USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 # EPS needs an external program to draw it; the others are formats that Pillow only names.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
 # These hold no greys of more than 16 bits, and Pillow may give them as 32-bit ones.
@@ -49,7 +50,7 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
     ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
     Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        with _open(data) as image:
             width, height = image.size
             if width * height > options.max_pixels:
                 raise _too_large(width * height, options)
@@ -71,13 +72,31 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
 
 
 @lru_cache
-def _formats() -> tuple[str, ...]:
-    """Prepare Pillow once for the process and return the formats it may try."""
+def import_pillow() -> None:
+    """Prepare Pillow for the process: the usual formats, no warnings. `decode` does it when need be."""
+    from PIL import Image, ImageOps  # noqa: F401
+
+    Image.preinit()
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _open(data: bytes) -> Image.Image:
+    """Open an image of the usual formats, or else of any: importing all of Pillow's takes longer than decoding."""
+    from PIL import Image, UnidentifiedImageError
+
+    import_pillow()
+    try:
+        return Image.open(io.BytesIO(data), formats=_USUAL)
+    except UnidentifiedImageError:
+        return Image.open(io.BytesIO(data), formats=_all_formats())
+
+
+@lru_cache
+def _all_formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    return tuple(name for name in Image.OPEN if name not in _NOT_DECODED)
+    return tuple(name for name in tuple(Image.OPEN) if name not in _NOT_DECODED)
 
 
 def _too_large(pixels: int, options: DecodeOptions) -> InputError:

@@ -88,10 +88,6 @@ class Loader:
 
     def load(self) -> Classifier:
         """Load it."""
-        # Of all that torch and timm import, numpy must come first: torch's start-up in C imports it too, and
-        # there swallows an interrupt.
-        import numpy as np  # noqa: F401
-
         self.check()
         reason = self._why_torch()
         if reason is not None and (only_onnx := self._why_onnx()):
@@ -169,6 +165,7 @@ class Loader:
         needs_no_gpu = self.single or self._why_onnx() or not gpu_is_likely()
         if self.device == "cpu" or (self.device == "auto" and needs_no_gpu):
             return None
+        _import_numpy()
         device = choose_device(self.device)
         return None if device.type == "cpu" else f"the device is {device}"
 
@@ -243,6 +240,7 @@ class Loader:
         )
 
     def _network(self) -> Network:
+        _import_numpy()
         return factory.load_network(
             self.model,
             weights_file=self._file,
@@ -273,6 +271,11 @@ class Loader:
             batch_size=self.batch_size or 1,
             why=why,
         )
+
+
+def _import_numpy() -> None:
+    """Import numpy before torch, whose start-up in C imports it too, and there swallows an interrupt."""
+    import numpy as np  # noqa: F401
 
 
 def usable_cpus() -> int:

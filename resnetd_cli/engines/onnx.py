@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+WEIGHTS_SUFFIX = ".bin"
 _ERRORS_ONLY = 3
 
 
@@ -82,6 +83,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 def optimise(graph: Path, target: Path) -> None:
     """Write the graph as ONNX Runtime optimises it for this machine's processor.
 
+    Its weights go into a file of their own beside it, which is mapped into memory and not read.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -89,6 +92,8 @@ def optimise(graph: Path, target: Path) -> None:
 
     options = _options(None)
     options.optimized_model_filepath = str(target)
+    weights = target.with_suffix(WEIGHTS_SUFFIX).name
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     try:
         onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the graph has been loaded before: what can fail is the writing
