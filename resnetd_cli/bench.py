@@ -96,7 +96,7 @@ class Report:
         images: different images it was measured with.
         stages: seconds that each of `STAGES` takes for one image, on one worker; medians.
         default: the trial of the settings that are taken by themselves.
-        trials: all that were tried, the default among them, quickest first.
+        trials: all that were tried, the default among them: those run most often first, and of them the quickest.
     """
 
     model: str
@@ -116,7 +116,7 @@ class Report:
     @property
     def best(self) -> Trial:
         """The quickest of those that were run most often: a single run may have had luck."""
-        return max(self.trials, key=lambda trial: (trial.runs, trial.images_per_second))
+        return max(self.trials, key=_rank)
 
     @property
     def gain(self) -> float:
@@ -168,8 +168,12 @@ def measure(
         images=len(sample.images),
         stages=stages,
         default=next(trial for trial in trials if trial.settings == default),
-        trials=tuple(sorted(trials, key=lambda trial: -trial.images_per_second)),
+        trials=tuple(sorted(trials, key=_rank, reverse=True)),
     )
+
+
+def _rank(trial: Trial) -> tuple[int, float]:
+    return trial.runs, trial.images_per_second
 
 
 def candidates(cpus: int, batch_sizes: Sequence[int]) -> list[Settings]:
