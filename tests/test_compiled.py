@@ -121,6 +121,9 @@ def flip(path: Path) -> None:
     "damage",
     [
         lambda bundle: flip(bundle.optimised),
+        lambda bundle: flip(bundle.optimised.with_suffix(".bin")),
+        lambda bundle: bundle.optimised.with_suffix(".bin").unlink(),
+        lambda bundle: bundle.optimised.with_suffix(".bin").write_bytes(b""),
         lambda bundle: (bundle.optimised.unlink(), flip(bundle.graph)),
         lambda bundle: (flip(bundle.optimised), flip(bundle.graph)),
         lambda bundle: bundle.graph.write_bytes(bundle.graph.read_bytes()[:1000]) and bundle.optimised.unlink(),
@@ -129,7 +132,19 @@ def flip(path: Path) -> None:
         lambda bundle: (bundle.folder / "bundle.json").write_text("[]"),
         lambda bundle: (bundle.folder / "bundle.json").unlink(),
     ],
-    ids=["optimised", "graph", "both", "cut", "gone", "json", "list", "no-json"],
+    ids=[
+        "optimised",
+        "weights",
+        "no-weights",
+        "empty-weights",
+        "graph",
+        "both",
+        "cut",
+        "gone",
+        "json",
+        "list",
+        "no-json",
+    ],
 )
 def test_a_damaged_bundle_is_rebuilt_and_never_used(
     cache: Path, by_torch: list[Classified], damage: Callable[[Bundle], object]

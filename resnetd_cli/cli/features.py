@@ -42,6 +42,8 @@ def features(
     precision: options.Precision = "fp32",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
 ) -> int:
     """Turn each image into numbers: row i of the array is the i-th image that could be read.
 
@@ -81,6 +83,8 @@ def features(
         offline=offline,
         decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
         batch_size=batch_size,
+        workers=workers,
+        threads=threads,
         single=given.single,
         progress=terminal.download_bar,
         note=terminal.note,

@@ -118,6 +118,26 @@ BatchSize = Annotated[
         show_default=False,
     ),
 ]
+Workers = Annotated[
+    Optional[int],
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="Threads that decode and run.  [default: one a processor; 1 for one image]",
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    Optional[int],
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        help="Threads that one run of the model uses.  [default: 1; all for one image]",
+        show_default=False,
+    ),
+]
 
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, metavar="K", help="Classes named for each image.")]
 MinProbability = Annotated[

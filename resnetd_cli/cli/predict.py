@@ -55,6 +55,8 @@ def predict(
     precision: options.Precision = "fp32",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
 ) -> int:
     """Name what is in each image: its most probable classes, and how probable they are.
 
@@ -97,6 +99,8 @@ def predict(
         offline=offline,
         decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
         batch_size=batch_size,
+        workers=workers,
+        threads=threads,
         single=given.single,
         progress=terminal.download_bar,
         note=terminal.note,
