@@ -76,7 +76,7 @@ def describe(model: str) -> Facts:
         UnknownModel: there is no such model.
     """
     if exported.is_exported(model):
-        return _describe_exported(Path(model))
+        return _describe_exported(Path(model).expanduser())
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
     facts = _describe_card(card) if card else _describe_timm(ref)

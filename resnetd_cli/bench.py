@@ -91,6 +91,7 @@ class Report:
     Attributes:
         model: the model's full name.
         engine: what ran it.
+        precision: in which it computed.
         why: why that engine, in a few words.
         cpus: processors that could be used.
         images: different images it was measured with.
@@ -101,6 +102,7 @@ class Report:
 
     model: str
     engine: str
+    precision: str
     why: str
     cpus: int
     images: int
@@ -128,6 +130,7 @@ class Report:
         return {
             "model": self.model,
             "engine": self.engine,
+            "precision": self.precision,
             "why": self.why,
             "cpus": self.cpus,
             "images": self.images,
@@ -163,6 +166,7 @@ def measure(
     return Report(
         model=classifier.name,
         engine=classifier.engine.name,
+        precision=classifier.precision,
         why=classifier.why,
         cpus=cpus,
         images=len(sample.images),

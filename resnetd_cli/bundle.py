@@ -28,7 +28,7 @@ from resnetd_cli import __version__
 from resnetd_cli.card import Card
 from resnetd_cli.errors import CacheError, OutputError
 from resnetd_cli.files import cache_dir, umask, write_atomic
-from resnetd_cli.models import find_card
+from resnetd_cli.models import find_card, local_path
 
 GRAPH = "model.onnx"
 _CARD = "bundle.json"
@@ -57,8 +57,7 @@ class Request:
         card = find_card(self.model)
         name = card.name if card else self.model
         weights = str(self.weights.absolute()) if self.weights else None
-        place = str(Path(name).absolute()) if Path(name).exists() else name
-        asked = [place, weights, self.image_size, self.precision]
+        asked = [str(local_path(name) or name), weights, self.image_size, self.precision]
         key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
         return cache_dir() / "bundles" / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)[-60:]}-{self.precision}-{key}"
 

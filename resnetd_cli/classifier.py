@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from resnetd_cli import postprocess, sources
 from resnetd_cli.decode import DecodeOptions
-from resnetd_cli.engines import Engine
+from resnetd_cli.engines import FP32, Engine
 from resnetd_cli.errors import ModelError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.pipeline import Pipeline
@@ -35,6 +35,7 @@ class Classifier:
         engine: what runs the network.
         preprocessing: how the network wants its images.
         class_names: the names of its classes.
+        precision: in which the engine computes: `fp32`, `int8`, `fp16` or `bf16`.
         decoding: bounds and rules of decoding.
         workers: threads that decode and run.
         threads: threads that one run of the network may use; None for all cores.
@@ -47,6 +48,7 @@ class Classifier:
     engine: Engine
     preprocessing: Preprocessing
     class_names: ClassNames
+    precision: str = FP32
     decoding: DecodeOptions = DEFAULT_DECODING
     workers: int = 1
     threads: int | None = None

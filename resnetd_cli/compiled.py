@@ -18,6 +18,7 @@ from resnetd_cli.decode import import_pillow
 from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, optimise
 from resnetd_cli.errors import CacheError, ModelError
 from resnetd_cli.files import sha256, write_atomic
+from resnetd_cli.models import local_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +138,7 @@ def import_file(request: Request, card: Card) -> Bundle:
 
 def describe_file(request: Request, card: Card) -> Bundle:
     """Return a file that `export` wrote as a bundle that need not be in the cache."""
-    path = Path(request.model).absolute()
+    path = Path(request.model).expanduser().absolute()
     return Bundle(request.folder(), card, sha256(path), {str(path): bundles.stamp(path)}, exported=str(path))
 
 
@@ -151,8 +152,9 @@ def _keep(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
 
 def _sources(request: Request, file: Path) -> list[Path]:
     """Return the files whose change makes a bundle stale: the weights, and what chose them."""
-    config = Path(request.model) / "config.json"
-    return [file.absolute(), *([config.absolute()] if config.is_file() else []), *_revisions(file.absolute())]
+    folder = local_path(request.model)
+    config = [folder / "config.json"] if folder else []
+    return [file.absolute(), *filter(Path.is_file, config), *_revisions(file.absolute())]
 
 
 def _revisions(file: Path) -> list[Path]:

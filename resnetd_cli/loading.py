@@ -12,6 +12,7 @@ from typing import Any
 from resnetd_cli import bundle as bundles
 from resnetd_cli import compiled, exported, factory, label_files, models
 from resnetd_cli.bundle import Bundle, Request
+from resnetd_cli.card import Card
 from resnetd_cli.classifier import DEFAULT_DECODING, Classifier
 from resnetd_cli.compiled import DamagedBundleError
 from resnetd_cli.decode import DecodeOptions
@@ -28,8 +29,6 @@ from resnetd_cli.engines import (
 from resnetd_cli.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
 from resnetd_cli.errors import CacheError, ModelError, UsageError
 from resnetd_cli.factory import Network
-from resnetd_cli.labels import ClassNames
-from resnetd_cli.results import Preprocessing
 
 GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
@@ -185,7 +184,7 @@ class Loader:
         request = Request(self.model)
         bundle = bundles.find(request)
         if bundle is None:
-            card = exported.read_card(Path(self.model))
+            card = exported.read_card(Path(self.model).expanduser())
             try:
                 bundle = compiled.import_file(request, card)
             except CacheError as error:
@@ -198,7 +197,7 @@ class Loader:
 
     def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:
         engine = compiled.open_engine(bundle, logits=self.logits, layer=self.layer, threads=self._threads)
-        return self._classifier(bundle.card.name, engine, bundle.card.preprocessing, bundle.card.class_names, why)
+        return self._classifier(bundle.card, engine, why)
 
     def _load_network(self, reason: str | None) -> Classifier:
         network = self._network()
@@ -232,9 +231,8 @@ class Loader:
             threads=self._threads,
         )
         why = reason or "it is not compiled yet"
-        classifier = self._classifier(network.name, engine, network.preprocessing, network.class_names, why)
         return replace(
-            classifier,
+            self._classifier(network, engine, why),
             batch_size=self.batch_size or (1 if engine.device.type == "cpu" else GPU_BATCH),
             afterwards=compile_if_possible if reason is None and self.single else None,
         )
@@ -253,18 +251,16 @@ class Loader:
         self.note(f"compiling {network.name}, once: the next start is quicker")
         return compiled.compile_network(self.request, network)
 
-    def _classifier(
-        self, name: str, engine: Engine, preprocessing: Preprocessing, names: ClassNames, why: str
-    ) -> Classifier:
+    def _classifier(self, model: Card | Network, engine: Engine, why: str) -> Classifier:
         if (self.logits or self.layer == LAYER_LOGITS) and not engine.classes:
-            raise ModelError(f"{name} has no classifier, only features", hint="resnetd features gives them")
-        if self.class_names:
-            names = label_files.load(self.class_names, engine.classes)
+            raise ModelError(f"{model.name} has no classifier, only features", hint="resnetd features gives them")
+        own_names = self.class_names and label_files.load(self.class_names, engine.classes)
         return Classifier(
-            name=name,
+            name=model.name,
             engine=engine,
-            preprocessing=preprocessing,
-            class_names=names,
+            preprocessing=model.preprocessing,
+            class_names=own_names or model.class_names,
+            precision=model.precision if isinstance(model, Card) else self.precision,
             decoding=self.decoding,
             workers=self._workers,
             threads=self._threads,

@@ -18,6 +18,7 @@ from resnetd_cli.errors import UnknownModel
 DEFAULT_MODEL = "resnet50d"
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_FOLDER_SCHEME = "local-dir:"
 _TABLE = Path(__file__).parent / "data" / "resnetd-models.csv"
 
 
@@ -113,13 +114,21 @@ def resolve(model: str) -> ModelRef:
     if scheme in ("hf-hub", "hf_hub"):
         return ModelRef(f"hf-hub:{location}", Kind.HUB, _hub_id(location))
     looks_like_path = "/" in model or "\\" in model or model.startswith((".", "~"))
-    if scheme == "local-dir" or looks_like_path:
-        return _folder(model.removeprefix("local-dir:"))
+    if model.startswith(_FOLDER_SCHEME) or looks_like_path:
+        return _folder(model.removeprefix(_FOLDER_SCHEME))
     if name := _timm_name(model):
         return ModelRef(name, Kind.TIMM, name)
     if os.path.isdir(model):
         return _folder(model)
     raise UnknownModel(f"unknown model {model!r}", hint=_near_names(model))
+
+
+def local_path(model: str) -> Path | None:
+    """Return the folder or file that a MODEL names, absolute; None where it is a name."""
+    if model == EMBEDDED or find_card(model):
+        return None
+    path = Path(model.removeprefix(_FOLDER_SCHEME)).expanduser()
+    return path.absolute() if path.exists() else None
 
 
 def timm_names(pattern: str = "*") -> list[str]:

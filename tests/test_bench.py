@@ -29,7 +29,19 @@ from resnetd_cli.sources import Source, expand
 HOW = Preprocessing((3, 32, 32), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)
 COFFEE = str(ROOT / "samples" / "coffee.jpg")
 TRIAL_KEYS = ["workers", "threads", "batch_size", "images_per_second", "images", "runs"]
-REPORT_KEYS = ["model", "engine", "why", "cpus", "images", "stages_ms", "bottleneck", "default", "best", "gain"]
+REPORT_KEYS = [
+    "model",
+    "engine",
+    "precision",
+    "why",
+    "cpus",
+    "images",
+    "stages_ms",
+    "bottleneck",
+    "default",
+    "best",
+    "gain",
+]
 
 
 class Engine(FakeEngine):
@@ -74,7 +86,7 @@ def trial(rate: float, runs: int = 1, **settings: int | None) -> Trial:
 
 def report(*trials: Trial, **stages: float) -> Report:
     stages = {"read": 0.001, "decode": 0.004, "preprocess": 0.002, "model": 0.033, **stages}
-    return Report("fake", "onnx", "it is compiled", 2, 32, stages, trials[0], trials)
+    return Report("fake", "onnx", "fp32", "it is compiled", 2, 32, stages, trials[0], trials)
 
 
 @pytest.mark.parametrize("stage", bench.STAGES)

@@ -179,6 +179,30 @@ def test_changed_weights_are_compiled_again(cache: Path, tmp_path: Path) -> None
     assert answers("onnx", model="resnet18d", weights=path)[0].predictions[0].probability == probabilities[1]
 
 
+@pytest.mark.parametrize("model", ["./model", "local-dir:model", "model"])
+def test_folders_of_one_name_in_two_places_are_two_models(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    import timm
+    import torch
+    from timm.models._hub import save_for_hf
+
+    probabilities = []
+    for seed in (0, 1, 0):
+        place = tmp_path / str(seed)
+        if not place.exists():
+            torch.manual_seed(seed)
+            network = timm.create_model("test_resnet", num_classes=7).eval()
+            save_for_hf(network, place / "model", safe_serialization=True)
+        monkeypatch.chdir(place)
+        probabilities.append(answers("onnx", model=model)[0].predictions[0].probability)
+    assert probabilities[0] == probabilities[2] != probabilities[1]
+    # A changed configuration is another model, too.
+    config = Path("model/config.json")
+    config.write_text(config.read_text().replace('"crop_pct": 0.95', '"crop_pct": 0.5'))
+    assert answers("onnx", model=model)[0].predictions[0].probability != probabilities[0]
+
+
 def test_other_versions_are_compiled_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers("auto")
     assert bundles.find(REQUEST) is not None

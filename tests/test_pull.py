@@ -247,7 +247,7 @@ def test_pull_and_info_on_the_command_line(run_resnetd: Resnetd) -> None:
         "predict", IMAGES[1], "-m", "embedded", "--precision", "int8", "-v", RESNETD_ENGINE="auto"
     )
     assert "espresso" in answer.stdout
-    assert answer.stderr == "embedded runs on onnx: it is compiled\n"
+    assert answer.stderr == "embedded runs on onnx in int8: it is compiled\n"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.engines import FP32
 from resnetd_cli.errors import ExitCode, InputError, ResnetdError
 from resnetd_cli.results import Failure
 
@@ -17,7 +18,8 @@ from resnetd_cli.results import Failure
 def tell_engine(classifier: Classifier) -> None:
     """With `-v`, say what runs the model and why."""
     if terminal.verbose:
-        terminal.note(f"{classifier.name} runs on {classifier.engine.name}: {classifier.why}")
+        precision = "" if classifier.precision == FP32 else f" in {classifier.precision}"
+        terminal.note(f"{classifier.name} runs on {classifier.engine.name}{precision}: {classifier.why}")
 
 
 def tell_failure(failure: Failure) -> None:

@@ -38,7 +38,7 @@ def write_report(report: Report, stream: IO[str], format_name: str, *, header: b
 
 def _write_tables(report: Report, stream: IO[str]) -> None:
     cpus = "1 processor" if report.cpus == 1 else f"{report.cpus} processors"
-    stream.write(f"{report.model} on {report.engine} ({report.why}), {cpus}\n")
+    stream.write(f"{report.model} on {report.engine} in {report.precision} ({report.why}), {cpus}\n")
     write_rows(_stage_rows(report), stream, "table", columns=_STAGE_COLUMNS)
     write_rows([_trial_row(trial) for trial in report.trials], stream, "table", columns=_TRIAL_COLUMNS)
     stream.write(f"default  {_in_words(report.default)}\n")
