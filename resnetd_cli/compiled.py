@@ -47,12 +47,15 @@ def open_engine(bundle: Bundle, *, logits: bool, layer: str | None, threads: int
     return engine
 
 
-def is_intact(bundle: Bundle) -> bool:
-    """Tell whether a bundle's graph is as it was written."""
-    try:
-        return sha256(bundle.graph) == bundle.graph_sha256
-    except OSError:
-        return False
+def find_intact(request: Request) -> Bundle | None:
+    """Return the bundle of a request, if there is one whose graph is as it was written."""
+    bundle = bundles.find(request)
+    if bundle is None or bundle.failure:
+        return bundle
+    with suppress(OSError):
+        if sha256(bundle.graph) == bundle.graph_sha256:
+            return bundle
+    return None
 
 
 def optimise_for_this_machine(bundle: Bundle) -> None:

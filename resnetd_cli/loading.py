@@ -113,7 +113,7 @@ class Loader:
             CacheError: the cache cannot be written.
         """
         self.check()
-        return bundles.find(self.request) or self._compile(self._network())
+        return compiled.find_intact(self.request) or self._compile(self._network())
 
     @property
     def request(self) -> Request:

@@ -50,7 +50,7 @@ def pull(loader: Loader, calibration: Sequence[Source] | None = None, *, on_fail
     if loader.precision != INT8:
         raise UsageError(f"{loader.precision} runs on torch, without compiling", hint="--precision fp32 or int8")
     if calibration is None:
-        if bundle := bundles.find(loader.request):
+        if bundle := compiled.find_intact(loader.request):
             return bundle
         raise UsageError(
             "int8 needs images to calibrate with", hint="--calibrate FOLDER: some 64 like those to come"
@@ -69,9 +69,6 @@ def export(loader: Loader, path: Path) -> Card:
         ResnetdError: see `errors`.
     """
     bundle = pull(loader, on_failure=_no_failure)
-    if bundle.failure is None and not compiled.is_intact(bundle):
-        bundles.discard(bundle)
-        bundle = pull(loader, on_failure=_no_failure)
     if bundle.failure:
         raise ModelError(f"{bundle.card.name}: {bundle.failure}", hint="choose another model")
     card = bundle.card
