@@ -121,7 +121,7 @@ def test_a_slow_source_is_found_to_be_the_bottleneck() -> None:
 def test_the_best_settings_are_the_quickest_that_were_tried(
     seconds: Callable[[int | None, int], float], attribute: str, value: int
 ) -> None:
-    measured = bench.measure(loader(seconds), sample(), cpus=2, seconds=2.0)
+    measured = bench.measure(loader(seconds), sample(), cpus=2, seconds=5.0)
     assert getattr(measured.best.settings, attribute) == value
     assert measured.default.settings == Settings(workers=2, threads=1, batch_size=1)
     assert measured.default in measured.trials

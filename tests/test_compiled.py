@@ -320,6 +320,17 @@ def test_a_model_without_a_classifier_gives_features_only(cache: Path, tmp_path:
         Loader(str(folder), engine=engine).load()
 
 
+def test_workers_and_threads_are_those_asked_for(cache: Path, by_torch: list[Classified]) -> None:
+    from resnetd_cli.loading import usable_cpus
+
+    for single, expected in ((True, (1, None)), (False, (usable_cpus(), 1))):
+        classifier = Loader("embedded", engine="torch", single=single).load()
+        assert (classifier.workers, classifier.threads) == expected
+    classifier = Loader("embedded", engine="onnx", workers=3, threads=2, batch_size=2).load()
+    assert (classifier.workers, classifier.threads, classifier.batch_size) == (3, 2, 2)
+    assert_same([result for result in classifier.predict(SAMPLES) if isinstance(result, Classified)], by_torch)
+
+
 def test_one_input_needs_no_list(cache: Path) -> None:
     classifier = Loader("embedded", engine="torch", layer="pooled", image_size=224).load()
     for inputs in (SAMPLES[1], Path(SAMPLES[1]), [Path(SAMPLES[1])]):
