@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,14 @@ def cache_and_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("RESNETD_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RESNETD_ENGINE", "torch")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let children heed Ctrl-C also where the suite itself runs as a shell's background job, which does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Finished(subprocess.CompletedProcess[str]):

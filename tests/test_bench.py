@@ -255,7 +255,7 @@ def test_every_format_says_what_was_measured() -> None:
     assert written(measured, "tsv") == "\t".join(TRIAL_KEYS) + "\n2\t1\t1\t20\t30\t3\n1\t2\t1\t25\t30\t3\n"
     assert written(measured, "csv").splitlines()[0] == ",".join(TRIAL_KEYS)
     table = written(measured, "table")
-    assert table.startswith("fake on onnx (it is compiled), 2 processors\n")
+    assert table.startswith("fake on onnx in fp32 (it is compiled), 2 processors\n")
     (bottleneck,) = [line for line in table.splitlines() if "the bottleneck" in line]
     assert bottleneck.split() == ["model", "33.00", "82%", "the", "bottleneck"]
     assert "25.0 images/s with workers 1, threads 2, batch 1 (median of 3, 30 images): 1.25 times" in table

@@ -172,6 +172,8 @@ HEADINGS = (
     "license",
     "hub",
     "file size",
+    "engine",
+    "compiled",
     "weights",
 )
 
