@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+import os
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from resnetd_cli import bundle as bundles
 from resnetd_cli import checkpoints, embedded, exported, factory, models, weights
+from resnetd_cli.bundle import Request
+from resnetd_cli.card import Card
 from resnetd_cli.engines import FP32, INT8
 from resnetd_cli.errors import ModelError
 from resnetd_cli.models import Kind, ModelCard, ModelRef
@@ -69,8 +72,13 @@ _BIBTEX_TIMM = """\
 """
 
 
-def describe(model: str) -> Facts:
+def describe(model: str, *, weights_file: Path | None = None, image_size: str = "train") -> Facts:
     """Return what is known of a MODEL. For the ResNet-D table neither torch nor timm is imported.
+
+    Args:
+        model: as `models.resolve` takes it, or an exported file.
+        weights_file: a checkpoint in place of the model's own: what was compiled from it is told.
+        image_size: likewise.
 
     Raises:
         UnknownModel: there is no such model.
@@ -80,7 +88,9 @@ def describe(model: str) -> Facts:
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
     facts = _describe_card(card) if card else _describe_timm(ref)
-    return {**facts, **_describe_engines(model)}
+    if weights_file is not None:
+        facts |= {"weights": str(weights_file), "file_mb": _file_mb(weights_file, facts["params_m"])}
+    return facts | _describe_engines(Request(model, weights_file, image_size))
 
 
 def bibtex(model: str) -> str:
@@ -191,10 +201,22 @@ def _describe_timm(ref: ModelRef) -> Facts:
 
 def _describe_exported(path: Path) -> Facts:
     card = exported.read_card(path)
+    return {
+        **_describe_compiled(card),
+        "architecture": f"exported file, {card.precision}",
+        "file_mb": _file_mb(path, 0),
+        "weights": str(path),
+        "engine": "onnx",
+        "engine_why": "it is an exported file",
+        **_describe_form(card.precision, card, path),
+    }
+
+
+def _describe_compiled(card: Card) -> Facts:
+    """Return the facts of a model that its compiled form knows."""
     how = card.preprocessing
     return {
         "model": card.name,
-        "architecture": f"exported file, {card.precision}",
         "classes": len(card.class_names.names),
         "params_m": round(card.parameters / 1e6, 2),
         "input_size": how.input_size[1],
@@ -203,31 +225,38 @@ def _describe_exported(path: Path) -> Facts:
         "interpolation": how.interpolation,
         "mean": how.mean,
         "std": how.std,
-        "file_mb": _file_mb(path, 0),
-        "weights": str(path),
-        "engine": "onnx",
-        "engine_why": "it is an exported file",
     }
 
 
-def _describe_engines(model: str) -> Facts:
-    """Return which engine runs a model on this machine, and why, and what is known of its int8 form."""
-    bundle, int8 = (bundles.find(bundles.Request(model, precision=precision)) for precision in (FP32, INT8))
-    if bundle is None:
+def _describe_engines(request: Request) -> Facts:
+    """Return which engine runs a model on this machine, and why, and what is known of its compiled forms."""
+    forms = {precision: bundles.find(replace(request, precision=precision)) for precision in (FP32, INT8)}
+    bundle = forms[FP32]
+    if os.environ.get("RESNETD_ENGINE") == "torch":
+        engine, why = "torch", "it was asked for"
+    elif bundle is None:
         engine, why = "torch", "it is not compiled yet: the first predict or pull does that"
     elif bundle.failure:
         engine, why = "torch", bundle.failure
     else:
         engine, why = "onnx", "it is compiled"
-    facts = figures(int8.card.agreement if int8 else None)
-    return {
-        "engine": engine,
-        "engine_why": why,
-        "compiled": str(bundle.folder) if engine == "onnx" and bundle else None,
-        "int8": str(int8.folder) if int8 else None,
-        "int8_calibration_images": int8.card.calibration_images if int8 else None,
-        **{f"int8_{key}": value for key, value in facts.items()},
-    }
+    facts: Facts = {"engine": engine, "engine_why": why}
+    # With other weights or another size, what was compiled knows best.
+    if bundle and request != Request(request.model):
+        facts |= _describe_compiled(bundle.card)
+    for precision, form in forms.items():
+        is_there = form is not None and form.failure is None
+        facts |= _describe_form(precision, form.card if form else None, form.folder if form and is_there else None)
+    return facts
+
+
+def _describe_form(precision: str, card: Card | None, place: Path | None) -> Facts:
+    """Return where one compiled form of a model lies, and how it compares: int8 with fp32, fp32 with torch."""
+    facts: Facts = {precision: str(place) if place else None}
+    if precision == INT8:
+        facts["int8_calibration_images"] = card.calibration_images if card else None
+    compared = figures(card.agreement if card else None)
+    return facts | {f"{precision}_{key}": value for key, value in compared.items()}
 
 
 def _measure(definition: factory.Definition) -> tuple[float, float | None]:

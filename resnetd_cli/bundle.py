@@ -11,6 +11,7 @@ A bundle is a folder in the cache:
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import platform
@@ -23,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from resnetd_cli import __version__
 from resnetd_cli.card import Card
@@ -32,7 +34,8 @@ from resnetd_cli.models import find_card, local_path
 
 GRAPH = "model.onnx"
 _CARD = "bundle.json"
-_ABANDONED = 3600
+_TRIES = 100
+_ABANDONED = 24 * 3600
 """Seconds after which an unfinished bundle is nobody's any more."""
 
 
@@ -97,11 +100,14 @@ def find(request: Request) -> Bundle | None:
     """Return the bundle of a request, if there is one that is still right. Its graph is not read yet."""
     folder = request.folder()
     try:
-        fields = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+        content = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+        fields = content["bundle"]
+        if content["sha256"] != _digest(fields):
+            return None
         bundle = Bundle(folder=folder, card=Card.from_json(fields.pop("card")), **fields)
+        return bundle if _is_current(bundle) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return bundle if _is_current(bundle) else None
 
 
 def write(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
@@ -120,20 +126,32 @@ def write(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
 
 def _write(target: Path, make: Callable[[Path], Bundle]) -> Bundle:
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target.parent)
+    sweep(target.parent)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     try:
         temporary.chmod(0o777 & ~umask())
         bundle = make(temporary)
         _write_card(bundle)
-        if target.exists():  # out of date, damaged, or another process was quicker: ours is as good
-            target.rename(Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent)) / "bundle")
-        temporary.rename(target)
+        _take_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        for old in target.parent.glob(".old-*"):
-            shutil.rmtree(old, ignore_errors=True)
     return replace(bundle, folder=target)
+
+
+def _take_place(folder: Path, target: Path) -> None:
+    """Rename a folder to a name that may be taken, now and again: another process may do the same meanwhile."""
+    for _ in range(_TRIES):
+        try:
+            folder.rename(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        # What is there is out of date or damaged, or another process was quicker: ours is as good.
+        aside = Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent))
+        with suppress(FileNotFoundError):
+            target.rename(aside / "bundle")
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -206,7 +224,7 @@ def _is_current(bundle: Bundle) -> bool:
     if any(bundle.card.versions.get(package) != version for package, version in current_versions().items()):
         return False
     for path, then in _sources(bundle):
-        with suppress(FileNotFoundError):  # the graph holds all there was in it
+        with suppress(FileNotFoundError, NotADirectoryError):  # the graph holds all there was in it
             if stamp(path) != then:
                 return False
     return bundle.failure is not None or bundle.graph.is_file()
@@ -220,13 +238,18 @@ def _sources(bundle: Bundle) -> Iterator[tuple[Path, tuple[int, int]]]:
 def _write_card(bundle: Bundle) -> None:
     fields = {field.name: getattr(bundle, field.name) for field in dataclasses.fields(bundle)}
     del fields["folder"]
-    text = json.dumps({**fields, "card": bundle.card.to_json()})
-    write_atomic(bundle.folder / _CARD, text.encode())
+    fields["card"] = bundle.card.to_json()
+    content = {"sha256": _digest(fields), "bundle": fields}
+    write_atomic(bundle.folder / _CARD, json.dumps(content).encode())
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what compilations left that were killed."""
-    for left in folder.glob(".making-*"):
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what compilations left there that were killed."""
+    for left in (*folder.glob(".making-*"), *folder.glob(".old-*")):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(left, ignore_errors=True)

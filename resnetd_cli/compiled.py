@@ -64,6 +64,7 @@ def optimise_for_this_machine(bundle: Bundle) -> None:
     Raises:
         CacheError: the cache cannot be written.
     """
+    bundles.sweep(bundle.folder)
     with bundles.writing_cache(), tempfile.TemporaryDirectory(prefix=".making-", dir=bundle.folder) as folder:
         temporary = Path(folder) / bundle.optimised.name
         optimise(bundle.graph, temporary)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, first_line
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """How far the graph's probabilities may lie from the network's."""
 _OPSET = 17
+_LONGEST_REASON = 160
 
 
 def export(network: nn.Module, how: Preprocessing, path: Path) -> None:
@@ -48,11 +52,13 @@ def export(network: nn.Module, how: Preprocessing, path: Path) -> None:
                 dynamo=False,  # the newer exporter takes three times as long and gives the same graph
             )
             expected = wrapper(images[:1])
-    except OSError:
+        _compare(path, images[:1], expected)
+    except (OSError, ModelError):
         raise
+    except MemoryError as error:  # there may be more another time
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     except Exception as error:
-        raise ModelError(f"it cannot be exported: {first_line(error)}") from error
-    _compare(path, images[:1], expected)
+        raise ModelError(f"it cannot be exported: {_reason(error)}") from error
 
 
 def _both_outputs(network: nn.Module) -> nn.Module:
@@ -102,3 +108,8 @@ def _constant_padding() -> Iterator[None]:
         yield
     finally:
         padding.get_same_padding = compute
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of torch's explanation, which goes on for pages."""
+    return shorten(first_line(error).partition(". ")[0], _LONGEST_REASON, placeholder=" ...")

@@ -73,7 +73,7 @@ class Loader:
     image_size: str | int = "train"
     layer: str | None = None
     logits: bool = True
-    engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE", "auto"))
+    engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE") or "auto")
     precision: str = FP32
     device: str = "auto"
     offline: bool = False
@@ -90,7 +90,9 @@ class Loader:
         self.check()
         reason = self._why_torch()
         if reason is not None and (only_onnx := self._why_onnx()):
-            raise UsageError(f"{only_onnx}: {self.model} cannot run on torch, but {reason}")
+            raise UsageError(f"{only_onnx}, but {reason}", hint="leave out the option that asks for torch")
+        if reason is not None and self.engine == "onnx":
+            raise UsageError(f"{self.model} cannot run on the onnx engine: {reason}", hint="--engine torch")
         if exported.is_exported(self.model):
             return self._load_exported()
         if reason is None and (bundle := bundles.find(self.request)):
@@ -190,6 +192,8 @@ class Loader:
             except CacheError as error:
                 self.note(error.message)
                 bundle = compiled.describe_file(request, card)
+        if self.precision not in (FP32, bundle.card.precision):
+            raise UsageError(f"{self.model} is in {bundle.card.precision}", hint=f"export one in {self.precision}")
         try:
             return self._load_compiled(bundle, why="it is an exported file")
         except DamagedBundleError as error:
@@ -218,10 +222,14 @@ class Loader:
             return bundle
 
         # Many images wait for the compiler, which they soon make up for; a single one does not.
-        if reason is None and not self.single and (bundle := compile_if_possible()):
+        is_urgent = self.single and self.engine != "onnx"
+        if reason is None and not is_urgent and (bundle := compile_if_possible()):
             reason = bundle.failure
             if reason is None:
                 return self._load_compiled(bundle)
+        if self.engine == "onnx":
+            why = reason or "the compiled model cannot be kept"
+            raise ModelError(f"{self.model} cannot run on the onnx engine: {why}", hint="--engine torch")
         engine = TorchEngine(
             network.module,
             device=self.device,

@@ -14,8 +14,8 @@ from resnetd_cli.card import Card
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.comparison import compare
 from resnetd_cli.decode import decode
-from resnetd_cli.engines import FP32, INT8
-from resnetd_cli.errors import InputError, ModelError, UsageError
+from resnetd_cli.engines import FP32, INT8, LAYER_POOLED
+from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.files import open_atomic
 from resnetd_cli.loading import Loader
 from resnetd_cli.preprocess import preprocess
@@ -31,7 +31,9 @@ CALIBRATION_IMAGES = 256
 OnFailure = Callable[[Failure], None]
 
 
-def pull(loader: Loader, calibration: Sequence[Source] | None = None, *, on_failure: OnFailure) -> Bundle:
+def pull(
+    loader: Loader, calibration: Sequence[Source] | None = None, *, on_failure: OnFailure = lambda _: None
+) -> Bundle:
     """Return a model's bundle, made now unless it is there.
 
     Args:
@@ -68,7 +70,7 @@ def export(loader: Loader, path: Path) -> Card:
     Raises:
         ResnetdError: see `errors`.
     """
-    bundle = pull(loader, on_failure=_no_failure)
+    bundle = pull(loader)
     if bundle.failure:
         raise ModelError(f"{bundle.card.name}: {bundle.failure}", hint="choose another model")
     card = bundle.card
@@ -90,7 +92,10 @@ def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) 
     candidate = replace(loader, engine="onnx").load()
     agreement = compare(_reference(loader), candidate, sources, on_failure=on_failure)
     if bundle := bundles.find(loader.request):
-        bundles.describe_anew(bundle, replace(bundle.card, agreement=agreement))
+        try:
+            bundles.describe_anew(bundle, replace(bundle.card, agreement=agreement))
+        except CacheError as error:
+            loader.note(error.message)
     return agreement
 
 
@@ -113,13 +118,9 @@ def _reference(loader: Loader) -> Classifier:
     return replace(loader, precision=FP32, engine=engine).load()
 
 
-def _no_failure(failure: Failure) -> None:
-    raise AssertionError(f"no image was to be read, but {failure.input} was")
-
-
 def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailure) -> Bundle:
-    # By loading it, which mends a damaged one.
-    reference = replace(loader, precision=FP32, engine="onnx").load()
+    # By loading it, which mends a damaged one; its features, as not every model has a classifier.
+    reference = replace(loader, precision=FP32, engine="onnx", logits=False, layer=LAYER_POOLED).load()
     bundle = bundles.find(replace(loader, precision=FP32).request)
     if bundle is None:
         raise ModelError(f"{reference.name} has no compiled form", hint="RESNETD_CACHE names another folder")

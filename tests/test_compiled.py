@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Resnetd
 
 from resnetd_cli import bundle as bundles
 from resnetd_cli import compiled
@@ -117,6 +121,15 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def change_card(bundle: Bundle, change: Callable[[dict[str, Any]], object], *, sign: bool = False) -> None:
+    path = bundle.folder / "bundle.json"
+    content = json.loads(path.read_text())
+    change(content["bundle"])
+    if sign:
+        content["sha256"] = bundles._digest(content["bundle"])
+    path.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -128,6 +141,11 @@ def flip(path: Path) -> None:
         lambda bundle: (flip(bundle.optimised), flip(bundle.graph)),
         lambda bundle: bundle.graph.write_bytes(bundle.graph.read_bytes()[:1000]) and bundle.optimised.unlink(),
         lambda bundle: (bundle.graph.unlink(), bundle.optimised.unlink()),
+        lambda bundle: change_card(bundle, lambda fields: fields["card"]["preprocessing"].update(mean=[0.9] * 3)),
+        lambda bundle: change_card(bundle, lambda fields: fields["card"]["class_names"]["names"].pop()),
+        lambda bundle: change_card(bundle, lambda fields: fields.update(failure="bzzt")),
+        lambda bundle: change_card(bundle, lambda fields: fields.update(sources={"x": 3}), sign=True),
+        lambda bundle: change_card(bundle, lambda fields: fields["card"].update(versions=3), sign=True),
         lambda bundle: (bundle.folder / "bundle.json").write_text("{"),
         lambda bundle: (bundle.folder / "bundle.json").write_text("[]"),
         lambda bundle: (bundle.folder / "bundle.json").unlink(),
@@ -232,7 +250,11 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
 
     monkeypatch.setattr("resnetd_cli.export.export", refuse)
     notes: list[str] = []
-    for _ in range(2):
+    for engine in ("onnx", "auto", "onnx"):
+        if engine == "onnx":
+            with pytest.raises(ModelError, match="cannot run on the onnx engine: it cannot be exported"):
+                Loader("embedded", engine=engine, note=notes.append, single=True).load()
+            continue
         classifier = Loader("embedded", engine="auto", note=notes.append).load()
         assert classifier.engine.name == "torch"
         assert classifier.why == "it cannot be exported: no such operator"
@@ -241,6 +263,79 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
     assert notes[1:] == ["embedded stays with the torch engine: it cannot be exported: no such operator"]
     with pytest.raises(ModelError, match="cannot run on the onnx engine"):
         Loader("embedded", engine="onnx").load()
+
+
+@pytest.mark.parametrize("architecture", ["volo_d1_224", "halonet_h1"])
+def test_what_torch_says_of_an_export_stays_out_of_the_data(
+    tmp_path: Path, run_resnetd: Resnetd, architecture: str
+) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    path = tmp_path / "w.safetensors"
+    save_file(timm.create_model(architecture).state_dict(), path)
+    words = ("predict", SAMPLES[1], "-m", architecture, "--weights", path, "-k", "1", "--no-header")
+    finished = run_resnetd(*words, RESNETD_ENGINE="auto")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("\n") == 1
+    compiling, stays = finished.stderr.splitlines()
+    assert compiling.startswith("compiling ")
+    assert "stays with the torch engine: it cannot be exported: " in stays
+    assert len(stays) < 300
+    again = run_resnetd(*words, RESNETD_ENGINE="auto")
+    assert (again.stdout, again.stderr) == (finished.stdout, "")
+
+
+def test_a_network_with_weights_of_five_dimensions_runs(cache: Path, tmp_path: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    network = timm.create_model("lambda_resnet26t").eval()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    by_engine = [
+        answers(engine, model="lambda_resnet26t", weights=tmp_path / "w.safetensors")
+        for engine in ("torch", "onnx")
+    ]
+    assert_same(*by_engine)
+
+
+def test_an_explicit_onnx_compiles_before_a_single_image(cache: Path) -> None:
+    classifier = Loader("embedded", engine="onnx", single=True).load()
+    assert (classifier.engine.name, classifier.afterwards) == ("onnx", None)
+
+
+def test_writers_of_one_bundle_do_not_disturb_each_other(cache: Path) -> None:
+    card = Loader("embedded").compile().card
+
+    def make(folder: Path) -> Bundle:
+        (folder / bundles.GRAPH).write_bytes(b"graph")
+        return Bundle(folder, card, "ab", {})
+
+    with ThreadPoolExecutor(4) as pool:
+        written = list(pool.map(lambda _: bundles.write(REQUEST, make), range(200)))
+    assert {bundle.folder for bundle in written} == {REQUEST.folder()}
+    assert bundles.find(REQUEST) == written[0]
+    assert list((cache / "bundles").iterdir()) == [REQUEST.folder()]
+
+
+def test_a_first_use_with_stdout_closed_ends_well(run_resnetd: Resnetd, tmp_path: Path) -> None:
+    words = ["predict", SAMPLES[1], "-m", "embedded", "-o", str(tmp_path / "o.csv")]
+    command = [sys.executable, "-m", "resnetd_cli", *words]
+    finished = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command],
+        check=False,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=run_resnetd.env(RESNETD_ENGINE="auto"),
+    )
+    assert (finished.returncode, finished.stderr) == (0, "compiling embedded, once: the next start is quicker\n")
+    assert "espresso" in (tmp_path / "o.csv").read_text()
+    assert list((run_resnetd.home / "resnetd" / "bundles").iterdir())
 
 
 def test_a_single_image_is_answered_before_the_model_is_compiled(cache: Path) -> None:
@@ -255,7 +350,7 @@ def test_a_single_image_is_answered_before_the_model_is_compiled(cache: Path) ->
 def test_layers_that_a_graph_does_not_give_are_torchs(cache: Path) -> None:
     classifier = Loader("embedded", engine="auto", layer="blocks.1", logits=False).load()
     assert (classifier.engine.name, classifier.why) == ("torch", "a compiled model does not give blocks.1")
-    with pytest.raises(ModelError, match=r"a compiled model does not give blocks\.1"):
+    with pytest.raises(UsageError, match=r"a compiled model does not give blocks\.1"):
         Loader("embedded", engine="onnx", layer="blocks.1").load()
     with pytest.raises(UsageError, match="no such engine"):
         Loader("embedded", engine="fast").load()

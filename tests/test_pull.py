@@ -237,6 +237,10 @@ def test_pull_and_info_on_the_command_line(run_resnetd: Resnetd) -> None:
     assert facts["int8"] == row["folder"]
     assert (facts["int8_calibration_images"], facts["int8_images"]) == (2, 2)
     assert facts["int8_largest_difference"] == row["largest_difference"] > 0
+    assert (
+        json.loads(run_resnetd("info", "embedded", "-f", "json", RESNETD_ENGINE="torch").stdout)["engine"]
+        == "torch"
+    )
     table = run_resnetd("info", "embedded", "-f", "table").stdout
     assert "onnx: it is compiled" in table
     assert "100.0%" in table
@@ -248,6 +252,30 @@ def test_pull_and_info_on_the_command_line(run_resnetd: Resnetd) -> None:
     )
     assert "espresso" in answer.stdout
     assert answer.stderr == "embedded runs on onnx in int8: it is compiled\n"
+
+
+@pytest.mark.slow
+def test_images_that_cannot_be_read_are_told_by_the_exit_code(run_resnetd: Resnetd, tmp_path: Path) -> None:
+    words = ["pull", "embedded", "--verify", tmp_path / "absent.jpg", *IMAGES, "-f", "table"]
+    finished = run_resnetd(*words)
+    assert finished.returncode == 3
+    assert "absent.jpg: no such file" in finished.stderr
+    for part in ("embedded in fp32, on onnx", "2 images", "100.0%", "times as many images a second"):
+        assert part in finished.stdout
+
+
+@pytest.mark.slow
+def test_a_model_without_a_classifier_has_an_int8_form(cache: Path, tmp_path: Path) -> None:
+    import timm
+    import torch
+    from timm.models._hub import save_for_hf
+
+    torch.manual_seed(0)
+    save_for_hf(timm.create_model("test_resnet", num_classes=0).eval(), tmp_path / "m", safe_serialization=True)
+    loader = Loader(str(tmp_path / "m"), engine="auto", precision="int8", layer="pooled", logits=False)
+    pull.pull(loader, list(expand(IMAGES)), on_failure=fail)
+    first, second = loader.load().embed(IMAGES)
+    assert not np.array_equal(first.embedding, second.embedding)  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
@@ -295,7 +323,7 @@ def test_16_bit_floats_run_on_torch(cache: Path, precision: str) -> None:
     assert coffee.predictions[0].label == "espresso"
     assert coffee.predictions[0].probability == pytest.approx(0.9546, abs=0.02)
     assert coffee.predictions[0].probability != pytest.approx(0.9546364, abs=1e-6)
-    with pytest.raises(ModelError, match=f"the precision is {precision}"):
+    with pytest.raises(UsageError, match=f"the precision is {precision}"):
         replace(loader, engine="onnx").load()
 
 

@@ -98,7 +98,7 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
     if isinstance(error, OSError):
         return write_error(error.filename or "the output", error)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("resnetd_cli"):
-        hint = "pip install resnetd brings all it needs; with less, only exported models run: --model FILE.onnx"
+        hint = "pip install resnetd brings all it needs; with less, only compiled and exported models run"
         return ResnetdError(f"the package {error.name} is not installed", hint=hint)
     # What Typer's parser raises has a message of its own.
     if hasattr(error, "format_message"):

@@ -63,9 +63,10 @@ def export(
         progress=terminal.download_bar,
         note=terminal.note,
     )
+    failures = running.Failures()
     card = library.export(loader, path)
     terminal.note(f"{path}: {card.name} in {card.precision}, {path.stat().st_size / 1e6:.1f} MB")
     if comparison:
-        agreement = library.verify_file(loader, path, comparison, on_failure=running.tell_failure)
+        agreement = library.verify_file(loader, path, comparison, on_failure=failures.tell)
         figures.write(agreement, format.value)
-    return 0
+    return failures.exit_code

@@ -8,6 +8,7 @@ import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
+from resnetd_cli.engines import FP32, INT8
 
 if TYPE_CHECKING:
     from resnetd_cli.about import Facts
@@ -18,6 +19,8 @@ def info(
         str,
         typer.Argument(metavar="MODEL", help="As --model takes it.", autocompletion=options.complete_model),
     ],
+    weights: options.Weights = None,
+    image_size: options.ImageSize = "train",
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Print what to cite.")] = False,
     format: options.OutputFormat = options.Format.AUTO,
     output: options.Output = None,
@@ -42,7 +45,7 @@ def info(
         with target.open() as stream:
             stream.write(about.bibtex(model))
         return 0
-    facts = about.describe(model)
+    facts = about.describe(model, weights_file=weights, image_size=image_size)
     with target.open() as stream:
         write_facts(facts, stream, target.format, shown=_in_words(facts))
     return 0
@@ -69,8 +72,8 @@ def _in_words(facts: Facts) -> dict[str, str]:
         "file size": f"{facts['file_mb']:.1f} MB" + ("" if facts["weights"] else ", about"),
         "weights": facts["weights"] or "not on this machine; the first predict fetches them",
         "engine": f"{facts['engine']}: {facts['engine_why']}",
-        "compiled": facts.get("compiled"),
-        **_int8_in_words(facts),
+        **_form_in_words("compiled", FP32, facts),
+        **_form_in_words("--precision int8", INT8, facts),
     }
     return {heading: text for heading, text in words.items() if text}
 
@@ -81,15 +84,18 @@ def _test_size(facts: Facts) -> str | None:
     return f"{facts['test_size']} x {facts['test_size']}, crop {facts['test_crop_pct']}"
 
 
-def _int8_in_words(facts: Facts) -> dict[str, str]:
-    if not facts.get("int8"):
+def _form_in_words(heading: str, precision: str, facts: Facts) -> dict[str, str]:
+    """Return what is known of a compiled form, and of how it compares."""
+    place = facts.get(precision)
+    if not place:
         return {}
-    words = {"--precision int8": f"{facts['int8']}, calibrated with {facts['int8_calibration_images']} images"}
-    compared = {key.removeprefix("int8_"): value for key, value in facts.items() if key.startswith("int8_")}
-    if compared["images"]:
+    images = facts.get(f"{precision}_calibration_images")
+    words = {heading: place + (f", calibrated with {images} images" if images else "")}
+    compared = {key.removeprefix(f"{precision}_"): value for key, value in facts.items()}
+    if compared.get("images"):
         from resnetd_cli.cli.figures import in_words
 
-        words |= {f"  {heading}": text for heading, text in in_words(compared).items()}
+        words |= {f"  {precision} {name}": text for name, text in in_words(compared).items()}
     return words
 
 

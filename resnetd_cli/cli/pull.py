@@ -13,17 +13,12 @@ from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
 
 if TYPE_CHECKING:
     from resnetd_cli.bundle import Bundle
+    from resnetd_cli.cli.running import Failures
     from resnetd_cli.loading import Loader
+    from resnetd_cli.results import Agreement
     from resnetd_cli.sources import Source
 
-_COLUMNS = {"model": "model", "precision": "precision", "engine": "engine", "megabytes": "MB"}
-_VERIFIED_COLUMNS = {
-    "images": "images",
-    "top1_agreement": "same top-1",
-    "largest_difference": "largest diff.",
-    "mean_difference": "mean diff.",
-    "speed_up": "speed-up",
-}
+_COLUMNS = {"model": "model", "precision": "precision", "engine": "engine", "megabytes": "MB", "folder": "folder"}
 
 
 def pull(
@@ -61,16 +56,17 @@ def pull(
     from resnetd_cli import models as library
     from resnetd_cli.cli.inputs import images_of
     from resnetd_cli.cli.outputs import TextOutput
+    from resnetd_cli.cli.running import Failures
     from resnetd_cli.exported import is_exported
     from resnetd_cli.loading import Loader
-    from resnetd_cli.sinks.listing import write_rows
+    from resnetd_cli.sinks.listing import write_facts, write_rows
 
     target = TextOutput.choose(format.value, output, overwrite=overwrite)
     calibration, comparison = images_of("--calibrate", calibrate), images_of("--verify", verify)
     for model in models:  # a misspelt name comes to light before the first download
         if not is_exported(model):
             library.resolve(model)
-    rows, code = [], ExitCode.OK
+    rows, failures, code = [], Failures(), ExitCode.OK
     for model in models:
         loader = Loader(
             model,
@@ -82,33 +78,37 @@ def pull(
             note=terminal.note,
         )
         try:
-            rows.append(_pull(loader, calibration, comparison))
+            rows.append(_pull(loader, calibration, comparison, failures))
         except ResnetdError as error:
             if len(models) == 1:
                 raise
             terminal.error(error, about=model)
             code = ExitCode.FAILED
     with target.open() as stream:
-        columns = {**_COLUMNS, **(_VERIFIED_COLUMNS if verify else {}), "folder": "folder"}
-        write_rows(rows, stream, target.format, header=not no_header, columns=columns)
-    return code
+        if verify and target.format == "table":
+            for row in rows:
+                write_facts(row, stream, "table", shown=_in_words(row))
+        else:
+            write_rows(rows, stream, target.format, header=not no_header, columns=_COLUMNS)
+    return code or failures.exit_code
 
 
 def _pull(
-    loader: Loader, calibration: Sequence[Source] | None, comparison: Sequence[Source] | None
+    loader: Loader,
+    calibration: Sequence[Source] | None,
+    comparison: Sequence[Source] | None,
+    failures: Failures,
 ) -> dict[str, Any]:
-    from resnetd_cli import bundle as bundles
     from resnetd_cli import pull as library
-    from resnetd_cli.cli.running import tell_failure
 
-    bundle = library.pull(loader, calibration, on_failure=tell_failure)
+    bundle = library.pull(loader, calibration, on_failure=failures.tell)
+    agreement = bundle.card.agreement
     if comparison and bundle.failure is None:
-        library.verify(loader, comparison, on_failure=tell_failure)
-        bundle = bundles.find(loader.request) or bundle
-    return _row(bundle)
+        agreement = library.verify(loader, comparison, on_failure=failures.tell)
+    return _row(bundle, agreement)
 
 
-def _row(bundle: Bundle) -> dict[str, Any]:
+def _row(bundle: Bundle, agreement: Agreement | None) -> dict[str, Any]:
     from resnetd_cli.about import figures
 
     return {
@@ -118,6 +118,13 @@ def _row(bundle: Bundle) -> dict[str, Any]:
         "failure": bundle.failure,
         "megabytes": None if bundle.failure else round(bundle.graph.stat().st_size / 1e6, 1),
         "calibration_images": bundle.card.calibration_images or None,
-        **figures(bundle.card.agreement),
+        **figures(agreement),
         "folder": str(bundle.folder),
     }
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, str]:
+    from resnetd_cli.cli import figures
+
+    words = {"model": f"{row['model']} in {row['precision']}, on {row['engine']}"}
+    return words | (figures.in_words(row) if row["images"] else {}) | {"folder": row["folder"]}

@@ -27,10 +27,23 @@ def tell_failure(failure: Failure) -> None:
     terminal.error(InputError(failure.kind, failure.message, hint=failure.hint), about=failure.input)
 
 
+class Failures:
+    """Tells of inputs that have no answer, and remembers that there were some."""
+
+    def __init__(self) -> None:
+        self.exit_code = ExitCode.OK
+
+    def tell(self, failure: Failure) -> None:
+        """Tell of one."""
+        self.exit_code = ExitCode.PARTIAL
+        tell_failure(failure)
+
+
 def finish(classifier: Classifier) -> None:
     """Do what was put off until the answers were given."""
     if classifier.afterwards:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # started with it closed
+            sys.stdout.flush()
         classifier.afterwards()
 
 

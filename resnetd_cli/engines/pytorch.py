@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.engines import FP32, LAYER_LOGITS, LAYER_POOLED, Outputs
@@ -52,13 +53,11 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = choose_device(device)
-        # Channels last is the layout that convolutions on CPUs and tensor cores read fastest.
-        self._form: dict[str, Any] = {
-            "device": self.device,
-            "dtype": _dtype(precision),
-            "memory_format": torch.channels_last,
-        }
+        self._form: dict[str, Any] = {"device": self.device, "dtype": _dtype(precision)}
         self.network = network.to(**self._form)
+        with suppress(RuntimeError):  # of networks that have weights of five dimensions
+            # Channels last is the layout that convolutions on CPUs and tensor cores read fastest.
+            self.network = self.network.to(memory_format=torch.channels_last)
         self.classes = int(getattr(network, "num_classes", 0) or 0)
         self._logits = logits and bool(self.classes)
         self._layer = layer
@@ -69,7 +68,7 @@ class TorchEngine:
         import torch
 
         with torch.inference_mode():
-            batch = torch.from_numpy(images).to(**self._form)
+            batch = torch.from_numpy(images).to(**self._form, memory_format=torch.channels_last)
             logits, features = self._forward(batch)
         return Outputs(_to_numpy(logits), _to_numpy(features))
 
