@@ -37,6 +37,8 @@ def main(
     """Measure the figures of the README, side by side on this machine. All of them take about half an hour."""
     if unknown := set(names or ()) - set(BENCHMARKS):
         raise typer.BadParameter(f"no such benchmark: {', '.join(sorted(unknown))}", param_hint="NAME")
+    if output and not output.parent.is_dir():
+        raise typer.BadParameter(f"{output.parent} is not a folder", param_hint="--json")
     report: dict[str, Any] = {"machine": _machine(), "runs": runs, "benchmarks": {}}
     table = _open_table()
     with tempfile.TemporaryDirectory(prefix="resnetd-benchmarks-") as folder:

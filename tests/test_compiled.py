@@ -130,40 +130,29 @@ def change_card(bundle: Bundle, change: Callable[[dict[str, Any]], object], *, s
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda bundle: flip(bundle.optimised),
-        lambda bundle: flip(bundle.optimised.with_suffix(".bin")),
-        lambda bundle: bundle.optimised.with_suffix(".bin").unlink(),
-        lambda bundle: bundle.optimised.with_suffix(".bin").write_bytes(b""),
-        lambda bundle: (bundle.optimised.unlink(), flip(bundle.graph)),
-        lambda bundle: (flip(bundle.optimised), flip(bundle.graph)),
-        lambda bundle: bundle.graph.write_bytes(bundle.graph.read_bytes()[:1000]) and bundle.optimised.unlink(),
-        lambda bundle: (bundle.graph.unlink(), bundle.optimised.unlink()),
-        lambda bundle: change_card(bundle, lambda fields: fields["card"]["preprocessing"].update(mean=[0.9] * 3)),
-        lambda bundle: change_card(bundle, lambda fields: fields["card"]["class_names"]["names"].pop()),
-        lambda bundle: change_card(bundle, lambda fields: fields.update(failure="bzzt")),
-        lambda bundle: change_card(bundle, lambda fields: fields.update(sources={"x": 3}), sign=True),
-        lambda bundle: change_card(bundle, lambda fields: fields["card"].update(versions=3), sign=True),
-        lambda bundle: (bundle.folder / "bundle.json").write_text("{"),
-        lambda bundle: (bundle.folder / "bundle.json").write_text("[]"),
-        lambda bundle: (bundle.folder / "bundle.json").unlink(),
-    ],
-    ids=[
-        "optimised",
-        "weights",
-        "no-weights",
-        "empty-weights",
-        "graph",
-        "both",
-        "cut",
-        "gone",
-        "json",
-        "list",
-        "no-json",
-    ],
-)
+DAMAGES: dict[str, Callable[[Bundle], object]] = {
+    "optimised": lambda bundle: flip(bundle.optimised),
+    "weights": lambda bundle: flip(bundle.optimised.with_suffix(".bin")),
+    "no-weights": lambda bundle: bundle.optimised.with_suffix(".bin").unlink(),
+    "empty-weights": lambda bundle: bundle.optimised.with_suffix(".bin").write_bytes(b""),
+    "graph": lambda bundle: (bundle.optimised.unlink(), flip(bundle.graph)),
+    "both": lambda bundle: (flip(bundle.optimised), flip(bundle.graph)),
+    "cut": lambda bundle: bundle.graph.write_bytes(bundle.graph.read_bytes()[:1000]) and bundle.optimised.unlink(),
+    "gone": lambda bundle: (bundle.graph.unlink(), bundle.optimised.unlink()),
+    "mean": lambda bundle: change_card(
+        bundle, lambda fields: fields["card"]["preprocessing"].update(mean=[0.9] * 3)
+    ),
+    "name": lambda bundle: change_card(bundle, lambda fields: fields["card"]["class_names"]["names"].pop()),
+    "failure": lambda bundle: change_card(bundle, lambda fields: fields.update(failure="bzzt")),
+    "sources": lambda bundle: change_card(bundle, lambda fields: fields.update(sources={"x": 3}), sign=True),
+    "versions": lambda bundle: change_card(bundle, lambda fields: fields["card"].update(versions=3), sign=True),
+    "json": lambda bundle: (bundle.folder / "bundle.json").write_text("{"),
+    "list": lambda bundle: (bundle.folder / "bundle.json").write_text("[]"),
+    "no-json": lambda bundle: (bundle.folder / "bundle.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_bundle_is_rebuilt_and_never_used(
     cache: Path, by_torch: list[Classified], damage: Callable[[Bundle], object]
 ) -> None:
