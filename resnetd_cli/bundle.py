@@ -57,10 +57,10 @@ class Request:
 
     def folder(self) -> Path:
         """Return where its bundle lies, whether it is there or not."""
-        card = find_card(self.model)
-        name = card.name if card else self.model
+        card, path = find_card(self.model), local_path(self.model)
+        name = path.name if path else card.name if card else self.model
         weights = str(self.weights.absolute()) if self.weights else None
-        asked = [str(local_path(name) or name), weights, self.image_size, self.precision]
+        asked = [str(path or name), weights, self.image_size, self.precision]
         key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
         return cache_dir() / "bundles" / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)[-60:]}-{self.precision}-{key}"
 
