@@ -14,7 +14,7 @@ from resnetd_cli.card import Card
 from resnetd_cli.engines import FP32, INT8
 from resnetd_cli.errors import ModelError
 from resnetd_cli.models import Kind, ModelCard, ModelRef
-from resnetd_cli.results import Agreement
+from resnetd_cli.results import Agreement, Preprocessing
 
 Facts = dict[str, Any]
 """Facts by name, in the order to show them; None where nothing is known."""
@@ -184,12 +184,7 @@ def _describe_timm(ref: ModelRef) -> Facts:
         "params_m": params_m,
         "gmacs": gmacs,
         "gflops": None if gmacs is None else round(2 * gmacs, 2),
-        "input_size": how.input_size[1],
-        "crop_pct": how.crop_pct,
-        "crop_mode": how.crop_mode,
-        "interpolation": how.interpolation,
-        "mean": how.mean,
-        "std": how.std,
+        **_describe_preprocessing(how),
         "test_size": test.input_size[1],
         "test_crop_pct": test.crop_pct,
         "license": config.get("license"),
@@ -214,11 +209,16 @@ def _describe_exported(path: Path) -> Facts:
 
 def _describe_compiled(card: Card) -> Facts:
     """Return the facts of a model that its compiled form knows."""
-    how = card.preprocessing
     return {
         "model": card.name,
         "classes": len(card.class_names.names),
         "params_m": round(card.parameters / 1e6, 2),
+        **_describe_preprocessing(card.preprocessing),
+    }
+
+
+def _describe_preprocessing(how: Preprocessing) -> Facts:
+    return {
         "input_size": how.input_size[1],
         "crop_pct": how.crop_pct,
         "crop_mode": how.crop_mode,

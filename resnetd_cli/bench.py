@@ -213,7 +213,7 @@ def read_sample(sources: Iterable[Source], model: str) -> Sample:
             seconds.append(time.perf_counter() - began)
             decode(data)
         except InputError as error:
-            failures.append(Failure(source.name, model, error.kind, error.message, error.hint))
+            failures.append(Failure.of(source.name, model, error))
         else:
             images.append(_in_memory(source.name, data))
     if not images and not failures:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,7 @@ def _take_place(folder: Path, target: Path) -> None:
         with suppress(FileNotFoundError):
             target.rename(aside / "bundle")
         shutil.rmtree(aside, ignore_errors=True)
+    raise OSError(errno.EEXIST, f"{target} is written by too many at once")
 
 
 @contextmanager
@@ -166,16 +168,14 @@ def writing_cache() -> Iterator[None]:
         ) from error
 
 
-def describe_anew(bundle: Bundle, card: Card) -> Bundle:
+def describe_anew(bundle: Bundle, card: Card) -> None:
     """Give a bundle another card.
 
     Raises:
         CacheError: the cache cannot be written.
     """
-    bundle = replace(bundle, card=card)
     with writing_cache():
-        _write_card(bundle)
-    return bundle
+        _write_card(replace(bundle, card=card))
 
 
 def discard(bundle: Bundle) -> None:
@@ -200,6 +200,7 @@ def stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+@lru_cache
 def machine_key() -> str:
     """Return what an optimised graph depends on: the processor and the version of ONNX Runtime."""
     facts = [platform.machine(), _processor(), metadata.version("onnxruntime")]

@@ -27,7 +27,7 @@ from resnetd_cli.engines import (
     Engine,
 )
 from resnetd_cli.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
-from resnetd_cli.errors import CacheError, ModelError, UsageError
+from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
 from resnetd_cli.factory import Network
 
 GPU_BATCH = 32
@@ -92,7 +92,7 @@ class Loader:
         if reason is not None and (only_onnx := self._why_onnx()):
             raise UsageError(f"{only_onnx}, but {reason}", hint="leave out the option that asks for torch")
         if reason is not None and self.engine == "onnx":
-            raise UsageError(f"{self.model} cannot run on the onnx engine: {reason}", hint="--engine torch")
+            raise self._no_onnx(UsageError, reason)
         if exported.is_exported(self.model):
             return self._load_exported()
         if reason is None and (bundle := bundles.find(self.request)):
@@ -105,7 +105,7 @@ class Loader:
         if self.precision == INT8:
             raise ModelError(f"there is no int8 form of {self.model} here", hint=self._how_to_quantise())
         if reason is not None and self.engine == "onnx":
-            raise ModelError(f"{self.model} cannot run on the onnx engine: {reason}", hint="--engine torch")
+            raise self._no_onnx(ModelError, reason)
         return self._load_network(reason)
 
     def compile(self) -> Bundle:
@@ -176,6 +176,9 @@ class Loader:
             return "an exported file runs on the onnx engine"
         return "int8 runs on the onnx engine" if self.precision == INT8 else None
 
+    def _no_onnx(self, kind: type[ResnetdError], reason: str) -> ResnetdError:
+        return kind(f"{self.model} cannot run on the onnx engine: {reason}", hint="--engine torch")
+
     def _how_to_quantise(self) -> str:
         weights = f" --weights {self.weights}" if self.weights else ""
         return f"resnetd pull {self.model}{weights} --precision int8 --calibrate FOLDER"
@@ -228,8 +231,7 @@ class Loader:
             if reason is None:
                 return self._load_compiled(bundle)
         if self.engine == "onnx":
-            why = reason or "the compiled model cannot be kept"
-            raise ModelError(f"{self.model} cannot run on the onnx engine: {why}", hint="--engine torch")
+            raise self._no_onnx(ModelError, reason or "the compiled model cannot be kept")
         engine = TorchEngine(
             network.module,
             device=self.device,

@@ -64,9 +64,9 @@ class Pipeline(Generic[R]):
         images: dict[int, NDArray[np.float32]] = {}
         for position, source in enumerate(chunk):
             try:
-                images[position] = self._prepare(source)
+                images[position] = prepare(source, self.decoding, self.preprocessing)
             except InputError as error:
-                results[position] = self._failure(source, error)
+                results[position] = Failure.of(source.name, self.model, error)
         if images:
             try:
                 results.update(self._infer(chunk, images))
@@ -74,17 +74,8 @@ class Pipeline(Generic[R]):
                 if not _is_out_of_memory(error):
                     raise
                 lost = _no_memory()
-                results.update((at, self._failure(chunk[at], lost)) for at in images)
+                results.update((at, Failure.of(chunk[at].name, self.model, lost)) for at in images)
         return [results[position] for position in range(len(chunk))]
-
-    def _failure(self, source: Source, error: InputError) -> Failure:
-        return Failure(source.name, self.model, error.kind, error.message, error.hint)
-
-    def _prepare(self, source: Source) -> NDArray[np.float32]:
-        try:
-            return preprocess(decode(source.read(), self.decoding), self.preprocessing)
-        except MemoryError as error:
-            raise _no_memory() from error
 
     def _infer(self, chunk: list[Source], images: dict[int, NDArray[np.float32]]) -> Iterator[tuple[int, R]]:
         import numpy as np
@@ -94,6 +85,18 @@ class Pipeline(Generic[R]):
             logits = None if outputs.logits is None else outputs.logits[row]
             features = None if outputs.features is None else outputs.features[row]
             yield position, self.finish(chunk[position].name, logits, features)
+
+
+def prepare(source: Source, decoding: DecodeOptions, how: Preprocessing) -> NDArray[np.float32]:
+    """Return an input as the model reads it: float32, shape (3, H, W).
+
+    Raises:
+        InputError: it cannot be read or decoded, or there is not enough memory for it.
+    """
+    try:
+        return preprocess(decode(source.read(), decoding), how)
+    except MemoryError as error:
+        raise _no_memory() from error
 
 
 def _no_memory() -> InputError:

@@ -13,12 +13,11 @@ from resnetd_cli.bundle import Bundle
 from resnetd_cli.card import Card
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.comparison import compare
-from resnetd_cli.decode import decode
 from resnetd_cli.engines import FP32, INT8, LAYER_POOLED
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.files import open_atomic
 from resnetd_cli.loading import Loader
-from resnetd_cli.preprocess import preprocess
+from resnetd_cli.pipeline import prepare
 from resnetd_cli.results import Agreement, Failure
 from resnetd_cli.sources import Source
 
@@ -136,9 +135,9 @@ def _images(
     """Yield the images that can be read, as the model reads them: float32, (3, H, W)."""
     for source in sources:
         try:
-            yield preprocess(decode(source.read(), classifier.decoding), classifier.preprocessing)
+            yield prepare(source, classifier.decoding, classifier.preprocessing)
         except InputError as error:
-            on_failure(Failure(source.name, classifier.name, error.kind, error.message, error.hint))
+            on_failure(Failure.of(source.name, classifier.name, error))
 
 
 def _spread(sources: Sequence[Source], count: int) -> list[Source]:

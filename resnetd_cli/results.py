@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import ErrorKind
+from resnetd_cli.errors import ErrorKind, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,6 +105,11 @@ class Failure:
     kind: ErrorKind
     message: str
     hint: str | None = None
+
+    @classmethod
+    def of(cls, name: str, model: str, error: InputError) -> Failure:
+        """Return the failure that an error makes of an input of this name."""
+        return cls(name, model, error.kind, error.message, error.hint)
 
     def record(self) -> dict[str, Any]:
         """Return the JSON form."""
