@@ -54,6 +54,9 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
             width, height = image.size
             if width * height > options.max_pixels:
                 raise _too_large(width * height, options)
+            # First, and not within the reading of EXIF, whose errors do not count: a second attempt may give
+            # black for damaged pixels.
+            image.load()
             if not options.ignore_exif:
                 _turn_upright(image)
             return _to_rgb(image)

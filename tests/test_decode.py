@@ -479,3 +479,23 @@ def test_postscript_runs_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises((OSError, subprocess.CalledProcessError)), Image.open(io.BytesIO(eps)) as image:
         image.load()
     assert marker.exists()
+
+
+def test_damage_is_not_lost_in_the_reading_of_exif(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Pillow's SGI decoder does: an error the first time, black pixels the second.
+    from PIL import ImageFile
+
+    load, calls = ImageFile.ImageFile.load, []
+
+    def load_once_in_vain(image: ImageFile.ImageFile) -> object:
+        calls.append(image)
+        if len(calls) == 1:
+            raise OSError("buffer overrun when reading image file")
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load_once_in_vain)
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PNG")
+    with pytest.raises(InputError, match="buffer overrun") as caught:
+        decode(file.getvalue())
+    assert caught.value.kind is ErrorKind.UNDECODABLE
