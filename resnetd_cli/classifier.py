@@ -11,8 +11,10 @@ from resnetd_cli import postprocess, sources
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import FP32, Engine
 from resnetd_cli.errors import ModelError
+from resnetd_cli.http import CONNECTIONS
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.pipeline import Pipeline
+from resnetd_cli.reading import DEFAULT_READING, ReadOptions
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
 from resnetd_cli.sources import Source
 
@@ -36,10 +38,12 @@ class Classifier:
         preprocessing: how the network wants its images.
         class_names: the names of its classes.
         precision: in which the engine computes: `fp32`, `int8`, `fp16` or `bf16`.
+        reading: bounds of reading.
         decoding: bounds and rules of decoding.
         workers: threads that decode and run.
         threads: threads that one run of the network may use; None for all cores.
         batch_size: images a thread runs at once.
+        connections: URLs fetched at once.
         why: why this engine was taken, in a few words.
         afterwards: what is left to do when the answers are given: compiling the model for next time.
     """
@@ -49,10 +53,12 @@ class Classifier:
     preprocessing: Preprocessing
     class_names: ClassNames
     precision: str = FP32
+    reading: ReadOptions = DEFAULT_READING
     decoding: DecodeOptions = DEFAULT_DECODING
     workers: int = 1
     threads: int | None = None
     batch_size: int = 1
+    connections: int = CONNECTIONS
     why: str = ""
     afterwards: Callable[[], object] | None = None
 
@@ -117,13 +123,14 @@ class Classifier:
             decoding=self.decoding,
             workers=self.workers,
             batch_size=self.batch_size,
+            connections=self.connections,
         )
-        return pipeline.run(_as_sources(inputs))
+        return pipeline.run(_as_sources(inputs, self.reading))
 
 
-def _as_sources(inputs: Inputs) -> Iterator[Source]:
+def _as_sources(inputs: Inputs, options: ReadOptions) -> Iterator[Source]:
     for item in [inputs] if isinstance(inputs, (str, PathLike, Source)) else inputs:
         if isinstance(item, Source):
             yield item
         else:
-            yield from sources.expand([fspath(item)])
+            yield from sources.expand([fspath(item)], options)

@@ -15,6 +15,7 @@ from resnetd_cli.errors import ErrorKind, InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+MAX_PIXELS = 200_000_000
 _USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 # EPS needs an external program to draw it; the others are formats that Pillow only names.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
@@ -29,11 +30,13 @@ class DecodeOptions:
 
     Attributes:
         max_pixels: width x height beyond which an image is `too_large`, decided from its header.
+        timeout: seconds that decoding may take.
         ignore_exif: leave the image as it is stored instead of turning it upright.
         allow_truncated: fill the missing part of a truncated file with grey instead of failing.
     """
 
-    max_pixels: int = 200_000_000
+    max_pixels: int = MAX_PIXELS
+    timeout: float = 60.0
     ignore_exif: bool = False
     allow_truncated: bool = False
 

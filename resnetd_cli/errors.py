@@ -56,7 +56,7 @@ _MEANINGS = {
     ErrorKind.UNDECODABLE: "the bytes are not an image Pillow can decode, or the image is damaged",
     ErrorKind.TOO_LARGE: "more pixels or bytes than allowed",
     ErrorKind.EMPTY: "zero bytes, or a folder without images",
-    ErrorKind.TIMEOUT: "the server did not answer in time",
+    ErrorKind.TIMEOUT: "it was not read, or not decoded, in time",
     ErrorKind.CONNECTION: "the server could not be reached, or the connection broke",
     ErrorKind.HTTP_STATUS: "the server answered with an error status",
     ErrorKind.BLOCKED: "an address that is not fetched: a malformed URL or one that is not http(s)",

@@ -11,6 +11,10 @@ CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 20.0
 """Seconds to wait for the next bytes."""
 MAX_BYTES = 256 * 2**20
+TIMEOUT = 60.0
+"""Seconds that one input may take."""
+CONNECTIONS = 8
+"""URLs fetched at once."""
 _CHUNK = 2**16
 
 
@@ -20,8 +24,22 @@ def is_url(text: str) -> bool:
     return bool(separator) and scheme.replace("+", "").isalnum()
 
 
-def fetch(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
+def fetch(
+    url: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    timeout: float = TIMEOUT,
+    typed: bool = True,
+    allow_private_hosts: bool = False,
+) -> bytes:
     """Return the body of an http(s) URL.
+
+    Args:
+        url: what to fetch.
+        max_bytes: beyond which it is `too_large`.
+        timeout: seconds that it may take in all.
+        typed: the user wrote the URL, so that it may lead to a private address; a redirect may not.
+        allow_private_hosts: URLs of others and redirects may, too.
 
     Raises:
         InputError: of kind `blocked` (not http(s), or malformed), `connection`, `timeout`, `http_status`,
@@ -62,6 +80,12 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     return body
 
 
+def too_many_bytes(bound: int, size: int | None = None) -> InputError:
+    """Return the error of an input of more bytes than the bound: of so many, or of some number beyond it."""
+    message = f"more than {bound:,} bytes" if size is None else f"{size:,} bytes, more than {bound:,}"
+    return InputError(ErrorKind.TOO_LARGE, message, hint="--max-bytes raises the bound")
+
+
 def _read(response: object, max_bytes: int) -> bytes:
     """Read the body up to the bound; a body shorter than announced is a broken connection."""
     import requests
@@ -69,12 +93,12 @@ def _read(response: object, max_bytes: int) -> bytes:
     assert isinstance(response, requests.Response)
     announced = response.headers.get("Content-Length", "")
     if announced.isdigit() and int(announced) > max_bytes:
-        raise InputError(ErrorKind.TOO_LARGE, f"{int(announced):,} bytes, more than {max_bytes:,}")
+        raise too_many_bytes(max_bytes, int(announced))
     body = bytearray()
     for chunk in response.iter_content(_CHUNK):
         body += chunk
         if len(body) > max_bytes:
-            raise InputError(ErrorKind.TOO_LARGE, f"more than {max_bytes:,} bytes")
+            raise too_many_bytes(max_bytes)
     return bytes(body)
 
 

@@ -29,6 +29,8 @@ from resnetd_cli.engines import (
 from resnetd_cli.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
 from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
 from resnetd_cli.factory import Network
+from resnetd_cli.http import CONNECTIONS
+from resnetd_cli.reading import DEFAULT_READING, ReadOptions
 
 GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
@@ -58,11 +60,13 @@ class Loader:
         precision: `fp32`; `int8`, which `pull` made before; `fp16` or `bf16`, on torch.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         offline: use only what is on this machine.
+        reading: bounds of reading.
         decoding: bounds and rules of decoding.
         batch_size: images run at once; by default 1 on a CPU, 32 on a GPU.
         single: one image will come, so all cores work on it; otherwise each works on an image of its own.
         workers: threads that decode and run, in place of what `single` tells.
         threads: threads that one run of the network may use, in place of what `single` tells.
+        connections: URLs fetched at once.
         progress: gives a tqdm class for downloads, or None for no bars.
         note: is told, in a line, what takes long.
     """
@@ -77,11 +81,13 @@ class Loader:
     precision: str = FP32
     device: str = "auto"
     offline: bool = False
+    reading: ReadOptions = DEFAULT_READING
     decoding: DecodeOptions = DEFAULT_DECODING
     batch_size: int | None = None
     single: bool = False
     workers: int | None = None
     threads: int | None = None
+    connections: int = CONNECTIONS
     progress: Callable[[], type[Any] | None] = lambda: None
     note: Callable[[str], None] = lambda _: None
 
@@ -271,10 +277,12 @@ class Loader:
             preprocessing=model.preprocessing,
             class_names=own_names or model.class_names,
             precision=model.precision if isinstance(model, Card) else self.precision,
+            reading=self.reading,
             decoding=self.decoding,
             workers=self._workers,
             threads=self._threads,
             batch_size=self.batch_size or 1,
+            connections=self.connections,
             why=why,
         )
 

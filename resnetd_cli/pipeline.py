@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.engines import Engine
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.http import CONNECTIONS
 from resnetd_cli.preprocess import preprocess
+from resnetd_cli.readahead import ReadAhead
 from resnetd_cli.results import Failure, Preprocessing
 from resnetd_cli.sources import Source
 
@@ -44,6 +46,7 @@ class Pipeline(Generic[R]):
         decoding: bounds and rules of decoding.
         workers: threads.
         batch_size: inputs that a worker runs at once.
+        connections: URLs fetched at once.
     """
 
     engine: Engine
@@ -53,11 +56,18 @@ class Pipeline(Generic[R]):
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
     workers: int = 1
     batch_size: int = 1
+    connections: int = CONNECTIONS
 
     def run(self, sources: Iterable[Source]) -> Iterator[R | Failure]:
         """Yield one result for each source, in order."""
-        for results in _map_ordered(self._process, _chunks(sources, self.batch_size), self.workers):
-            yield from results
+        ahead = ReadAhead(self.connections)
+        chunks = _chunks(ahead.begin(sources), self.batch_size)
+        window = max(self.workers * _WINDOW, self.connections)
+        try:
+            for results in _map_ordered(self._process, chunks, self.workers, window):
+                yield from results
+        finally:
+            ahead.close()
 
     def _process(self, chunk: list[Source]) -> list[R | Failure]:
         results: dict[int, R | Failure] = {}
@@ -115,12 +125,12 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def _map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int, window: int) -> Iterator[R]:
     """Yield `function(item)` for each item in order, computed by threads, at most a window ahead.
 
     A thread of its own reads the items: where they come slowly, a result does not wait for the next item.
     """
-    pending: queue.Queue[Future[R] | BaseException | None] = queue.Queue(maxsize=workers * _WINDOW)
+    pending: queue.Queue[Future[R] | BaseException | None] = queue.Queue(maxsize=window)
     stopped = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="resnetd")
 

@@ -14,6 +14,15 @@ from typing import BinaryIO
 
 from resnetd_cli import http
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
+from resnetd_cli.reading import (
+    DEFAULT_READING,
+    ReadOptions,
+    folder_hint,
+    read_file,
+    read_stdin,
+    read_url,
+    strerror,
+)
 
 STDIN = "-"
 _BLOCK = 2**16
@@ -25,13 +34,20 @@ _ADOPTED_FORMATS = frozenset({"MPO"})
 
 @dataclass(frozen=True)
 class Source:
-    """One input. `read` returns its bytes or raises `InputError`."""
+    """One input.
+
+    Attributes:
+        name: what the user calls it.
+        read: returns its bytes or raises `InputError`.
+        is_remote: reading it is waiting for a server, so that it is worth starting early.
+    """
 
     name: str
     read: Callable[[], bytes]
+    is_remote: bool = False
 
 
-def expand(inputs: Iterable[str]) -> Iterator[Source]:
+def expand(inputs: Iterable[str], options: ReadOptions = DEFAULT_READING) -> Iterator[Source]:
     """Turn command-line INPUTs into sources, in order.
 
     An INPUT is `-`, an http(s) URL, a file, a folder (its images, recursively, in sorted order) or a glob.
@@ -39,19 +55,20 @@ def expand(inputs: Iterable[str]) -> Iterator[Source]:
     """
     for text in inputs:
         if text == STDIN:
-            yield Source(STDIN, _read_stdin)
+            yield Source(STDIN, partial(read_stdin, options))
         elif glob.has_magic(text) and not http.is_url(text) and not os.path.lexists(text):
-            yield from _expand_glob(text)
+            yield from _expand_glob(text, options)
         else:
-            yield from _expand_literal(text)
+            yield from _expand_literal(text, options)
 
 
-def expand_list(location: str, *, null: bool = False) -> Iterator[Source]:
+def expand_list(location: str, *, null: bool = False, options: ReadOptions = DEFAULT_READING) -> Iterator[Source]:
     """Turn a list of inputs into sources, as it is read: one a line, or NUL-separated.
 
     Args:
         location: a file, or `-` for standard input. Entries are taken literally: no globs, no `-`.
         null: entries end with NUL, not with a newline.
+        options: bounds of reading one input.
 
     Raises:
         UsageError: the list cannot be read.
@@ -61,10 +78,10 @@ def expand_list(location: str, *, null: bool = False) -> Iterator[Source]:
         stream = _stdin() if location == STDIN else Path(location).open("rb")  # noqa: SIM115
     except OSError as error:
         raise UsageError(
-            f"cannot read the list {location}: {_strerror(error)}",
+            f"cannot read the list {location}: {strerror(error)}",
             hint="--files-from takes a file, or - for stdin",
         ) from error
-    return _expand_entries(stream, null=null)
+    return _expand_entries(stream, options, null=null)
 
 
 def is_single(inputs: list[str]) -> bool:
@@ -82,24 +99,24 @@ def image_extensions() -> frozenset[str]:
     return frozenset(extension.lower() for extension, name in extensions.items() if name in opened)
 
 
-def _expand_literal(text: str) -> Iterator[Source]:
+def _expand_literal(text: str, options: ReadOptions, *, typed: bool = True) -> Iterator[Source]:
     if http.is_url(text):
-        yield Source(text, partial(http.fetch, text))
+        yield Source(text, partial(read_url, text, options, typed=typed), is_remote=True)
     elif os.path.isdir(text):
-        yield from _expand_folder(text)
+        yield from _expand_folder(text, options)
     else:
-        yield Source(text, partial(_read_file, text))
+        yield Source(text, partial(read_file, text, options))
 
 
-def _expand_glob(pattern: str) -> Iterator[Source]:
+def _expand_glob(pattern: str, options: ReadOptions) -> Iterator[Source]:
     matches = sorted(glob.iglob(pattern, recursive=True))
     if "**" in pattern:  # which gives folders beside what is in them: nothing may be counted twice
         files = [match for match in matches if not os.path.isdir(match)]
         matches = files or _outermost(matches)
     if not matches:
-        yield _failing(pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=_folder_hint())
+        yield _failing(pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=folder_hint())
     for match in matches:
-        yield from _expand_literal(match)
+        yield from _expand_literal(match, options)
 
 
 def _outermost(folders: list[str]) -> list[str]:
@@ -110,8 +127,8 @@ def _outermost(folders: list[str]) -> list[str]:
     ]
 
 
-def _expand_folder(folder: str) -> Iterator[Source]:
-    paths = _walk(folder)
+def _expand_folder(folder: str, options: ReadOptions) -> Iterator[Source]:
+    paths = _walk(folder, options)
     first = next(paths, None)
     if first is None:
         yield _failing(
@@ -122,27 +139,27 @@ def _expand_folder(folder: str) -> Iterator[Source]:
     yield from paths
 
 
-def _walk(folder: str) -> Iterator[Source]:
+def _walk(folder: str, options: ReadOptions) -> Iterator[Source]:
     try:
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        yield _failing(folder, ErrorKind.UNREADABLE, _strerror(error), hint=f"look at it: ls -ld {folder}")
+        yield _failing(folder, ErrorKind.UNREADABLE, strerror(error), hint=f"look at it: ls -ld {folder}")
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+            yield from _walk(entry.path, options)
         elif os.path.splitext(entry.name)[1].lower() in image_extensions():
-            yield Source(entry.path, partial(_read_file, entry.path))
+            yield Source(entry.path, partial(read_file, entry.path, options))
 
 
-def _expand_entries(stream: BinaryIO, *, null: bool) -> Iterator[Source]:
+def _expand_entries(stream: BinaryIO, options: ReadOptions, *, null: bool) -> Iterator[Source]:
     try:
         for entry in _split_null(stream) if null else _split_lines(stream):
             if entry:
-                yield from _expand_literal(os.fsdecode(entry))
+                yield from _expand_literal(os.fsdecode(entry), options, typed=False)
     except OSError as error:
-        raise UsageError(f"cannot read the list: {_strerror(error)}", hint="--files-from takes a file") from error
+        raise UsageError(f"cannot read the list: {strerror(error)}", hint="--files-from takes a file") from error
     finally:
         if sys.stdin is None or stream is not sys.stdin.buffer:
             stream.close()
@@ -168,49 +185,8 @@ def _stdin() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _read_file(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:  # not Path, to which "" is the current folder
-            data = file.read()
-    except OSError as error:
-        raise _input_error(path, error) from error
-    except ValueError as error:  # a NUL inside the name
-        raise InputError(
-            ErrorKind.NOT_FOUND, f"not a path: {error}", hint="--null reads NUL-separated lists"
-        ) from error
-    if not data:
-        raise InputError(ErrorKind.EMPTY, "zero bytes", hint="the copy or download that made it may have failed")
-    return data
-
-
-def _read_stdin() -> bytes:
-    data = sys.stdin.buffer.read() if sys.stdin is not None else b""
-    if not data:
-        raise InputError(
-            ErrorKind.EMPTY, "zero bytes on standard input", hint="pipe one image: cat dog.jpg | resnetd ..."
-        )
-    return data
-
-
-def _input_error(path: str, error: OSError) -> InputError:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-        return InputError(ErrorKind.NOT_FOUND, "no such file or folder", hint=_folder_hint())
-    return InputError(ErrorKind.UNREADABLE, _strerror(error), hint=f"look at it: ls -l {path}")
-
-
 def _failing(name: str, kind: ErrorKind, message: str, *, hint: str) -> Source:
     def read() -> bytes:
         raise InputError(kind, message, hint=hint)
 
     return Source(name, read)
-
-
-def _folder_hint() -> str:
-    try:
-        return f"the folder is {Path.cwd()}"
-    except OSError:
-        return "the current folder is gone"
-
-
-def _strerror(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

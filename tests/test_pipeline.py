@@ -211,7 +211,7 @@ def settled(value: Callable[[], int]) -> int:
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 1), (2, 1), (2, 5)])
 def test_no_more_than_a_window_is_read_ahead(workers: int, batch_size: int) -> None:
     counted = Counted(1000)
-    run = pipeline(FakeEngine(), workers=workers, batch_size=batch_size).run(counted)
+    run = pipeline(FakeEngine(), workers=workers, batch_size=batch_size, connections=1).run(counted)
     # Four chunks under way for each worker, one more in the reader's hand, one in the consumer's.
     window = (4 * workers + 2) * batch_size
     for taken in range(1, 40):

@@ -152,7 +152,7 @@ def test_what_the_system_says_on_reading_becomes_the_kind(
     def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     assert why(source).kind is kind
 
 
@@ -324,7 +324,7 @@ def test_a_url_is_one_input_and_not_a_pattern(url: str) -> None:
 
 
 def test_a_url_is_fetched_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetd_cli.http.fetch", lambda url: f"body of {url}".encode())
+    monkeypatch.setattr("resnetd_cli.http.fetch", lambda url, **_: f"body of {url}".encode())
     assert only(expand(["http://host/a.jpg"])).read() == b"body of http://host/a.jpg"
 
 

@@ -9,8 +9,11 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.decode import MAX_PIXELS, DecodeOptions
 from resnetd_cli.errors import UsageError
+from resnetd_cli.http import CONNECTIONS, MAX_BYTES, TIMEOUT
 from resnetd_cli.models import DEFAULT_MODEL
+from resnetd_cli.reading import ReadOptions
 
 
 def features(
@@ -29,7 +32,11 @@ def features(
     null: options.Null = False,
     ignore_exif: options.IgnoreExif = False,
     allow_truncated: options.AllowTruncated = False,
-    max_pixels: options.MaxPixels = 200_000_000,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
+    max_bytes: options.MaxBytes = MAX_BYTES,
+    timeout: options.Timeout = TIMEOUT,
+    connections: options.Connections = CONNECTIONS,
+    allow_private_hosts: options.AllowPrivateHosts = False,
     fail_fast: options.FailFast = False,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
@@ -55,7 +62,8 @@ def features(
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
     given = Inputs(inputs or [], files_from, null)
-    sources = given.sources()
+    reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
+    sources = given.sources(reading)
 
     from resnetd_cli import sinks
     from resnetd_cli.cli import outputs, running
@@ -68,7 +76,6 @@ def features(
     index = sinks.index_path(output)
     outputs.check_outputs(output, index, overwrite=overwrite)
 
-    from resnetd_cli.decode import DecodeOptions
     from resnetd_cli.loading import load
 
     classifier = load(
@@ -81,7 +88,9 @@ def features(
         precision=precision,
         device=device,
         offline=offline,
-        decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
+        reading=reading,
+        decoding=DecodeOptions(max_pixels, timeout, ignore_exif=ignore_exif, allow_truncated=allow_truncated),
+        connections=connections,
         batch_size=batch_size,
         workers=workers,
         threads=threads,

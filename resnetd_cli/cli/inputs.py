@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from resnetd_cli import sources as library
 from resnetd_cli.errors import UsageError
+from resnetd_cli.reading import DEFAULT_READING, ReadOptions
 
 
 def images_of(option: str, texts: list[str] | None) -> list[library.Source] | None:
@@ -49,17 +50,21 @@ class Inputs:
         """Whether there is exactly one image, as far as can be told without reading anything."""
         return self.files_from is None and library.is_single(self.texts)
 
-    def sources(self) -> Iterator[library.Source]:
+    def sources(self, options: ReadOptions = DEFAULT_READING) -> Iterator[library.Source]:
         """Yield the inputs, in order: first those named, then those of the list.
 
         Raises:
             UsageError: the list cannot be read.
         """
-        listed = iter(()) if self.files_from is None else library.expand_list(self.files_from, null=self.null)
-        return self._chain(listed)
+        listed = (
+            iter(())
+            if self.files_from is None
+            else library.expand_list(self.files_from, null=self.null, options=options)
+        )
+        return self._chain(listed, options)
 
-    def _chain(self, listed: Iterator[library.Source]) -> Iterator[library.Source]:
-        yield from library.expand(self.texts)
+    def _chain(self, listed: Iterator[library.Source], options: ReadOptions) -> Iterator[library.Source]:
+        yield from library.expand(self.texts, options)
         yield from listed
 
     def count(self) -> int | None:

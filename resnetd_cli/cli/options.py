@@ -49,6 +49,27 @@ MaxPixels = Annotated[
     int,
     typer.Option("--max-pixels", min=1, metavar="N", help="Refuse images of more pixels."),
 ]
+MaxBytes = Annotated[
+    int,
+    typer.Option("--max-bytes", min=1, metavar="N", help="Refuse inputs of more bytes."),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout", min=0.001, metavar="SECONDS", help="How long reading an input may take, and decoding it."
+    ),
+]
+Connections = Annotated[
+    int,
+    typer.Option("--connections", min=1, max=256, metavar="N", help="URLs fetched at once."),
+]
+AllowPrivateHosts = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private-hosts",
+        help="Let URLs from lists, and redirects, lead to addresses inside this network.",
+    ),
+]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that fails.")]
 
 Model = Annotated[

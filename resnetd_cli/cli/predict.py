@@ -12,8 +12,11 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.decode import MAX_PIXELS, DecodeOptions
 from resnetd_cli.errors import UsageError
+from resnetd_cli.http import CONNECTIONS, MAX_BYTES, TIMEOUT
 from resnetd_cli.models import DEFAULT_MODEL
+from resnetd_cli.reading import ReadOptions
 from resnetd_cli.results import Classified, Failure
 
 
@@ -24,7 +27,11 @@ def predict(
     null: options.Null = False,
     ignore_exif: options.IgnoreExif = False,
     allow_truncated: options.AllowTruncated = False,
-    max_pixels: options.MaxPixels = 200_000_000,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
+    max_bytes: options.MaxBytes = MAX_BYTES,
+    timeout: options.Timeout = TIMEOUT,
+    connections: options.Connections = CONNECTIONS,
+    allow_private_hosts: options.AllowPrivateHosts = False,
     fail_fast: options.FailFast = False,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
@@ -68,7 +75,8 @@ def predict(
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
     given = Inputs(inputs or [], files_from, null)
-    sources = given.sources()
+    reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
+    sources = given.sources(reading)
 
     import sys
 
@@ -83,7 +91,6 @@ def predict(
     index = sinks.index_path(features_out) if features_out else None
     outputs.check_outputs(path, features_out, index, overwrite=overwrite)
 
-    from resnetd_cli.decode import DecodeOptions
     from resnetd_cli.engines import LAYER_POOLED
     from resnetd_cli.loading import load
 
@@ -97,7 +104,9 @@ def predict(
         precision=precision,
         device=device,
         offline=offline,
-        decoding=DecodeOptions(max_pixels, ignore_exif, allow_truncated),
+        reading=reading,
+        decoding=DecodeOptions(max_pixels, timeout, ignore_exif=ignore_exif, allow_truncated=allow_truncated),
+        connections=connections,
         batch_size=batch_size,
         workers=workers,
         threads=threads,

@@ -1,0 +1,139 @@
+"""The bytes of one input, within bounds: of a file, of standard input, of a URL."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnetd_cli import http
+from resnetd_cli.deadline import Deadline
+from resnetd_cli.errors import ErrorKind, InputError
+
+_BLOCK = 2**16
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # Windows has the second
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Bounds of reading one input.
+
+    Attributes:
+        max_bytes: beyond which an input is `too_large`.
+        timeout: seconds that reading one may take; standard input is waited for.
+        allow_private_hosts: let URLs from lists, and redirects, lead to private addresses. A URL that the user
+            typed may, always.
+    """
+
+    max_bytes: int = http.MAX_BYTES
+    timeout: float = http.TIMEOUT
+    allow_private_hosts: bool = False
+
+
+DEFAULT_READING = ReadOptions()
+
+
+def read_file(path: str, options: ReadOptions = DEFAULT_READING) -> bytes:
+    """Return what is in a file, or comes out of a pipe or a device.
+
+    Raises:
+        InputError: of kind `not_found`, `unreadable`, `too_large`, `timeout` or `empty`.
+    """
+    try:
+        # Without waiting: opening a named pipe would wait for one who writes to it.
+        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)  # not Path, to which "" is the current folder
+        try:
+            data = _read_to_end(descriptor, options)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _input_error(path, error) from error
+    except ValueError as error:  # a NUL inside the name
+        raise InputError(
+            ErrorKind.NOT_FOUND, f"not a path: {error}", hint="--null reads NUL-separated lists"
+        ) from error
+    if not data:
+        raise InputError(ErrorKind.EMPTY, "zero bytes", hint="the copy or download that made it may have failed")
+    return data
+
+
+def read_stdin(options: ReadOptions = DEFAULT_READING) -> bytes:
+    """Return all that comes on standard input, however long that takes.
+
+    Raises:
+        InputError: of kind `unreadable`, `too_large` or `empty`.
+    """
+    try:
+        data = sys.stdin.buffer.read(options.max_bytes + 1) if sys.stdin is not None else b""
+    except OSError as error:
+        raise _input_error("-", error) from error
+    if len(data) > options.max_bytes:
+        raise http.too_many_bytes(options.max_bytes)
+    if not data:
+        raise InputError(
+            ErrorKind.EMPTY, "zero bytes on standard input", hint="pipe one image: cat dog.jpg | resnetd ..."
+        )
+    return data
+
+
+def read_url(url: str, options: ReadOptions = DEFAULT_READING, *, typed: bool = True) -> bytes:
+    """Return the body of an http(s) URL. `typed`: the user wrote it, so that it may lead to a private address.
+
+    Raises:
+        InputError: see `http.fetch`.
+    """
+    return http.fetch(
+        url,
+        max_bytes=options.max_bytes,
+        timeout=options.timeout,
+        typed=typed,
+        allow_private_hosts=options.allow_private_hosts,
+    )
+
+
+def folder_hint() -> str:
+    """Return a hint for a path that leads nowhere: what it is relative to."""
+    try:
+        return f"the folder is {Path.cwd()}"
+    except OSError:
+        return "the current folder is gone"
+
+
+def strerror(error: OSError) -> str:
+    """Return what the system says of an error."""
+    return (error.strerror or str(error)).lower()
+
+
+def _read_to_end(descriptor: int, options: ReadOptions) -> bytes:
+    size = os.fstat(descriptor).st_size
+    if size > options.max_bytes:
+        raise http.too_many_bytes(options.max_bytes, size)
+    deadline = Deadline(options.timeout)
+    blocks: list[bytes] = []
+    room = options.max_bytes + 1
+    while room and (block := _read_block(descriptor, min(room, size + _BLOCK), deadline)):
+        blocks.append(block)
+        room -= len(block)
+    if not room:
+        raise http.too_many_bytes(options.max_bytes)
+    return b"".join(blocks)
+
+
+def _read_block(descriptor: int, size: int, deadline: Deadline) -> bytes:
+    """Return the next bytes of a file at once, of a pipe when they come; none at the end."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(deadline.left * 1000):
+            hint = "--timeout raises the bound"
+            raise InputError(ErrorKind.TIMEOUT, f"nothing came in {deadline.seconds:g} seconds", hint=hint)
+    return os.read(descriptor, size)
+
+
+def _input_error(path: str, error: OSError) -> InputError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return InputError(ErrorKind.NOT_FOUND, "no such file or folder", hint=folder_hint())
+    return InputError(ErrorKind.UNREADABLE, strerror(error), hint=f"look at it: ls -l {path}")
