@@ -5,23 +5,30 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from resnetd_cli import guard
+from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 200_000_000
-_USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
+USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 # EPS needs an external program to draw it; the others are formats that Pillow only names.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
 # These hold no greys of more than 16 bits, and Pillow may give them as 32-bit ones.
 _SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
 _GREY_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+GUARD_SUSPECT = "suspect"
+GUARD_ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,14 @@ class DecodeOptions:
     Attributes:
         max_pixels: width x height beyond which an image is `too_large`, decided from its header.
         timeout: seconds that decoding may take.
+        guard: what is decoded in a process of its own: `suspect`, all but the usual formats; or `all`.
         ignore_exif: leave the image as it is stored instead of turning it upright.
         allow_truncated: fill the missing part of a truncated file with grey instead of failing.
     """
 
     max_pixels: int = MAX_PIXELS
     timeout: float = 60.0
+    guard: str = GUARD_SUSPECT
     ignore_exif: bool = False
     allow_truncated: bool = False
 
@@ -44,57 +53,97 @@ class DecodeOptions:
 def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image:
     """Return the image in mode RGB: upright, alpha on white, 16-bit and float greys scaled, first frame.
 
+    The usual formats are decoded here, the others in a process of their own, which hostile files may harm.
+
     Raises:
-        InputError: of kind `undecodable` or `too_large`.
+        InputError: of kind `undecodable`, `too_large` or `timeout`.
+    """
+    if options.guard != GUARD_ALL:
+        with suppress(_NotUsual):
+            return decode_here(data, options, formats=USUAL)
+    if kind := _looks_like(data):
+        raise _no_image(kind)
+    from PIL import Image
+
+    size, pixels = guard.decode(data, asdict(options))
+    return Image.frombuffer("RGB", size, pixels, "raw", "RGB", 0, 1)
+
+
+def decode_here(
+    data: bytes,
+    options: DecodeOptions,
+    *,
+    formats: tuple[str, ...] | None = None,
+    on_size: Callable[[int], None] = lambda pixels: None,
+) -> Image.Image:
+    """Decode in this process, as `decode` does.
+
+    Args:
+        data: the file.
+        options: bounds and rules.
+        formats: Pillow's names of those to try; None for all.
+        on_size: is told the number of pixels, before any is decoded.
+
+    Raises:
+        InputError: as `decode`.
+        MemoryError: a decoder got no memory.
     """
     from PIL import Image, ImageFile, UnidentifiedImageError
 
+    import_pillow()
     # Pillow keeps both for the whole process. Its bound stops what a header did not tell, as in an icon.
     ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
     Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
-        with _open(data) as image:
+        with Image.open(_Timed(data, options.timeout), formats=formats or _all_formats()) as image:
             width, height = image.size
             if width * height > options.max_pixels:
                 raise _too_large(width * height, options)
+            on_size(width * height)
             # First, and not within the reading of EXIF, whose errors do not count: a second attempt may give
             # black for damaged pixels.
             image.load()
             if not options.ignore_exif:
                 _turn_upright(image)
             return _to_rgb(image)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(_pixels_in(str(error)), options) from error
     except UnidentifiedImageError as error:
-        raise InputError(
-            ErrorKind.UNDECODABLE, f"not an image{_looks_like(data)}", hint="convert it to JPEG or PNG"
-        ) from error
+        raise _NotUsual if formats else _no_image(_looks_like(data)) from error
     # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(ErrorKind.UNDECODABLE, f"damaged image: {reason}", hint=_damage_hint(reason)) from error
 
 
+class _NotUsual(Exception):
+    """None of the usual formats knows the file."""
+
+
+class _Timed(io.BytesIO):
+    """A file in memory that cannot be read beyond a deadline: decoders read a block at a time."""
+
+    def __init__(self, data: bytes, seconds: float) -> None:
+        super().__init__(data)
+        self._deadline = Deadline(seconds)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._deadline.passed:
+            raise guard.too_late(self._deadline.seconds)
+        return super().read(size)
+
+
 @lru_cache
 def import_pillow() -> None:
-    """Prepare Pillow for the process: the usual formats, no warnings. `decode` does it when need be."""
+    """Prepare Pillow for the process: the usual formats, no warnings but of size. Decoding does it itself."""
     from PIL import Image, ImageOps  # noqa: F401
 
     Image.preinit()
     warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def _open(data: bytes) -> Image.Image:
-    """Open an image of the usual formats, or else of any: importing all of Pillow's takes longer than decoding."""
-    from PIL import Image, UnidentifiedImageError
-
-    import_pillow()
-    try:
-        return Image.open(io.BytesIO(data), formats=_USUAL)
-    except UnidentifiedImageError:
-        return Image.open(io.BytesIO(data), formats=_all_formats())
+    # Pillow only warns of up to twice the pixels that it was told to allow.
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @lru_cache
@@ -172,6 +221,10 @@ def _scale_grey(image: Image.Image) -> Image.Image:
     values -= low
     values *= 255.0 / max(high - low, 1e-12)
     return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+
+
+def _no_image(kind: str) -> InputError:
+    return InputError(ErrorKind.UNDECODABLE, f"not an image{kind}", hint="convert it to JPEG or PNG")
 
 
 def _looks_like(data: bytes) -> str:

@@ -37,6 +37,7 @@ def features(
     timeout: options.Timeout = TIMEOUT,
     connections: options.Connections = CONNECTIONS,
     allow_private_hosts: options.AllowPrivateHosts = False,
+    guard: options.Guard = options.GuardChoice.SUSPECT,
     fail_fast: options.FailFast = False,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
@@ -89,7 +90,9 @@ def features(
         device=device,
         offline=offline,
         reading=reading,
-        decoding=DecodeOptions(max_pixels, timeout, ignore_exif=ignore_exif, allow_truncated=allow_truncated),
+        decoding=DecodeOptions(
+            max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
+        ),
         connections=connections,
         batch_size=batch_size,
         workers=workers,

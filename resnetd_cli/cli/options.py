@@ -20,6 +20,13 @@ class Format(str, Enum):
     JSONL = "jsonl"
 
 
+class GuardChoice(str, Enum):
+    """What is decoded in a process of its own."""
+
+    SUSPECT = "suspect"
+    ALL = "all"
+
+
 def complete_model(incomplete: str) -> list[str]:
     """Return the model names that begin like this, from the table alone: completion may not be slow."""
     from resnetd_cli.models import EMBEDDED, cards
@@ -69,6 +76,10 @@ AllowPrivateHosts = Annotated[
         "--allow-private-hosts",
         help="Let URLs from lists, and redirects, lead to addresses inside this network.",
     ),
+]
+Guard = Annotated[
+    GuardChoice,
+    typer.Option("--guard", help="Decode all, or all but the usual formats, in a process that may crash."),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that fails.")]
 

@@ -32,6 +32,7 @@ def predict(
     timeout: options.Timeout = TIMEOUT,
     connections: options.Connections = CONNECTIONS,
     allow_private_hosts: options.AllowPrivateHosts = False,
+    guard: options.Guard = options.GuardChoice.SUSPECT,
     fail_fast: options.FailFast = False,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
@@ -105,7 +106,9 @@ def predict(
         device=device,
         offline=offline,
         reading=reading,
-        decoding=DecodeOptions(max_pixels, timeout, ignore_exif=ignore_exif, allow_truncated=allow_truncated),
+        decoding=DecodeOptions(
+            max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
+        ),
         connections=connections,
         batch_size=batch_size,
         workers=workers,
