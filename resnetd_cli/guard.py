@@ -92,6 +92,11 @@ class _Child:
             raise InputError(ErrorKind.UNDECODABLE, message, hint=_HINT) from error
 
     @property
+    def pid(self) -> int:
+        """The system's number of it."""
+        return self._process.pid
+
+    @property
     def is_alive(self) -> bool:
         """Whether it runs: the system may have ended it."""
         return self._process.poll() is None

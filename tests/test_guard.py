@@ -96,7 +96,7 @@ def error_of(data: bytes, **options: object) -> InputError:
 
 def children() -> list[int]:
     """Return the processes that the guard keeps."""
-    return [child._process.pid for child in guard._idle]
+    return [child.pid for child in guard._idle]
 
 
 # --- one process for many files ---
@@ -258,7 +258,7 @@ def test_no_process_outlives_its_parent(plant: Path) -> None:
         "options = {'timeout': 1.0}\n"
         "threading.Thread(target=decode, args=(b'PLANT hang ', DecodeOptions(timeout=1.0)), daemon=True).start()\n"
         "time.sleep(0.5)\n"
-        "child = guard._Child(); print(child._process.pid, flush=True)\n"
+        "child = guard._Child(); print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
