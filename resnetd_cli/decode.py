@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from resnetd_cli import guard
+from resnetd_cli import greys, guard
 from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
 
@@ -22,11 +22,23 @@ MAX_PIXELS = 200_000_000
 USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 # EPS needs an external program to draw it; the others are formats that Pillow only names.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
-# These hold no greys of more than 16 bits, and Pillow may give them as 32-bit ones.
-_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
-_GREY_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-
-
+# What to say of a file that no decoder takes, by its first bytes in lower case.
+_KNOWN = {
+    (b"<!doctype html", b"<html"): "not an image but a web page",
+    (b"%pdf",): "not an image but a PDF",
+    (b"<svg", b"<?xml"): "not an image but an SVG or XML text",
+    (b"%!ps",): "not an image that is decoded here, but PostScript",
+    (b"ii*\0", b"mm\0*"): "a TIFF that is damaged, or of a kind that is not decoded",
+    (b"8bps",): "a PSD that is damaged, or of a kind that is not decoded",
+    (b"bm",): "a BMP that is damaged, or of a kind that is not decoded",
+    (b"\xff\xd8\xff",): "a JPEG that is damaged, or of a kind that is not decoded",
+    (b"\x89png",): "a damaged PNG",
+    (b"gif8",): "a damaged GIF",
+    (b"riff",): "a WebP that is damaged, or not an image",
+    (b"\xff\x0a", b"\0\0\0\x0cjxl "): "a JPEG XL image, which is not decoded",
+}
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_CONVERT = "convert it to JPEG or PNG"
 GUARD_SUSPECT = "suspect"
 GUARD_ALL = "all"
 
@@ -61,8 +73,6 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
     if options.guard != GUARD_ALL:
         with suppress(_NotUsual):
             return decode_here(data, options, formats=USUAL)
-    if kind := _looks_like(data):
-        raise _no_image(kind)
     from PIL import Image
 
     size, pixels = guard.decode(data, asdict(options))
@@ -111,7 +121,7 @@ def decode_here(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(_pixels_in(str(error)), options) from error
     except UnidentifiedImageError as error:
-        raise _NotUsual if formats else _no_image(_looks_like(data)) from error
+        raise _NotUsual if formats else _no_image(data) from error
     # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -151,6 +161,10 @@ def _all_formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
+    with suppress(ImportError):  # an extra
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return tuple(name for name in tuple(Image.OPEN) if name not in _NOT_DECODED)
 
 
@@ -165,6 +179,11 @@ def _pixels_in(message: str) -> int:
     return int(found[1]) if found else 0
 
 
+def is_heif(data: bytes) -> bool:
+    """Tell a HEIC or HEIF image by its first bytes."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+
+
 def _turn_upright(image: Image.Image) -> None:
     from PIL import ImageOps
 
@@ -177,8 +196,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in _GREY_MODES:
-        return _scale_grey(image).convert("RGB")
+    if image.mode in greys.MODES:
+        return greys.to_eight_bits(image).convert("RGB")
     if image.has_transparency_data:
         _match_depth(image)
         return _on_white(image)
@@ -200,44 +219,14 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _scale_grey(image: Image.Image) -> Image.Image:
-    """Bring greys of more than 8 bits to mode L, by the range of their type, or of their values."""
-    import numpy as np
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(image), posinf=0.0, neginf=0.0).astype(np.float64)
-    low, high = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16") or image.format in _SIXTEEN_BIT_FORMATS:
-        low, high = 0.0, 65535.0
-    elif image.mode == "F" and low >= 0.0 and high <= 1.0:
-        low, high = 0.0, 1.0
-    elif low >= 0.0 and high <= 255.0:
-        low, high = 0.0, 255.0
-    elif low >= 0.0 and high <= 65535.0:
-        low, high = 0.0, 65535.0
-    if isinstance(transparent := image.info.get("transparency"), int):
-        values[values == transparent] = high
-    # In place: of a large image each copy counts.
-    values -= low
-    values *= 255.0 / max(high - low, 1e-12)
-    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
-
-
-def _no_image(kind: str) -> InputError:
-    return InputError(ErrorKind.UNDECODABLE, f"not an image{kind}", hint="convert it to JPEG or PNG")
-
-
-def _looks_like(data: bytes) -> str:
+def _no_image(data: bytes) -> InputError:
+    """Return the error of a file that no decoder knows, with what it is, if its first bytes tell."""
+    if is_heif(data):
+        message, hint = "a HEIC image, which needs a package more", "pip install 'resnetd[heif]'"
+        return InputError(ErrorKind.UNDECODABLE, message, hint=hint)
     head = data[:512].lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        return " but a web page"
-    if head.startswith(b"%pdf"):
-        return " but a PDF"
-    if head.startswith((b"<svg", b"<?xml")):
-        return " but an SVG or XML text"
-    if head.startswith(b"%!ps"):
-        return " that is decoded here, but PostScript"
-    return ""
+    message = next((said for beginnings, said in _KNOWN.items() if head.startswith(beginnings)), "not an image")
+    return InputError(ErrorKind.UNDECODABLE, message, hint=_CONVERT)
 
 
 def _damage_hint(reason: str) -> str:

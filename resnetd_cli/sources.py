@@ -30,6 +30,8 @@ _BLOCK = 2**16
 _STUB_FORMATS = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
 # And it opens these through another format's plug-in.
 _ADOPTED_FORMATS = frozenset({"MPO"})
+# Decoded with an extra; without it each gets a row that says so.
+_OPTIONAL_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def image_extensions() -> frozenset[str]:
 
     extensions = Image.registered_extensions()
     opened = (Image.OPEN.keys() | _ADOPTED_FORMATS) - _STUB_FORMATS
-    return frozenset(extension.lower() for extension, name in extensions.items() if name in opened)
+    opened_here = frozenset(extension.lower() for extension, name in extensions.items() if name in opened)
+    return opened_here | _OPTIONAL_EXTENSIONS
 
 
 def _expand_literal(text: str, options: ReadOptions, *, typed: bool = True) -> Iterator[Source]:

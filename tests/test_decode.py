@@ -435,11 +435,25 @@ def test_allow_truncated_holds_for_its_own_call_only() -> None:
         (b"%PDF-1.7\n", "PDF"),
         (b'<?xml version="1.0"?><svg></svg>', "SVG"),
         (b"", "not an image"),
-        (b"\xff\xd8\xff", "not an image"),
+        (b"\xff\xd8\xff", "a JPEG that is damaged"),
+        (b"II*\0", "a TIFF that is damaged"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
         (np.random.default_rng(3).bytes(5000), "not an image"),
         (b"\0" * 5000, "not an image"),
     ],
-    ids=["text", "web page", "bare html", "pdf", "svg", "nothing", "jpeg magic", "random", "zeros"],
+    ids=[
+        "text",
+        "web page",
+        "bare html",
+        "pdf",
+        "svg",
+        "nothing",
+        "jpeg magic",
+        "tiff magic",
+        "jpeg xl",
+        "random",
+        "zeros",
+    ],
 )
 def test_what_is_no_image_is_undecodable_and_says_what_it_looks_like(data: bytes, said: str) -> None:
     error = fails(data)
