@@ -1,0 +1,100 @@
+"""What is fuzzed: functions that take any bytes, and raise nothing but what they promise."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from resnetd_cli import label_files
+from resnetd_cli.card import Card
+from resnetd_cli.decode import DecodeOptions, decode_here
+from resnetd_cli.errors import ErrorKind, InputError, LabelsError
+from resnetd_cli.labels import ClassNames
+from resnetd_cli.results import Preprocessing
+
+_BOUNDS = DecodeOptions(max_pixels=1_000_000, timeout=20.0)
+_DECODING_KINDS = (ErrorKind.UNDECODABLE, ErrorKind.TOO_LARGE, ErrorKind.TIMEOUT)
+_SUFFIXES = (".txt", ".json", ".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One of them.
+
+    Attributes:
+        run: takes the bytes.
+        seeds: gives inputs to begin with.
+    """
+
+    run: Callable[[bytes], None]
+    seeds: Callable[[], Iterator[bytes]]
+
+
+def decode(data: bytes) -> None:
+    """An image is RGB and within bounds, or an error of a known kind."""
+    try:
+        image = decode_here(data, _BOUNDS)
+    except InputError as error:
+        assert error.kind in _DECODING_KINDS, error
+        assert "\n" not in error.message
+    except MemoryError:
+        pass
+    else:
+        assert image.mode == "RGB"
+        assert image.width * image.height <= _BOUNDS.max_pixels
+
+
+def labels(data: bytes) -> None:
+    """A file of class names gives as many as were asked for, or a `LabelsError`. Its first byte tells its kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"names{_SUFFIXES[data[0] % len(_SUFFIXES) if data else 0]}"
+        file.write_bytes(data[1:])
+        with suppress(LabelsError):
+            assert len(label_files.load(str(file), 3).names) == 3
+
+
+def card(data: bytes) -> None:
+    """What a bundle or an exported file says of itself makes a card, or raises one of the errors it names."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        read = Card.from_json(json.loads(data))
+        Card.from_json(json.loads(json.dumps(read.to_json())))
+
+
+def _pictures() -> Iterator[bytes]:
+    """Yield a small picture in each format that Pillow writes, and in each mode."""
+    Image.init()
+    colours = Image.linear_gradient("L").resize((24, 16))
+    for format_name in sorted(Image.SAVE):
+        for mode in ("RGB", "P", "L", "RGBA", "LA", "1", "CMYK", "I;16", "F"):
+            buffer = io.BytesIO()
+            with suppress(Exception):  # not every format has every mode
+                colours.convert(mode).save(buffer, format_name)
+                yield buffer.getvalue()
+
+
+def _names() -> Iterator[bytes]:
+    yield b"\0tench\ngoldfish\ngreat white shark\n"
+    yield b'\1["tench", "goldfish", "shark"]'
+    yield b'\1{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"], "2": ["n01484850", "shark"]}'
+    yield b'\2index,id,name\n0,n01440764,tench\n1,n01443537,goldfish\n2,n01484850,"great, white"\n'
+    yield b"\3name\tindex\ntench\t0\ngoldfish\t1\nshark\t2\n"
+
+
+def _cards() -> Iterator[bytes]:
+    how = Preprocessing((3, 224, 224), 0.875, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    names = ClassNames(("tench", "goldfish"), ("n01440764", "n01443537"), "imagenet-1k")
+    yield json.dumps(Card("resnet50d", how, names, 25_000_000, "0" * 64, {"resnetd": "1"}).to_json()).encode()
+
+
+TARGETS = {
+    "decode": Target(decode, _pictures),
+    "labels": Target(labels, _names),
+    "card": Target(card, _cards),
+}
