@@ -12,6 +12,7 @@ from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
 from resnetd_cli.engines import FP32
 from resnetd_cli.errors import ExitCode, InputError, ResnetdError
+from resnetd_cli.memory import return_large_blocks
 from resnetd_cli.results import Failure
 
 
@@ -49,6 +50,7 @@ def finish(classifier: Classifier) -> None:
 
 def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, *, fail_fast: bool) -> ExitCode:
     """Write each result as it comes and tell of each failure; return how it all ended."""
+    return_large_blocks()
     total = failed = 0
     stdout_is_terminal = is_tty(sys.stdout)
     with terminal.tracking(inputs.count, wanted=not inputs.single) as track:
