@@ -6,7 +6,7 @@ import http.client
 import io
 import socket
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,15 +34,16 @@ _HOSTS, _KEPT = 16, 8
 
 @dataclass(frozen=True)
 class Guard:
-    """What one request may do.
+    """What the requests for one address may do.
 
     Attributes:
-        deadline: until when it may wait, in all.
-        allow_private: it may lead to addresses that are not public.
+        deadline: until when they may wait, in all.
+        allow_private: they may lead to addresses that are not public.
     """
 
     deadline: Deadline
     allow_private: bool
+    _readers: list[io.BufferedReader] = field(default_factory=list)
 
     def check(self, host: str, address: str) -> None:
         """Check an address that a host has.
@@ -64,6 +65,16 @@ class Guard:
         if self.deadline.passed:
             raise TimeoutError("the deadline has passed")
         return min(limit, self.deadline.left)
+
+    def watch(self, reader: io.BufferedReader) -> io.BufferedReader:
+        """Remember who reads a connection, to close it with `close`."""
+        self._readers.append(reader)
+        return reader
+
+    def close(self) -> None:
+        """Close what still reads: a broken answer would hold its socket until it is collected as garbage."""
+        for reader in self._readers:
+            reader.close()
 
 
 _guard: ContextVar[Guard] = ContextVar("guard")
@@ -127,11 +138,14 @@ def _use_guarded(manager: PoolManager) -> None:
 def _check_proxy(adapter: HTTPAdapter, proxy: str) -> None:
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
-        scheme = urlsplit(proxy).scheme
-        if scheme in ("http", "https"):  # a connection through SOCKS could not be guarded
+        parts = urlsplit(proxy)
+        if parts.scheme not in ("http", "https"):  # a connection through SOCKS could not be guarded
+            reason = f"{parts.scheme}:// is not spoken"
+        elif parts.hostname:
             adapter.proxy_manager_for(proxy)
             return
-        reason = f"{scheme}:// is not spoken"
+        else:
+            reason = "its address names no host"
     except (HTTPError, ValueError):  # whose message may show its password
         reason = "its address is malformed"
     hint = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
@@ -174,7 +188,8 @@ class _Reader(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, _guard.get()))
+        guard = _guard.get()
+        self.fp = guard.watch(io.BufferedReader(_Reader(self.fp.detach(), sock, guard)))
 
 
 class _Connection(HTTPConnection):

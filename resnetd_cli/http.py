@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -84,7 +85,7 @@ def fetch(
     visit = _Visit()
     for _ in range(MAX_REDIRECTS + 1):
         try:
-            with visit.get(url, guard) as response:
+            with closing(guard), visit.get(url, guard) as response:
                 target = visit.target(response)
                 if target is None:
                     return _body(response, max_bytes)

@@ -225,6 +225,11 @@ def redirect_to_self_by_name(handler: Handler) -> None:
     to(f"http://localhost:{handler.server.server_port}/ok")(handler)
 
 
+def redirect_slowly(handler: Handler) -> None:
+    handler.server.closing.wait(0.2)
+    to("/slow-round")(handler)
+
+
 def redirect_with_password(handler: Handler) -> None:
     """Ask for a password, and lead on to the same server, in full and without it."""
     if "Authorization" not in handler.headers:
@@ -284,6 +289,7 @@ ANSWERS: dict[str, Answer] = {
     "/long-header": raw(_START, b"X-Header: ", b"y" * 2**17, b"\r\n\r\n"),
     "/round": to("/round"),
     # timeout
+    "/slow-round": redirect_slowly,
     "/wait": wait,
     "/wait-in-the-body": wait_in_the_body,
     "/drip": drip(_START + b"\r\n", b"x"),
@@ -304,7 +310,7 @@ ANSWERS: dict[str, Answer] = {
     "/to-file": to("file:///etc/hostname"),
     "/to-ftp": to("ftp://127.0.0.1/dog.jpg"),
     "/to-data": to("data:image/png;base64,iVBORw0KGgo="),
-    "/to-nowhere": to("http://"),
+    "/to-nowhere": to("http://["),
     "/to-private": to("http://10.0.0.1/dog.jpg"),
     "/to-metadata": to("//169.254.169.254/latest/meta-data/"),
 }
