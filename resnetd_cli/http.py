@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from resnetd_cli import retries
 from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError, first_line, innermost
 
@@ -123,6 +122,7 @@ class _Visit:
         from requests.utils import get_auth_from_url
 
         from resnetd_cli.connections import send
+        from resnetd_cli.retries import ask
 
         name, password = get_auth_from_url(url)
         if name or password:
@@ -130,7 +130,7 @@ class _Visit:
         cookies = self._session.cookies
         request = requests.Request("GET", url, headers=_HEADERS, cookies=cookies, auth=self._auth).prepare()
         host = host_of(str(request.url))
-        response = retries.ask(lambda: send(request, guard), host, guard.deadline)
+        response = ask(lambda: send(request, guard), host, guard.deadline)
         cookies.update(response.cookies)
         return response
 
@@ -161,9 +161,11 @@ def _check(url: str) -> None:
 
 def _body(response: Response, max_bytes: int) -> bytes:
     if response.status_code >= 400:
+        from resnetd_cli.retries import status_of
+
         raise InputError(
             ErrorKind.HTTP_STATUS,
-            f"the server answered {retries.status_of(response)}",
+            f"the server answered {status_of(response)}",
             hint="open it in a browser",
         )
     announced = response.raw.length_remaining

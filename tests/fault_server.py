@@ -294,7 +294,7 @@ ANSWERS: dict[str, Answer] = {
     "/wait-in-the-body": wait_in_the_body,
     "/drip": drip(_START + b"\r\n", b"x"),
     "/drip-status": drip(b"HTTP/1.1 200 ", b"O"),
-    "/drip-headers": drip(_START, b"X: y\r\n"),
+    "/drip-headers": drip(_START + b"X: ", b"y"),
     "/drip-chunks": drip(_START + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
     "/drip-continue": drip(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
     # too_large
