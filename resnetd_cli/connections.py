@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a connection."""
 READ_TIMEOUT = 20.0
-"""Seconds to wait for the next bytes."""
+"""Seconds to wait for the next bytes, and for the address of a name."""
 _HOSTS, _KEPT = 16, 8
 """Of how many hosts connections are kept, and how many of each."""
 
@@ -171,7 +171,7 @@ class _Reader(io.RawIOBase):
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, guard: Guard) -> None:
         self._raw, self._socket, self._guard = raw, sock, guard
-        self._limit = sock.gettimeout() or guard.deadline.seconds
+        self._limit = sock.gettimeout() or READ_TIMEOUT
 
     def readable(self) -> bool:
         return True
@@ -198,9 +198,9 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         guard = _guard.get()
-        limit = float(self.timeout or guard.deadline.seconds)
+        limit = float(self.timeout or CONNECT_TIMEOUT)
         host = self._dns_host.strip("[]")
-        addresses = look_up(host, guard.seconds(guard.deadline.seconds))
+        addresses = look_up(host, guard.seconds(READ_TIMEOUT))
         if not self.proxy:  # which the user chose
             addresses = _permitted(host, addresses, guard)
         failure: OSError | None = None

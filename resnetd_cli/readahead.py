@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
 
+from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.http import HOST_CONNECTIONS, host_of
 from resnetd_cli.sources import Source
 
@@ -85,7 +86,10 @@ class ReadAhead:
             if has_room and self._running[reading.host] < self._host_connections:
                 self._waiting.remove(reading)
                 self._running[reading.host] += 1
-                threading.Thread(target=self._read, args=(reading,), name="resnetd-fetch", daemon=True).start()
+                try:
+                    threading.Thread(target=self._read, args=(reading,), name="resnetd-fetch", daemon=True).start()
+                except RuntimeError:  # the system has no more
+                    self._end(reading, _no_thread())
 
     def _read(self, reading: _Reading) -> None:
         outcome: bytes | BaseException
@@ -94,12 +98,19 @@ class ReadAhead:
         except BaseException as error:
             outcome = error
         with self._changed:
-            reading.outcome, reading.is_done = outcome, True
-            self._held += 0 if isinstance(outcome, BaseException) else len(outcome)
-            self._running[reading.host] -= 1
-            self._running += Counter()  # leaves out those at zero
+            self._end(reading, outcome)
             self._start()
-            self._changed.notify_all()
+
+    def _end(self, reading: _Reading, outcome: bytes | BaseException) -> None:
+        reading.outcome, reading.is_done = outcome, True
+        self._held += 0 if isinstance(outcome, BaseException) else len(outcome)
+        self._running[reading.host] -= 1
+        self._running += Counter()  # leaves out those at zero
+        self._changed.notify_all()
+
+
+def _no_thread() -> InputError:
+    return InputError(ErrorKind.CONNECTION, "no thread to fetch it with", hint="--connections 1 needs the fewest")
 
 
 @dataclass(eq=False)

@@ -271,6 +271,11 @@ def test_timeout_is_that_of_the_whole(server: FaultServer, path: str) -> None:
     assert is_soon(lambda: threading.active_count() <= threads)
 
 
+def test_timeout_may_be_as_long_as_one_likes(server: FaultServer) -> None:
+    for timeout in (1e12, float("inf")):
+        assert get(server.url.replace("127.0.0.1", "localhost") + "/moved", timeout=timeout) == BODY
+
+
 def test_timeout_holds_with_tls(secure_server: FaultServer) -> None:
     for path in ("/drip", "/drip-headers"):
         secure_server.forget()
