@@ -58,7 +58,6 @@ class ReadAhead:
         """Begin no more, and let nobody wait for what will not come."""
         with self._changed:
             self._closed = True
-            self._waiting.clear()
             self._changed.notify_all()
 
     def _take(self, reading: _Reading) -> bytes:

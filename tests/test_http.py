@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
 from resnetd_cli import addresses, connections, http, retries
 from resnetd_cli.errors import ErrorKind, InputError
 
+FILES = Path("/proc/self/fd")
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "no_proxy")
 
 
@@ -323,6 +325,20 @@ def test_one_wait_has_its_own_bound(server: FaultServer, path: str, monkeypatch:
     error = failure(server.url + path)
     assert error.kind is ErrorKind.TIMEOUT
     assert "in time" in error.message
+
+
+@pytest.mark.skipif(not FILES.is_dir(), reason="only Linux tells which files are open")
+@pytest.mark.parametrize("path", ["/ok", "/two-lengths", "/cut", "/bad-chunk", "/missing", "/round", "/babble"])
+def test_no_socket_is_left_open(server: FaultServer, path: str) -> None:
+    before = len(list(FILES.iterdir()))
+    error = None
+    try:
+        get(server.url + path)
+    except InputError as caught:
+        error = caught  # with all that its traceback holds
+    connections._adapter().close()
+    assert is_soon(lambda: len(list(FILES.iterdir())) <= before)
+    assert (error is None) == (path == "/ok")
 
 
 # --- another try ---

@@ -132,6 +132,7 @@ def test_one_that_is_asked_for_is_read_even_if_too_much_is_held(servers: Servers
     names = [*urls("slow", 2), *urls("quick", 3)]
     begun = list(ahead.begin(servers.source(name, bytes(100)) for name in names))
     assert servers.wait_for(lambda: len(servers.started) == 4)
+    assert settled(lambda: servers.under_way) == 1
     servers.let_go("all")
     # Those of the quick host fill the room, and it is the slow one's turn.
     assert [len(item.read()) for item in begun] == [100] * 5
