@@ -49,7 +49,7 @@ def ask(send: Callable[[], Response], host: str, deadline: Deadline) -> Response
         else:
             asked = _retry_after(response) if response.status_code in STATUSES else 0.0
             _leave_alone(host, asked)
-            if asked >= deadline.left:
+            if asked and asked >= deadline.left:
                 response.close()
                 _wait(asked, deadline, f"the server answered {status_of(response)} and")
             if is_last or response.status_code not in STATUSES:
