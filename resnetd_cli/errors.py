@@ -59,7 +59,7 @@ _MEANINGS = {
     ErrorKind.TIMEOUT: "it was not read, or not decoded, in time",
     ErrorKind.CONNECTION: "the server could not be reached, or the connection broke",
     ErrorKind.HTTP_STATUS: "the server answered with an error status",
-    ErrorKind.BLOCKED: "an address that is not fetched: a malformed URL or one that is not http(s)",
+    ErrorKind.BLOCKED: "a URL that is not fetched: malformed, not http(s), or leading to a private address",
 }
 
 

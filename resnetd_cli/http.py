@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import io
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
-from resnetd_cli.errors import ErrorKind, InputError, innermost
+from resnetd_cli.deadline import Deadline
+from resnetd_cli.errors import ErrorKind, InputError, first_line, innermost
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds to wait for a connection."""
-READ_TIMEOUT = 20.0
-"""Seconds to wait for the next bytes."""
+if TYPE_CHECKING:
+    from requests import Response
+
+    from resnetd_cli.connections import Guard
+
 MAX_BYTES = 256 * 2**20
 TIMEOUT = 60.0
 """Seconds that one input may take."""
 CONNECTIONS = 8
 """URLs fetched at once."""
+HOST_CONNECTIONS = 4
+"""Of these, from one host."""
+MAX_REDIRECTS = 10
 _CHUNK = 2**16
+_HEADERS = {"User-Agent": "resnetd", "Accept-Encoding": "identity"}
+_FORM = "write it as https://HOST/PATH"
 
 
 def is_url(text: str) -> bool:
     """Tell whether the text is meant as a URL, of whatever scheme."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme.replace("+", "").isalnum()
+
+
+def host_of(url: str) -> str:
+    """Return the host that a URL names, "" if it names none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without the user's name and password, if it has them, as errors may show it."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return scheme + separator + authority.rpartition("@")[2] + slash + path
 
 
 def fetch(
@@ -34,6 +59,8 @@ def fetch(
 ) -> bytes:
     """Return the body of an http(s) URL.
 
+    A server that is busy or breaks the connection is asked again, and redirects are followed, a few times.
+
     Args:
         url: what to fetch.
         max_bytes: beyond which it is `too_large`.
@@ -42,42 +69,30 @@ def fetch(
         allow_private_hosts: URLs of others and redirects may, too.
 
     Raises:
-        InputError: of kind `blocked` (not http(s), or malformed), `connection`, `timeout`, `http_status`,
-            `too_large` or `empty`.
+        InputError: of kind `blocked` (not http(s), malformed, or private), `connection`, `timeout`,
+            `http_status`, `too_large` or `empty`.
     """
-    try:
-        parts = urlsplit(url)
-        if parts.scheme.lower() not in ("http", "https"):
-            raise InputError(
-                ErrorKind.BLOCKED, f"{parts.scheme}:// is not fetched", hint="http:// and https:// are"
-            )
-        if not parts.hostname:
-            raise InputError(ErrorKind.BLOCKED, "the URL names no host", hint="write it as https://HOST/PATH")
-    except ValueError as error:
-        raise InputError(
-            ErrorKind.BLOCKED, f"malformed URL: {error}", hint="write it as https://HOST/PATH"
-        ) from error
+    _check(url)
 
     import requests
+    from urllib3.exceptions import HTTPError
 
-    try:
-        with requests.get(
-            url,
-            stream=True,
-            timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
-            headers={"User-Agent": "resnetd", "Accept-Encoding": "identity"},
-        ) as response:
-            if response.status_code >= 400:
-                status = f"{response.status_code} {response.reason or ''}".rstrip()
-                raise InputError(
-                    ErrorKind.HTTP_STATUS, f"the server answered {status}", hint="open it in a browser"
-                )
-            body = _read(response, max_bytes)
-    except (requests.RequestException, OSError, ValueError) as error:
-        raise _input_error(error, parts.hostname) from error
-    if not body:
-        raise InputError(ErrorKind.EMPTY, "the server sent zero bytes", hint="open it in a browser")
-    return body
+    from resnetd_cli.connections import Guard
+
+    deadline = Deadline(timeout)
+    guard = Guard(deadline, typed or allow_private_hosts)
+    visit = _Visit()
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            with closing(guard), visit.get(url, guard) as response:
+                target = visit.target(response)
+                if target is None:
+                    return _body(response, max_bytes)
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            raise _input_error(error, url, deadline) from error
+        url, guard = target, Guard(deadline, allow_private_hosts)
+        _check(url)
+    raise InputError(ErrorKind.CONNECTION, f"more than {MAX_REDIRECTS} redirects", hint="open it in a browser")
 
 
 def too_many_bytes(bound: int, size: int | None = None) -> InputError:
@@ -86,30 +101,106 @@ def too_many_bytes(bound: int, size: int | None = None) -> InputError:
     return InputError(ErrorKind.TOO_LARGE, message, hint="--max-bytes raises the bound")
 
 
-def _read(response: object, max_bytes: int) -> bytes:
-    """Read the body up to the bound; a body shorter than announced is a broken connection."""
-    import requests
+class _Visit:
+    """The requests of one fetch, with what goes along from one to the next."""
 
-    assert isinstance(response, requests.Response)
-    announced = response.headers.get("Content-Length", "")
-    if announced.isdigit() and int(announced) > max_bytes:
-        raise too_many_bytes(max_bytes, int(announced))
-    body = bytearray()
+    def __init__(self) -> None:
+        import requests
+
+        # It sends nothing itself: it would read redirects to their end, and look for passwords in ~/.netrc.
+        self._session = requests.Session()
+        self._auth: tuple[bytes, bytes] | None = None
+
+    def get(self, url: str, guard: Guard) -> Response:
+        """Return the answer of one address, its body still to be read.
+
+        Raises:
+            InputError: see `fetch`.
+            Exception: what requests and urllib3 raise.
+        """
+        import requests
+        from requests.utils import get_auth_from_url
+
+        from resnetd_cli.connections import send
+        from resnetd_cli.retries import ask
+
+        name, password = get_auth_from_url(url)
+        if name or password:
+            self._auth = name.encode(), password.encode()
+        cookies = self._session.cookies
+        request = requests.Request("GET", url, headers=_HEADERS, cookies=cookies, auth=self._auth).prepare()
+        host = host_of(str(request.url))
+        response = ask(lambda: send(request, guard), host, guard.deadline)
+        cookies.update(response.cookies)
+        return response
+
+    def target(self, response: Response) -> str | None:
+        """Return where an answer redirects to. Elsewhere the password does not go along."""
+        location = self._session.get_redirect_target(response)
+        if location is None:
+            return None
+        target = urljoin(response.url, location)
+        if self._session.should_strip_auth(response.url, target):  # type: ignore[no-untyped-call]
+            self._auth = None
+        return target
+
+
+def _check(url: str) -> None:
+    """Check what a URL says before anything is asked of anybody."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise _malformed(error, url) from error
+    if parts.scheme.lower() not in ("http", "https"):
+        raise InputError(
+            ErrorKind.BLOCKED, f"{parts.scheme}: URLs are not fetched", hint="http:// and https:// are"
+        )
+    if not parts.hostname:
+        raise InputError(ErrorKind.BLOCKED, "the URL names no host", hint=_FORM)
+
+
+def _body(response: Response, max_bytes: int) -> bytes:
+    if response.status_code >= 400:
+        from resnetd_cli.retries import status_of
+
+        raise InputError(
+            ErrorKind.HTTP_STATUS,
+            f"the server answered {status_of(response)}",
+            hint="open it in a browser",
+        )
+    announced = response.raw.length_remaining
+    if announced is not None and announced > max_bytes:
+        raise too_many_bytes(max_bytes, announced)
+    body = io.BytesIO()  # which grows, and gives its bytes, without a second copy of them
     for chunk in response.iter_content(_CHUNK):
-        body += chunk
-        if len(body) > max_bytes:
+        if body.tell() + len(chunk) > max_bytes:
             raise too_many_bytes(max_bytes)
-    return bytes(body)
+        body.write(chunk)
+    if not body.tell():
+        raise InputError(ErrorKind.EMPTY, "the server sent zero bytes", hint="open it in a browser")
+    return body.getvalue()
 
 
-def _input_error(error: Exception, host: str) -> InputError:
+def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
     import requests
 
     cause = innermost(error)
+    if deadline.passed:
+        return InputError(
+            ErrorKind.TIMEOUT, f"it took longer than {deadline.seconds:g} s", hint="--timeout raises the bound"
+        )
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
         return InputError(ErrorKind.TIMEOUT, "the server did not answer in time", hint="try again")
-    if isinstance(error, ValueError):  # InvalidURL and its like, of requests and of urllib3
-        return InputError(ErrorKind.BLOCKED, f"malformed URL: {error}", hint="write it as https://HOST/PATH")
+    # InvalidURL and its like, of requests and of urllib3
+    if isinstance(error, ValueError) and not isinstance(error, requests.exceptions.InvalidHeader):
+        return _malformed(error, url)
     reason = " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())
+    who = "the proxy" if isinstance(error, requests.exceptions.ProxyError) else host_of(url)
     hint = "check the address and the network"
-    return InputError(ErrorKind.CONNECTION, f"no answer from {host}: {reason}", hint=hint)
+    return InputError(ErrorKind.CONNECTION, f"no answer from {who}: {reason}", hint=hint)
+
+
+def _malformed(error: Exception, url: str) -> InputError:
+    # Such messages repeat the URL, and it may have a password.
+    detail = "" if "@" in url else f": {first_line(error)}"
+    return InputError(ErrorKind.BLOCKED, f"malformed URL{detail}", hint=_FORM)

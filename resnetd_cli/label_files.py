@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from resnetd_cli.errors import InputError, LabelsError
 from resnetd_cli.files import write_atomic
-from resnetd_cli.http import fetch, is_url
+from resnetd_cli.http import fetch, is_url, without_secrets
 from resnetd_cli.labels import ClassNames, words
 
 SEED_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classes.txt"
@@ -241,7 +241,7 @@ def _fetched(url: str) -> bytes:
     try:
         return fetch(url, max_bytes=_MAX_BYTES)
     except InputError as error:
-        raise LabelsError(f"{url}: {error.message}", hint=error.hint) from error
+        raise LabelsError(f"{without_secrets(url)}: {error.message}", hint=error.hint) from error
 
 
 def _decoded(data: bytes, location: str) -> str:

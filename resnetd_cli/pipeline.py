@@ -62,7 +62,7 @@ class Pipeline(Generic[R]):
         """Yield one result for each source, in order."""
         ahead = ReadAhead(self.connections)
         chunks = _chunks(ahead.begin(sources), self.batch_size)
-        window = max(self.workers * _WINDOW, self.connections)
+        window = max(self.workers, self.connections) * _WINDOW
         try:
             for results in _map_ordered(self._process, chunks, self.workers, window):
                 yield from results

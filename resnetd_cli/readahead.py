@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
 
+from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.http import HOST_CONNECTIONS, host_of
 from resnetd_cli.sources import Source
+
+_HELD_BYTES = 2**26
 
 
 class ReadAhead:
-    """Reads remote sources early, in order.
+    """Reads remote sources early, in order, but those of a host that has enough to do after those of others.
+
+    Threads of its own do it. None of them waits for anything but a server, so that all come to an end.
 
     Args:
-        connections: how many may be under way, or read and not yet taken: more would fill the memory.
+        connections: how many are read at once.
+        host_connections: how many of these from one host.
+        held_bytes: how much may be read and not yet taken. Beyond it, only what is asked for is begun.
     """
 
-    def __init__(self, connections: int) -> None:
-        self._free = connections
-        self._waiting: deque[_Reading] = deque()
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="resnetd-fetch")
+    def __init__(
+        self,
+        connections: int,
+        host_connections: int = HOST_CONNECTIONS,
+        held_bytes: int = _HELD_BYTES,
+    ) -> None:
+        self._connections = connections
+        self._host_connections = host_connections
+        self._held_bytes = held_bytes
+        self._waiting: list[_Reading] = []
+        self._running: Counter[str] = Counter()
+        self._held = 0
+        self._closed = False
+        self._changed = threading.Condition()
 
     def begin(self, sources: Iterable[Source]) -> Iterator[Source]:
         """Yield the sources as they come, those that are remote with their reading begun, or soon to begin."""
@@ -31,43 +48,75 @@ class ReadAhead:
             if not source.is_remote:
                 yield source
                 continue
-            reading = _Reading(source, Future())
-            with self._lock:
+            reading = _Reading(source, host_of(source.name))
+            with self._changed:
                 self._waiting.append(reading)
-                self._start_next()
+                self._start()
             yield replace(source, read=partial(self._take, reading))
 
     def close(self) -> None:
-        """Begin no more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Begin no more, and let nobody wait for what will not come."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def _take(self, reading: _Reading) -> bytes:
-        with self._lock:
-            is_waiting = reading in self._waiting
-            if is_waiting:
+        with self._changed:
+            if reading.is_taken:  # not kept for a second time
+                return reading.source.read()
+            reading.is_wanted = True
+            self._start()
+            self._changed.wait_for(lambda: reading.is_done or self._closed)
+            if not reading.is_done:
+                raise CancelledError
+            outcome, reading.outcome, reading.is_taken = reading.outcome, b"", True
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self._held -= len(outcome)
+            self._start()
+            return outcome
+
+    def _start(self) -> None:
+        """Begin what may begin. The lock is held."""
+        for reading in tuple(self._waiting):
+            if self._closed or self._running.total() >= self._connections:
+                break
+            has_room = reading.is_wanted or self._held < self._held_bytes
+            if has_room and self._running[reading.host] < self._host_connections:
                 self._waiting.remove(reading)
-        if is_waiting:  # its turn came before its place: nobody else will read it
-            return reading.source.read()
+                self._running[reading.host] += 1
+                try:
+                    threading.Thread(target=self._read, args=(reading,), name="resnetd-fetch", daemon=True).start()
+                except RuntimeError:  # the system has no more
+                    self._end(reading, _no_thread())
+
+    def _read(self, reading: _Reading) -> None:
+        outcome: bytes | BaseException
         try:
-            return reading.result.result()
-        finally:
-            with self._lock:
-                self._free += 1
-                self._start_next()
+            outcome = reading.source.read()
+        except BaseException as error:
+            outcome = error
+        with self._changed:
+            self._end(reading, outcome)
+            self._start()
 
-    def _start_next(self) -> None:
-        if self._free and self._waiting:
-            self._free -= 1
-            self._pool.submit(self._waiting.popleft().run)
+    def _end(self, reading: _Reading, outcome: bytes | BaseException) -> None:
+        reading.outcome, reading.is_done = outcome, True
+        self._held += 0 if isinstance(outcome, BaseException) else len(outcome)
+        self._running[reading.host] -= 1
+        self._running += Counter()  # leaves out those at zero
+        self._changed.notify_all()
 
 
-@dataclass(frozen=True, eq=False)
+def _no_thread() -> InputError:
+    return InputError(ErrorKind.CONNECTION, "no thread to fetch it with", hint="--connections 1 needs the fewest")
+
+
+@dataclass(eq=False)
 class _Reading:
     source: Source
-    result: Future[bytes]
-
-    def run(self) -> None:
-        try:
-            self.result.set_result(self.source.read())
-        except BaseException as error:
-            self.result.set_exception(error)
+    host: str
+    is_wanted: bool = False
+    is_done: bool = False
+    is_taken: bool = False
+    outcome: bytes | BaseException = b""

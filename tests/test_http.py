@@ -2,196 +2,205 @@
 
 from __future__ import annotations
 
-import gzip
+import base64
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
+from fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
 
-from resnetd_cli import http
+from resnetd_cli import addresses, connections, http, retries
 from resnetd_cli.errors import ErrorKind, InputError
 
-BODY = bytes(range(256)) * 1000
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-def answer(status: int, body: bytes = b"", *, length: int | None = None, **headers: str) -> Answer:
-    """Answer with these; `length` is announced in place of the body's own."""
-
-    def send(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(body) if length is None else length))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return send
-
-
-def without_length(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    handler.wfile.write(BODY)
-
-
-def chunked(*, ends: bool) -> Answer:
-    def send(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        handler.wfile.write(b"%x\r\n%s\r\n" % (len(BODY), BODY) + (b"0\r\n\r\n" if ends else b""))
-
-    return send
-
-
-def hang_up(handler: BaseHTTPRequestHandler) -> None:
-    handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-def babble(handler: BaseHTTPRequestHandler) -> None:
-    handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
-
-
-def wait(handler: BaseHTTPRequestHandler) -> None:
-    handler.server.closing.wait(10)  # type: ignore[attr-defined]
-
-
-def wait_in_the_body(handler: BaseHTTPRequestHandler) -> None:
-    answer(200, BODY[:1000], length=len(BODY))(handler)
-    wait(handler)
-
-
-ANSWERS: dict[str, Answer] = {
-    "/ok": answer(200, BODY),
-    "/no-length": without_length,
-    "/chunked": chunked(ends=True),
-    "/chunked-cut": chunked(ends=False),
-    "/gzip": answer(200, gzip.compress(BODY), Content_Encoding="gzip"),
-    "/bad-gzip": answer(200, b"\x1f\x8b, not really", Content_Encoding="gzip"),
-    "/missing": answer(404, b"<html>not here</html>"),
-    "/forbidden": answer(403),
-    "/broken": answer(500, b"oops"),
-    "/busy": answer(503),
-    "/moved": answer(302, Location="/ok"),
-    "/moved-twice": answer(301, Location="/moved"),
-    "/moved-away": answer(302, Location="/missing"),
-    "/round": answer(302, Location="/round"),
-    "/to-file": answer(302, Location="file:///etc/hostname"),
-    "/%C3%A9%20cat.jpg": answer(200, BODY),
-    "/empty": answer(200),
-    "/no-content": answer(204),
-    "/cut": answer(200, BODY[:1000], length=len(BODY)),
-    "/hang-up": hang_up,
-    "/babble": babble,
-    "/wait": wait,
-    "/wait-in-the-body": wait_in_the_body,
-}
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.server.requests.append(dict(self.headers))  # type: ignore[attr-defined]
-        ANSWERS[self.path](self)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.closing = threading.Event()
-        self.requests: list[dict[str, str]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, *_: object) -> None:
-        pass
+FILES = Path("/proc/self/fd")
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "no_proxy")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+def shared_server() -> Iterator[FaultServer]:
+    with FaultServer() as server:
         yield server
-        server.closing.set()
-        server.shutdown()
-        thread.join()
+
+
+@pytest.fixture
+def server(shared_server: FaultServer) -> FaultServer:
+    shared_server.forget()
+    return shared_server
+
+
+@pytest.fixture
+def secure_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    with FaultServer(tls=True) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No proxy, no kept connection, no host that is to be left alone; and no long pauses."""
+    for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retries, "_resting", {})
+    yield
+    connections._adapter().close()
+    connections._adapter.cache_clear()
 
 
-def failure(url: str, **options: int) -> InputError:
+def get(url: str, **options: Any) -> bytes:
+    """Fetch what may be on loopback, redirected or not."""
+    return http.fetch(url, **{"allow_private_hosts": True, **options})
+
+
+def failure(url: str, **options: Any) -> InputError:
     with pytest.raises(InputError) as caught:
-        http.fetch(url, **options)
+        get(url, **options)
     assert caught.value.message
+    assert caught.value.hint
     assert "\n" not in caught.value.message
     return caught.value
 
 
-@pytest.mark.parametrize("path", ["/ok", "/no-length", "/chunked", "/gzip", "/moved", "/moved-twice"])
-def test_body_comes_whole(server: Server, path: str) -> None:
-    assert http.fetch(server.url + path) == BODY
+def is_soon(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
-def test_scheme_may_be_written_in_capitals(server: Server) -> None:
-    assert http.fetch(server.url.replace("http", "HTTP") + "/ok") == BODY
+# --- what comes ---
 
 
-def test_request_says_who_asks_and_wants_the_bytes_as_they_are(server: Server) -> None:
-    http.fetch(server.url + "/ok")
-    assert server.requests[-1]["User-Agent"].startswith("resnetd")
-    assert server.requests[-1]["Accept-Encoding"] == "identity"
+@pytest.mark.parametrize(
+    "path", ["/ok", "/no-length", "/chunked", "/gzip", "/moved", "/moved-twice", "/moved-in-full"]
+)
+def test_body_comes_whole(server: FaultServer, path: str) -> None:
+    assert get(server.url + path) == BODY
+
+
+@pytest.mark.parametrize("path", ["/bad-length", "/negative-length", "/superscript-length"])
+def test_length_that_is_none_does_not_count(server: FaultServer, path: str) -> None:
+    assert get(server.url + path) == BODY
+
+
+def test_what_comes_after_the_announced_length_is_left(server: FaultServer) -> None:
+    assert get(server.url + "/short-length") == BODY[:1000]
+    assert get(server.url + "/ok") == BODY
+
+
+def test_scheme_may_be_written_in_capitals(server: FaultServer) -> None:
+    assert get(server.url.replace("http", "HTTP") + "/ok") == BODY
+
+
+def test_request_says_who_asks_and_wants_the_bytes_as_they_are(server: FaultServer) -> None:
+    get(server.url + "/ok")
+    headers = server.requests[-1].headers
+    assert headers["User-Agent"].startswith("resnetd")
+    assert headers["Accept-Encoding"] == "identity"
+    assert "Authorization" not in headers
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("/é cat.jpg", "/%C3%A9%20cat.jpg"),
+        ("/%C3%A9%20cat.jpg", "/%C3%A9%20cat.jpg"),
+        ("/b%C3%A4r%2Fcat%231.jpg", "/b%C3%A4r%2Fcat%231.jpg"),
+        ("/ok?q=größe&n=1%2B1&empty=", "/ok?q=gr%C3%B6%C3%9Fe&n=1%2B1&empty="),
+        ("/ok#part", "/ok"),
+    ],
+)
+def test_names_and_queries_are_sent_escaped_once(server: FaultServer, written: str, sent: str) -> None:
+    assert get(server.url + written) == BODY
+    assert server.requests[-1].path == sent
+
+
+def test_name_outside_ascii_is_looked_up_in_its_ascii_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def look_up(host: str, _: float) -> list[str]:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(connections, "look_up", look_up)
+    assert failure("http://bücher.example/dog.jpg").kind is ErrorKind.CONNECTION
+    assert asked == ["xn--bcher-kva.example"]
+
+
+def test_ipv6() -> None:
+    with FaultServer("::1") as server:
+        assert get(server.url + "/ok") == BODY
+        assert server.requests[-1].headers["Host"] == f"[::1]:{server.server_port}"
+
+
+def test_https(secure_server: FaultServer) -> None:
+    assert get(secure_server.url + "/ok") == BODY
+    assert get(secure_server.url.replace("127.0.0.1", "localhost") + "/ok") == BODY
+
+
+def test_certificate_that_nobody_vouches_for_is_a_connection_failure(
+    secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    error = failure(secure_server.url + "/ok")
+    assert error.kind is ErrorKind.CONNECTION
+    assert "certificate" in error.message
+
+
+def test_connections_are_used_again(server: FaultServer) -> None:
+    for _ in range(5):
+        get(server.url + "/ok")
+    assert len({request.client for request in server.requests}) == 1
+
+
+# --- what does not come ---
 
 
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/missing", "404"), ("/forbidden", "403"), ("/broken", "500"), ("/busy", "503"), ("/moved-away", "404")],
 )
-def test_error_status_is_named(server: Server, path: str, status: str) -> None:
+def test_error_status_is_named(server: FaultServer, path: str, status: str) -> None:
     error = failure(server.url + path)
     assert error.kind is ErrorKind.HTTP_STATUS
     assert status in error.message
 
 
 @pytest.mark.parametrize("path", ["/empty", "/no-content"])
-def test_zero_bytes_are_empty(server: Server, path: str) -> None:
+def test_zero_bytes_are_empty(server: FaultServer, path: str) -> None:
     assert failure(server.url + path).kind is ErrorKind.EMPTY
 
 
-@pytest.mark.parametrize("path", ["/cut", "/chunked-cut", "/hang-up", "/babble", "/bad-gzip", "/round"])
-def test_connection_that_breaks_is_told(server: Server, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/cut",
+        "/chunked-cut",
+        "/bad-chunk",
+        "/two-lengths",
+        "/hang-up",
+        "/babble",
+        "/bad-gzip",
+        "/many-encodings",
+        "/many-headers",
+        "/long-header",
+        "/round",
+    ],
+)
+def test_connection_that_breaks_is_told(server: FaultServer, path: str) -> None:
     assert failure(server.url + path).kind is ErrorKind.CONNECTION
 
 
-@pytest.mark.parametrize("path", ["/ok", "/no-length", "/chunked", "/gzip"])
-def test_more_bytes_than_allowed_are_too_large(server: Server, path: str) -> None:
-    assert failure(server.url + path, max_bytes=len(BODY) - 1).kind is ErrorKind.TOO_LARGE
-    assert http.fetch(server.url + path, max_bytes=len(BODY)) == BODY
-
-
-def test_announced_size_is_enough_to_refuse(server: Server) -> None:
-    # The server stalls in this body: only the header can have told.
-    began = time.monotonic()
-    assert failure(server.url + "/wait-in-the-body", max_bytes=2000).kind is ErrorKind.TOO_LARGE
-    assert time.monotonic() - began < 5
-
-
-@pytest.mark.parametrize("path", ["/wait", "/wait-in-the-body"])
-def test_server_that_does_not_go_on_in_time(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "READ_TIMEOUT", 0.1)
-    assert failure(server.url + path).kind is ErrorKind.TIMEOUT
+def test_redirects_end(server: FaultServer) -> None:
+    assert "redirects" in failure(server.url + "/round").message
+    assert len(server.requests) == http.MAX_REDIRECTS + 1
 
 
 def test_no_server_is_a_connection_failure_that_names_the_host() -> None:
@@ -204,11 +213,233 @@ def test_no_server_is_a_connection_failure_that_names_the_host() -> None:
     assert "refused" in error.message.lower()
 
 
+# --- bounds ---
+
+
+@pytest.mark.parametrize("path", ["/ok", "/no-length", "/chunked", "/gzip"])
+def test_more_bytes_than_allowed_are_too_large(server: FaultServer, path: str) -> None:
+    assert failure(server.url + path, max_bytes=len(BODY) - 1).kind is ErrorKind.TOO_LARGE
+    assert get(server.url + path, max_bytes=len(BODY)) == BODY
+
+
+def test_announced_size_is_enough_to_refuse(server: FaultServer) -> None:
+    # The server stalls in this body: only the header can have told.
+    error = failure(server.url + "/announced", max_bytes=2000, timeout=10)
+    assert error.kind is ErrorKind.TOO_LARGE
+    assert "1,342,177" in error.message
+
+
+@pytest.mark.parametrize("path", ["/flood", "/bomb", "/layered-bomb"])
+def test_bomb_takes_no_more_memory_than_the_bound(server: FaultServer, path: str) -> None:
+    get(server.url + "/ok")
+    bound = 2**22
+    tracemalloc.start()
+    try:
+        assert failure(server.url + path, max_bytes=bound).kind is ErrorKind.TOO_LARGE
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The server's own buffers count, too: it is in this process.
+    assert peak < bound + 4 * 2**20
+    if path == "/flood":  # the others are so small that the server is rid of them at once
+        assert is_soon(server.gone.is_set)
+
+
+def test_body_is_held_once(server: FaultServer) -> None:
+    tracemalloc.start()
+    try:
+        assert get(server.url + "/large", max_bytes=LARGE_SIZE) == bytes(LARGE_SIZE)
+        peak = tracemalloc.get_traced_memory()[1] - LARGE_SIZE  # what the line above compares it with
+    finally:
+        tracemalloc.stop()
+    assert peak < LARGE_SIZE * 1.5
+
+
+SLOW = ["/drip", "/drip-status", "/drip-headers", "/drip-chunks", "/drip-continue", "/wait", "/wait-in-the-body"]
+
+
+@pytest.mark.parametrize("path", SLOW)
+def test_timeout_is_that_of_the_whole(server: FaultServer, path: str) -> None:
+    threads = threading.active_count()
+    began = time.monotonic()
+    error = failure(server.url + path, timeout=0.5)
+    assert 0.5 <= time.monotonic() - began < 5
+    assert error.kind is ErrorKind.TIMEOUT
+    assert "0.5 s" in error.message
+    assert error.hint
+    assert "--timeout" in error.hint
+    # The server has lost its client, and its thread has ended; so have those here.
+    assert is_soon(server.gone.is_set)
+    assert is_soon(lambda: threading.active_count() <= threads)
+
+
+def test_timeout_may_be_as_long_as_one_likes(server: FaultServer) -> None:
+    for timeout in (1e12, float("inf")):
+        assert get(server.url.replace("127.0.0.1", "localhost") + "/moved", timeout=timeout) == BODY
+
+
+def test_timeout_holds_with_tls(secure_server: FaultServer) -> None:
+    for path in ("/drip", "/drip-headers"):
+        secure_server.forget()
+        began = time.monotonic()
+        assert failure(secure_server.url + path, timeout=0.5).kind is ErrorKind.TIMEOUT
+        assert time.monotonic() - began < 5
+        assert is_soon(secure_server.gone.is_set)
+
+
+def test_timeout_holds_for_a_tls_greeting_that_does_not_come() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        port = silent.getsockname()[1]
+        assert failure(f"https://127.0.0.1:{port}/", timeout=0.5).kind is ErrorKind.TIMEOUT
+        assert time.monotonic() - began < 5
+
+
+def test_timeout_holds_for_retries_and_redirects(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert failure(server.url + "/slow-round", timeout=0.3).kind is ErrorKind.TIMEOUT
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 10.0)
+    began = time.monotonic()
+    assert "503" in failure(server.url + "/busy", timeout=0.5).message
+    assert time.monotonic() - began < 5
+
+
+def test_timeout_holds_for_a_name_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def ask(host: str, flags: int = 0) -> list[str]:
+        if flags:
+            raise socket.gaierror(socket.EAI_NONAME, "a name")
+        go_on.wait(20)
+        return []
+
+    monkeypatch.setattr(addresses, "_addresses", ask)
+    began = time.monotonic()
+    assert failure("http://slow.example/dog.jpg", timeout=0.3).kind is ErrorKind.TIMEOUT
+    assert time.monotonic() - began < 5
+    go_on.set()
+
+
+@pytest.mark.parametrize("path", ["/wait", "/wait-in-the-body"])
+def test_one_wait_has_its_own_bound(server: FaultServer, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "READ_TIMEOUT", 0.1)
+    error = failure(server.url + path)
+    assert error.kind is ErrorKind.TIMEOUT
+    assert "in time" in error.message
+
+
+@pytest.mark.skipif(not FILES.is_dir(), reason="only Linux tells which files are open")
+@pytest.mark.parametrize("path", ["/ok", "/two-lengths", "/cut", "/bad-chunk", "/missing", "/round", "/babble"])
+def test_no_socket_is_left_open(server: FaultServer, path: str) -> None:
+    before = len(list(FILES.iterdir()))
+    error = None
+    try:
+        get(server.url + path)
+    except InputError as caught:
+        error = caught  # with all that its traceback holds
+    connections._adapter().close()
+    assert is_soon(lambda: len(list(FILES.iterdir())) <= before)
+    assert (error is None) == (path == "/ok")
+
+
+# --- another try ---
+
+
+@pytest.mark.parametrize(
+    ("path", "tries"),
+    [
+        ("/busy-at-first", 3),
+        ("/broken-at-first", 2),
+        ("/limited-at-first", 2),
+        ("/odd-limit-at-first", 2),
+        ("/hangs-up-at-first", 2),
+    ],
+)
+def test_server_is_asked_again(server: FaultServer, path: str, tries: int) -> None:
+    assert get(server.url + path) == BODY
+    assert len(server.requests) == tries
+
+
+@pytest.mark.parametrize("path", ["/busy", "/broken", "/hang-up"])
+def test_tries_are_few(server: FaultServer, path: str) -> None:
+    failure(server.url + path)
+    assert len(server.requests) == retries.TRIES
+
+
+@pytest.mark.parametrize("path", ["/missing", "/forbidden", "/cut", "/babble", "/bad-gzip", "/empty"])
+def test_what_another_try_would_not_better_is_asked_for_once(server: FaultServer, path: str) -> None:
+    failure(server.url + path)
+    assert len(server.requests) == 1
+
+
+def test_server_that_comes_up_later_is_found() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    tried = threading.Event()
+    real = retries._pause
+
+    def pause(tries: int) -> float:
+        tried.set()
+        return real(tries) + (0.5 if tries == 1 else 0.0)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(retries, "_pause", pause)
+        fetched = pool.submit(get, f"http://127.0.0.1:{port}/ok")
+        assert tried.wait(10)
+        time.sleep(0.1)
+        with FaultServer(port=port):
+            assert fetched.result(20) == BODY
+
+
+def test_pauses_grow() -> None:
+    pauses = [retries._pause(tries) for tries in (1, 2, 3)]
+    assert all(0.01 * 2**number <= pause <= 0.0125 * 2**number for number, pause in enumerate(pauses))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/limited-at-first", "/limited-by-date-at-first"])
+def test_server_is_left_alone_for_as_long_as_it_asks(server: FaultServer, path: str) -> None:
+    began = time.monotonic()
+    assert get(server.url + path) == BODY
+    assert time.monotonic() - began >= 0.9
+
+
+@pytest.mark.parametrize("path", ["/limited", "/limited-by-date"])
+def test_longer_rest_than_is_left_fails_at_once(server: FaultServer, path: str) -> None:
+    began = time.monotonic()
+    error = failure(server.url + path, timeout=30)
+    assert time.monotonic() - began < 5
+    assert error.kind is ErrorKind.HTTP_STATUS
+    assert "429" in error.message
+    assert "3,600 s" in error.message or "3,599 s" in error.message
+    assert len(server.requests) == 1
+
+
+def test_rest_holds_for_other_urls_of_the_host_alone(server: FaultServer) -> None:
+    failure(server.url + "/limited")
+    error = failure(server.url + "/ok")
+    assert error.kind is ErrorKind.HTTP_STATUS
+    assert len(server.requests) == 1
+    with FaultServer("::1") as other:
+        assert get(other.url + "/ok") == BODY
+
+
+def test_other_urls_of_the_host_wait_for_a_short_rest(server: FaultServer) -> None:
+    retries._leave_alone("127.0.0.1", 0.4)
+    began = time.monotonic()
+    assert get(server.url + "/ok") == BODY
+    assert time.monotonic() - began >= 0.4
+
+
+# --- where it leads ---
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "ftp://127.0.0.1/dog.jpg",
         "file:///etc/hostname",
+        "FILE:///etc/hostname",
         "s3://bucket/dog.jpg",
         "gopher://127.0.0.1/",
         "data://text",
@@ -225,11 +456,15 @@ def test_only_http_is_fetched(url: str) -> None:
         "http://",
         "http:///dog.jpg",
         "http://user:secret@/dog.jpg",
+        "http://user:secret@*/dog.jpg",
+        "http://user:secret@[/dog.jpg",
+        "http://user:secret@host:99999/dog.jpg",
         "http://[::1",
         "http://[not-an-address]/",
         "http://127.0.0.1:port/",
         "http://127.0.0.1:99999/",
         "http://127.0.0.1:-1/",
+        "http://１２７.0.0.1/",
         "http://two words/",
         "http://*/",
         "http://.host/",
@@ -241,20 +476,258 @@ def test_only_http_is_fetched(url: str) -> None:
     ids=ascii,
 )
 def test_malformed_url_is_blocked(url: str) -> None:
-    assert failure(url).kind is ErrorKind.BLOCKED
+    error = failure(url)
+    assert error.kind is ErrorKind.BLOCKED
+    assert "secret" not in error.message
 
 
-def test_redirect_does_not_lead_out_of_http(server: Server) -> None:
-    assert failure(server.url + "/to-file").kind is ErrorKind.BLOCKED
+@pytest.mark.parametrize("path", ["/to-file", "/to-ftp", "/to-data", "/to-nowhere"])
+def test_redirect_does_not_lead_out_of_http(server: FaultServer, path: str) -> None:
+    assert failure(server.url + path).kind is ErrorKind.BLOCKED
 
 
-def test_path_outside_ascii_is_sent_escaped(server: Server) -> None:
-    assert http.fetch(server.url + "/é cat.jpg") == BODY
-
-
-def test_url_that_is_not_utf_8_is_one_failure(server: Server) -> None:
+def test_url_that_is_not_utf_8_is_one_failure() -> None:
     assert failure("http://127.0.0.1:9/caf\udce9.jpg").kind in (ErrorKind.BLOCKED, ErrorKind.CONNECTION)
     assert failure("http://caf\udce9.host/").kind is ErrorKind.BLOCKED
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "0177.0.0.1",
+        "0",
+        "localhost",
+        "LOCALHOST",
+        "[::ffff:127.0.0.1]",
+        "user:secret@127.0.0.1",
+        "example.org@127.0.0.1",
+    ],
+)
+def test_listed_url_does_not_lead_to_this_host(server: FaultServer, host: str) -> None:
+    error = failure(f"http://{host}:{server.server_port}/ok", typed=False, allow_private_hosts=False)
+    assert error.kind is ErrorKind.BLOCKED
+    assert "private" in error.message
+    assert "secret" not in error.message
+    assert error.hint
+    assert "--allow-private-hosts" in error.hint
+    assert not server.requests
+
+
+def test_listed_url_may_lead_there_with_leave(server: FaultServer) -> None:
+    assert get(server.url + "/ok", typed=False, allow_private_hosts=True) == BODY
+
+
+def test_typed_url_may_lead_there(server: FaultServer) -> None:
+    assert http.fetch(server.url + "/ok") == BODY
+
+
+@pytest.mark.parametrize("path", ["/moved", "/moved-in-full", "/to-private", "/to-metadata"])
+def test_redirect_of_a_typed_url_may_not(server: FaultServer, path: str) -> None:
+    error = failure(server.url + path, allow_private_hosts=False, timeout=10)
+    assert error.kind is ErrorKind.BLOCKED
+    assert "private" in error.message
+    assert len(server.requests) == 1
+
+
+def test_connection_that_a_typed_url_opened_is_not_used_for_a_listed_one(server: FaultServer) -> None:
+    assert http.fetch(server.url + "/ok") == BODY
+    error = failure(server.url + "/ok", typed=False, allow_private_hosts=False)
+    assert error.kind is ErrorKind.BLOCKED
+    assert len(server.requests) == 1
+
+
+def test_name_with_public_and_private_addresses_leads_to_the_public_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+
+    def refuse(address: tuple[str, int], *_: object, **__: object) -> socket.socket:
+        tried.append(address[0])
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(connections, "look_up", lambda *_: ["10.0.0.1", "198.41.0.4", "::1"])
+    monkeypatch.setattr(connections, "create_connection", refuse)
+    error = failure("http://both.example/", typed=False, allow_private_hosts=False)
+    assert error.kind is ErrorKind.CONNECTION
+    assert set(tried) == {"198.41.0.4"}
+
+
+def test_peer_is_checked_before_anything_is_sent(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the look-up said, the socket leads to loopback."""
+    monkeypatch.setattr(connections, "look_up", lambda *_: ["198.41.0.4"])
+    real = connections.create_connection
+    monkeypatch.setattr(
+        connections, "create_connection", lambda address, *args, **kw: real(("127.0.0.1", address[1]), *args, **kw)
+    )
+    url = f"http://public.example:{server.server_port}/ok"
+    assert failure(url, typed=False, allow_private_hosts=False).kind is ErrorKind.BLOCKED
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("8.8.8.8", True),
+        ("198.41.0.4", True),
+        ("2001:4860:4860::8888", True),
+        ("::ffff:8.8.8.8", True),
+        ("64:ff9b::808:808", True),
+        ("2002:808:808::1", True),
+        ("0.0.0.0", False),
+        ("10.1.2.3", False),
+        ("100.64.0.1", False),
+        ("127.0.0.1", False),
+        ("127.255.0.1", False),
+        ("169.254.169.254", False),
+        ("172.16.0.1", False),
+        ("172.32.0.1", True),
+        ("192.0.2.1", False),
+        ("192.168.1.1", False),
+        ("198.18.0.1", False),
+        ("224.0.0.1", False),
+        ("239.255.255.250", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::", False),
+        ("::1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b:1::1", False),
+        ("100::1", False),
+        ("2001::1", False),
+        ("2001:db8::1", False),
+        ("2002:7f00:1::", False),
+        ("2002:c0a8:101::1", False),
+        ("fc00::1", False),
+        ("fd12:3456::1", False),
+        ("fe80::1", False),
+        ("fe80::1%1", False),
+        ("fec0::1", False),
+        ("ff02::1", False),
+    ],
+)
+def test_is_public(address: str, expected: bool) -> None:
+    assert addresses.is_public(address) is expected
+
+
+# --- passwords ---
+
+
+def test_password_is_sent_where_it_belongs_and_nowhere_else(server: FaultServer) -> None:
+    with_password = server.url.replace("://", "://us%40er:p%C3%A4ss@")
+    assert get(with_password + "/locked") == BODY
+    basic = "Basic " + base64.b64encode("us@er:päss".encode()).decode()
+    assert [request.headers["Authorization"] for request in server.requests] == [basic, basic]
+
+    server.forget()
+    assert get(with_password + "/moved-in-full") == BODY  # to localhost, another name
+    assert [request.headers.get("Authorization") for request in server.requests] == [basic, None]
+
+
+def test_passwords_of_the_home_folder_are_not_sent(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / ".netrc").write_text("default login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    get(server.url + "/ok")
+    assert "Authorization" not in server.requests[-1].headers
+
+
+@pytest.mark.parametrize("path", ["/missing", "/hang-up", "/cut", "/round", "/to-nowhere"])
+def test_errors_do_not_repeat_a_password(server: FaultServer, path: str) -> None:
+    error = failure(server.url.replace("://", "://user:secret@") + path)
+    assert "secret" not in error.message + str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:secret@host/a@b", "http://host/a@b"),
+        ("http://u:se@cret@host", "http://host"),
+        ("http://host/a@b?c=d@e", "http://host/a@b?c=d@e"),
+        ("dog.jpg", "dog.jpg"),
+    ],
+)
+def test_without_secrets(url: str, shown: str) -> None:
+    assert http.without_secrets(url) == shown
+
+
+# --- proxies ---
+
+
+@pytest.fixture
+def proxy(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> FaultServer:
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("https_proxy", server.url)
+    monkeypatch.setenv("NO_PROXY", "direct.example")
+    monkeypatch.setattr(connections, "look_up", _no_names)
+    connections._addresses_here.cache_clear()
+    return server
+
+
+def _no_names(host: str, seconds: float) -> list[str]:
+    """Know addresses alone, as a machine behind a proxy may."""
+    return addresses._addresses(host, socket.AI_NUMERICHOST)
+
+
+def test_proxy_of_the_environment_leads_to_names_that_are_unknown_here(proxy: FaultServer) -> None:
+    url = "http://pictures.example/ok"
+    assert http.fetch(url, typed=False) == BODY
+    assert [request.path for request in proxy.requests] == [url]
+
+
+def test_proxy_is_not_used_for_hosts_that_are_excepted(proxy: FaultServer) -> None:
+    assert failure("http://direct.example/ok").kind is ErrorKind.CONNECTION
+    assert not proxy.requests
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "169.254.169.254", "[::1]", "[::ffff:10.0.0.1]"])
+def test_listed_private_address_is_not_asked_of_a_proxy(proxy: FaultServer, host: str) -> None:
+    error = failure(f"http://{host}/ok", typed=False, allow_private_hosts=False)
+    assert error.kind is ErrorKind.BLOCKED
+    assert not proxy.requests
+    assert get(f"http://{host}/ok", typed=False) == BODY
+
+
+def test_proxy_tunnels_https(proxy: FaultServer, secure_server: FaultServer) -> None:
+    proxy.behind = ("127.0.0.1", secure_server.server_port)
+    port = secure_server.server_port
+    assert get(f"https://localhost:{port}/ok") == BODY
+    assert [request.path for request in proxy.requests] == [f"localhost:{port}"]
+    assert failure(f"https://localhost:{port}/drip", timeout=0.5).kind is ErrorKind.TIMEOUT
+
+
+def test_timeout_holds_with_a_proxy(proxy: FaultServer) -> None:
+    assert failure("http://pictures.example/drip", timeout=0.5).kind is ErrorKind.TIMEOUT
+    assert is_soon(proxy.gone.is_set)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("http://127.0.0.1:9", "no answer from the proxy"),
+        ("socks5://user:secret@127.0.0.1:9", "socks5:// is not spoken"),
+        ("http://user:secret@[", "malformed"),
+        ("http://", "proxy"),
+    ],
+)
+def test_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    monkeypatch.setenv("http_proxy", value)
+    monkeypatch.setenv("HTTP_PROXY", value)
+    monkeypatch.delenv("NO_PROXY")
+    error = failure("http://pictures.example/ok")
+    assert error.kind is ErrorKind.CONNECTION
+    assert said in error.message
+    assert "secret" not in error.message
 
 
 @pytest.mark.parametrize(

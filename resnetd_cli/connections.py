@@ -1,0 +1,256 @@
+"""Connections that lead only where they may, and that wait no longer than they may."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.util.connection import create_connection
+
+from resnetd_cli.addresses import is_public, look_up
+from resnetd_cli.deadline import Deadline
+from resnetd_cli.errors import ErrorKind, InputError
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+    from requests.adapters import HTTPAdapter
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to wait for a connection."""
+READ_TIMEOUT = 20.0
+"""Seconds to wait for the next bytes, and for the address of a name."""
+_HOSTS, _KEPT = 16, 8
+"""Of how many hosts connections are kept, and how many of each."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the requests for one address may do.
+
+    Attributes:
+        deadline: until when they may wait, in all.
+        allow_private: they may lead to addresses that are not public.
+    """
+
+    deadline: Deadline
+    allow_private: bool
+    _readers: list[io.BufferedReader] = field(default_factory=list)
+
+    def check(self, host: str, address: str) -> None:
+        """Check an address that a host has.
+
+        Raises:
+            InputError: of kind `blocked`.
+        """
+        if self.allow_private or is_public(address):
+            return
+        where = "is a private address" if host == address else f"leads to a private address, {address}"
+        raise InputError(ErrorKind.BLOCKED, f"{host} {where}", hint="--allow-private-hosts lets it")
+
+    def seconds(self, limit: float) -> float:
+        """Return how long one wait may be.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+        """
+        if self.deadline.passed:
+            raise TimeoutError("the deadline has passed")
+        return min(limit, self.deadline.left)
+
+    def watch(self, reader: io.BufferedReader) -> io.BufferedReader:
+        """Remember who reads a connection, to close it with `close`."""
+        self._readers.append(reader)
+        return reader
+
+    def close(self) -> None:
+        """Close what still reads: a broken answer would hold its socket until it is collected as garbage."""
+        for reader in self._readers:
+            reader.close()
+
+
+_guard: ContextVar[Guard] = ContextVar("guard")
+
+
+def send(request: PreparedRequest, guard: Guard) -> Response:
+    """Send a request, over a kept connection if there is one; the body of the answer is still to be read.
+
+    Args:
+        request: what to send.
+        guard: what it may do. It also holds for the reading of the body.
+
+    Raises:
+        InputError: of kind `blocked`, or `connection` (the proxy that the environment names cannot be used).
+        Exception: what requests and urllib3 raise.
+    """
+    import requests
+
+    url = str(request.url)
+    adapter = _adapter()
+    # The proxies and the certificates that the environment names.
+    settings = requests.Session().merge_environment_settings(url, {}, stream=True, verify=None, cert=None)
+    if proxy := requests.utils.select_proxy(url, settings["proxies"]):
+        _check_proxy(adapter, proxy)
+        _check_behind_proxy(urlsplit(url).hostname or "", guard)
+    timeout = (guard.seconds(CONNECT_TIMEOUT), guard.seconds(READ_TIMEOUT))
+    token = _guard.set(guard)
+    try:
+        return adapter.send(
+            request,
+            stream=True,
+            timeout=timeout,
+            verify=settings["verify"] or True,
+            proxies=settings["proxies"],
+        )
+    finally:
+        _guard.reset(token)
+
+
+@lru_cache
+def _adapter() -> HTTPAdapter:
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            super().init_poolmanager(*args, **kwargs)
+            _use_guarded(self.poolmanager)
+
+        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+            manager = super().proxy_manager_for(proxy, **kwargs)
+            _use_guarded(manager)
+            return manager
+
+    return Adapter(_HOSTS, _KEPT)
+
+
+def _use_guarded(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+
+def _check_proxy(adapter: HTTPAdapter, proxy: str) -> None:
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(proxy)
+        if parts.scheme not in ("http", "https"):  # a connection through SOCKS could not be guarded
+            reason = f"{parts.scheme}:// is not spoken"
+        elif parts.hostname:
+            adapter.proxy_manager_for(proxy)
+            return
+        else:
+            reason = "its address names no host"
+    except (HTTPError, ValueError):  # whose message may show its password
+        reason = "its address is malformed"
+    hint = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+    raise InputError(ErrorKind.CONNECTION, f"the proxy cannot be used: {reason}", hint=hint)
+
+
+def _check_behind_proxy(host: str, guard: Guard) -> None:
+    """Check the host that a proxy is to lead to as far as it can be told here."""
+    if not guard.allow_private:
+        _permitted(host, _addresses_here(host, guard.seconds(CONNECT_TIMEOUT)), guard)
+
+
+@lru_cache(1024)
+def _addresses_here(host: str, seconds: float) -> list[str]:
+    try:
+        return look_up(host, seconds)
+    except (OSError, UnicodeError):
+        return []  # the proxy knows more names
+
+
+class _Reader(io.RawIOBase):
+    """Reads a socket, each time for no longer than is left: what drips would else renew its time-out for ever."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, guard: Guard) -> None:
+        self._raw, self._socket, self._guard = raw, sock, guard
+        self._limit = sock.gettimeout() or READ_TIMEOUT
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._socket.settimeout(self._guard.seconds(self._limit))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        guard = _guard.get()
+        self.fp = guard.watch(io.BufferedReader(_Reader(self.fp.detach(), sock, guard)))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+    _peer = ""
+
+    def _new_conn(self) -> socket.socket:
+        guard = _guard.get()
+        limit = float(self.timeout or CONNECT_TIMEOUT)
+        host = self._dns_host.strip("[]")
+        addresses = look_up(host, guard.seconds(READ_TIMEOUT))
+        if not self.proxy:  # which the user chose
+            addresses = _permitted(host, addresses, guard)
+        failure: OSError | None = None
+        for address in addresses:
+            try:
+                sock = create_connection(
+                    (address, self.port), guard.seconds(limit), socket_options=self.socket_options
+                )
+            except OSError as error:
+                failure = error
+                continue
+            try:
+                self._peer = str(sock.getpeername()[0])
+                self._check_peer(guard)
+                sock.settimeout(guard.seconds(limit))
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        raise failure or OSError(f"{host} has no address")
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:  # opened under another guard, it may be
+            self._check_peer(_guard.get())
+        super().request(*args, **kwargs)
+
+    def _check_peer(self, guard: Guard) -> None:
+        if not self.proxy:
+            guard.check(self.host.strip("[]"), self._peer)
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+def _permitted(host: str, addresses: list[str], guard: Guard) -> list[str]:
+    """Return those addresses of a host that the guard lets pass.
+
+    Raises:
+        InputError: of kind `blocked`: it lets none pass.
+    """
+    permitted = [address for address in addresses if guard.allow_private or is_public(address)]
+    if addresses and not permitted:
+        guard.check(host, addresses[0])
+    return permitted

@@ -1,0 +1,198 @@
+"""`resnetd` with URLs, as its users run it, against a server that does all it can to hurt it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Finished, Resnetd
+from fault_server import CERTIFICATE, FaultServer
+
+pytestmark = pytest.mark.slow
+
+COFFEE = (ROOT / "samples" / "coffee.jpg").read_bytes()
+EXPECTED = {
+    "ok": [
+        "/ok",
+        "/no-length",
+        "/chunked",
+        "/gzip",
+        "/é cat.jpg",
+        "/b%C3%A4r%2Fcat%231.jpg",
+        "/ok?q=größe&n=1%2B1",
+        "/bad-length",
+        "/negative-length",
+        "/superscript-length",
+        "/moved-twice",
+        "/moved-in-full",
+        "/busy-at-first",
+        "/broken-at-first",
+        "/limited-at-first",
+        "/hangs-up-at-first",
+    ],
+    "http_status": ["/missing", "/forbidden", "/broken", "/busy", "/moved-away"],
+    "connection": [
+        "/cut",
+        "/chunked-cut",
+        "/bad-chunk",
+        "/two-lengths",
+        "/hang-up",
+        "/babble",
+        "/bad-gzip",
+        "/many-encodings",
+        "/many-headers",
+        "/long-header",
+        "/round",
+    ],
+    "timeout": ["/wait", "/wait-in-the-body", "/drip", "/drip-status", "/drip-headers", "/drip-continue"],
+    "too_large": ["/flood", "/bomb", "/layered-bomb"],
+    "empty": ["/empty", "/no-content"],
+    "undecodable": ["/page", "/short-length"],
+    "blocked": ["/to-file", "/to-ftp", "/to-data", "/to-nowhere"],
+}
+OTHER_SCHEMES = [
+    "file:///etc/hostname",
+    "ftp://127.0.0.1/dog.jpg",
+    "s3://bucket/dog.jpg",
+    "http://",
+    "http://[::1",
+]
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with FaultServer(body=COFFEE) as server:
+        yield server
+
+
+def predict(run_resnetd: Resnetd, *arguments: str | Path, **env: str) -> Finished:
+    return run_resnetd("predict", *arguments, "-m", "embedded", "-k", "1", "-f", "jsonl", **env)
+
+
+def records(ended: Finished) -> list[dict[str, Any]]:
+    assert "Traceback" not in ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def kind(record: dict[str, Any]) -> str:
+    if record["status"] == "ok":
+        assert record["predictions"][0]["label"] == "espresso"
+        return "ok"
+    assert record["error"]["message"]
+    return str(record["error"]["kind"])
+
+
+def listed(tmp_path: Path, urls: list[str]) -> Path:
+    path = tmp_path / "urls.txt"
+    path.write_text("".join(f"{url}\n" for url in urls), "utf-8")
+    return path
+
+
+def test_every_fault_is_a_row_of_its_kind(server: FaultServer, run_resnetd: Resnetd, tmp_path: Path) -> None:
+    expected = {server.url + path: kind for kind, paths in EXPECTED.items() for path in paths}
+    expected.update((url, "blocked") for url in OTHER_SCHEMES)
+    # Not by kind: each among others.
+    urls = sorted(expected, key=lambda url: url[::-1])
+    ended = predict(
+        run_resnetd,
+        "--files-from",
+        listed(tmp_path, urls),
+        "--allow-private-hosts",
+        "--timeout",
+        "6",
+        "--max-bytes",
+        "4000000",
+    )
+    rows = records(ended)
+    assert [row["input"] for row in rows] == urls
+    assert {row["input"]: kind(row) for row in rows} == expected
+    assert ended.returncode == 3
+    page = next(row for row in rows if row["input"].endswith("/page"))
+    assert "web page" in page["error"]["message"]
+    # What libraries would say of it goes nowhere.
+    *lines, last = ended.stderr.splitlines()
+    assert {line.split()[0] for line in lines} == {"error:", "hint:"}
+    assert last == f"{sum(kind != 'ok' for kind in expected.values())} of {len(urls)} inputs failed"
+
+
+def test_listed_urls_do_not_lead_into_the_network(
+    server: FaultServer, run_resnetd: Resnetd, tmp_path: Path
+) -> None:
+    port = server.server_port
+    urls = [
+        *(server.url + path for paths in EXPECTED.values() for path in paths),
+        *(f"http://{host}:{port}/ok" for host in ("localhost", "127.1", "2130706433", "[::ffff:127.0.0.1]", "0")),
+        "http://10.0.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+    ]
+    ended = predict(run_resnetd, "--files-from", listed(tmp_path, urls))
+    rows = records(ended)
+    assert [(row["input"], kind(row)) for row in rows] == [(url, "blocked") for url in urls]
+    assert all("private" in row["error"]["message"] for row in rows)
+    assert ended.returncode == 3
+    assert not server.requests
+
+
+def test_typed_url_may_and_its_redirects_may_not(server: FaultServer, run_resnetd: Resnetd) -> None:
+    ended = predict(run_resnetd, f"{server.url}/ok", f"{server.url}/moved-in-full")
+    assert [kind(row) for row in records(ended)] == ["ok", "blocked"]
+    assert "--allow-private-hosts" in ended.stderr
+
+
+def test_several_are_fetched_at_once_and_answered_in_order(run_resnetd: Resnetd, tmp_path: Path) -> None:
+    with FaultServer(body=COFFEE) as one, FaultServer("::1", COFFEE) as other:
+        urls = [f"{server.url}/at-once-4?{number}" for number in range(6) for server in (one, other)]
+        ended = predict(
+            run_resnetd, "--files-from", listed(tmp_path, urls), "--allow-private-hosts", "--connections", "8"
+        )
+        assert [(row["input"], kind(row)) for row in records(ended)] == [(url, "ok") for url in urls]
+        # Each server had as many at once as one host gets, so that eight were under way.
+        assert (one.most, other.most) == (4, 4)
+
+
+def test_one_connection_is_one(server: FaultServer, run_resnetd: Resnetd) -> None:
+    urls = [f"{server.url}/in-a-moment?{number}" for number in range(4)]
+    ended = predict(run_resnetd, *urls, "--connections", "1")
+    assert [kind(row) for row in records(ended)] == ["ok"] * 4
+    assert server.most == 1
+
+
+def test_proxy_of_the_environment(server: FaultServer, run_resnetd: Resnetd) -> None:
+    url = "http://pictures.example/ok"
+    ended = predict(run_resnetd, url, http_proxy=server.url, HTTP_PROXY=server.url)
+    assert [kind(row) for row in records(ended)] == ["ok"]
+    assert [request.path for request in server.requests] == [url]
+
+
+def test_https(run_resnetd: Resnetd) -> None:
+    with FaultServer(body=COFFEE, tls=True) as server:
+        ended = predict(run_resnetd, f"{server.url}/ok", REQUESTS_CA_BUNDLE=str(CERTIFICATE))
+        assert [kind(row) for row in records(ended)] == ["ok"]
+
+
+def test_labels_are_not_read_from_other_schemes(run_resnetd: Resnetd) -> None:
+    ended = predict(run_resnetd, ROOT / "samples" / "coffee.jpg", "--labels", "file:///etc/hostname")
+    assert ended.returncode == 1
+    assert "file: URLs are not fetched" in ended.stderr
+
+
+def test_end_does_not_wait_for_what_drips(server: FaultServer, run_resnetd: Resnetd) -> None:
+    process = run_resnetd.start(
+        "predict",
+        f"{server.url}/missing",
+        f"{server.url}/drip",
+        "-m",
+        "embedded",
+        "--fail-fast",
+        "--timeout",
+        "60",
+    )
+    with server.changed:
+        assert server.changed.wait_for(lambda: server.seen["/drip"] == 1, 60)
+    began = time.monotonic()
+    assert run_resnetd.finish(process).returncode == 1
+    assert time.monotonic() - began < 30
