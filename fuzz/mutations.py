@@ -88,11 +88,11 @@ def run(folder: Path, names: list[str], options: list[str]) -> dict[str, object]
     ]
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603
-        memory = _Memory(process.pid)
-        assert process.stdout is not None
-        rows = [json.loads(line) for line in process.stdout]
-        code = process.wait()
+        with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True) as process:  # noqa: S603
+            memory = _Memory(process.pid)
+            assert process.stdout is not None
+            rows = [json.loads(line) for line in process.stdout]
+            code = process.wait()
         seconds = time.monotonic() - began
         errors.seek(0)
         said = errors.read()
