@@ -39,6 +39,8 @@ _KNOWN = {
 }
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _CONVERT = "convert it to JPEG or PNG"
+_LARGE, _SMALL_BLOCK = 4_000_000, 2**11
+"""Pixels of an image that is read in blocks of so many bytes: a progressive JPEG may take long over each byte."""
 GUARD_SUSPECT = "suspect"
 GUARD_ALL = "all"
 
@@ -110,6 +112,8 @@ def decode_here(
             if width * height > options.max_pixels:
                 raise _too_large(width * height, options)
             on_size(width * height)
+            if width * height > _LARGE:
+                image.decodermaxblock = _SMALL_BLOCK
             # First, and not within the reading of EXIF, whose errors do not count: a second attempt may give
             # black for damaged pixels.
             image.load()

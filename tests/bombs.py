@@ -119,6 +119,27 @@ def _fits() -> bytes:
     return "".join(card.ljust(80) for card in cards).ljust(2 * 2880).encode()
 
 
+def slow_jpeg(side: int, scans: int) -> bytes:
+    """Return a grey progressive JPEG whose scans, a few bytes each, add nothing: each goes over all its blocks."""
+
+    def segment(marker: int, data: bytes) -> bytes:
+        return b"\xff" + bytes([marker]) + struct.pack(">H", len(data) + 2) + data
+
+    def scan(first: int, last: int, bits: int, data: bytes) -> bytes:
+        return segment(0xDA, bytes([1, 1, 0, first, last, bits])) + data
+
+    blocks = ((side + 7) // 8) ** 2
+    one_bit_codes = bytes([1] + [0] * 15)
+    tables = segment(0xDB, b"\0" + bytes([1] * 64)) + segment(0xC4, b"\x00" + one_bit_codes + b"\x00")
+    tables += segment(0xC4, b"\x10" + one_bit_codes + b"\xe0")  # a run of empty blocks, its length in 14 bits
+    frame = segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0]))
+    runs = "".join("0" + "1" * 14 for _ in range(blocks // 32767 + 1))
+    runs += "1" * (-len(runs) % 8)
+    empty = bytes(int(runs[at : at + 8], 2) for at in range(0, len(runs), 8)).replace(b"\xff", b"\xff\0")
+    content = scan(0, 0, 0, bytes(blocks // 8 + 1)) + scan(1, 63, 0x01, empty) + scan(1, 63, 0x10, empty) * scans
+    return b"\xff\xd8" + tables + frame + content + b"\xff\xd9"
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "png": png,
     "png, 900 million true pixels": lambda: png(30_000, 30_000, pixels=_zeros(30_000 * (3 * 30_000 + 1) // 8)),

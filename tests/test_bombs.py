@@ -11,7 +11,7 @@ import bombs
 import pytest
 
 from resnetd_cli import guard
-from resnetd_cli.decode import decode
+from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
 
 MEGABYTE = 2**20
@@ -67,3 +67,12 @@ def test_most_bombs_are_refused_for_their_size(made: dict[str, bytes]) -> None:
         except InputError as error:
             refused += [name] * (error.kind is ErrorKind.TOO_LARGE)
     assert len(refused) >= 35
+
+
+def test_decoding_ends_in_time_where_each_byte_takes_long() -> None:
+    """By itself, in the process: the block after which the clock is looked at is small."""
+    with pytest.raises(InputError) as caught:
+        decode(bombs.slow_jpeg(4000, 3000), DecodeOptions(timeout=0.5))
+    assert caught.value.kind is ErrorKind.TIMEOUT
+    assert caught.value.message == "not decoded in 0.5 seconds"
+    assert decode(bombs.slow_jpeg(80, 3)).size == (80, 80)
