@@ -7,6 +7,7 @@ import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -112,7 +113,7 @@ def _expand_literal(text: str, options: ReadOptions, *, typed: bool = True) -> I
 
 
 def _expand_glob(pattern: str, options: ReadOptions) -> Iterator[Source]:
-    matches = sorted(glob.iglob(pattern, recursive=True))
+    matches = sorted(set(_matches(pattern)))
     if "**" in pattern:  # which gives folders beside what is in them: nothing may be counted twice
         files = [match for match in matches if not os.path.isdir(match)]
         matches = files or _outermost(matches)
@@ -120,6 +121,31 @@ def _expand_glob(pattern: str, options: ReadOptions) -> Iterator[Source]:
         yield _failing(pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=folder_hint())
     for match in matches:
         yield from _expand_literal(match, options)
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield what a pattern matches, as `glob.iglob` does; but `**` follows no links, which may lead in circles."""
+    parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    at = parts.index("**")
+    before, after = os.sep.join([*parts[:at], ""]), os.sep.join(parts[at + 1 :])
+    for top in glob.iglob(before) if at else [""]:
+        for folder in _folders(top):
+            if not after and folder:
+                yield folder
+            if after or at == len(parts) - 1:
+                yield from _matches(os.path.join(glob.escape(folder), after or "*"))
+
+
+def _folders(top: str) -> Iterator[str]:
+    """Yield a folder and those in it, neither hidden ones nor links."""
+    yield top
+    with suppress(OSError), os.scandir(top or os.curdir) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                yield from _folders(os.path.join(top, entry.name))
 
 
 def _outermost(folders: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import sys
@@ -304,6 +305,50 @@ def test_a_glob_that_matches_only_folders_is_not_found_either() -> None:
 def test_a_recursive_glob_of_folders_gives_their_images_once() -> None:
     make("p/a/sub/1.jpg", "p/b/sub/2.jpg", "p/b/sub/sub/3.jpg")
     assert expanded("p/**/sub") == ["p/a/sub/1.jpg", "p/b/sub/2.jpg", "p/b/sub/sub/3.jpg"]
+
+
+@posix
+def test_a_recursive_glob_does_not_go_in_circles() -> None:
+    """With two links back, what follows them finds each file more often than there are stars."""
+    make("p/a/b/1.jpg", "q/2.jpg")
+    os.symlink("..", "p/a/up")
+    os.symlink("../..", "p/a/b/up")
+    os.symlink("../../q", "p/a/aside")
+    assert expanded("**/*.jpg") == ["p/a/b/1.jpg", "q/2.jpg"]
+    assert expanded("p/**") == ["p/a/b/1.jpg"]
+    assert expanded("p/*/aside/**/*.jpg") == ["p/a/aside/2.jpg"]
+
+
+@posix
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "**",
+        "**/*.jpg",
+        "p/**",
+        "p/**/",
+        "*/**/e",
+        "**/e/**/*.jpg",
+        "./**/*.jpg",
+        "**/**/1.jpg",
+        "p**/*",
+        "[p]/**/d*",
+    ],
+)
+def test_a_recursive_glob_matches_what_python_s_does(pattern: str) -> None:
+    make(
+        "p/1.jpg",
+        "p/e/1.jpg",
+        "p/e/d.png",
+        "p/.hidden/1.jpg",
+        "p/d/e/.1.jpg",
+        "p/d/e/3.jpg",
+        "q/[e]/1.jpg",
+        "0.jpg",
+    )
+    expected = {match.rstrip("/") for match in glob.iglob(pattern, recursive=True)}
+    assert {match.rstrip("/") for match in sources._matches(pattern)} == expected
+    assert expected
 
 
 @posix
