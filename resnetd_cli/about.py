@@ -84,7 +84,7 @@ def describe(model: str, *, weights_file: Path | None = None, image_size: str = 
         UnknownModel: there is no such model.
     """
     if exported.is_exported(model):
-        return _describe_exported(Path(model).expanduser())
+        return _describe_exported(models.expand_home(model))
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
     facts = _describe_card(card) if card else _describe_timm(ref)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli import checkpoints, embedded, label_files, labels, models, weights
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError
 from resnetd_cli.labels import ClassNames
+from resnetd_cli.memory import limited
 from resnetd_cli.models import Kind, ModelRef, find_card
 from resnetd_cli.results import Preprocessing
 
@@ -236,33 +237,45 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     """
     import timm
 
-    config, overlay = dict(definition.config), {"file": str(file)}
-    arguments = dict(definition.arguments)
+    config, arguments = dict(definition.config), dict(definition.arguments)
     embedded_weights = definition.ref.kind is Kind.EMBEDDED and not own_weights
+    classes, overlay = None, _load(file)
     if embedded_weights:
-        overlay = {"state_dict": embedded.to_timm(checkpoints.read(file))}  # type: ignore[dict-item]
-    elif file.suffix == ".npz":
-        overlay["custom_load"] = True  # type: ignore[assignment]
-    # timm would drop a classifier of another size than the configuration's, and answer at random.
-    classes = None if embedded_weights else checkpoints.class_count(file, config)
+        overlay = {"state_dict": embedded.to_timm(overlay["state_dict"])}
+    elif "state_dict" in overlay:
+        # timm would drop a classifier of another size than the configuration's, and answer at random.
+        classes = checkpoints.class_count(overlay["state_dict"], config)
     if classes or (classes == 0 and own_weights):
         arguments["num_classes"] = config["num_classes"] = classes
     if config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
     try:
-        network = timm.create_model(
-            definition.architecture,
-            pretrained=True,
-            pretrained_cfg=config,
-            pretrained_cfg_overlay=overlay,
-            **arguments,
-        )
+        with limited(checkpoints.building_bytes(file)):
+            network = timm.create_model(
+                definition.architecture,
+                pretrained=True,
+                pretrained_cfg=config,
+                pretrained_cfg_overlay=overlay,
+                **arguments,
+            )
     except ResnetdError:
         raise
     except Exception as error:
         raise checkpoints.does_not_fit(definition.architecture, file, error) from error
     network.pretrained_cfg.pop("state_dict", None)
     return network.eval()  # type: ignore[no-any-return]
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """Return what tells timm to take this checkpoint. timm does not read it itself, unless it is NumPy's.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    if file.suffix == checkpoints.NUMPY:
+        checkpoints.check_numpy(file)
+        return {"file": str(file), "custom_load": True}
+    return {"state_dict": checkpoints.read(file)}
 
 
 def pixels(image_size: str) -> int:
