@@ -13,6 +13,7 @@ from resnetd_cli.bundle import Request
 from resnetd_cli.card import Card
 from resnetd_cli.engines import FP32, INT8
 from resnetd_cli.errors import ModelError
+from resnetd_cli.memory import limited
 from resnetd_cli.models import Kind, ModelCard, ModelRef
 from resnetd_cli.results import Agreement, Preprocessing
 
@@ -267,7 +268,7 @@ def _measure(definition: factory.Definition) -> tuple[float, float | None]:
 
     config = dict(definition.config)
     try:
-        with torch.device("meta"):
+        with limited(checkpoints.BUILDING_BYTES), torch.device("meta"):
             network = timm.create_model(
                 definition.architecture, pretrained_cfg=config, **definition.arguments
             ).eval()

@@ -21,7 +21,7 @@ _PICKLE = b"\x80"
 _KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """What training scripts keep the tensors under, best first."""
 _READING_BYTES = 2**29
-_BUILDING_BYTES = 2**31
+BUILDING_BYTES = 2**30
 """Memory that reading a file, and building a network for it, may take beside its tensors."""
 _NUMPY_RATIO = 20
 _OPCODES = 2**20
@@ -94,7 +94,7 @@ def class_count(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> int | 
 
 def building_bytes(file: Path) -> int:
     """Return how much memory building the network of a checkpoint, and filling it, may take."""
-    return 4 * file.stat().st_size + _BUILDING_BYTES
+    return 4 * file.stat().st_size + BUILDING_BYTES
 
 
 def check_numpy(file: Path) -> None:
@@ -150,8 +150,10 @@ def _check_archive(file: Path) -> None:
     import zipfile
 
     with zipfile.ZipFile(file) as archive:
-        packed = [record for record in archive.infolist() if record.compress_type != zipfile.ZIP_STORED]
-    if packed:
+        records = archive.infolist()
+    if any(record.filename.endswith("/constants.pkl") for record in records):
+        raise WeightsError(f"{file} is a TorchScript program, not weights alone", hint=_WANTED)
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
         message = f"{file} is a compressed archive, which torch.save never writes"
         raise WeightsError(message, hint="save it again with torch, best as .safetensors")
 
@@ -182,15 +184,20 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
     if is_shortage(error):
         message = f"{file} takes more memory to read than there is, or than its size explains"
         return WeightsError(message, hint=_WANTED)
-    if "TorchScript" in text:
-        return WeightsError(f"{file} is a TorchScript program, not weights alone", hint=_WANTED)
-    if _starts_with(file, _ZIP, _PICKLE) and ("weights_only" in text.lower() or "Unsupported" in text):
-        asks = _asked_for(file, text)
-        return WeightsError(
-            f"{file} holds more than weights{asks}: loading it could run code, so it is refused",
-            hint="save the state dict alone, best as .safetensors",
-        )
-    return WeightsError(f"{file} is not a weights file, or a damaged one: {_short(error)}", hint=_WANTED)
+    if "weights_only" not in text and "Unsupported" not in text:
+        return WeightsError(f"{file} is not a weights file, or a damaged one: {_short(error)}", hint=_WANTED)
+    # What torch says goes on with how to load it nevertheless.
+    if not _starts_with(file, _ZIP, _PICKLE):
+        return WeightsError(f"{file} is not a weights file, or a damaged one", hint=_WANTED)
+    name = _asked_for(file, text)
+    if name is None and "Unsupported operand" in text:
+        message = f"{file} is damaged, or a pickle of a newer protocol than torch.save's own, which is not read"
+        return WeightsError(message, hint="save it again with torch, best as .safetensors")
+    asks = f", it asks for {shorten(printable(name), 80, placeholder='...')}" if name else ""
+    return WeightsError(
+        f"{file} holds more than weights{asks}: loading it could run code, so it is refused",
+        hint="save the state dict alone, best as .safetensors",
+    )
 
 
 def _starts_with(file: Path, *magic: bytes) -> bool:
@@ -198,12 +205,11 @@ def _starts_with(file: Path, *magic: bytes) -> bool:
         return opened.read(4).startswith(magic)
 
 
-def _asked_for(file: Path, text: str) -> str:
-    """Return what a refused pickle asks for, in words: torch names it, but not in pickles of newer protocols."""
+def _asked_for(file: Path, text: str) -> str | None:
+    """Return what a refused pickle asks for: torch names it, but not in pickles of newer protocols."""
     match = re.search(r"GLOBAL (\S+) was not an allowed global", text)
     names = iter([match[1]]) if match else _globals(file)
-    name = next((name for name in names if not name.startswith(_FAMILIAR)), None)
-    return f", it asks for {shorten(printable(name), 80, placeholder='...')}" if name else ""
+    return next((name for name in names if not name.startswith(_FAMILIAR)), None)
 
 
 def _globals(file: Path) -> Iterator[str]:

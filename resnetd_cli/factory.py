@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import checkpoints, embedded, label_files, labels, models, weights
-from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError
+from resnetd_cli import checkpoints, configs, embedded, label_files, labels, models, weights
+from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError, first_line
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.memory import limited
 from resnetd_cli.models import Kind, ModelRef, find_card
-from resnetd_cli.results import Preprocessing
+from resnetd_cli.results import LARGEST_SIDE, Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,8 +56,8 @@ class Definition:
                 mean=tuple(how["mean"]),
                 std=tuple(how["std"]),
             )
-        except (ValueError, TypeError, KeyError, AssertionError) as error:
-            message = f"{self.ref.name} cannot be given images: its configuration has {error}"
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            message = f"{self.ref.name} cannot be given images: its configuration has {first_line(error)}"
             raise ModelError(message, hint="choose another model, or mend its config.json") from error
 
     def class_names(self, classes: int, *, own_weights: bool) -> ClassNames:
@@ -70,7 +71,7 @@ class Definition:
             LabelsError: its own names do not fit it.
         """
         own = self.config.get("label_names")
-        if own and not (own_weights and len(own) != classes):
+        if own and not (own_weights and isinstance(own, Sized) and len(own) != classes):
             return label_files.from_checkpoint(own, self.config.get("label_descriptions"), classes)
         return labels.for_class_count(classes) or labels.unnamed(classes)
 
@@ -161,18 +162,7 @@ def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None =
     folder = Path(ref.location)
     if ref.kind is Kind.HUB:
         folder = weights.fetch(ref.location, weights.CONFIG, offline=offline, progress=progress).parent
-    from timm.models._hub import load_model_config_from_path
-
-    try:
-        config, architecture, arguments = load_model_config_from_path(folder)
-        if not timm.is_model(architecture):
-            raise ModelError(f"{ref.name} names the architecture {architecture!r}, which timm does not have")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ModelError(
-            f"{ref.name}: config.json is not a timm model's", hint="check that timm wrote it"
-        ) from error
-    # The weights' place is decided here, not by timm.
-    config = {key: value for key, value in config.items() if key not in ("source", "file", "hf_hub_id")}
+    config, architecture, arguments = configs.read(ref.name, folder)
     return Definition(ref, architecture, config, arguments)
 
 
@@ -196,7 +186,7 @@ def find_weights(
     """
     ref, config = definition.ref, definition.config
     if file is not None:
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise WeightsError(f"no weights file {file}", hint="--weights takes a .safetensors or .pth file")
         return file
     if ref.kind is Kind.EMBEDDED:
@@ -284,8 +274,10 @@ def pixels(image_size: str) -> int:
     Raises:
         UsageError: it is not a number, or not a sensible one.
     """
-    if not re.fullmatch(r"[0-9]{2,4}", image_size) or not 16 <= int(image_size) <= 8192:
-        raise UsageError(f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192")
+    if not re.fullmatch(r"[0-9]{2,4}", image_size) or not 16 <= int(image_size) <= LARGEST_SIDE:
+        raise UsageError(
+            f"--image-size {image_size}: not a size", hint=f"train, test, or pixels from 16 to {LARGEST_SIDE}"
+        )
     return int(image_size)
 
 

@@ -46,7 +46,7 @@ def is_shortage(error: BaseException) -> bool:
     """Tell a lack of memory, by its words too: torch and ONNX Runtime have no error of their own for it."""
     text = str(error)
     return isinstance(error, MemoryError) or bool(
-        re.search(r"alloc\b|allocate|bad_alloc|out of memory|Available memory of \d+ is smaller", text)
+        re.search(r"(?i)alloc\b|allocat|out of memory|available memory of \d+ is smaller", text)
     )
 
 
