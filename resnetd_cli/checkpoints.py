@@ -208,8 +208,9 @@ def _starts_with(file: Path, *magic: bytes) -> bool:
 def _asked_for(file: Path, text: str) -> str | None:
     """Return what a refused pickle asks for: torch names it, but not in pickles of newer protocols."""
     match = re.search(r"GLOBAL (\S+) was not an allowed global", text)
-    names = iter([match[1]]) if match else _globals(file)
-    return next((name for name in names if not name.startswith(_FAMILIAR)), None)
+    if match:
+        return match[1]
+    return next((name for name in _globals(file) if not name.startswith(_FAMILIAR)), None)
 
 
 def _globals(file: Path) -> Iterator[str]:
