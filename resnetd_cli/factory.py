@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,10 @@ from resnetd_cli.results import LARGEST_SIDE, Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_MOST_MODULES = 100_000
+"""In a network: timm's largest have a few thousand."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     if config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
     try:
-        with limited(checkpoints.building_bytes(file)):
+        with bounded_building(checkpoints.building_bytes(file)):
             network = timm.create_model(
                 definition.architecture,
                 pretrained=True,
@@ -266,6 +272,29 @@ def _load(file: Path) -> dict[str, Any]:
         checkpoints.check_numpy(file)
         return {"file": str(file), "custom_load": True}
     return {"state_dict": checkpoints.read(file)}
+
+
+@contextmanager
+def bounded_building(memory: int) -> Iterator[None]:
+    """Stop the building of a network that a configuration made endless: beyond so many bytes, or modules.
+
+    Raises:
+        MemoryError: it was stopped; or what torch makes of a lack of memory.
+    """
+    from torch.nn.modules import module
+
+    count = itertools.count()
+
+    def check(*_: object) -> None:
+        if next(count) > _MOST_MODULES:
+            raise MemoryError(f"it has more than {_MOST_MODULES:,} modules")
+
+    hook = module.register_module_module_registration_hook(check)
+    try:
+        with limited(memory):
+            yield
+    finally:
+        hook.remove()
 
 
 def pixels(image_size: str) -> int:

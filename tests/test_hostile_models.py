@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -111,8 +112,7 @@ def test_the_payload_would_have_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("where", ["--weights", "folder", "bin"])
+@pytest.mark.parametrize(("where", "protocol"), [("--weights", 2), ("folder", 4), ("bin", 2)])
 def test_the_refusal_is_all_that_is_said(
     where: str, protocol: int, tmp_path: Path, run_resnetd: Resnetd, thousand: dict[str, bytes]
 ) -> None:
@@ -253,18 +253,18 @@ def bomb(path: Path, kind: str) -> Path:
     encode = b"c_codecs\nencode\nh\x00X\x05\x00\x00\x00utf-8\x86R"
     bodies = {
         "dicts": b"(" + b"}" * 15_000_000 + b"l",
-        "copies": b"](X" + struct.pack("<I", text) + b"a" * text + b"q\x00" + encode * 1000 + b"e",
+        "copies": b"](X" + struct.pack("<I", text) + b"a" * text + b"q\x00" + encode * 200 + b"e",
     }
     if kind == "deflated":
-        return repacked(path, {"data/0": bytes(2**29)}, zipfile.ZIP_DEFLATED)
+        return repacked(path, {"data/0": bytes(2**27)}, zipfile.ZIP_DEFLATED)
     return repacked(path, {"data.pkl": whole(bodies[kind])})
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound a process's memory")
-@pytest.mark.parametrize(("kind", "allowed"), [("deflated", 50), ("dicts", 1000), ("copies", 1000)])
+@pytest.mark.parametrize(("kind", "allowed"), [("deflated", 50), ("dicts", 700), ("copies", 700)])
 def test_a_bomb_takes_little_memory(kind: str, allowed: int, tmp_path: Path) -> None:
-    """Without bounds these take 0.5, 1 and 8 GB more than an honest file."""
+    """Without bounds these take 130 MB, 1 GB and 1.6 GB more than an honest file."""
     _, honest = peak(repacked(tmp_path / "honest.pth", {}))
     said, most = peak(bomb(tmp_path / "bomb.pth", kind))
     assert most - honest < allowed
@@ -441,7 +441,7 @@ def test_a_configuration_does_not_say_where_the_weights_are(pretrained: dict[str
 def test_a_network_without_end_stops_being_built(folder: Path, run_resnetd: Resnetd) -> None:
     configure(folder, {"model_args": {"layers": [10**9] * 4}}, {})
     for words in (("predict", COFFEE, "-m", folder), ("info", folder)):
-        finished = run_resnetd(*words, timeout=300)
+        finished = run_resnetd(*words, timeout=120)
         assert finished.returncode == 1
         assert len(finished.stderr.splitlines()) == 2
         assert "Traceback" not in finished.stderr
@@ -759,7 +759,7 @@ def test_flipped_bits_end_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FLIPS, str(sound), str(tmp_path / "flipped.onnx"), str(COFFEE)]
     finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert (finished.returncode, finished.stderr) == (0, "")
-    counts = eval(finished.stdout)
+    counts = ast.literal_eval(finished.stdout)
     assert sum(counts.values()) == 250
     assert counts["ModelError"] > 50
     assert counts["Classified"] > 5

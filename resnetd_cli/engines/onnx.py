@@ -56,7 +56,7 @@ class OnnxEngine:
         options = _options(threads)
         if optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = _session(path, options)
         self.input_size = _input_size(self._session)
         self.classes = _classes(self._session)
         self._layer = layer
@@ -118,16 +118,21 @@ def optimise(graph: Path, target: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    import onnxruntime
-
     options = _options(None)
     options.optimized_model_filepath = str(target)
     weights = target.with_suffix(WEIGHTS_SUFFIX).name
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     try:
-        onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        _session(graph, options)
     except Exception as error:  # the graph has been loaded before: what can fail is the writing
         raise OSError(first_line(error)) from error
+
+
+def _session(path: Path, options: Any) -> Any:
+    import onnxruntime
+
+    # ONNX Runtime would try anew on its own, and print that it does.
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _options(threads: int | None) -> Any:
