@@ -21,7 +21,7 @@ import onnx
 import pytest
 import torch
 from conftest import ROOT, Resnetd
-from hub import timm_files
+from hub import Hub, timm_files
 from onnx import TensorProto, helper, numpy_helper
 
 from resnetd_cli import bundle as bundles
@@ -128,6 +128,33 @@ def test_the_refusal_is_all_that_is_said(
     assert "it asks for posix.system" in error
     assert "safetensors" in hint
     assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_a_pickle_from_the_hub_is_refused_too(
+    hub: Hub, tmp_path: Path, run_resnetd: Resnetd, thousand: dict[str, bytes]
+) -> None:
+    marker = tmp_path / "it-ran"
+    archive(tmp_path / "w", {"state_dict": TENSORS, "args": Payload(marker)}, 2)
+    files = {"config.json": thousand["config.json"], "pytorch_model.bin": (tmp_path / "w").read_bytes()}
+    hub.add("stranger/model", files)
+    finished = run_resnetd("predict", COFFEE, "-m", "hf-hub:stranger/model", endpoint=hub.endpoint)
+    assert finished.returncode == 1
+    assert "it asks for posix.system" in finished.stderr
+    assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_a_configuration_from_the_hub_names_no_file_outside(
+    hub: Hub, run_resnetd: Resnetd, thousand: dict[str, bytes]
+) -> None:
+    config = json.loads(thousand["config.json"])
+    config["pretrained_cfg"]["hf_hub_filename"] = "../../../../secret"
+    hub.add("stranger/model", {**thousand, "config.json": json.dumps(config).encode()})
+    finished = run_resnetd("predict", COFFEE, "-m", "hf-hub:stranger/model", endpoint=hub.endpoint)
+    assert finished.returncode == 1
+    assert "its hf_hub_filename is '../../../../secret'" in finished.stderr
+    assert not [request for request in hub.requests if "secret" in request.path]
 
 
 def test_a_newer_protocol_is_not_called_code(tmp_path: Path) -> None:
@@ -439,7 +466,7 @@ def test_a_configuration_does_not_say_where_the_weights_are(pretrained: dict[str
 
 @pytest.mark.slow
 def test_a_network_without_end_stops_being_built(folder: Path, run_resnetd: Resnetd) -> None:
-    configure(folder, {"model_args": {"layers": [10**9] * 4}}, {})
+    configure(folder, {"model_args": {"layers": [10**6] * 4}}, {})
     for words in (("predict", COFFEE, "-m", folder), ("info", folder)):
         finished = run_resnetd(*words, timeout=120)
         assert finished.returncode == 1
