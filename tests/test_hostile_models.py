@@ -215,7 +215,7 @@ def whole(body: bytes) -> bytes:
 CLAIMS = {
     "sizes": lambda: reshaped(BEYOND + b"K\x04\x86"),
     "strides": lambda: reshaped(BEYOND + b"K\x04\x86", b"K\x00K\x00\x86"),
-    "storage": lambda: pickled().replace(b"K\x0ct", BEYOND + b"t", 1),
+    "storage": lambda: reshaped(BEYOND + b"K\x04\x86").replace(b"K\x0ct", BEYOND + b"t", 1),
     "bytearray": lambda: whole(b"cbuiltins\nbytearray\n" + BEYOND + b"\x85R"),
     "tensor": lambda: whole(b"}X\x01\x00\x00\x00wctorch\nFloatTensor\n" + BEYOND + b"\x85Rs"),
     "meta": lambda: whole(
@@ -224,13 +224,18 @@ CLAIMS = {
         + b"\x85K\x01\x85\x89tRs"
     ),
     "nesting": lambda: whole(b"]" * 100_000 + b"a" * 99_999),
-    "itself": lambda: whole(b"}q\x00X\x01\x00\x00\x00wh\x00s"),
 }
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
 def test_a_pickle_that_claims_more_than_the_file_is_refused(claim: Callable[[], bytes], tmp_path: Path) -> None:
-    path = repacked(tmp_path / "w.pth", {"data.pkl": claim()})
+    with pytest.raises(WeightsError) as caught:
+        checkpoints.read(repacked(tmp_path / "w.pth", {"data.pkl": claim()}))
+    one_line(caught.value)
+
+
+def test_a_state_dict_of_no_tensors_is_told_in_a_line(tmp_path: Path) -> None:
+    path = repacked(tmp_path / "w.pth", {"data.pkl": whole(b"}q\x00X\x01\x00\x00\x00wh\x00s")})  # it holds itself
     with pytest.raises(WeightsError) as caught:
         Loader(TINY, weights=path, engine="torch", single=True).load()
     one_line(caught.value)
