@@ -12,7 +12,7 @@ from resnetd_cli import checkpoints, embedded, exported, factory, models, weight
 from resnetd_cli.bundle import Request
 from resnetd_cli.card import Card
 from resnetd_cli.engines import FP32, INT8
-from resnetd_cli.errors import ModelError
+from resnetd_cli.errors import ModelError, first_line
 from resnetd_cli.models import Kind, ModelCard, ModelRef
 from resnetd_cli.results import Agreement, Preprocessing
 
@@ -84,7 +84,7 @@ def describe(model: str, *, weights_file: Path | None = None, image_size: str = 
         UnknownModel: there is no such model.
     """
     if exported.is_exported(model):
-        return _describe_exported(Path(model).expanduser())
+        return _describe_exported(models.expand_home(model))
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
     facts = _describe_card(card) if card else _describe_timm(ref)
@@ -267,12 +267,13 @@ def _measure(definition: factory.Definition) -> tuple[float, float | None]:
 
     config = dict(definition.config)
     try:
-        with torch.device("meta"):
+        with factory.bounded_building(checkpoints.BUILDING_BYTES), torch.device("meta"):
             network = timm.create_model(
                 definition.architecture, pretrained_cfg=config, **definition.arguments
             ).eval()
     except Exception as error:
-        raise ModelError(f"timm cannot build {definition.ref.name}: {error}") from error
+        message = f"timm cannot build {definition.ref.name}: {first_line(error)}"
+        raise ModelError(message, hint="check its config.json") from error
     params_m = round(sum(parameter.numel() for parameter in network.parameters()) / 1e6, 2)
     try:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:

@@ -106,8 +106,8 @@ def find(request: Request) -> Bundle | None:
         if content["sha256"] != _digest(fields):
             return None
         bundle = Bundle(folder=folder, card=Card.from_json(fields.pop("card")), **fields)
-        return bundle if _is_current(bundle) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return bundle if _is_for(bundle, request) and _is_current(bundle) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
 
 
@@ -216,6 +216,13 @@ def _processor() -> str:
         return platform.processor()
     wanted = ("model name", "flags", "Features", "CPU part")
     return "\n".join(line for line in first.splitlines() if line.startswith(wanted))
+
+
+def _is_for(bundle: Bundle, request: Request) -> bool:
+    """Tell whether a bundle is of what was asked for: a graph outside of its folder is the file that was named."""
+    if not isinstance(bundle.failure, (str, type(None))):
+        return False
+    return bundle.exported is None or Path(bundle.exported) == local_path(request.model)
 
 
 def _is_current(bundle: Bundle) -> bool:

@@ -53,12 +53,31 @@ class Card:
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
         how, names, agreement = (fields.pop(key) for key in ("preprocessing", "class_names", "agreement"))
-        return cls(
+        card = cls(
             preprocessing=Preprocessing(**{key: _tuple(item) for key, item in how.items()}),
             class_names=ClassNames(tuple(names["names"]), tuple(names["ids"]), names["source"]),
             agreement=agreement and Agreement(**agreement),
             **fields,
         )
+        card._check()
+        return card
+
+    def _check(self) -> None:
+        """Make sure of the types: a card comes from a file."""
+        names = self.class_names
+        figures = asdict(self.agreement).values() if self.agreement else ()
+        numbers = (self.parameters, self.calibration_images, *figures)
+        texts = (self.name, self.weights_sha256, names.source, *names.names, *self.versions.values())
+        checks = {
+            "something that is no text": all(isinstance(text, str) for text in texts),
+            "an id that is no text": all(id is None or isinstance(id, str) for id in names.ids),
+            f"{len(names.ids)} ids of {len(names)} classes": len(names.ids) == len(names),
+            "something that is no number": all(isinstance(number, (int, float)) for number in numbers),
+            f"the precision {self.precision!r}": self.precision in ("fp32", "int8"),
+        }
+        for what, is_right in checks.items():
+            if not is_right:
+                raise ValueError(what)
 
 
 def _tuple(value: Any) -> Any:

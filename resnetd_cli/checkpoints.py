@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import IO, Any
 
-from resnetd_cli.errors import WeightsError, first_line
+from resnetd_cli.errors import ResnetdError, WeightsError, first_line
+from resnetd_cli.escaping import printable
+from resnetd_cli.memory import is_shortage, limited
 
+NUMPY = ".npz"
 _HINT = "name the architecture it was trained with: --model NAME"
+_WANTED = "a .safetensors or .pth is wanted"
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""What training scripts keep the tensors under, best first."""
+_READING_BYTES = 2**29
+BUILDING_BYTES = 2**30
+"""Memory that reading a file, and building a network for it, may take beside its tensors."""
+_NUMPY_RATIO = 20
+_OPCODES = 2**20
+_LONGEST_REASON = 160
+_FAMILIAR = ("torch.", "collections.", "_codecs.", "argparse.", "builtins.bytearray", "builtins.set")
+"""What the pickles of state dicts ask for."""
 
 
 def find(folder: Path) -> Path:
@@ -34,69 +52,204 @@ def find(folder: Path) -> Path:
 def read(file: Path) -> dict[str, Any]:
     """Return a checkpoint's tensors by name. Pickles are read with `weights_only=True` or not at all.
 
+    The memory that this takes is bounded by the file's size, whatever the file claims to hold.
+
     Raises:
         WeightsError: it is damaged, not a checkpoint, or holds more than weights.
     """
-    from timm.models import load_state_dict
+    import safetensors.torch
+    import torch  # noqa: F401  before the limit
+    from timm.models import clean_state_dict
 
     try:
-        return load_state_dict(str(file))  # type: ignore[no-any-return]
-    except Exception as error:
+        size = file.stat().st_size
+        with limited(2 * size + _READING_BYTES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            is_safe = file.suffix == ".safetensors"
+            content = safetensors.torch.load_file(str(file)) if is_safe else _load_pickle(file)
+            tensors: dict[str, Any] = clean_state_dict(_state_dict(content))
+            _check_sizes(tensors, size)
+            return tensors
+    except ResnetdError:
+        raise
+    except Exception as error:  # of whatever kind the libraries raise on a file that they do not read
         raise _unreadable(file, error) from error
 
 
-def class_count(file: Path, config: Mapping[str, Any]) -> int | None:
+def class_count(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> int | None:
     """Return the number of classes a checkpoint was trained for, by its classifier's shape.
 
     0 means that it has no classifier; None, that this cannot be told.
     """
     classifier = config.get("classifier")
-    if not classifier or file.suffix == ".npz":
+    if not classifier:
         return None
     name = classifier if isinstance(classifier, str) else classifier[0]
-    tensors = read(file)
     tensor = tensors.get(f"{name}.bias", tensors.get(f"{name}.weight"))
-    if tensor is None:
+    if tensor is None or not tensor.ndim:
         return 0
     # Some published checkpoints have a background class in front, which timm cuts off.
     return int(tensor.shape[0]) - (config.get("label_offset") or 0)
 
 
-def _unreadable(file: Path, error: Exception) -> WeightsError:
-    text = str(error)
-    if _is_pickle(file) and ("weights_only" in text.lower() or "Unsupported global" in text):
-        return WeightsError(
-            f"{file} holds more than weights: loading it could run code, so it is refused",
-            hint="save the state dict alone, best as .safetensors",
-        )
-    return WeightsError(f"{file} is not a weights file, or a damaged one", hint="a .safetensors or .pth is wanted")
+def building_bytes(file: Path) -> int:
+    """Return how much memory building the network of a checkpoint, and filling it, may take."""
+    return 4 * file.stat().st_size + BUILDING_BYTES
 
 
-def _is_pickle(file: Path) -> bool:
-    """Tell a file that `torch.save` may have written: a zip archive, or a bare pickle."""
-    with file.open("rb") as opened:
-        return opened.read(4).startswith((b"PK\x03\x04", b"\x80"))
+def check_numpy(file: Path) -> None:
+    """Make sure of a NumPy archive that it holds about as much as its size tells, before timm reads it.
+
+    Raises:
+        WeightsError: it does not, or is none.
+    """
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            claimed = sum(record.file_size for record in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise _unreadable(file, error) from error
+    if claimed > _NUMPY_RATIO * file.stat().st_size:
+        raise WeightsError(f"{file} unpacks to {claimed:,} bytes, far beyond its size", hint=_WANTED)
 
 
 def does_not_fit(architecture: str, file: Path, error: Exception) -> WeightsError:
-    """Return what to tell of a checkpoint that timm could not load into the architecture.
-
-    Raises:
-        WeightsError: the file itself cannot be read.
-    """
+    """Return what to tell of a checkpoint that timm could not load into the architecture."""
     text = str(error)
-    if "loading state_dict" not in text:
-        read(file)  # raises where the file itself is at fault
-        reason = first_line(error)
-        return WeightsError(f"{file} cannot be loaded into {architecture}: {reason}", hint=_HINT)
-    tensors = [f"{_count(text, 'Missing')} missing", f"{_count(text, 'Unexpected')} unexpected"]
-    tensors.append(f"{text.count('size mismatch')} of another shape")
+    if is_shortage(error):
+        reason = "building the network takes more memory than there is, or than its weights explain"
+    elif "loading state_dict" not in text:
+        reason = _short(error)
+    else:
+        tensors = [f"{_count(text, 'Missing')} missing", f"{_count(text, 'Unexpected')} unexpected"]
+        tensors.append(f"{text.count('size mismatch')} of another shape")
+        message = f"{file} does not fit {architecture}: of its tensors {', '.join(tensors)}"
+        return WeightsError(message, hint=_HINT)
+    return WeightsError(f"{file} cannot be loaded into {architecture}: {reason}", hint=_HINT)
+
+
+def _load_pickle(file: Path) -> Any:
+    """Return what `torch.save` wrote: a zip archive, or in older files pickles one after the other.
+
+    An archive is mapped into memory, not read: then no tensor reaches beyond the file.
+    """
+    import argparse
+
+    import torch
+
+    is_archive = _starts_with(file, _ZIP)
+    if is_archive:
+        _check_archive(file)
+    # timm's training script keeps its arguments in a Namespace, which holds values and runs nothing.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+
+
+def _check_archive(file: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+    if any(record.filename.endswith("/constants.pkl") for record in records):
+        raise WeightsError(f"{file} is a TorchScript program, not weights alone", hint=_WANTED)
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        message = f"{file} is a compressed archive, which torch.save never writes"
+        raise WeightsError(message, hint="save it again with torch, best as .safetensors")
+
+
+def _state_dict(content: object) -> dict[str, Any]:
+    """Return the tensors of what a training script saved."""
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in _KEYS if content.get(key) is not None), content)
+    if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
+        raise ValueError("it holds no tensors by name")
+    return content
+
+
+def _check_sizes(tensors: Mapping[str, Any], size: int) -> None:
+    """Refuse tensors that are larger than their file: ones that repeat a value, or have none at all."""
+    import torch
+
+    found = [tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor)]
+    if any(tensor.layout != torch.strided or tensor.device.type != "cpu" for tensor in found):
+        raise ValueError("it holds tensors without plain values")
+    # Layers may share their weights.
+    if sum(tensor.numel() * tensor.element_size() for tensor in found) > 4 * size + 2**20:
+        raise ValueError("its tensors are larger than the file")
+
+
+def _unreadable(file: Path, error: Exception) -> WeightsError:
+    text = str(error)
+    if is_shortage(error):
+        message = f"{file} takes more memory to read than there is, or than its size explains"
+        return WeightsError(message, hint=_WANTED)
+    if "weights_only" not in text and "Unsupported" not in text:
+        return WeightsError(f"{file} is not a weights file, or a damaged one: {_short(error)}", hint=_WANTED)
+    # What torch says goes on with how to load it nevertheless.
+    if not _starts_with(file, _ZIP, _PICKLE):
+        return WeightsError(f"{file} is not a weights file, or a damaged one", hint=_WANTED)
+    name = _asked_for(file, text)
+    if name is None and "Unsupported operand" in text:
+        message = f"{file} is damaged, or a pickle of a newer protocol than torch.save's own, which is not read"
+        return WeightsError(message, hint="save it again with torch, best as .safetensors")
+    asks = f", it asks for {shorten(printable(name), 80, placeholder='...')}" if name else ""
     return WeightsError(
-        f"{file} does not fit {architecture}: of its tensors {', '.join(tensors)}",
-        hint=_HINT,
+        f"{file} holds more than weights{asks}: loading it could run code, so it is refused",
+        hint="save the state dict alone, best as .safetensors",
     )
+
+
+def _starts_with(file: Path, *magic: bytes) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4).startswith(magic)
+
+
+def _asked_for(file: Path, text: str) -> str | None:
+    """Return what a refused pickle asks for: torch names it, but not in pickles of newer protocols."""
+    match = re.search(r"GLOBAL (\S+) was not an allowed global", text)
+    if match:
+        return match[1]
+    return next((name for name in _globals(file) if not name.startswith(_FAMILIAR)), None)
+
+
+def _globals(file: Path) -> Iterator[str]:
+    """Yield the names of what a file's pickles ask for, without running them."""
+    import zipfile
+
+    try:
+        if not _starts_with(file, _ZIP):
+            with file.open("rb") as stream:
+                while True:
+                    yield from _globals_of(stream)
+        with zipfile.ZipFile(file) as archive:
+            for record in archive.namelist():
+                if record.endswith(".pkl"):
+                    with archive.open(record) as stream:
+                        yield from _globals_of(stream)
+    except Exception:  # where a pickle is damaged, or ends
+        return
+
+
+def _globals_of(stream: IO[bytes]) -> Iterator[str]:
+    import pickletools
+
+    texts: list[str] = []
+    for count, (code, argument, _) in enumerate(pickletools.genops(stream)):
+        if code.name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".")
+        elif code.name == "STACK_GLOBAL":
+            yield ".".join(texts[-2:])
+        elif "UNICODE" in code.name:
+            texts = [*texts[-1:], str(argument)]
+        if count > _OPCODES:
+            return
 
 
 def _count(text: str, what: str) -> int:
     match = re.search(rf"{what} key\(s\) in state_dict: (.*)", text)
     return len(match[1].split(", ")) if match else 0
+
+
+def _short(error: Exception) -> str:
+    return shorten(printable(first_line(error)), _LONGEST_REASON, placeholder=" ...")

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.results import Agreement, Failure
 from resnetd_cli.sources import Source
 
@@ -36,7 +36,7 @@ def compare(
         on_failure: is told of each that cannot be read.
 
     Raises:
-        UsageError: none could be read.
+        InputError: none could be read.
     """
     import numpy as np
 
@@ -61,7 +61,8 @@ def compare(
                 agreed.append(bool(one.argmax() == other.argmax()))
                 differences.append(float(np.abs(one - other).max()))
     if not agreed:
-        raise UsageError("no image to compare with", hint="--verify takes files, folders and globs")
+        hint = "--verify takes files, folders and globs"
+        raise InputError(ErrorKind.EMPTY, "no image to compare with", hint=hint)
     return Agreement(
         images=len(agreed),
         top1_agreement=sum(agreed) / len(agreed),

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from resnetd_cli import bundle as bundles
@@ -16,9 +17,11 @@ from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.card import Card
 from resnetd_cli.decode import import_pillow
 from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, optimise
-from resnetd_cli.errors import CacheError, ModelError
+from resnetd_cli.errors import CacheError, ModelError, first_line
+from resnetd_cli.escaping import printable
 from resnetd_cli.files import sha256, write_atomic
-from resnetd_cli.models import local_path
+from resnetd_cli.memory import is_shortage
+from resnetd_cli.models import expand_home, local_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +40,12 @@ def open_engine(bundle: Bundle, *, logits: bool, layer: str | None, threads: int
     Raises:
         DamagedBundleError: it is not; the bundle must be made again.
     """
-    load = partial(OnnxEngine, logits=logits, layer=layer, threads=threads)
+
+    def load(path: Path, **options: bool) -> OnnxEngine:
+        engine = OnnxEngine(path, logits=logits, layer=layer, threads=threads, **options)
+        _check_fit(engine, bundle.card)
+        return engine
+
     with suppress(OSError, DamagedBundleError):
         expected = _hash_file(bundle).read_text(encoding="ascii")
         return _checked(_optimised_files(bundle.optimised), expected, partial(load, optimised=True))
@@ -142,7 +150,7 @@ def import_file(request: Request, card: Card) -> Bundle:
 
 def describe_file(request: Request, card: Card) -> Bundle:
     """Return a file that `export` wrote as a bundle that need not be in the cache."""
-    path = Path(request.model).expanduser().absolute()
+    path = expand_home(request.model).absolute()
     return Bundle(request.folder(), card, sha256(path), {str(path): bundles.stamp(path)}, exported=str(path))
 
 
@@ -191,5 +199,21 @@ def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], OnnxEn
             if digest.result() == expected:
                 return load(paths[0])
         except Exception as error:  # of whatever kind ONNX Runtime raises on a graph that it does not read
-            raise DamagedBundleError(paths[0]) from error
-    raise DamagedBundleError(paths[0])
+            if is_shortage(error):
+                hint = "close other programs, or choose a smaller model"
+                raise ModelError("there is not enough memory to load the model", hint=hint) from error
+            raise DamagedBundleError(shorten(printable(first_line(error)), 200)) from error
+    raise DamagedBundleError("it is not the file it was")
+
+
+def _check_fit(engine: OnnxEngine, card: Card) -> None:
+    """Make sure that a graph takes and gives what its card says.
+
+    Raises:
+        ValueError: it does not.
+    """
+    size = card.preprocessing.input_size
+    if any(isinstance(side, int) and side != wanted for side, wanted in zip(engine.input_size, size, strict=True)):
+        raise ValueError(f"the graph takes images of {engine.input_size}, its card tells {size}")
+    if engine.classes != len(card.class_names):
+        raise ValueError(f"the graph has {engine.classes} classes, its card names {len(card.class_names)}")

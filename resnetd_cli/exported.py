@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import IO
 
 from resnetd_cli.card import Card
-from resnetd_cli.engines.onnx import read_metadata
-from resnetd_cli.errors import ModelError, UnknownModel
+from resnetd_cli.errors import ModelError, UnknownModel, first_line
+from resnetd_cli.onnx_file import UnsafeGraphError, read_metadata
 
 SUFFIX = ".onnx"
 METADATA_KEY = "resnetd"
@@ -35,13 +36,16 @@ def read_card(path: Path) -> Card:
 
     Raises:
         UnknownModel: there is no such file.
-        ModelError: it is not one that `resnetd export` wrote.
+        ModelError: it is not one that `resnetd export` wrote, or asks for what none of those needs.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UnknownModel(f"no model file {path}", hint="resnetd export MODEL -o FILE.onnx writes one")
     try:
         text = read_metadata(path).get(METADATA_KEY)
-    except Exception as error:  # of whatever kind ONNX Runtime raises
+    except UnsafeGraphError as error:
+        hint = "exported models are complete in themselves: export it again"
+        raise ModelError(f"{path} is refused: {error}", hint=hint) from error
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} is not an ONNX file that can be loaded", hint="export it again") from error
     if text is None:
         raise ModelError(
@@ -50,7 +54,15 @@ def read_card(path: Path) -> Card:
         )
     try:
         return Card.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError(
-            f"{path} was written by another version of resnetd, or damaged", hint="export it again"
+            f"{path} was written by another version of resnetd, or damaged: it has {_reason(error)}",
+            hint="export it again",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a card, in words."""
+    if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
+        return first_line(error)
+    return "no card that can be read"

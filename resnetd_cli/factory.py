@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import checkpoints, embedded, label_files, labels, models, weights
-from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError
+from resnetd_cli import checkpoints, configs, embedded, label_files, labels, models, weights
+from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError, first_line
 from resnetd_cli.labels import ClassNames
+from resnetd_cli.memory import limited
 from resnetd_cli.models import Kind, ModelRef, find_card
-from resnetd_cli.results import Preprocessing
+from resnetd_cli.results import LARGEST_SIDE, Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_MOST_MODULES = 100_000
+"""In a network: timm's largest have a few thousand."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,8 @@ class Definition:
                 mean=tuple(how["mean"]),
                 std=tuple(how["std"]),
             )
-        except (ValueError, TypeError, KeyError, AssertionError) as error:
-            message = f"{self.ref.name} cannot be given images: its configuration has {error}"
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            message = f"{self.ref.name} cannot be given images: its configuration has {first_line(error)}"
             raise ModelError(message, hint="choose another model, or mend its config.json") from error
 
     def class_names(self, classes: int, *, own_weights: bool) -> ClassNames:
@@ -69,7 +77,7 @@ class Definition:
             LabelsError: its own names do not fit it.
         """
         own = self.config.get("label_names")
-        if own and not (own_weights and len(own) != classes):
+        if own and not (own_weights and isinstance(own, Sized) and len(own) != classes):
             return label_files.from_checkpoint(own, self.config.get("label_descriptions"), classes)
         return labels.for_class_count(classes) or labels.unnamed(classes)
 
@@ -160,18 +168,7 @@ def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None =
     folder = Path(ref.location)
     if ref.kind is Kind.HUB:
         folder = weights.fetch(ref.location, weights.CONFIG, offline=offline, progress=progress).parent
-    from timm.models._hub import load_model_config_from_path
-
-    try:
-        config, architecture, arguments = load_model_config_from_path(folder)
-        if not timm.is_model(architecture):
-            raise ModelError(f"{ref.name} names the architecture {architecture!r}, which timm does not have")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ModelError(
-            f"{ref.name}: config.json is not a timm model's", hint="check that timm wrote it"
-        ) from error
-    # The weights' place is decided here, not by timm.
-    config = {key: value for key, value in config.items() if key not in ("source", "file", "hf_hub_id")}
+    config, architecture, arguments = configs.read(ref.name, folder)
     return Definition(ref, architecture, config, arguments)
 
 
@@ -195,7 +192,7 @@ def find_weights(
     """
     ref, config = definition.ref, definition.config
     if file is not None:
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise WeightsError(f"no weights file {file}", hint="--weights takes a .safetensors or .pth file")
         return file
     if ref.kind is Kind.EMBEDDED:
@@ -236,27 +233,27 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     """
     import timm
 
-    config, overlay = dict(definition.config), {"file": str(file)}
-    arguments = dict(definition.arguments)
+    config, arguments = dict(definition.config), dict(definition.arguments)
     embedded_weights = definition.ref.kind is Kind.EMBEDDED and not own_weights
+    classes, overlay = None, _load(file)
     if embedded_weights:
-        overlay = {"state_dict": embedded.to_timm(checkpoints.read(file))}  # type: ignore[dict-item]
-    elif file.suffix == ".npz":
-        overlay["custom_load"] = True  # type: ignore[assignment]
-    # timm would drop a classifier of another size than the configuration's, and answer at random.
-    classes = None if embedded_weights else checkpoints.class_count(file, config)
+        overlay = {"state_dict": embedded.to_timm(overlay["state_dict"])}
+    elif "state_dict" in overlay:
+        # timm would drop a classifier of another size than the configuration's, and answer at random.
+        classes = checkpoints.class_count(overlay["state_dict"], config)
     if classes or (classes == 0 and own_weights):
         arguments["num_classes"] = config["num_classes"] = classes
     if config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
     try:
-        network = timm.create_model(
-            definition.architecture,
-            pretrained=True,
-            pretrained_cfg=config,
-            pretrained_cfg_overlay=overlay,
-            **arguments,
-        )
+        with bounded_building(checkpoints.building_bytes(file)):
+            network = timm.create_model(
+                definition.architecture,
+                pretrained=True,
+                pretrained_cfg=config,
+                pretrained_cfg_overlay=overlay,
+                **arguments,
+            )
     except ResnetdError:
         raise
     except Exception as error:
@@ -265,14 +262,51 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     return network.eval()  # type: ignore[no-any-return]
 
 
+def _load(file: Path) -> dict[str, Any]:
+    """Return what tells timm to take this checkpoint. timm does not read it itself, unless it is NumPy's.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    if file.suffix == checkpoints.NUMPY:
+        checkpoints.check_numpy(file)
+        return {"file": str(file), "custom_load": True}
+    return {"state_dict": checkpoints.read(file)}
+
+
+@contextmanager
+def bounded_building(memory: int) -> Iterator[None]:
+    """Stop the building of a network that a configuration made endless: beyond so many bytes, or modules.
+
+    Raises:
+        MemoryError: it was stopped; or what torch makes of a lack of memory.
+    """
+    from torch.nn.modules import module
+
+    count = itertools.count()
+
+    def check(*_: object) -> None:
+        if next(count) > _MOST_MODULES:
+            raise MemoryError(f"it has more than {_MOST_MODULES:,} modules")
+
+    hook = module.register_module_module_registration_hook(check)
+    try:
+        with limited(memory):
+            yield
+    finally:
+        hook.remove()
+
+
 def pixels(image_size: str) -> int:
     """Return the side in pixels that an image size other than `train` and `test` means.
 
     Raises:
         UsageError: it is not a number, or not a sensible one.
     """
-    if not re.fullmatch(r"[0-9]{2,4}", image_size) or not 16 <= int(image_size) <= 8192:
-        raise UsageError(f"--image-size {image_size}: not a size", hint="train, test, or pixels from 16 to 8192")
+    if not re.fullmatch(r"[0-9]{2,4}", image_size) or not 16 <= int(image_size) <= LARGEST_SIDE:
+        raise UsageError(
+            f"--image-size {image_size}: not a size", hint=f"train, test, or pixels from 16 to {LARGEST_SIDE}"
+        )
     return int(image_size)
 
 

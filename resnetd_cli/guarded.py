@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
-from pathlib import Path
 from typing import IO, Any
 
 from resnetd_cli.decode import DecodeOptions, decode_here
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.memory import limit
 
 _ROOM = 80 * 2**20
 """Bytes beyond those of the file and its pixels; importing numpy, for deep greys, takes half of them."""
@@ -36,12 +35,11 @@ def serve() -> None:
 
 
 def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes]) -> None:
+    room = _ROOM + _COPIES * len(data)
     _alarm(options.timeout)
-    _limit_memory(_COPIES * len(data))
+    limit(room)
     try:
-        image = decode_here(
-            data, options, on_size=lambda pixels: _limit_memory(_COPIES * len(data) + pixels * _BYTES_A_PIXEL)
-        )
+        image = decode_here(data, options, on_size=lambda pixels: limit(room + pixels * _BYTES_A_PIXEL))
         pixels = image.tobytes()
     except MemoryError:
         message = "it takes more memory than an image of its size may"
@@ -63,24 +61,3 @@ def _alarm(seconds: float) -> None:
     """Have the system end this process by then: its parent may be gone. 0 for never."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _limit_memory(room: int) -> None:
-    """Let this process take so many bytes more than it has, where the system can tell."""
-    taken = _private_bytes()
-    if taken is None:
-        return
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = taken + _ROOM + room
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
-
-
-def _private_bytes() -> int | None:
-    """Return what this process has allocated, as RLIMIT_DATA counts it; None where that cannot be told."""
-    try:
-        found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None

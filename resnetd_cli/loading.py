@@ -130,7 +130,7 @@ class Loader:
 
     @property
     def _file(self) -> Path | None:
-        return None if self.weights is None else Path(self.weights).expanduser()
+        return None if self.weights is None else models.expand_home(self.weights)
 
     @property
     def _size(self) -> str:
@@ -195,7 +195,7 @@ class Loader:
         request = Request(self.model)
         bundle = bundles.find(request)
         if bundle is None:
-            card = exported.read_card(Path(self.model).expanduser())
+            card = exported.read_card(models.expand_home(self.model))
             try:
                 bundle = compiled.import_file(request, card)
             except CacheError as error:
@@ -206,7 +206,8 @@ class Loader:
         try:
             return self._load_compiled(bundle, why="it is an exported file")
         except DamagedBundleError as error:
-            raise ModelError(f"{self.model} cannot be loaded", hint="export it again") from error
+            bundles.discard(bundle)
+            raise ModelError(f"{self.model} cannot be loaded: {error}", hint="export it again") from error
 
     def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:
         engine = compiled.open_engine(bundle, logits=self.logits, layer=self.layer, threads=self._threads)

@@ -17,7 +17,7 @@ from resnetd_cli.errors import UnknownModel
 
 DEFAULT_MODEL = "resnet50d"
 EMBEDDED = "embedded"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@\w[\w./-]*)?", re.ASCII)
 _FOLDER_SCHEME = "local-dir:"
 _TABLE = Path(__file__).parent / "data" / "resnetd-models.csv"
 
@@ -127,8 +127,13 @@ def local_path(model: str) -> Path | None:
     """Return the folder or file that a MODEL names, absolute; None where it is a name."""
     if model == EMBEDDED or find_card(model):
         return None
-    path = Path(model.removeprefix(_FOLDER_SCHEME)).expanduser()
-    return path.absolute() if path.exists() else None
+    path = expand_home(model.removeprefix(_FOLDER_SCHEME))
+    return path.absolute() if os.path.exists(path) else None
+
+
+def expand_home(path: str | Path) -> Path:
+    """Return a path with `~` and `~NAME` as the folders they stand for; a NAME that nobody has stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises
 
 
 def timm_names(pattern: str = "*") -> list[str]:
@@ -177,7 +182,7 @@ def _hub_id(location: str) -> str:
 
 
 def _folder(location: str) -> ModelRef:
-    path = Path(location).expanduser()
+    path = expand_home(location)
     if not os.path.isdir(path):
         looks_like_hub = _HUB_ID.fullmatch(location) and not location.startswith(".")
         hint = f"a repository on the hub is hf-hub:{location}" if looks_like_hub else "check the path"

@@ -7,7 +7,6 @@ more than a window of images is in memory. Results come in input order, one for 
 from __future__ import annotations
 
 import queue
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.engines import Engine
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.http import CONNECTIONS
+from resnetd_cli.memory import is_shortage
 from resnetd_cli.preprocess import preprocess
 from resnetd_cli.readahead import ReadAhead
 from resnetd_cli.results import Failure, Preprocessing
@@ -81,7 +81,7 @@ class Pipeline(Generic[R]):
             try:
                 results.update(self._infer(chunk, images))
             except Exception as error:
-                if not _is_out_of_memory(error):
+                if not is_shortage(error):
                     raise
                 lost = _no_memory()
                 results.update((at, Failure.of(chunk[at].name, self.model, lost)) for at in images)
@@ -112,11 +112,6 @@ def prepare(source: Source, decoding: DecodeOptions, how: Preprocessing) -> NDAr
 def _no_memory() -> InputError:
     hint = "run it alone, or with a lower --batch-size"
     return InputError(ErrorKind.TOO_LARGE, "not enough memory for it", hint=hint)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell by its words: torch and ONNX Runtime have no kind of error of their own for it."""
-    return isinstance(error, MemoryError) or bool(re.search(r"alloc|out of memory", str(error)))
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ErrorKind, InputError
@@ -12,7 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_LONGEST_REASON = 120
 CROP_MODES = ("center", "squash", "border")
+LARGEST_SIDE = 8192
+"""Pixels: of `--image-size`, and of the input of any model."""
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -40,18 +45,20 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        channels, height, width = self.input_size
+        # They come from files of all kinds, so their types are checked too.
+        if not _are_sizes(self.input_size):
+            raise _nonsense(f"input size {self.input_size!r}")
         checks = {
-            f"{channels} channels, not RGB": channels == len(self.mean) == len(self.std) == 3,
-            f"input size {height} x {width}": min(height, width) > 0,
-            f"crop_pct {self.crop_pct}": self.crop_pct > 0,
+            f"{self.input_size[0]} channels, not RGB": self.input_size[0] == 3,
+            f"crop_pct {self.crop_pct!r}": _is_number(self.crop_pct) and 0.05 <= self.crop_pct <= 20,
             f"crop_mode {self.crop_mode!r}": self.crop_mode in CROP_MODES,
             f"interpolation {self.interpolation!r}": self.interpolation in INTERPOLATIONS,
-            f"std {self.std}": all(value > 0 for value in self.std),
+            f"mean {self.mean!r}": _are_numbers(self.mean) and all(abs(mean) <= 255 for mean in self.mean),
+            f"std {self.std!r}": _are_numbers(self.std) and all(1e-6 <= std <= 1e6 for std in self.std),
         }
         for what, is_right in checks.items():
             if not is_right:
-                raise ValueError(what)
+                raise _nonsense(what)
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,24 @@ class Agreement:
     largest_difference: float
     mean_difference: float
     speed_up: float
+
+
+def _nonsense(what: str) -> ValueError:
+    return ValueError(shorten(what, _LONGEST_REASON, placeholder=" ..."))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, tuple) and len(values) == 3 and all(map(_is_number, values))
+
+
+def _are_sizes(values: object) -> bool:
+    if not isinstance(values, tuple) or len(values) != 3:
+        return False
+    return all(isinstance(value, int) and _is_number(value) and 0 < value <= LARGEST_SIDE for value in values)
 
 
 def shortest(value: np.float32) -> float:

@@ -171,6 +171,10 @@ def test_on_the_command_line(run_resnetd: Resnetd, tmp_path: Path) -> None:
     again = run_resnetd(*words)
     assert (again.returncode, again.stdout) == (2, "")
     assert "exists" in again.stderr
+    nothing = run_resnetd("export", "embedded", "-o", path, "--overwrite", "--verify", ROOT / "LICENSE")
+    assert (nothing.returncode, nothing.stdout) == (3, "")
+    assert "no image to compare with" in nothing.stderr
+    assert path.is_file()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from resnetd_cli import pull
 from resnetd_cli.bundle import Request
 from resnetd_cli.cli.app import app
 from resnetd_cli.cli.inputs import images_of
-from resnetd_cli.errors import CacheError, ModelError, UsageError
+from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.loading import Loader
 from resnetd_cli.results import Classified, Failure
 from resnetd_cli.sources import Source, expand
@@ -198,7 +198,7 @@ def test_what_verify_finds_stays_with_the_model(with_int8: Path, tmp_path: Path)
     assert bundle is not None
     assert bundle.card.agreement == agreement
     assert top(INT8)[1][0] == "espresso"
-    with pytest.raises(UsageError, match="no image to compare with"):
+    with pytest.raises(InputError, match="no image to compare with"):
         pull.verify(INT8, sources[2:], on_failure=failures.append)
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.engines import LAYER_LOGITS, LAYER_POOLED, Outputs
-from resnetd_cli.errors import first_line
+from resnetd_cli.errors import ModelError, first_line
+from resnetd_cli.escaping import printable
+from resnetd_cli.memory import is_shortage, usable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 WEIGHTS_SUFFIX = ".bin"
-_ERRORS_ONLY = 3
+_LONGEST_REASON = 200
+_SHARE_OF_MEMORY = 0.8
+_NO_MESSAGES = 4
 
 
 class OnnxEngine:
@@ -27,7 +33,11 @@ class OnnxEngine:
         threads: how many threads one call of `run` may use; None for all cores.
 
     Raises:
+        ValueError: its inputs or outputs are not those of a compiled model.
         Exception: ONNX Runtime cannot load it.
+
+    Attributes:
+        input_size: channels, height and width of the images that it takes; text or None where any will do.
     """
 
     name = "onnx"
@@ -46,9 +56,9 @@ class OnnxEngine:
         options = _options(threads)
         if optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        width = {output.name: output.shape[1] for output in self._session.get_outputs()}
-        self.classes = int(width.get("logits", 0))
+        self._session = _session(path, options)
+        self.input_size = _input_size(self._session)
+        self.classes = _classes(self._session)
         self._layer = layer
         self._wanted = [
             name
@@ -61,23 +71,43 @@ class OnnxEngine:
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Run the graph on float32 images of shape (N, 3, H, W)."""
-        given = dict(zip(self._wanted, self._session.run(self._wanted, {"images": images}), strict=True))
+        try:
+            given = dict(zip(self._wanted, self._session.run(self._wanted, {"images": images}), strict=True))
+        except Exception as error:  # of whatever kind ONNX Runtime raises
+            if is_shortage(error):
+                raise MemoryError from error
+            reason = shorten(printable(first_line(error)), _LONGEST_REASON, placeholder=" ...")
+            raise ModelError(
+                f"the model's graph cannot be run: {reason}", hint="export or compile it again"
+            ) from error
         logits = given.get("logits")
+        if not all(array.ndim >= 2 and len(array) == len(images) for array in given.values()) or (
+            logits is not None and logits.shape[1] != self.classes
+        ):
+            raise ModelError(
+                "the model's graph gives something other than it says", hint="export or compile it again"
+            )
         return Outputs(logits, logits if self._layer == LAYER_LOGITS else given.get("features"))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return the texts that an ONNX file carries beside its graph.
+def _input_size(session: Any) -> tuple[Any, ...]:
+    given = session.get_inputs()
+    if [(item.name, item.type) for item in given] != [("images", "tensor(float)")] or len(given[0].shape) != 4:
+        raise ValueError("the graph does not take images")
+    return tuple(given[0].shape[1:])
 
-    Raises:
-        Exception: ONNX Runtime cannot load it.
-    """
-    import onnxruntime
 
-    options = _options(1)
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return dict(session.get_modelmeta().custom_metadata_map)
+def _classes(session: Any) -> int:
+    """Return how many classes the graph tells apart."""
+    outputs = {output.name: output for output in session.get_outputs()}
+    if not outputs or any(output.type != "tensor(float)" for output in outputs.values()):
+        raise ValueError("the graph does not give numbers")
+    if "logits" not in outputs:
+        return 0
+    shape = outputs["logits"].shape
+    if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1:
+        raise ValueError("the graph's logits are not one for each class")
+    return int(shape[1])
 
 
 def optimise(graph: Path, target: Path) -> None:
@@ -88,26 +118,48 @@ def optimise(graph: Path, target: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    import onnxruntime
-
     options = _options(None)
     options.optimized_model_filepath = str(target)
     weights = target.with_suffix(WEIGHTS_SUFFIX).name
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     try:
-        onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        _session(graph, options)
     except Exception as error:  # the graph has been loaded before: what can fail is the writing
         raise OSError(first_line(error)) from error
+
+
+def _session(path: Path, options: Any) -> Any:
+    import onnxruntime
+
+    # ONNX Runtime would try anew on its own, and print that it does.
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _options(threads: int | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _NO_MESSAGES
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads
         # Threads that wait for work by spinning take the cores from the other workers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _bound_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     return options
+
+
+@lru_cache(maxsize=1)
+def _bound_memory() -> bool:
+    """Bound what all graphs of this process may take: what is beyond fails, before the system ends the process."""
+    import onnxruntime
+
+    memory = usable()
+    if memory is None:
+        return False
+    arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    info = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
+    config = onnxruntime.OrtArenaCfg({"max_mem": int(memory * _SHARE_OF_MEMORY)})
+    onnxruntime.create_and_register_allocator(info, config)
+    return True

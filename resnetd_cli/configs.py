@@ -1,0 +1,117 @@
+"""The `config.json` of a model folder or a hub repository: read within bounds, and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from resnetd_cli.errors import ModelError
+
+NAME = "config.json"
+_MAX_BYTES = 2**24
+_MOST_CLASSES = 2**20
+_LONGEST_REASON = 160
+_ARCHITECTURE = re.compile(r"\w{1,100}(\.\w{1,100})?", re.ASCII)
+_FILE = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+# Where the weights lie and how they are read is decided here, not by the configuration.
+_PLACES = ("source", "file", "hf_hub_id", "url", "state_dict", "custom_load")
+_RESERVED = (
+    "pretrained_strict",
+    "pretrained_filter_fn",
+    "features_only",
+    "feature_cfg",
+    "feature_cls",
+    "kwargs_filter",
+)
+
+
+def read(owner: str, folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Return timm's pretrained configuration, the architecture, and the arguments to build it with.
+
+    Args:
+        owner: what to call the model in errors.
+        folder: where its `config.json` lies.
+
+    Raises:
+        ModelError: it is not one that timm reads, or asks for what a model has no need of.
+    """
+    from timm.models._hub import load_model_config_from_path
+
+    try:
+        if (folder / NAME).stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
+        # timm reads it with the same decoder, which refuses what is nested too deep.
+        if not isinstance(json.loads((folder / NAME).read_bytes()), dict):
+            raise ValueError("it is not a JSON object")
+        config, architecture, arguments = load_model_config_from_path(folder)
+        config = {key: value for key, value in config.items() if key not in _PLACES}
+        _check_architecture(architecture)
+        _check_arguments(arguments)
+        _check_config(config)
+    except ValueError as error:
+        raise _bad(owner, "it is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)) from error
+    except RecursionError as error:
+        raise _bad(owner, "it is nested too deep") from error
+    except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+        raise _bad(owner, "its parts are not of the types that timm writes") from error
+    return config, architecture, arguments
+
+
+def _bad(owner: str, reason: str) -> ModelError:
+    reason = shorten(reason, _LONGEST_REASON, placeholder=" ...")
+    return ModelError(f"{owner}: config.json is not a timm model's: {reason}", hint="check that timm wrote it")
+
+
+def _check_architecture(architecture: object) -> None:
+    import timm
+
+    if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
+        raise ValueError(f"its architecture is {architecture!r}")
+    if not timm.is_model(architecture):
+        raise ValueError(f"timm has no architecture {architecture!r}")
+
+
+def _check_arguments(arguments: object) -> None:
+    """Refuse arguments that are not the network's, but tell timm where from and how to load it."""
+    import timm
+
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"its model_args are {arguments!r}")
+    reserved = {*inspect.signature(timm.create_model).parameters, *_RESERVED}
+    if found := reserved.intersection(arguments):
+        raise ValueError(f"its model_args have {', '.join(sorted(found))}")
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    from timm.models import PretrainedCfg
+
+    known = {field.name for field in dataclasses.fields(PretrainedCfg)}
+    if strangers := set(config) - known:
+        raise ValueError(f"it has {min(strangers)!r}")
+    checks: dict[str, Callable[[Any], object]] = {
+        "num_classes": lambda value: _is_count(value, _MOST_CLASSES),
+        "label_offset": lambda value: value is False or _is_count(value, _MOST_CLASSES),
+        "classifier": _are_names,
+        "first_conv": _are_names,
+        "hf_hub_filename": lambda value: isinstance(value, str) and _FILE.fullmatch(value),
+    }
+    for key, is_right in checks.items():
+        value = config.get(key)
+        if value is not None and not is_right(value):
+            raise ValueError(f"its {key} is {value!r}")
+
+
+def _is_count(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _are_names(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(isinstance(name, str) for name in value)
+    return isinstance(value, str)

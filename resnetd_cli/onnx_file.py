@@ -1,0 +1,144 @@
+"""What an ONNX file asks for, found out before ONNX Runtime opens it.
+
+The file is protocol-buffers wire format: fields, each a number, a kind, and a value; messages lie inside of each
+other as values. Only the messages that lead to tensors and operators are entered; weights are stepped over.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resnetd_cli.escaping import printable
+
+_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
+_LONGEST_VARINT = 10
+_TAGS = 2**32
+_DEEPEST = 40
+_MOST_MESSAGES = 500_000
+_LONGEST_TEXT = 2**26
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+"""Where the operators of exported models come from: the standard's, and those built into ONNX Runtime."""
+
+# Field numbers of onnx.proto: the fields that hold messages, and what these are.
+_INSIDE = {
+    "model": {7: "graph", 14: "property", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+}
+_NODE_DOMAIN = 7
+_TENSOR_DIMS, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 13, 14
+_PROPERTY_KEY, _PROPERTY_VALUE = 1, 2
+
+
+class UnsafeGraphError(ValueError):
+    """The graph asks for something that no exported model needs."""
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts that an ONNX file carries beside its graph, having made sure that it is self-contained.
+
+    Raises:
+        UnsafeGraphError: its graph has data in other files, operators of unknown origin, or impossible tensors.
+        ValueError: it is not an ONNX file, or a damaged one.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        walk = _Walk(content)
+        walk.enter("model", 0, len(content), 0)
+        return walk.metadata
+
+
+@dataclass
+class _Walk:
+    content: mmap.mmap
+    metadata: dict[str, str] = field(default_factory=dict)
+    messages: int = 0
+
+    def enter(self, kind: str, start: int, stop: int, depth: int) -> None:
+        """Look at a message, and at those inside of it."""
+        self.messages += 1
+        if depth > _DEEPEST or self.messages > _MOST_MESSAGES:
+            raise UnsafeGraphError("it is nested too deep, or has too many parts")
+        if kind == "sparse":
+            raise UnsafeGraphError("it has sparse tensors")
+        if kind == "tensor":
+            self._check_tensor(start, stop)
+        elif kind == "property":
+            self._keep_property(start, stop)
+        else:
+            for number, wire, value, end in self._fields(start, stop):
+                if wire == _BYTES and number in _INSIDE[kind]:
+                    self.enter(_INSIDE[kind][number], value, end, depth + 1)
+                elif kind == "node" and (number, wire) == (_NODE_DOMAIN, _BYTES):
+                    self._check_domain(self._text(value, end))
+
+    def _check_domain(self, domain: str) -> None:
+        if domain not in _DOMAINS:
+            raise UnsafeGraphError(f"it asks for operators of {printable(domain)[:80]}")
+
+    def _check_tensor(self, start: int, stop: int) -> None:
+        dims: list[int] = []
+        for number, wire, value, end in self._fields(start, stop):
+            if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value):
+                raise UnsafeGraphError("its weights lie in another file")
+            if number == _TENSOR_DIMS:
+                dims += [value] if wire == _VARINT else self._varints(value, end)
+        # Eight values in a byte is more than any type has.
+        if any(dim >= 2**63 for dim in dims) or math.prod(dims) > 8 * len(self.content):
+            raise UnsafeGraphError("it has a tensor larger than the file")
+
+    def _keep_property(self, start: int, stop: int) -> None:
+        texts = {
+            number: self._text(value, end)
+            for number, wire, value, end in self._fields(start, stop)
+            if wire == _BYTES
+        }
+        self.metadata[texts.get(_PROPERTY_KEY, "")] = texts.get(_PROPERTY_VALUE, "")
+
+    def _fields(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield number, kind, and value of each field of a message; of bytes, where they begin and end."""
+        at = start
+        while at < stop:
+            tag, at = self._varint(at, stop)
+            number, wire = tag >> 3, tag & 7
+            if not number or tag >= _TAGS or wire not in (_VARINT, _EIGHT, _BYTES, _FOUR):
+                raise ValueError("it is not an ONNX file")
+            value = at
+            if wire == _VARINT:
+                value, at = self._varint(at, stop)
+            elif wire == _BYTES:
+                length, value = self._varint(at, stop)
+                at = value + length
+            else:
+                at += 8 if wire == _EIGHT else 4
+            if at > stop:
+                raise ValueError("it is cut off, or not an ONNX file")
+            yield number, wire, value, at
+
+    def _varints(self, start: int, stop: int) -> list[int]:
+        values, at = [], start
+        while at < stop:
+            value, at = self._varint(at, stop)
+            values.append(value)
+        return values
+
+    def _varint(self, at: int, stop: int) -> tuple[int, int]:
+        """Return the number that begins there, seven bits a byte, lowest first, and where it ends."""
+        value = 0
+        for index, byte in enumerate(self.content[at : min(at + _LONGEST_VARINT, stop)]):
+            value |= (byte & 127) << 7 * index
+            if byte < 128:
+                return value % 2**64, at + index + 1
+        raise ValueError("it is cut off, or not an ONNX file")
+
+    def _text(self, start: int, stop: int) -> str:
+        if stop - start > _LONGEST_TEXT:
+            raise ValueError("it has an endless text")
+        return self.content[start:stop].decode("utf-8", errors="replace")
