@@ -17,7 +17,7 @@ from resnetd_cli.card import Card
 from resnetd_cli.decode import import_pillow
 from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, optimise
 from resnetd_cli.errors import CacheError, ModelError
-from resnetd_cli.files import sha256, write_atomic
+from resnetd_cli.files import expand_user, sha256, write_atomic
 from resnetd_cli.models import local_path
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def import_file(request: Request, card: Card) -> Bundle:
 
 def describe_file(request: Request, card: Card) -> Bundle:
     """Return a file that `export` wrote as a bundle that need not be in the cache."""
-    path = Path(request.model).expanduser().absolute()
+    path = expand_user(request.model).absolute()
     return Bundle(request.folder(), card, sha256(path), {str(path): bundles.stamp(path)}, exported=str(path))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 from resnetd_cli.sources import Source
+from resnetd_cli.threads import Pool
 
 
 class ReadAhead:
@@ -23,7 +25,7 @@ class ReadAhead:
         self._free = connections
         self._waiting: deque[_Reading] = deque()
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="resnetd-fetch")
+        self._pool = Pool(connections, thread_name_prefix="resnetd-fetch")
 
     def begin(self, sources: Iterable[Source]) -> Iterator[Source]:
         """Yield the sources as they come, those that are remote with their reading begun, or soon to begin."""
@@ -57,8 +59,11 @@ class ReadAhead:
 
     def _start_next(self) -> None:
         if self._free and self._waiting:
-            self._free -= 1
-            self._pool.submit(self._waiting.popleft().run)
+            # With no thread to be had, it is read when its turn comes.
+            with suppress(RuntimeError):
+                self._pool.submit(self._waiting[0].run)
+                self._free -= 1
+                self._waiting.popleft()
 
 
 @dataclass(frozen=True, eq=False)

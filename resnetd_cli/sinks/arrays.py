@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli.errors import OutputError
-from resnetd_cli.escaping import csv_line
 from resnetd_cli.files import open_atomic, open_atomic_text, write_error
 from resnetd_cli.results import Classified, Embedded, Failure
 from resnetd_cli.sinks import index_path
+from resnetd_cli.sinks.text import row_writer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,19 +30,28 @@ class ArraySink:
     Args:
         path: the array file.
         save: writes an array to an open file in the format wanted.
+        escape_formulas: let no text in the index begin like a spreadsheet's formula.
     """
 
-    def __init__(self, path: Path, save: Callable[[IO[bytes], NDArray[np.float32]], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        save: Callable[[IO[bytes], NDArray[np.float32]], None],
+        *,
+        escape_formulas: bool = False,
+    ) -> None:
         self.rows = 0
         self.width = 0
         self._path = path
         self._save = save
+        self._escape_formulas = escape_formulas
 
     def __enter__(self) -> ArraySink:
         with ExitStack() as stack:
             self._rows = stack.enter_context(self._nameless_file())
             self._index = stack.enter_context(open_atomic_text(index_path(self._path)))
-            self._index.write(csv_line(INDEX_COLUMNS))
+            self._line = row_writer("csv", self._index, escape_formulas=self._escape_formulas)
+            self._index.write(self._line(INDEX_COLUMNS))
             # Left last in, first out: the array takes its name before the index that speaks of it.
             stack.push(self._save_array)
             self._open = stack.pop_all()
@@ -54,7 +63,7 @@ class ArraySink:
     def write(self, result: Classified | Embedded | Failure) -> None:
         """Write one row of features, or the reason why there is none."""
         if isinstance(result, Failure):
-            self._index.write(csv_line((None, result.input, "error", f"{result.kind.value}: {result.message}")))
+            self._index.write(self._line((None, result.input, "error", f"{result.kind.value}: {result.message}")))
             return
         assert result.embedding is not None
         self.width = self.width or len(result.embedding)
@@ -62,7 +71,7 @@ class ArraySink:
             raise OutputError(f"{result.input} gave {len(result.embedding)} features, the others {self.width}")
         try:
             self._rows.write(result.embedding.astype("<f4").tobytes())
-            self._index.write(csv_line((self.rows, result.input, "ok", None)))
+            self._index.write(self._line((self.rows, result.input, "ok", None)))
         except OSError as error:
             raise write_error(self._path, error) from error
         self.rows += 1
@@ -85,7 +94,7 @@ class ArraySink:
             self._save(file, array)
 
 
-def npy(path: Path) -> ArraySink:
+def npy(path: Path, **options: Any) -> ArraySink:
     """Return a sink for `.npy`."""
 
     def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
@@ -93,10 +102,10 @@ def npy(path: Path) -> ArraySink:
 
         np.save(file, array)
 
-    return ArraySink(path, save)
+    return ArraySink(path, save, **options)
 
 
-def npz(path: Path) -> ArraySink:
+def npz(path: Path, **options: Any) -> ArraySink:
     """Return a sink for `.npz`, the array under the name `features`."""
 
     def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
@@ -104,10 +113,10 @@ def npz(path: Path) -> ArraySink:
 
         np.savez(file, features=array)
 
-    return ArraySink(path, save)
+    return ArraySink(path, save, **options)
 
 
-def safetensors(path: Path) -> ArraySink:
+def safetensors(path: Path, **options: Any) -> ArraySink:
     """Return a sink for `.safetensors`, the array under the name `features`."""
 
     def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
@@ -115,4 +124,4 @@ def safetensors(path: Path) -> ArraySink:
 
         file.write(save({"features": array}))
 
-    return ArraySink(path, save)
+    return ArraySink(path, save, **options)
