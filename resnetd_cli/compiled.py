@@ -15,7 +15,7 @@ from resnetd_cli import bundle as bundles
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.card import Card
 from resnetd_cli.decode import import_pillow
-from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, optimise
+from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, import_onnxruntime, optimise
 from resnetd_cli.errors import CacheError, ModelError
 from resnetd_cli.files import expand_user, sha256, write_atomic
 from resnetd_cli.models import local_path
@@ -184,8 +184,7 @@ def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], OnnxEn
     """Load a graph, the first of its files, having checked them while Python imports what it needs next."""
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, *paths)
-        import onnxruntime  # noqa: F401
-
+        import_onnxruntime()
         import_pillow()
         try:
             if digest.result() == expected:

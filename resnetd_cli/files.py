@@ -25,7 +25,10 @@ def cache_dir() -> Path:
         return expand_user(override)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("resnetd", appauthor=False))
+    try:
+        return Path(platformdirs.user_cache_dir("resnetd", appauthor=False))
+    except RuntimeError:  # no home folder: nothing is kept, least of all in a folder that others may write to
+        return Path(os.devnull, "resnetd")
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:

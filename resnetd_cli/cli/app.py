@@ -12,10 +12,9 @@ import typer
 from typer.main import get_command
 
 from resnetd_cli import __version__
-from resnetd_cli.cli import bench, export, features, info, labels, limits, list_models, predict, pull
+from resnetd_cli.cli import bench, export, features, info, labels, limits, list_models, predict, pull, stopping
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
-from resnetd_cli.cli.stopping import Stopped
 from resnetd_cli.errors import ExitCode, ResnetdError
 from resnetd_cli.files import current_folder, too_many_files_hint, write_error
 
@@ -71,18 +70,24 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has had enough, as `head` does: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
-    except Stopped as stop:
-        terminal.note(stop.note)
-        return stop.exit_code
-    except KeyboardInterrupt:
-        terminal.note("interrupted")
-        return ExitCode.INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return _stopped(interrupt)
     except Exception as error:
+        if stopping.raised:
+            return _stopped(stopping.raised[-1])
         known = _as_resnetd_error(error)
         terminal.error(known)
         if terminal.verbose:
             terminal.lines("".join(traceback.format_exception(error)))
         return known.exit_code
+
+
+def _stopped(interrupt: KeyboardInterrupt) -> int:
+    if isinstance(interrupt, stopping.Stopped):
+        terminal.note(interrupt.note)
+        return interrupt.exit_code
+    terminal.note("interrupted")
+    return ExitCode.INTERRUPTED
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -153,6 +158,8 @@ def _help_hint(error: Exception) -> str:
 def _quiet_libraries() -> None:
     """Keep libraries' own chatter off the terminal; what matters of it comes as an error."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    # numpy multiplies no matrices here, and for want of threads this library of its interrupts the whole process.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import logging
 
     logging.getLogger("timm").setLevel(logging.ERROR)

@@ -24,6 +24,10 @@ class Stopped(KeyboardInterrupt):
         self.note = _NOTES[signal.Signals(number).name]
 
 
+raised: list[Stopped] = []
+"""Those that were raised: code in C may have made another error of one."""
+
+
 def heed() -> None:
     """Raise `Stopped` in the main thread when such a signal comes, unless it is ignored, as under nohup."""
     last = float("-inf")
@@ -33,7 +37,8 @@ def heed() -> None:
         previous, last = last, time.monotonic()
         # A second one would break off the clearing away; but if the first was lost in a library, it must count.
         if last - previous > _ONE_STOP:
-            raise Stopped(number)
+            raised.append(Stopped(number))
+            raise raised[-1]
 
     for name in _NOTES:
         number = getattr(signal, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 
 WEIGHTS_SUFFIX = ".bin"
 _ERRORS_ONLY = 3
+
+
+def import_onnxruntime() -> Any:
+    """Return the module, told to report nothing to its makers.
+
+    Left alone it keeps an identifier of the device in the home folder and sends measurements home.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # Before it, as its start-up in C imports numpy too, and there loses the signal that asks to end.
+    import numpy as np  # noqa: F401
+    import onnxruntime
+
+    return onnxruntime
 
 
 class OnnxEngine:
@@ -41,8 +55,7 @@ class OnnxEngine:
         layer: str | None = LAYER_POOLED,
         threads: int | None = None,
     ) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = _options(threads)
         if optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -72,8 +85,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         Exception: ONNX Runtime cannot load it.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = _options(1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -88,8 +100,7 @@ def optimise(graph: Path, target: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = _options(None)
     options.optimized_model_filepath = str(target)
     weights = target.with_suffix(WEIGHTS_SUFFIX).name
@@ -101,9 +112,7 @@ def optimise(graph: Path, target: Path) -> None:
 
 
 def _options(threads: int | None) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.inter_op_num_threads = 1
     if threads is not None:
