@@ -46,6 +46,7 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
 
     Raises:
         InputError: of kind `undecodable` or `too_large`.
+        MemoryError: there is not enough for it.
     """
     from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -63,7 +64,7 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
             if not options.ignore_exif:
                 _turn_upright(image)
             return _to_rgb(image)
-    except InputError:
+    except (InputError, MemoryError):  # the second says nothing of the image
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(_pixels_in(str(error)), options) from error

@@ -15,7 +15,7 @@ from resnetd_cli import __version__
 from resnetd_cli.cli import bench, export, features, info, labels, limits, list_models, predict, pull, stopping
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
-from resnetd_cli.errors import ExitCode, ResnetdError
+from resnetd_cli.errors import ExitCode, ResnetdError, first_line, innermost
 from resnetd_cli.files import current_folder, too_many_files_hint, write_error
 
 app = typer.Typer(
@@ -137,11 +137,10 @@ def _of_the_system(error: OSError) -> ResnetdError:
 
 def _shortage(error: Exception) -> ResnetdError | None:
     """Return the error for want of memory or threads, which libraries tell only in words."""
-    text = " ".join(str(error).split())
+    text = first_line(innermost(error))
     if "new thread" in text:
-        return ResnetdError(
-            "the system gives no more threads", hint="--workers 1 needs fewer, ulimit -u allows more"
-        )
+        hint = "--workers 1 needs fewer; ulimit -u and -v tell what is allowed"
+        return ResnetdError("the system gives no more threads", hint=hint)
     if isinstance(error, MemoryError) or re.search(r"alloc|out of memory", text):
         return ResnetdError("not enough memory", hint="fewer --workers or a lower --batch-size need less")
     if isinstance(error, ImportError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -69,16 +69,25 @@ class ArraySink:
         self.width = self.width or len(result.embedding)
         if len(result.embedding) != self.width:
             raise OutputError(f"{result.input} gave {len(result.embedding)} features, the others {self.width}")
-        try:
+        with self._telling():
             self._rows.write(result.embedding.astype("<f4").tobytes())
             self._index.write(self._line((self.rows, result.input, "ok", None)))
-        except OSError as error:
-            raise write_error(self._path, error) from error
         self.rows += 1
 
-    def _nameless_file(self) -> IO[bytes]:
+    @contextmanager
+    def _nameless_file(self) -> Iterator[IO[bytes]]:
+        with self._telling():
+            file = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115
         try:
-            return tempfile.TemporaryFile(dir=self._path.parent)
+            yield file
+        finally:
+            with suppress(OSError):  # what could not be written has been told before
+                file.close()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise write_error(self._path, error) from error
 
@@ -87,7 +96,8 @@ class ArraySink:
             return
         import numpy as np
 
-        self._rows.flush()
+        with self._telling():
+            self._rows.flush()
         shape = (self.rows, self.width)
         array = np.memmap(self._rows, "<f4", "r", shape=shape) if self.rows else np.empty(shape, "<f4")
         with open_atomic(self._path) as file:
