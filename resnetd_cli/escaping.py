@@ -14,8 +14,6 @@ from collections.abc import Iterable
 # Control, format and surrogate characters, line and paragraph separators.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _TSV_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
-_TSV_ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([tnr\\]))")
-_TSV_MEANINGS = {escape[1]: char for char, escape in _TSV_ESCAPES.items()}
 _CSV_SPECIAL = frozenset(',"\r\n')
 # What spreadsheets take for the start of a formula. An apostrophe counts among what may stand before it, so that
 # a cell which had one already is told from one that was given it.
@@ -26,7 +24,7 @@ def printable(text: str) -> str:
     """Return the text with all that is not printable, and what is not UTF-8, written as escapes."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
+    return "".join(char if char.isprintable() else _escape(char) for char in _decoded(text))
 
 
 def shell_word(path: object) -> str:
@@ -46,7 +44,7 @@ def json_safe(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(_json_escape(char) if _is_unsafe(char) and char != "\n" else char for char in text)
+    return "".join(_json_escape(char) if _is_unsafe(char) and char != "\n" else char for char in _decoded(text))
 
 
 def tsv_line(cells: Iterable[object], *, terminal: bool = False) -> str:
@@ -61,12 +59,7 @@ def tsv_line(cells: Iterable[object], *, terminal: bool = False) -> str:
 
 def tsv_text(cell: str) -> str:
     """Return what a cell of `tsv_line` was made of."""
-
-    def meaning(found: re.Match[str]) -> str:
-        code = found[1] or found[2] or found[3]
-        return chr(int(code, 16)) if code else _TSV_MEANINGS[found[4]]
-
-    return _TSV_ESCAPED.sub(meaning, cell)
+    return cell.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
 def csv_line(cells: Iterable[object], *, terminal: bool = False) -> str:
@@ -90,6 +83,7 @@ def without_formulas(cells: Iterable[object]) -> list[object]:
 def _tsv_cell(text: str, *, terminal: bool) -> str:
     if text.isprintable() and "\\" not in text:
         return text
+    text = _decoded(text)
     bytes_pass = not terminal and _is_name(text)
     return "".join(_tsv_char(char, bytes_pass=bytes_pass) for char in text)
 
@@ -119,15 +113,25 @@ def _is_surrogate(char: str) -> bool:
 def _is_name(text: str) -> bool:
     """Tell whether the text's surrogates, if any, are bytes of a file name. Others have no form in UTF-8."""
     try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") == text
+        text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _encodable(text: str) -> str:
-    if text.isprintable() or _is_name(text):
+    if text.isprintable():
         return text
-    return "".join(_escape(char) if _is_surrogate(char) else char for char in text)
+    text = _decoded(text)
+    return text if _is_name(text) else "".join(_escape(char) if _is_surrogate(char) else char for char in text)
+
+
+def _decoded(text: str) -> str:
+    """Return the text with those bytes of a name decoded that are UTF-8: in the C locale Python decodes none."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text
 
 
 def _escape(char: str) -> str:

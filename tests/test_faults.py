@@ -1,4 +1,4 @@
-"""A system that has too little of something, or ends the run: one error, the right exit code, nothing half written."""
+"""A system that has too little of something, or ends the run: one error, an exit code, nothing half written."""
 
 from __future__ import annotations
 
@@ -255,13 +255,13 @@ def test_the_least_number_of_open_files_is_told(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 def test_sixteen_open_files_are_enough(machine: Machine) -> None:
     line = (
-        "ulimit -n 16; resnetd predict $COFFEE missing.jpg $COFFEE -k 1 -f jsonl --features-out x.npy -o x.jsonl -q; "
+        "ulimit -n 16; resnetd predict $COFFEE missing.jpg $COFFEE -k 1 --features-out x.npy -o x.jsonl -q; "
         "echo $?; wc -l < x.jsonl"
     )
     ended = machine.run(line)
     assert ended.stdout.split() == ["3", "3"]
     assert ended.left == ["x.jsonl", "x.npy", "x.npy.index.csv"]
-    assert machine.run("ulimit -n 10; resnetd predict $COFFEE").is_one_error()
+    assert machine.run(f"ulimit -n 10; {PYTHON} -m resnetd_cli predict $COFFEE").is_one_error()
 
 
 @needs_bash
@@ -392,7 +392,7 @@ def test_a_folder_that_is_gone_is_told(machine: Machine) -> None:
     ended = machine.run(f"{gone} {PREDICT} -q 2> /dev/null")
     assert (ended.code, rounded(ended.stdout)) == (3, ROWS)
     for arguments in ("predict $COFFEE -o x.csv", "features $COFFEE -o x.npy", "predict $COFFEE --engine torch"):
-        ended = machine.run(f"{gone} resnetd {arguments}")
+        ended = machine.run(f"{gone} {PYTHON} -m resnetd_cli {arguments}")
         assert ended.is_one_error()
         assert "the current folder is gone" in ended.stderr
 

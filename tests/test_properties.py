@@ -151,7 +151,7 @@ def test_tsv_escapes_are_undone(text: str, terminal: bool) -> None:
     assert line.count("\n") == 1
     assert line.count("\t") == line.count("\r") == 0
     on_disk = line.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    assert tsv_text(on_disk.removesuffix("\n")) == text
+    assert tsv_text(on_disk.removesuffix("\n")) == as_utf_8(text)
 
 
 @given(ANY_TEXT)
@@ -164,11 +164,16 @@ def test_what_people_are_shown_is_one_printable_line(text: str) -> None:
 def test_json_means_the_same_and_is_utf_8(text: str) -> None:
     plain = json.dumps([text, {text: 1}], ensure_ascii=False)
     assert json_safe(plain).encode()
-    # Two halves of one character, each escaped, are read as that character: JSON knows no other.
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    expected = [text, {text: 1}] if whole == text or not _has_pair(text) else None
-    if expected is not None:
-        assert json.loads(to_json([text, {text: 1}])) == expected
+    if not _has_pair(text):  # which JSON reads as the one character that it is
+        assert json.loads(to_json([text, {text: 1}])) == [as_utf_8(text), {as_utf_8(text): 1}]
+
+
+def as_utf_8(text: str) -> str:
+    """Return the text with those surrogates decoded that stand for bytes of UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text
 
 
 def _has_pair(text: str) -> bool:

@@ -7,7 +7,8 @@ from typing import IO
 
 from rich.console import Console
 
-_LEAST_WIDTH = 40
+_LEAST_WIDTH = 20
+_USUAL_WIDTH = 80
 
 
 class _Console(Console):
@@ -23,5 +24,6 @@ def open_console(stream: IO[str]) -> Console:
     else:
         console = _Console(file=stream, highlight=False)
     # In none, as COLUMNS=0 says, Rich prints nothing at all; in a few, letters one below the other.
-    console.width = max(console.width, _LEAST_WIDTH)
+    if console.width < _LEAST_WIDTH:
+        console.width = _USUAL_WIDTH
     return console
