@@ -8,16 +8,31 @@ from contextlib import suppress
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     try:
+        from resnetd_cli.cli import stopping
+
+        stopping.heed()
         from resnetd_cli.cli.app import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = 130
+    except KeyboardInterrupt as stop:
+        code = getattr(stop, "exit_code", 130)
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:
+        # Not even the code that tells of errors could be loaded: too little memory, too few open files.
+        code = 1
+        _tell(
+            f"error: resnetd cannot start: {error or type(error).__name__}\nhint: look at what ulimit -a allows\n"
+        )
     # Worker threads may be inside a long native call when Ctrl-C comes; a normal exit would wait for them.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _tell(text: str) -> None:
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from resnetd_cli.bundle import Request
 from resnetd_cli.card import Card
 from resnetd_cli.engines import FP32, INT8
 from resnetd_cli.errors import ModelError, first_line
+from resnetd_cli.files import expand_user
 from resnetd_cli.models import Kind, ModelCard, ModelRef
 from resnetd_cli.results import Agreement, Preprocessing
 
@@ -84,7 +85,7 @@ def describe(model: str, *, weights_file: Path | None = None, image_size: str = 
         UnknownModel: there is no such model.
     """
     if exported.is_exported(model):
-        return _describe_exported(models.expand_home(model))
+        return _describe_exported(expand_user(model))
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
     facts = _describe_card(card) if card else _describe_timm(ref)

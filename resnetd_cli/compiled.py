@@ -16,12 +16,12 @@ from resnetd_cli import bundle as bundles
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.card import Card
 from resnetd_cli.decode import import_pillow
-from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, optimise
+from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, import_onnxruntime, optimise
 from resnetd_cli.errors import CacheError, ModelError, first_line
 from resnetd_cli.escaping import printable
-from resnetd_cli.files import sha256, write_atomic
+from resnetd_cli.files import expand_user, sha256, write_atomic
 from resnetd_cli.memory import is_shortage
-from resnetd_cli.models import expand_home, local_path
+from resnetd_cli.models import local_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +150,7 @@ def import_file(request: Request, card: Card) -> Bundle:
 
 def describe_file(request: Request, card: Card) -> Bundle:
     """Return a file that `export` wrote as a bundle that need not be in the cache."""
-    path = expand_home(request.model).absolute()
+    path = expand_user(request.model).absolute()
     return Bundle(request.folder(), card, sha256(path), {str(path): bundles.stamp(path)}, exported=str(path))
 
 
@@ -192,8 +192,7 @@ def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], OnnxEn
     """Load a graph, the first of its files, having checked them while Python imports what it needs next."""
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, *paths)
-        import onnxruntime  # noqa: F401
-
+        import_onnxruntime()
         import_pillow()
         try:
             if digest.result() == expected:

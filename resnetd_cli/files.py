@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -11,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from resnetd_cli.errors import OutputError, OutputExists
+from resnetd_cli.errors import OutputError, OutputExists, ResnetdError
+from resnetd_cli.escaping import shell_word
 
 _TEMPORARY = ".resnetd-"
 _BLOCK = 2**20
@@ -20,10 +22,13 @@ _BLOCK = 2**20
 def cache_dir() -> Path:
     """Return the folder for downloaded class names and the like: `RESNETD_CACHE`, or the platform's own."""
     if override := os.environ.get("RESNETD_CACHE"):
-        return Path(override).expanduser()
+        return expand_user(override)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("resnetd", appauthor=False))
+    try:
+        return Path(platformdirs.user_cache_dir("resnetd", appauthor=False))
+    except RuntimeError:  # no home folder: nothing is kept, least of all in a folder that others may write to
+        return Path(os.devnull, "resnetd")
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
@@ -41,7 +46,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise OutputExists(f"{path} exists", hint="--overwrite replaces it")
     folder = path.parent
     if not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder", hint=f"make it first: mkdir -p {folder}")
+        raise OutputError(f"{folder} is not a folder", hint=f"make it first: mkdir -p {shell_word(folder)}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to {folder}: permission denied", hint="choose another place with -o")
 
@@ -119,7 +124,13 @@ def hash_file(path: Path, digest: Any) -> str:
 def write_error(path: Path | str, error: OSError) -> OutputError:
     """Return the error users read when the system refuses a write."""
     reason = error.strerror or str(error)
-    return OutputError(f"cannot write {path}: {reason.lower()}", hint="choose another place with -o")
+    hint = too_many_files_hint(error) or "choose another place with -o"
+    return OutputError(f"cannot write {path}: {reason.lower()}", hint=hint)
+
+
+def too_many_files_hint(error: OSError) -> str | None:
+    """Return the hint for a process that may not open more files; None for other errors."""
+    return "ulimit -n 1024 allows more" if error.errno in (errno.EMFILE, errno.ENFILE) else None
 
 
 @contextmanager
@@ -144,3 +155,23 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path with `~` as the home folder; one whose home folder nobody knows stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def current_folder() -> Path:
+    """Return the current folder.
+
+    Raises:
+        ResnetdError: it was removed.
+    """
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ResnetdError("the current folder is gone", hint="cd to one that is there") from error

@@ -28,7 +28,9 @@ from resnetd_cli.engines import (
 )
 from resnetd_cli.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
 from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
+from resnetd_cli.escaping import shell_word
 from resnetd_cli.factory import Network
+from resnetd_cli.files import current_folder, expand_user
 from resnetd_cli.http import CONNECTIONS
 from resnetd_cli.reading import DEFAULT_READING, ReadOptions
 
@@ -130,7 +132,7 @@ class Loader:
 
     @property
     def _file(self) -> Path | None:
-        return None if self.weights is None else models.expand_home(self.weights)
+        return None if self.weights is None else expand_user(self.weights)
 
     @property
     def _size(self) -> str:
@@ -186,8 +188,8 @@ class Loader:
         return kind(f"{self.model} cannot run on the onnx engine: {reason}", hint="--engine torch")
 
     def _how_to_quantise(self) -> str:
-        weights = f" --weights {self.weights}" if self.weights else ""
-        return f"resnetd pull {self.model}{weights} --precision int8 --calibrate FOLDER"
+        weights = f" --weights {shell_word(self.weights)}" if self.weights else ""
+        return f"resnetd pull {shell_word(self.model)}{weights} --precision int8 --calibrate FOLDER"
 
     def _load_exported(self) -> Classifier:
         if self.weights is not None or self._size != "train":
@@ -195,7 +197,7 @@ class Loader:
         request = Request(self.model)
         bundle = bundles.find(request)
         if bundle is None:
-            card = exported.read_card(models.expand_home(self.model))
+            card = exported.read_card(expand_user(self.model))
             try:
                 bundle = compiled.import_file(request, card)
             except CacheError as error:
@@ -255,6 +257,7 @@ class Loader:
         )
 
     def _network(self) -> Network:
+        current_folder()  # without one, torch's libraries end the process
         _import_numpy()
         return factory.load_network(
             self.model,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetd_cli.errors import UnknownModel
+from resnetd_cli.files import expand_user
 
 DEFAULT_MODEL = "resnet50d"
 EMBEDDED = "embedded"
@@ -127,13 +128,8 @@ def local_path(model: str) -> Path | None:
     """Return the folder or file that a MODEL names, absolute; None where it is a name."""
     if model == EMBEDDED or find_card(model):
         return None
-    path = expand_home(model.removeprefix(_FOLDER_SCHEME))
+    path = expand_user(model.removeprefix(_FOLDER_SCHEME))
     return path.absolute() if os.path.exists(path) else None
-
-
-def expand_home(path: str | Path) -> Path:
-    """Return a path with `~` and `~NAME` as the folders they stand for; a NAME that nobody has stays as it is."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises
 
 
 def timm_names(pattern: str = "*") -> list[str]:
@@ -182,7 +178,7 @@ def _hub_id(location: str) -> str:
 
 
 def _folder(location: str) -> ModelRef:
-    path = expand_home(location)
+    path = expand_user(location)
     if not os.path.isdir(path):
         looks_like_hub = _HUB_ID.fullmatch(location) and not location.startswith(".")
         hint = f"a repository on the hub is hf-hub:{location}" if looks_like_hub else "check the path"

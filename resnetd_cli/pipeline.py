@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -23,6 +23,7 @@ from resnetd_cli.preprocess import preprocess
 from resnetd_cli.readahead import ReadAhead
 from resnetd_cli.results import Failure, Preprocessing
 from resnetd_cli.sources import Source
+from resnetd_cli.threads import Pool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +128,7 @@ def _map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int, w
     """
     pending: queue.Queue[Future[R] | BaseException | None] = queue.Queue(maxsize=window)
     stopped = threading.Event()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="resnetd")
+    pool = Pool(workers, thread_name_prefix="resnetd")
 
     def put(entry: Future[R] | BaseException | None) -> bool:
         while not stopped.is_set():

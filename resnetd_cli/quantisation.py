@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.engines.onnx import import_onnxruntime
 from resnetd_cli.errors import ModelError, ResnetdError, UsageError, first_line
 from resnetd_cli.quiet import quiet
 
@@ -33,6 +34,7 @@ def quantise_graph(graph: Path, target: Path, images: Iterable[NDArray[np.float3
         ModelError: ONNX Runtime cannot quantise the graph.
         OSError: the file cannot be written.
     """
+    import_onnxruntime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -16,7 +16,7 @@ _STDOUT = 1
 def quiet() -> Iterator[None]:
     """Silence warnings, log messages and what is printed to standard output, by Python code and by C++."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             warnings.simplefilter("ignore")

@@ -12,6 +12,8 @@ from pathlib import Path
 from resnetd_cli import http
 from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.escaping import shell_word
+from resnetd_cli.files import too_many_files_hint
 
 _BLOCK = 2**16
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # Windows has the second
@@ -136,4 +138,8 @@ def _read_block(descriptor: int, size: int, deadline: Deadline) -> bytes:
 def _input_error(path: str, error: OSError) -> InputError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
         return InputError(ErrorKind.NOT_FOUND, "no such file or folder", hint=folder_hint())
-    return InputError(ErrorKind.UNREADABLE, strerror(error), hint=f"look at it: ls -l {path}")
+    return InputError(
+        ErrorKind.UNREADABLE,
+        strerror(error),
+        hint=too_many_files_hint(error) or f"look at it: ls -l {shell_word(path)}",
+    )

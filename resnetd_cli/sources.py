@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from resnetd_cli import http
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
+from resnetd_cli.escaping import shell_word
+from resnetd_cli.files import too_many_files_hint
 from resnetd_cli.reading import (
     DEFAULT_READING,
     ReadOptions,
@@ -173,7 +175,12 @@ def _walk(folder: str, options: ReadOptions) -> Iterator[Source]:
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        yield _failing(folder, ErrorKind.UNREADABLE, strerror(error), hint=f"look at it: ls -ld {folder}")
+        yield _failing(
+            folder,
+            ErrorKind.UNREADABLE,
+            strerror(error),
+            hint=too_many_files_hint(error) or f"look at it: ls -ld {shell_word(folder)}",
+        )
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from typing import Annotated
@@ -11,11 +12,11 @@ import typer
 from typer.main import get_command
 
 from resnetd_cli import __version__
-from resnetd_cli.cli import bench, export, features, info, labels, list_models, predict, pull
+from resnetd_cli.cli import bench, export, features, info, labels, limits, list_models, predict, pull, stopping
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
-from resnetd_cli.errors import ExitCode, ResnetdError
-from resnetd_cli.files import write_error
+from resnetd_cli.errors import ExitCode, ResnetdError, first_line, innermost
+from resnetd_cli.files import current_folder, too_many_files_hint, write_error
 
 app = typer.Typer(
     name="resnetd",
@@ -60,6 +61,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Every error ends here, as one line and a hint."""
     _quiet_libraries()
     try:
+        limits.check()
         code = _invoke(arguments)
         if sys.stdout is not None:  # started with it closed
             sys.stdout.flush()
@@ -68,15 +70,24 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has had enough, as `head` does: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
-    except KeyboardInterrupt:
-        terminal.note("interrupted")
-        return ExitCode.INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return _stopped(interrupt)
     except Exception as error:
+        if stopping.raised:
+            return _stopped(stopping.raised[-1])
         known = _as_resnetd_error(error)
         terminal.error(known)
-        if terminal.verbose and sys.stderr is not None:
-            traceback.print_exception(error)
+        if terminal.verbose:
+            terminal.lines("".join(traceback.format_exception(error)))
         return known.exit_code
+
+
+def _stopped(interrupt: KeyboardInterrupt) -> int:
+    if isinstance(interrupt, stopping.Stopped):
+        terminal.note(interrupt.note)
+        return interrupt.exit_code
+    terminal.note("interrupted")
+    return ExitCode.INTERRUPTED
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -96,10 +107,12 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
     if isinstance(error, ResnetdError):
         return error
     if isinstance(error, OSError):
-        return write_error(error.filename or "the output", error)
+        return _of_the_system(error)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("resnetd_cli"):
         hint = "pip install resnetd brings all it needs; with less, only compiled and exported models run"
         return ResnetdError(f"the package {error.name} is not installed", hint=hint)
+    if isinstance(error, (ImportError, MemoryError, RuntimeError)) and (shortage := _shortage(error)):
+        return shortage
     # What Typer's parser raises has a message of its own.
     if hasattr(error, "format_message"):
         usage = ResnetdError(" ".join(error.format_message().split()), hint=_help_hint(error))
@@ -107,6 +120,33 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
         return usage
     message = " ".join(str(error).split())
     return ResnetdError(f"unexpected {type(error).__name__}: {message}", hint="-v shows where; please report it")
+
+
+def _of_the_system(error: OSError) -> ResnetdError:
+    """Return the error for what the system refused: to write the output, unless it names another file."""
+    if error.filename is None:
+        try:
+            current_folder()
+        except ResnetdError as gone:
+            return gone
+        return write_error("the output", error)
+    reason = (error.strerror or str(error)).lower()
+    hint = too_many_files_hint(error) or "-v shows where"
+    return ResnetdError(f"{os.fsdecode(error.filename)}: {reason}", hint=hint)
+
+
+def _shortage(error: Exception) -> ResnetdError | None:
+    """Return the error for want of memory or threads, which libraries tell only in words."""
+    text = first_line(innermost(error))
+    if "new thread" in text:
+        hint = "--workers 1 needs fewer; ulimit -u and -v tell what is allowed"
+        return ResnetdError("the system gives no more threads", hint=hint)
+    if isinstance(error, MemoryError) or re.search(r"alloc|out of memory", text):
+        return ResnetdError("not enough memory", hint="fewer --workers or a lower --batch-size need less")
+    if isinstance(error, ImportError):
+        hint = "there may be too little memory (ulimit -v), or the install is damaged"
+        return ResnetdError(f"a library cannot be loaded: {text}", hint=hint)
+    return None
 
 
 def _help_hint(error: Exception) -> str:
@@ -117,6 +157,8 @@ def _help_hint(error: Exception) -> str:
 def _quiet_libraries() -> None:
     """Keep libraries' own chatter off the terminal; what matters of it comes as an error."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    # numpy multiplies no matrices here, and for want of threads this library of its interrupts the whole process.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import logging
 
     logging.getLogger("timm").setLevel(logging.ERROR)

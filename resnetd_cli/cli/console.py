@@ -48,6 +48,11 @@ class Terminal:
             self._hints.add(error.hint)
             self._print(f"hint: {error.hint}", style="dim")
 
+    def lines(self, text: str) -> None:
+        """Tell more than one line: a traceback."""
+        for line in text.splitlines():
+            self._print(line, style="dim")
+
     @property
     def shows_progress(self) -> bool:
         """Whether progress bars are wanted and there is a terminal that can show them."""
@@ -110,13 +115,20 @@ class Terminal:
         message = printable(text)
         if sys.stderr is None:  # started with it closed
             return
-        if not is_tty(sys.stderr):
-            with suppress(OSError):  # nobody is left to be told
-                sys.stderr.write(f"{message}\n")
-                sys.stderr.flush()
-            return
+        with suppress(OSError):  # nobody is left to be told
+            if is_tty(sys.stderr):
+                with suppress(ImportError, MemoryError):  # an error may be that no file can be opened
+                    self._print_styled(message, style)
+                    return
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+    def _print_styled(self, message: str, style: str) -> None:
+        from rich.text import Text
+
         with self.print_through():
-            _stderr().print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+            # As Text: in a plain string `:smile:` would become a picture.
+            _stderr().print(Text(message, style=style), soft_wrap=True)
 
 
 def is_tty(stream: TextIO | None) -> bool:

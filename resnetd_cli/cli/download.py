@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from tqdm import tqdm
 
+from resnetd_cli.escaping import printable
+
 
 def rich_bar(console: Console) -> type[Any]:
     """Return a tqdm class whose bars Rich draws on the console, one below the other; they vanish when done."""
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
     class RichBar(tqdm):  # type: ignore[type-arg]
@@ -19,12 +21,14 @@ def rich_bar(console: Console) -> type[Any]:
             kwargs.pop("name", None)  # huggingface_hub's own bars have one, tqdm's have not
             # `gui` keeps tqdm from drawing the bar itself.
             super().__init__(*args, **{**kwargs, "gui": True, "disable": False})
-            self._task = progress.add_task(self.desc or "", total=self.total, completed=int(self.n))
+            self._task = progress.add_task(printable(self.desc or ""), total=self.total, completed=int(self.n))
             progress.start()
 
         def display(self, *args: Any, **kwargs: Any) -> None:
             if hasattr(self, "_task"):
-                progress.update(self._task, completed=self.n, total=self.total, description=self.desc)
+                progress.update(
+                    self._task, completed=self.n, total=self.total, description=printable(self.desc or "")
+                )
 
         def clear(self, *args: Any, **kwargs: Any) -> None:
             """There is nothing of tqdm's on the screen."""

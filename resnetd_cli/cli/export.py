@@ -9,6 +9,7 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
+from resnetd_cli.escaping import shell_word
 from resnetd_cli.models import DEFAULT_MODEL
 
 
@@ -50,7 +51,7 @@ def export(
 
     path = outputs.as_path(output)
     if path is None or not is_exported(path.name):
-        raise UsageError("the model goes to a file whose name ends in .onnx", hint=f"-o {model}.onnx")
+        raise UsageError("the model goes to a file whose name ends in .onnx", hint=f"-o {shell_word(model)}.onnx")
     outputs.check_outputs(path, overwrite=overwrite)
     comparison = images_of("--verify", verify)
     loader = Loader(

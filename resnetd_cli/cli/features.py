@@ -43,6 +43,7 @@ def features(
     image_size: options.ImageSize = "train",
     offline: options.Offline = False,
     overwrite: options.Overwrite = False,
+    escape_formulas: options.EscapeFormulas = False,
     no_progress: options.NoProgress = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -73,7 +74,7 @@ def features(
         raise UsageError(
             "features go to a file", hint="--out feats.npy, or predict --features -f jsonl for records"
         )
-    sink = sinks.open_array_sink(output)
+    sink = sinks.open_array_sink(output, escape_formulas=escape_formulas)
     index = sinks.index_path(output)
     outputs.check_outputs(output, index, overwrite=overwrite)
 

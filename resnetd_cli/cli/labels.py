@@ -49,12 +49,14 @@ def labels(
 
     from resnetd_cli import label_files
     from resnetd_cli import labels as library
-    from resnetd_cli.cli.outputs import TextOutput
+    from resnetd_cli.cli.outputs import TextOutput, open_text
     from resnetd_cli.files import cache_dir
     from resnetd_cli.sinks.listing import write_rows
 
     if download:
-        typer.echo(label_files.download(url or label_files.SEED_URL, cache=cache_dir()))
+        path = label_files.download(url or label_files.SEED_URL, cache=cache_dir())
+        with open_text(None) as stream:
+            stream.write(f"{path}\n")
         return 0
     target = TextOutput.choose(format.value, output, overwrite=overwrite)
     wanted = " ".join(query or [])

@@ -196,6 +196,10 @@ Output = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave out the first line of tsv and csv.")]
+EscapeFormulas = Annotated[
+    bool,
+    typer.Option("--escape-formulas", help="Put ' before texts in csv and tsv that begin like a formula."),
+]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress bars.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes or progress, only errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; errors with their traceback.")]

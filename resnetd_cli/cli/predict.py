@@ -44,6 +44,7 @@ def predict(
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     no_header: options.NoHeader = False,
+    escape_formulas: options.EscapeFormulas = False,
     embeddings: Annotated[
         bool,
         typer.Option("--features", help="Add each image's embedding to json and jsonl."),
@@ -88,7 +89,7 @@ def predict(
     format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
     if embeddings and format_name not in ("json", "jsonl"):
         raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
-    arrays = sinks.open_array_sink(features_out) if features_out else None
+    arrays = sinks.open_array_sink(features_out, escape_formulas=escape_formulas) if features_out else None
     index = sinks.index_path(features_out) if features_out else None
     outputs.check_outputs(path, features_out, index, overwrite=overwrite)
 
@@ -123,7 +124,13 @@ def predict(
             stack.enter_context(arrays)
         stream = stack.enter_context(outputs.open_text(path))
         told_on_terminal = path is None and is_tty(sys.stdout) and is_tty(sys.stderr)
-        sink = sinks.open_sink(format_name, stream, header=not no_header, failures=not told_on_terminal)
+        sink = sinks.open_sink(
+            format_name,
+            stream,
+            header=not no_header,
+            escape_formulas=escape_formulas,
+            failures=not told_on_terminal,
+        )
         stack.callback(sink.close)
 
         def write(result: Classified | Failure) -> None:

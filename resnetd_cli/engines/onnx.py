@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from textwrap import shorten
@@ -20,6 +21,19 @@ WEIGHTS_SUFFIX = ".bin"
 _LONGEST_REASON = 200
 _SHARE_OF_MEMORY = 0.8
 _NO_MESSAGES = 4
+
+
+def import_onnxruntime() -> Any:
+    """Return the module, told to report nothing to its makers.
+
+    Left alone it keeps an identifier of the device in the home folder.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # Before it, as its start-up in C imports numpy too, and there loses the signal that asks to end.
+    import numpy as np  # noqa: F401
+    import onnxruntime
+
+    return onnxruntime
 
 
 class OnnxEngine:
@@ -51,8 +65,7 @@ class OnnxEngine:
         layer: str | None = LAYER_POOLED,
         threads: int | None = None,
     ) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = _options(threads)
         if optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -129,16 +142,13 @@ def optimise(graph: Path, target: Path) -> None:
 
 
 def _session(path: Path, options: Any) -> Any:
-    import onnxruntime
-
     # ONNX Runtime would try anew on its own, and print that it does.
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    session = import_onnxruntime().InferenceSession
+    return session(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _options(threads: int | None) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.log_severity_level = _NO_MESSAGES
     options.inter_op_num_threads = 1
     if threads is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetd_cli.escaping import csv_line, tsv_line
+from resnetd_cli.escaping import printable
+from resnetd_cli.sinks.text import row_writer, to_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,11 +31,11 @@ def write_rows(
     if format_name == "table":
         _write_table(rows, stream, columns)
     elif format_name == "json":
-        stream.write(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+        stream.write(to_json(rows, indent=1) + "\n")
     elif format_name == "jsonl":
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        stream.writelines(to_json(row) + "\n" for row in rows)
     elif rows:
-        line = tsv_line if format_name == "tsv" else csv_line
+        line = row_writer(format_name, stream)
         if header:
             stream.write(line(rows[0]))
         stream.writelines(line(map(_cell, row.values())) for row in rows)
@@ -51,7 +51,7 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
         shown: what a table shows: headings and texts.
     """
     if format_name == "json":
-        stream.write(json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+        stream.write(to_json(facts, indent=1) + "\n")
     elif format_name != "table":
         write_rows([facts], stream, format_name, columns={})
     else:
@@ -64,7 +64,7 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for heading, text in shown.items():
-            table.add_row(heading, Text(text))
+            table.add_row(heading, Text(printable(text)))
         open_console(stream).print(table)
 
 
@@ -81,8 +81,10 @@ def _write_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str
 
 def _least_width(rows: Sequence[Row], key: str, heading: str) -> int:
     """Return the characters a column needs, with its margins; prose may be wrapped to a few words a line."""
-    texts = [heading, *(_cell(row[key]) for row in rows)]
-    widest = max(map(len, texts))
+    from rich.cells import cell_len
+
+    texts = [heading, *(printable(_cell(row[key])) for row in rows)]
+    widest = max(map(cell_len, texts))
     return _MARGIN + (min(widest, _PROSE) if any(" " in text for text in texts[1:]) else widest)
 
 
@@ -98,7 +100,7 @@ def _table(rows: Sequence[Row], keys: Sequence[str], columns: Mapping[str, str])
             columns[key], justify="left" if is_text else "right", no_wrap=key == keys[0] or not is_text
         )
     for row in rows:
-        table.add_row(*(Text(_cell(row[key])) for key in keys))
+        table.add_row(*(Text(printable(_cell(row[key]))) for key in keys))
     return table
 
 

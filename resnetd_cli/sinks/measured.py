@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import IO, TYPE_CHECKING
 
+from resnetd_cli.escaping import printable
 from resnetd_cli.sinks.listing import write_rows
+from resnetd_cli.sinks.text import to_json
 
 if TYPE_CHECKING:
     from resnetd_cli.bench import Report, Trial
@@ -26,9 +27,9 @@ _NOTICEABLE = 1.05
 def write_report(report: Report, stream: IO[str], format_name: str, *, header: bool = True) -> None:
     """Write what was measured: json and jsonl hold all of it, tsv and csv a row for each settings tried."""
     if format_name == "json":
-        stream.write(json.dumps(report.record(), ensure_ascii=False, indent=1) + "\n")
+        stream.write(to_json(report.record(), indent=1) + "\n")
     elif format_name == "jsonl":
-        stream.write(json.dumps(report.record(), ensure_ascii=False) + "\n")
+        stream.write(to_json(report.record()) + "\n")
     elif format_name == "table":
         _write_tables(report, stream)
     else:
@@ -38,7 +39,8 @@ def write_report(report: Report, stream: IO[str], format_name: str, *, header: b
 
 def _write_tables(report: Report, stream: IO[str]) -> None:
     cpus = "1 processor" if report.cpus == 1 else f"{report.cpus} processors"
-    stream.write(f"{report.model} on {report.engine} in {report.precision} ({report.why}), {cpus}\n")
+    about = f"{report.model} on {report.engine} in {report.precision} ({report.why}), {cpus}"
+    stream.write(f"{printable(about)}\n")
     write_rows(_stage_rows(report), stream, "table", columns=_STAGE_COLUMNS)
     write_rows([_trial_row(trial) for trial in report.trials], stream, "table", columns=_TRIAL_COLUMNS)
     stream.write(f"default  {_in_words(report.default)}\n")

@@ -7,6 +7,9 @@ from typing import IO
 
 from rich.console import Console
 
+_LEAST_WIDTH = 20
+_USUAL_WIDTH = 80
+
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
@@ -17,5 +20,10 @@ class _Console(Console):
 def open_console(stream: IO[str]) -> Console:
     """Return a console on the stream. With NO_COLOR it prints plain text, without bold and dim too."""
     if os.environ.get("NO_COLOR"):
-        return _Console(file=stream, highlight=False, color_system=None)
-    return _Console(file=stream, highlight=False)
+        console = _Console(file=stream, highlight=False, color_system=None)
+    else:
+        console = _Console(file=stream, highlight=False)
+    # In none, as COLUMNS=0 says, Rich prints nothing at all; in a few, letters one below the other.
+    if console.width < _LEAST_WIDTH:
+        console.width = _USUAL_WIDTH
+    return console

@@ -60,7 +60,7 @@ class TableSink:
             table.add_column("", no_wrap=True)
         for item in result.predictions:
             cells: list[str | Text] = [str(item.rank), Text(printable(item.label)), str(item.index)]
-            cells += [item.id or ""] if with_id else []
+            cells += [Text(printable(item.id or ""))] if with_id else []
             cells += [f"{item.probability:.2%}"]
             cells += [Text("━" * round(item.probability * _BAR), style="green")] if with_bar else []
             table.add_row(*cells)

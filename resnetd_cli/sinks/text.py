@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
-from resnetd_cli.escaping import csv_line, tsv_line
+from resnetd_cli.escaping import csv_line, json_safe, tsv_line, without_formulas
 from resnetd_cli.results import Classified, Failure
 
 COLUMNS = ("input", "status", "rank", "index", "id", "label", "probability", "error")
@@ -23,19 +23,37 @@ def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
         yield result.input, "ok", None, None, None, None, None, None
 
 
+def row_writer(
+    format_name: str, stream: IO[str], *, escape_formulas: bool = False
+) -> Callable[[Iterable[object]], str]:
+    """Return what makes a line of `tsv` or `csv` for the stream out of a row's cells.
+
+    Args:
+        format_name: `tsv` or `csv`.
+        stream: where the lines will go; a terminal gets nothing that it would act on.
+        escape_formulas: let no text begin like a spreadsheet's formula.
+    """
+    line = tsv_line if format_name == "tsv" else csv_line
+    terminal = stream.isatty()
+    if escape_formulas:
+        return lambda cells: line(without_formulas(cells), terminal=terminal)
+    return lambda cells: line(cells, terminal=terminal)
+
+
 class RowSink:
-    """A line for each row, written by `line`."""
+    """A line for each row."""
 
-    line: Callable[[Iterable[object]], str]
+    format_name: str
 
-    def __init__(self, stream: IO[str], *, header: bool = True, **_: Any) -> None:
+    def __init__(self, stream: IO[str], *, header: bool = True, escape_formulas: bool = False, **_: Any) -> None:
         self._stream = stream
+        self._line = row_writer(self.format_name, stream, escape_formulas=escape_formulas)
         if header:
-            stream.write(self.line(COLUMNS))
+            stream.write(self._line(COLUMNS))
 
     def write(self, result: Classified | Failure) -> None:
         """Write the rows of one result, in one go: an interrupt leaves no input half told."""
-        self._stream.write("".join(map(self.line, rows(result))))
+        self._stream.write("".join(map(self._line, rows(result))))
 
     def close(self) -> None:
         """Nothing belongs at the end."""
@@ -44,13 +62,13 @@ class RowSink:
 class TsvSink(RowSink):
     """Tab-separated values: one line is one row, whatever a file is called."""
 
-    line = staticmethod(tsv_line)
+    format_name = "tsv"
 
 
 class CsvSink(RowSink):
     """Comma-separated values."""
 
-    line = staticmethod(csv_line)
+    format_name = "csv"
 
 
 class JsonLinesSink:
@@ -85,14 +103,6 @@ class JsonSink:
         self._stream.write("\n]\n")
 
 
-def to_json(value: object) -> str:
-    """Return the value as one line of JSON, readable where it can be.
-
-    A file name that is not UTF-8 holds surrogates, which only an escape can carry.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False)
-    return text
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """Return the value as JSON, in one line unless indented; safe to look at, and readable where it can be."""
+    return json_safe(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))

@@ -1,0 +1,547 @@
+"""A system that has too little of something, or ends the run: one error, an exit code, nothing half written."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import pwd
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from conftest import ROOT, FakeEngine, Resnetd
+from test_pipeline import answers, jitter, pipeline, source
+
+from resnetd_cli import files
+from resnetd_cli.cli import app, limits, stopping
+from resnetd_cli.decode import decode
+from resnetd_cli.errors import ResnetdError
+from resnetd_cli.readahead import ReadAhead
+from resnetd_cli.sources import Source
+
+if os.name != "posix":
+    pytest.skip("limits and signals of POSIX", allow_module_level=True)
+
+BASH = shutil.which("bash")
+COFFEE = ROOT / "samples" / "coffee.jpg"
+PYTHON = shlex.quote(sys.executable)
+needs_bash = pytest.mark.skipif(BASH is None, reason="needs bash")
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it left in its folder."""
+
+    code: int
+    stdout: str
+    stderr: str
+    left: list[str]
+
+    def is_one_error(self, code: int = 1) -> bool:
+        lines = self.stderr.splitlines()
+        assert [line.partition(" ")[0] for line in lines] == ["error:", "hint:"], self.stderr
+        assert "unexpected" not in lines[0]
+        assert self.code == code
+        return True
+
+
+class Machine:
+    """A home with the embedded model compiled, in which lines are run by bash in an empty folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.cache = home / "resnetd"
+        self.environment = Resnetd(home).env(
+            RESNETD_MODEL="embedded", RESNETD_ENGINE="auto", PYTHONPATH=str(ROOT), COFFEE=str(COFFEE)
+        )
+        (home / "bin").mkdir(parents=True)
+        command = home / "bin" / "resnetd"
+        command.write_text(f'#!/bin/sh\nexec {PYTHON} -m resnetd_cli "$@"\n', encoding="utf-8")
+        command.chmod(0o755)
+        self.environment["PATH"] = f"{home / 'bin'}{os.pathsep}{self.environment['PATH']}"
+        self._runs = 0
+        assert self.run("resnetd pull embedded -q").code == 0
+
+    def folder(self) -> Path:
+        self._runs += 1
+        folder = self.home / str(self._runs)
+        folder.mkdir()
+        return folder
+
+    def run(self, line: str, **changes: str) -> Ended:
+        """Run a line to its end."""
+        folder = self.folder()
+        finished = subprocess.run(
+            [str(BASH), "-c", line],
+            cwd=folder,
+            env=self.environment | changes,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        texts = [text.decode("utf-8", "surrogateescape") for text in (finished.stdout, finished.stderr)]
+        return Ended(finished.returncode, *texts, left_in(folder))
+
+    def stop(
+        self,
+        arguments: list[str],
+        number: signal.Signals,
+        wait: Callable[[subprocess.Popen[bytes], Path], None],
+        *,
+        times: int = 1,
+        **changes: str,
+    ) -> Ended:
+        """Start the program, wait, and send it a signal. `wait` gets the process and its folder."""
+        folder = self.folder()
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=self.environment | changes,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            wait(process, folder)
+            for _ in range(times):
+                process.send_signal(number)
+            # Its input is still open: it must end without the end of the list.
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+            out, err = process.communicate()
+        return Ended(process.returncode, out.decode(), err.decode(), left_in(folder))
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def until(process: subprocess.Popen[bytes], is_so: Callable[[], object]) -> None:
+    """Wait until something is so, or the process ends."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline and not is_so():
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before"
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine") / "home")
+
+
+def hint_of(error: Exception) -> str:
+    known = app._as_resnetd_error(error)
+    assert "unexpected" not in known.message
+    assert "\n" not in known.message
+    return f"{known.message}; {known.hint}"
+
+
+# --- what is told of a shortage ---
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("bad allocation"), "not enough memory"),
+        (RuntimeError("can't start new thread"), "no more threads"),
+        (ImportError("libx.so: failed to map segment from shared object"), "libx.so: failed to map"),
+        (OSError(errno.EMFILE, "Too many open files", "/x/y.py"), "/x/y.py: too many open files; ulimit -n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write the output: no space left on device"),
+        (OSError(errno.EACCES, "Permission denied", "/x"), "/x: permission denied"),
+    ],
+)
+def test_a_shortage_is_told_as_such(error: Exception, said: str) -> None:
+    assert said in hint_of(error)
+
+
+def test_the_innermost_reason_of_a_library_that_cannot_be_loaded_is_told() -> None:
+    try:
+        try:
+            raise ImportError("libopenblas.so: failed to map segment")
+        except ImportError as error:
+            raise ImportError("\n\nIMPORTANT: PLEASE READ THIS\n\nmany lines") from error
+    except ImportError as error:
+        assert "libopenblas.so" in hint_of(error)
+
+
+def test_memory_that_runs_out_in_a_decoder_is_no_damage_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import ImageFile
+
+    def short(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", short)
+    with pytest.raises(MemoryError):
+        decode(COFFEE.read_bytes())
+
+
+def test_a_cache_without_a_home_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("RESNETD_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(OSError, match="Not a directory"):
+        files.cache_dir().mkdir(parents=True)
+
+
+def test_a_home_that_nobody_has_is_a_path_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNETD_CACHE", "~nobody-of-this-name/x")
+    assert files.cache_dir() == Path("~nobody-of-this-name/x")
+
+
+# --- threads ---
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_run_does_with_the_threads_it_gets(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """One reads the inputs; the others, of eight that are wanted, do the work."""
+    start, started = threading.Thread.start, itertools.count()
+
+    def short(self: threading.Thread) -> None:
+        if next(started) >= threads:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", short)
+    run = pipeline(FakeEngine(jitter(1)), workers=8).run(source(n) for n in range(40))
+    assert list(run) == answers(range(40))
+
+
+def test_a_url_is_read_in_its_turn_where_no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    ahead = ReadAhead(2)
+    given = [Source(f"http://{n}", lambda n=n: bytes([n]), is_remote=True) for n in range(5)]  # type: ignore[misc]
+    assert [one.read() for one in ahead.begin(given)] == [bytes([n]) for n in range(5)]
+    ahead.close()
+
+
+# --- files ---
+
+
+def test_the_least_number_of_open_files_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 12))
+    wanted: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, bounds: wanted.append(bounds))
+    with pytest.raises(ResnetdError, match="only 12 files") as caught:
+        limits.check()
+    assert "ulimit -n" in str(caught.value.hint)
+    assert wanted == [(12, 12)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 4096))
+    limits.check()
+    assert wanted[-1] == (64, 4096)
+
+
+@needs_bash
+@pytest.mark.slow
+def test_sixteen_open_files_are_enough(machine: Machine) -> None:
+    line = (
+        "ulimit -n 16; resnetd predict $COFFEE missing.jpg $COFFEE -k 1 --features-out x.npy -o x.jsonl -q; "
+        "echo $?; wc -l < x.jsonl"
+    )
+    ended = machine.run(line)
+    assert ended.stdout.split() == ["3", "3"]
+    assert ended.left == ["x.jsonl", "x.npy", "x.npy.index.csv"]
+    assert machine.run(f"ulimit -n 10; {PYTHON} -m resnetd_cli predict $COFFEE").is_one_error()
+
+
+@needs_bash
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "predict $COFFEE -k 1000 -o x.csv",
+        "predict $COFFEE -k 1000 -o x.jsonl",
+        "features $COFFEE $COFFEE $COFFEE -o x.npy",
+        "features $COFFEE -o x.npz",
+        "features $COFFEE -o x.safetensors",
+        "labels -f json -o x.json",
+        "export embedded -o x.onnx",
+    ],
+)
+def test_a_disk_that_takes_no_more_leaves_nothing(machine: Machine, arguments: str) -> None:
+    """`ulimit -f` counts 1024 bytes in bash."""
+    ended = machine.run(f"ulimit -f 4; resnetd {arguments}")
+    assert ended.is_one_error()
+    assert "cannot write x." in ended.stderr
+    assert "file too large" in ended.stderr
+    assert ended.left == []
+
+
+@needs_bash
+@pytest.mark.slow
+def test_a_cache_that_takes_nothing_costs_the_cache_and_not_the_answer(machine: Machine) -> None:
+    for cache in ("/dev/null", "/dev/null/x", "~nobody-of-this-name/x/../../dev/null"):
+        ended = machine.run("resnetd predict $COFFEE -k 1 --no-header", RESNETD_CACHE=cache)
+        assert (ended.code, ended.stdout.split("\t")[5]) == (0, "espresso"), ended.stderr
+    ended = machine.run(
+        "ulimit -f 4; resnetd predict $COFFEE -k 1 --no-header; find cache -type f", RESNETD_CACHE="cache"
+    )
+    assert ended.stdout.count("espresso") == ended.stdout.count("\n") == 1
+    assert "the compiled model cannot be kept" in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x.csv", "x.npy"])
+def test_an_output_folder_that_is_removed_is_one_error(machine: Machine, name: str) -> None:
+    command = "predict" if name.endswith("csv") else "features"
+    folder = machine.folder()
+    target = folder / "out"
+    target.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resnetd_cli", command, "--files-from", "-", "-o", str(target / name), "-q"],
+        env=machine.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    until(process, lambda: left_in(target))
+    shutil.rmtree(target)
+    out, err = process.communicate(f"{COFFEE}\n".encode(), timeout=60)
+    assert Ended(process.returncode, out.decode(), err.decode(), left_in(folder)).is_one_error()
+    assert f"cannot write {target / name}" in err.decode()
+    assert left_in(folder) == []
+
+
+# --- an environment that lacks something, or says odd things ---
+
+PREDICT = "resnetd predict $COFFEE missing.jpg -k 1 -f tsv"
+ROWS = (
+    "input\tstatus\trank\tindex\tid\tlabel\tprobability\terror\n"
+    f"{COFFEE}\tok\t1\t967\tn07920052\tespresso\t0.95463\t\n"
+    "missing.jpg\terror\t\t\t\t\t\tnot_found: no such file or folder\n"
+)
+
+
+def rounded(text: str) -> str:
+    """Return the rows with the probability cut to five digits."""
+    lines = [line.split("\t") for line in text.splitlines()]
+    for cells in lines:
+        if cells[1] == "ok":
+            cells[6] = cells[6][:7]
+    return "".join("\t".join(cells) + "\n" for cells in lines)
+
+
+@needs_bash
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "env -u HOME",
+        "env HOME=/dev/null",
+        "env -u TERM -u LANG -u LC_ALL",
+        "env TMPDIR=/nowhere",
+        "env PYTHONWARNINGS=error",
+        "env PYTHONIOENCODING=ascii",
+        "env PYTHONIOENCODING=utf-16",
+        "env LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0",
+        "env COLUMNS=0 LINES=nonsense",
+        "env HF_HOME=/dev/null",
+    ],
+)
+def test_the_answers_are_the_same(machine: Machine, settings: str) -> None:
+    ended = machine.run(f"{settings} {PREDICT} -q 2> /dev/null")
+    assert ended.code == 3
+    assert rounded(ended.stdout) == ROWS
+
+
+@needs_bash
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "wide", "9" * 20])
+def test_a_table_is_readable_whatever_the_width_is_said_to_be(machine: Machine, columns: str) -> None:
+    ended = machine.run("resnetd predict $COFFEE -k 1 -f table; resnetd list-models -f table", COLUMNS=columns)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "espresso" in ended.stdout
+    assert "resnet101d.ra2_in1k" in ended.stdout
+
+
+@needs_bash
+@pytest.mark.slow
+def test_closed_streams_are_no_crash(machine: Machine) -> None:
+    ended = machine.run(
+        "resnetd predict $COFFEE -o x.csv -k 1 <&- >&- 2>&-; echo $?; wc -l < x.csv; "
+        "resnetd predict $COFFEE <&- >&- 2>&-; echo $?; resnetd --help <&- >&- 2>&-; echo $?"
+    )
+    assert ended.stdout.split()[:3] == ["0", "2", "1"]
+    assert ended.stderr == ""
+
+
+@needs_bash
+@pytest.mark.slow
+def test_a_folder_that_is_gone_is_told(machine: Machine) -> None:
+    gone = "mkdir gone; cd gone; rmdir ../gone; "
+    ended = machine.run(f"{gone} {PREDICT} -q 2> /dev/null")
+    assert (ended.code, rounded(ended.stdout)) == (3, ROWS)
+    for arguments in ("predict $COFFEE -o x.csv", "features $COFFEE -o x.npy", "predict $COFFEE --engine torch"):
+        ended = machine.run(f"{gone} {PYTHON} -m resnetd_cli {arguments}")
+        assert ended.is_one_error()
+        assert "the current folder is gone" in ended.stderr
+
+
+@needs_bash
+@pytest.mark.slow
+def test_nothing_is_kept_in_the_home_but_the_caches(machine: Machine) -> None:
+    """ONNX Runtime would keep an identifier of the device there, and send measurements home."""
+    ended = machine.run('mkdir home; HOME="$PWD/home" resnetd predict $COFFEE -k 1 -q > /dev/null; find home')
+    assert (ended.stdout, ended.stderr) == ("home\n", "")
+
+
+# --- SIGTERM, SIGHUP ---
+
+SIGNALS = [(signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")]
+signals = pytest.mark.parametrize(("number", "code", "note"), SIGNALS, ids=["SIGTERM", "SIGHUP"])
+RESNETD = ["-m", "resnetd_cli"]
+# Sends itself a signal at the moment when a module is imported for the first time.
+IN_IMPORT = """
+import signal, sys
+wanted, number = sys.argv.pop(1), int(sys.argv.pop(1))
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted:
+            sys.meta_path.remove(self)
+            signal.raise_signal(number)
+sys.meta_path.insert(0, Finder())
+from resnetd_cli.__main__ import main
+main()
+"""
+
+
+def give_names(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Give it a list that has no end yet, and wait until a file is being written."""
+    assert process.stdin
+    process.stdin.write(f"{COFFEE}\n".encode() * 200)
+    process.stdin.flush()
+    until(process, lambda: left_in(folder))
+    time.sleep(0.3)
+
+
+@pytest.mark.slow
+@signals
+@pytest.mark.parametrize("target", ["predict x.csv", "features x.npy"])
+def test_nothing_is_left_of_a_file(
+    machine: Machine, number: signal.Signals, code: int, note: str, target: str
+) -> None:
+    command, name = target.split()
+    arguments = [*RESNETD, command, "--files-from", "-", "-o", name]
+    # Twice, as `timeout` and shells send it to a process and to its group.
+    for times in (1, 2):
+        ended = machine.stop(arguments, number, give_names, times=times)
+        assert ended == (code, "", f"{note}\n", [])
+
+
+@pytest.mark.slow
+@signals
+def test_nothing_is_left_of_a_compilation(machine: Machine, number: signal.Signals, code: int, note: str) -> None:
+    cache = machine.home / f"cache-{note}"
+
+    def compiling(process: subprocess.Popen[bytes], _: Path) -> None:
+        until(process, lambda: list(cache.rglob(".making-*")))
+        time.sleep(0.3)
+
+    ended = machine.stop([*RESNETD, "pull", "embedded", "-q"], number, compiling, RESNETD_CACHE=str(cache))
+    assert ended == (code, "", "", [])
+    assert [path for path in cache.rglob("*") if path.name != "bundles"] == []
+
+
+@pytest.mark.slow
+@signals
+def test_a_server_that_keeps_silent_is_not_waited_for(
+    machine: Machine, number: signal.Signals, code: int, note: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def asked(process: subprocess.Popen[bytes], _: Path) -> None:
+            server.settimeout(60)
+            connection, _address = server.accept()
+            kept.append(connection)
+
+        kept: list[socket.socket] = []
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.jpg"
+        ended = machine.stop([*RESNETD, "predict", url, "-f", "jsonl", "-o", "x.jsonl"], number, asked)
+        kept[0].close()
+    assert ended == (code, "", f"{note}\n", [])
+
+
+@pytest.mark.slow
+@signals
+@pytest.mark.parametrize(
+    "module", ["typer", "resnetd_cli.cli.predict", "numpy", "numpy.linalg", "onnxruntime", "PIL.Image"]
+)
+def test_it_ends_in_the_middle_of_an_import(
+    machine: Machine, number: signal.Signals, code: int, note: str, module: str
+) -> None:
+    folder = machine.folder()
+    finished = subprocess.run(
+        [sys.executable, "-c", IN_IMPORT, module, str(int(number)), "predict", str(COFFEE), "-o", "x.csv"],
+        cwd=folder,
+        env=machine.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (finished.returncode, finished.stdout) == (code, "")
+    assert finished.stderr in (f"{note}\n", "")
+    assert left_in(folder) == []
+
+
+@needs_bash
+@pytest.mark.slow
+def test_nohup_is_heeded(machine: Machine) -> None:
+    ended = machine.run(
+        "mkfifo names; nohup resnetd predict --files-from names -k 1 -o x.tsv 2> /dev/null & "
+        'exec 3> names; echo "$COFFEE" >&3; '
+        "for i in $(seq 600); do ls -A | grep -q '[.]tmp$' && break; sleep 0.1; done; "
+        "kill -HUP $!; exec 3>&-; wait $!; echo $?; wc -l < x.tsv"
+    )
+    assert ended.stdout.split() == ["0", "2"]
+
+
+def test_signals_that_come_together_are_one() -> None:
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stopping.heed()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        with pytest.raises(stopping.Stopped) as caught:
+            signal.raise_signal(signal.SIGTERM)
+        assert (caught.value.exit_code, caught.value.note) == (143, "terminated")
+        signal.raise_signal(signal.SIGTERM)  # not again, for what is being cleared away
+        assert stopping.raised.pop() is caught.value
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def test_a_signal_that_a_library_made_an_error_of_still_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lose(_: object) -> int:
+        stopping.raised.append(stopping.Stopped(signal.SIGTERM))
+        raise ImportError("import numpy failed")
+
+    monkeypatch.setattr(app, "_invoke", lose)
+    monkeypatch.setattr(stopping, "raised", [])
+    assert app.run(["list-models"]) == 143
+    assert capsys.readouterr().err == "terminated\n"

@@ -1,0 +1,352 @@
+"""What holds for any name, any label, any mixture of inputs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FakeEngine
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from test_pipeline import answers, failing, jitter, pipeline, source
+
+from resnetd_cli import label_files, sinks, sources
+from resnetd_cli.errors import ErrorKind, InputError, LabelsError
+from resnetd_cli.escaping import csv_line, json_safe, printable, tsv_line, tsv_text, without_formulas
+from resnetd_cli.results import Classified, Failure, Prediction
+from resnetd_cli.sinks.text import rows, to_json
+
+settings.register_profile("reproducible", derandomize=True, deadline=None)
+settings.load_profile("reproducible")
+
+# As the system gives them: any bytes but these two.
+NAME_BYTES = st.lists(st.integers(1, 255).filter(lambda byte: byte != ord("/")), min_size=1, max_size=40).map(
+    bytes
+)
+NAMES = NAME_BYTES.map(os.fsdecode)
+LABELS = st.text(max_size=40)
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
+"""Lone surrogates too, as a JSON file may hold them."""
+IDS = st.none() | st.text(min_size=1, max_size=12)
+PROBABILITIES = st.floats(0, 1, width=32)
+PREDICTIONS = st.builds(
+    Prediction,
+    rank=st.integers(1, 1000),
+    index=st.integers(0, 21841),
+    id=IDS,
+    label=LABELS,
+    probability=PROBABILITIES,
+)
+RESULTS = st.lists(
+    st.builds(Classified, input=NAMES, model=LABELS, predictions=st.lists(PREDICTIONS, max_size=3).map(tuple))
+    | st.builds(Failure, input=NAMES, model=LABELS, kind=st.sampled_from(ErrorKind), message=LABELS),
+    max_size=4,
+)
+AWKWARD = [
+    Classified("\udcff", "m", (Prediction(1, 0, "=1", '"a",\r\nb\u2028', 1e-9),)),
+    Failure("a\rb", "m", ErrorKind.TIMEOUT, "\x1b[31m\t\\t"),
+]
+
+
+def written(format_name: str, results: list[Classified | Failure], *, escape_formulas: bool = False) -> bytes:
+    """Return the bytes that a file in the format gets."""
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding="utf-8", errors="surrogateescape", newline="")
+    sink = sinks.open_sink(format_name, stream, escape_formulas=escape_formulas)
+    for result in results:
+        sink.write(result)
+    sink.close()
+    stream.flush()
+    return buffer.getvalue()
+
+
+def as_cells(results: list[Classified | Failure]) -> list[list[str]]:
+    """Return what the rows hold, as texts."""
+    return [["" if cell is None else str(cell) for cell in row] for result in results for row in rows(result)]
+
+
+# --- formats: what is read is what was written ---
+
+
+@given(RESULTS)
+@example(AWKWARD)
+def test_csv_gives_back_what_was_written(results: list[Classified | Failure]) -> None:
+    # As a program opens it: newline="" is what the csv module asks for.
+    text = io.TextIOWrapper(io.BytesIO(written("csv", results)), "utf-8", "surrogateescape", newline="")
+    header, *body = csv.reader(text, strict=True)
+    assert header[0] == "input"
+    assert body == as_cells(results)
+
+
+@given(RESULTS)
+@example(AWKWARD)
+def test_tsv_gives_back_what_was_written(results: list[Classified | Failure]) -> None:
+    text = written("tsv", results).decode("utf-8", "surrogateescape")
+    lines = text.splitlines()  # which splits at more than newlines: there must be nothing else
+    assert text == "".join(f"{line}\n" for line in lines)
+    assert [[tsv_text(cell) for cell in line.split("\t")] for line in lines[1:]] == as_cells(results)
+
+
+@given(RESULTS)
+@example(AWKWARD)
+def test_json_gives_back_what_was_written(results: list[Classified | Failure]) -> None:
+    records = [result.record() for result in results]
+    whole = written("json", results).decode()  # UTF-8, strictly
+    lines = written("jsonl", results).decode().splitlines()
+    assert json.loads(whole) == records
+    assert [json.loads(line) for line in lines] == records
+    assert [os.fsencode(json.loads(line)["input"]) for line in lines] == [
+        os.fsencode(one.input) for one in results
+    ]
+
+
+@given(NAME_BYTES)
+def test_a_name_comes_back_byte_for_byte_from_every_format(name: bytes) -> None:
+    failure = Failure(os.fsdecode(name), "m", ErrorKind.EMPTY, "zero bytes")
+    (line,) = written("jsonl", [failure]).splitlines()
+    assert os.fsencode(json.loads(line)["input"]) == name
+    _, line = written("tsv", [failure]).removesuffix(b"\n").split(b"\n")
+    assert os.fsencode(tsv_text(line.split(b"\t")[0].decode("utf-8", "surrogateescape"))) == name
+    body = written("csv", [failure]).split(b"\n", 1)[1]
+    quoted = b'"' + name.replace(b'"', b'""') + b'"'
+    assert body.startswith((name + b",error,", quoted + b",error,"))
+
+
+@given(st.lists(st.tuples(NAMES, st.booleans()), max_size=6), st.booleans())
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_the_index_beside_an_array_names_every_input(
+    inputs: list[tuple[str, bool]], escape_formulas: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.npy")
+        with sinks.open_array_sink(path, escape_formulas=escape_formulas) as sink:
+            for place, (name, ok) in enumerate(inputs):
+                answer = Classified(name, "m", (), np.full(2, place, np.float32))
+                sink.write(answer if ok else Failure(name, "m", ErrorKind.EMPTY, "zero bytes"))
+        array = np.load(path)
+        with Path(f"{path}.index.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            index = list(csv.DictReader(file, strict=True))
+    expected = without_formulas([name for name, _ in inputs]) if escape_formulas else [name for name, _ in inputs]
+    assert [row["input"] for row in index] == expected
+    assert [row["status"] == "ok" for row in index] == [ok for _, ok in inputs]
+    rows_of_array = [(int(row["row"]), place) for place, row in enumerate(index) if row["row"]]
+    assert [int(array[row][0]) for row, _ in rows_of_array] == [place for _, place in rows_of_array]
+    assert len(array) == len(rows_of_array)
+
+
+# --- escapes ---
+
+
+@given(ANY_TEXT, st.booleans())
+def test_tsv_escapes_are_undone(text: str, terminal: bool) -> None:
+    line = tsv_line([text], terminal=terminal)
+    assert line.count("\n") == 1
+    assert line.count("\t") == line.count("\r") == 0
+    on_disk = line.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    assert tsv_text(on_disk.removesuffix("\n")) == as_utf_8(text)
+
+
+@given(ANY_TEXT)
+def test_what_people_are_shown_is_one_printable_line(text: str) -> None:
+    assert printable(text).isprintable()
+    assert csv_line([text], terminal=True).removesuffix("\n").isprintable()
+
+
+@given(ANY_TEXT)
+def test_json_means_the_same_and_is_utf_8(text: str) -> None:
+    plain = json.dumps([text, {text: 1}], ensure_ascii=False)
+    assert json_safe(plain).encode()
+    if not _has_pair(text):  # which JSON reads as the one character that it is
+        assert json.loads(to_json([text, {text: 1}])) == [as_utf_8(text), {as_utf_8(text): 1}]
+
+
+def as_utf_8(text: str) -> str:
+    """Return the text with those surrogates decoded that stand for bytes of UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text
+
+
+def _has_pair(text: str) -> bool:
+    return any("\ud800" <= a <= "\udbff" and "\udc00" <= b <= "\udfff" for a, b in itertools.pairwise(text))
+
+
+@given(st.lists(ANY_TEXT, min_size=2, max_size=2, unique=True))
+@example(["=1", "'=1"])
+def test_no_two_texts_get_the_same_escaped_formula(texts: list[str]) -> None:
+    first, second = without_formulas(texts)
+    assert first != second
+
+
+@given(st.text(st.sampled_from("=+-@'\" \t\r\nax1＝"), max_size=6))
+def test_what_begins_like_a_formula_begins_with_an_apostrophe(text: str) -> None:
+    (cell,) = without_formulas([text])
+    assert isinstance(cell, str)
+    assert cell.removeprefix("'") == text or cell == text
+    assert not cell.lstrip(' "').startswith(tuple("=+-@\t\r\n＝"))
+
+
+# --- one answer for each input, its own, in order ---
+
+
+@given(
+    st.lists(st.sampled_from(["good", "missing", "broken", "empty"]), max_size=24),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(0, 3),
+)
+@settings(max_examples=60)
+def test_each_input_has_one_answer_in_its_place(
+    kinds: list[str], workers: int, batch_size: int, seed: int
+) -> None:
+    def of(number: int, kind: str) -> sources.Source:
+        if kind == "good":
+            return source(number)
+        if kind == "broken":
+            return source(number, lambda: b"not an image")
+        return failing(number, ErrorKind.NOT_FOUND if kind == "missing" else ErrorKind.EMPTY)
+
+    expected_kinds = {"missing": ErrorKind.NOT_FOUND, "broken": ErrorKind.UNDECODABLE, "empty": ErrorKind.EMPTY}
+    run = pipeline(FakeEngine(jitter(seed)), workers=workers, batch_size=batch_size)
+    results = list(run.run(of(number, kind) for number, kind in enumerate(kinds)))
+    assert len(results) == len(kinds)
+    for number, (kind, result) in enumerate(zip(kinds, results, strict=True)):
+        if kind == "good":
+            assert result == answers([number])[0]
+        else:
+            assert isinstance(result, Failure)
+            assert (result.input, result.kind) == (f"{number}.png", expected_kinds[kind])
+
+
+# --- lists of class names: LabelsError and nothing else ---
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+_TABLE = st.lists(st.lists(st.sampled_from(["name", "id", "index", "0", "1", "", '"', "a,b", "\r", "é"])))
+LABEL_FILES = st.one_of(
+    st.binary(max_size=200),
+    st.text(max_size=100).map(str.encode),
+    _JSON.map(json.dumps).map(str.encode),
+    _TABLE.map(lambda table: "\n".join("\t".join(line) for line in table).encode()),
+    _TABLE.map(lambda table: "\n".join(",".join(line) for line in table).encode()),
+)
+
+
+@given(LABEL_FILES, st.sampled_from([".txt", ".json", ".tsv", ".csv", ""]), st.integers(1, 5))
+@settings(max_examples=300)
+@example(b"[" * 100_000, ".json", 1)
+@example(b"name\n" + b"x" * 200_000, ".csv", 1)
+@example(b'{"' + b"9" * 5000 + b'": "a"}', ".json", 1)
+@example(b"[" + b"9" * 5000 + b"]", ".json", 1)
+@example(b'["\\ud800"]', ".json", 1)
+def test_a_list_of_names_is_taken_or_refused(data: bytes, suffix: str, classes: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"labels{suffix}")
+        path.write_bytes(data)
+        try:
+            names = label_files.load(str(path), classes)
+        except LabelsError as error:
+            assert error.hint
+            return
+    assert len(names.names) == classes
+    assert all(isinstance(name, str) and name for name in names.names)
+
+
+@given(_JSON, _JSON, st.integers(1, 5))
+@settings(max_examples=300)
+def test_a_checkpoint_s_names_are_taken_or_refused(names: object, descriptions: object, classes: int) -> None:
+    try:
+        taken = label_files.from_checkpoint(names, descriptions, classes)  # type: ignore[arg-type]
+    except LabelsError:
+        return
+    assert len(taken.names) == classes
+
+
+# --- from what was typed to inputs ---
+
+
+def opened(found: Iterator[sources.Source]) -> list[tuple[str, bytes | ErrorKind]]:
+    """Return the sources' names, and their bytes or why there are none."""
+    answers: list[tuple[str, bytes | ErrorKind]] = []
+    for one in found:
+        try:
+            answers.append((one.name, one.read()))
+        except InputError as error:
+            answers.append((one.name, error.kind))
+    return answers
+
+
+def is_taken(folder: Path, name: bytes) -> bool:
+    """Make a file of this name that holds its name, unless the system refuses."""
+    try:
+        with open(os.path.join(os.fsencode(folder), name), "xb") as file:
+            file.write(name)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of POSIX")
+@given(st.sets(NAME_BYTES, max_size=8), st.sampled_from([b".jpg", b".PNG", b".tiff"]))
+@example({b"[a]", b"a", b"*", b"?", b"http:", b"-"}, b".jpg")
+def test_every_file_of_a_folder_is_an_input_whatever_it_is_called(names: set[bytes], suffix: bytes) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        there = sorted(os.fsdecode(name + suffix) for name in names if is_taken(folder, name + suffix))
+        paths = [f"{temporary}/{name}" for name in there]
+        expected = [(path, os.fsencode(name)) for path, name in zip(paths, there, strict=True)]
+        if there:
+            assert opened(sources.expand([temporary])) == expected
+            assert opened(sources.expand([f"{temporary}/**"])) == [
+                one for one in expected if not Path(one[0]).name.startswith(".")
+            ] or all(name.startswith(".") for name in there)
+        # Each by its own name, though some look like globs.
+        assert opened(sources.expand(paths)) == expected
+        listed = folder / "the list"
+        listed.write_bytes(b"\0".join(map(os.fsencode, paths)))
+        assert opened(sources.expand_list(str(listed), null=True)) == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of POSIX")
+@given(
+    st.lists(st.binary(min_size=1, max_size=30).filter(lambda entry: b"\n" not in entry), max_size=8),
+    st.booleans(),
+)
+def test_no_entry_of_a_list_is_lost(entries: list[bytes], null: bool) -> None:
+    if null:
+        entries = [entry.replace(b"\0", b"0") for entry in entries]
+    with tempfile.TemporaryDirectory() as temporary:
+        listed = Path(temporary, "list")
+        listed.write_bytes((b"\0" if null else b"\n").join(entries))
+        found = list(sources.expand_list(str(listed), null=null))
+    expected = entries if null else [stripped for entry in entries if (stripped := entry.rstrip(b"\r\n"))]
+    names = [os.fsencode(one.name) for one in found]
+    # A folder, as `.` is, stands for what is in it.
+    if not any(os.path.isdir(entry) for entry in expected if b"\0" not in entry):
+        assert names == expected
+
+
+@given(st.lists(ANY_TEXT.filter(lambda text: text != "-"), max_size=4))
+def test_whatever_is_typed_is_an_input_at_least(texts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        prefixed = [f"{temporary}/{text}" for text in texts]
+        for text in prefixed:
+            found = list(sources.expand([text]))
+            assert found
+            for one in found:
+                try:
+                    one.read()
+                except InputError as error:
+                    assert error.hint
