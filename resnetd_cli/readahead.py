@@ -9,7 +9,6 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
 
-from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.http import HOST_CONNECTIONS, host_of
 from resnetd_cli.sources import Source
 
@@ -40,6 +39,7 @@ class ReadAhead:
         self._running: Counter[str] = Counter()
         self._held = 0
         self._closed = False
+        self._lacks_threads = False
         self._changed = threading.Condition()
 
     def begin(self, sources: Iterable[Source]) -> Iterator[Source]:
@@ -66,15 +66,22 @@ class ReadAhead:
                 return reading.source.read()
             reading.is_wanted = True
             self._start()
-            self._changed.wait_for(lambda: reading.is_done or self._closed)
-            if not reading.is_done:
-                raise CancelledError
-            outcome, reading.outcome, reading.is_taken = reading.outcome, b"", True
-            if isinstance(outcome, BaseException):
-                raise outcome
-            self._held -= len(outcome)
-            self._start()
-            return outcome
+            if not (self._lacks_threads and reading in self._waiting):
+                return self._outcome(reading)
+            self._waiting.remove(reading)
+        return reading.source.read()
+
+    def _outcome(self, reading: _Reading) -> bytes:
+        """Wait for what a thread has read, or raise what it met. The lock is held, but not while waiting."""
+        self._changed.wait_for(lambda: reading.is_done or self._closed)
+        if not reading.is_done:
+            raise CancelledError
+        outcome, reading.outcome, reading.is_taken = reading.outcome, b"", True
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self._held -= len(outcome)
+        self._start()
+        return outcome
 
     def _start(self) -> None:
         """Begin what may begin. The lock is held."""
@@ -83,12 +90,13 @@ class ReadAhead:
                 break
             has_room = reading.is_wanted or self._held < self._held_bytes
             if has_room and self._running[reading.host] < self._host_connections:
-                self._waiting.remove(reading)
-                self._running[reading.host] += 1
                 try:
                     threading.Thread(target=self._read, args=(reading,), name="resnetd-fetch", daemon=True).start()
-                except RuntimeError:  # the system has no more
-                    self._end(reading, _no_thread())
+                except RuntimeError:  # the system has no more: it is read when its turn comes
+                    self._lacks_threads = True
+                    break
+                self._waiting.remove(reading)
+                self._running[reading.host] += 1
 
     def _read(self, reading: _Reading) -> None:
         outcome: bytes | BaseException
@@ -106,10 +114,6 @@ class ReadAhead:
         self._running[reading.host] -= 1
         self._running += Counter()  # leaves out those at zero
         self._changed.notify_all()
-
-
-def _no_thread() -> InputError:
-    return InputError(ErrorKind.CONNECTION, "no thread to fetch it with", hint="--connections 1 needs the fewest")
 
 
 @dataclass(eq=False)

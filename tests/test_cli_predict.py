@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +19,13 @@ from conftest import ROOT
 from resnetd_cli import labels
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
+from resnetd_cli.escaping import tsv_text
 
 SAMPLES = ROOT / "samples"
 COFFEE = SAMPLES / "coffee.jpg"
 CAT = SAMPLES / "cat.jpg"
 BOTH = [str(CAT), str(COFFEE)]
 COLUMNS = ["input", "status", "rank", "index", "id", "label", "probability", "error"]
-TSV_ESCAPES = {"\\\\": "\\", "\\t": "\t", "\\n": "\n", "\\r": "\r"}
 
 
 class Ended(NamedTuple):
@@ -76,15 +76,7 @@ def records(written: dict[str, str]) -> list[dict[str, Any]]:
 def tsv_rows(text: str) -> list[dict[str, str]]:
     """Read TSV as the README describes it."""
     header, *lines = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
-    return [dict(zip(header, map(unescape, line), strict=True)) for line in lines]
-
-
-def unescape(cell: str) -> str:
-    parts: list[str] = []
-    characters: Iterator[str] = iter(cell)
-    for character in characters:
-        parts.append(TSV_ESCAPES[character + next(characters)] if character == "\\" else character)
-    return "".join(parts)
+    return [dict(zip(header, map(tsv_text, line), strict=True)) for line in lines]
 
 
 def csv_rows(text: str) -> list[dict[str, str]]:

@@ -181,16 +181,17 @@ def test_threads_do_not_keep_the_process() -> None:
     go_on.set()
 
 
-def test_no_thread_is_a_failure_and_not_a_wait(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_each_is_read_in_its_turn(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         first, second = ReadAhead(1).begin(servers.source(name) for name in urls("h", 2))
-    for item in (first, second):
-        with pytest.raises(InputError, match="no thread"):
-            item.read()
+        servers.let_go("all")
+        assert first.read() == b"x"
+        assert second.read() == b"x"
+    assert servers.most == 1
 
 
 # --- in the pipeline ---
