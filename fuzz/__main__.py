@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> None:
     for seed in TARGETS[name].seeds():
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
     files = [option for option in options if not option.startswith("-")]
+    options.append(f"-dict={_FOLDER.parent / 'json.dict'}")
     atheris.Setup([sys.argv[0], *options, *([] if files else [str(corpus)])], TARGETS[name].run)
     atheris.Fuzz()
 

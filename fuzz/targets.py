@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from resnetd_cli import label_files
+from resnetd_cli import configs, exported, label_files
 from resnetd_cli.card import Card
 from resnetd_cli.decode import DecodeOptions, decode_here
-from resnetd_cli.errors import ErrorKind, InputError, LabelsError
+from resnetd_cli.errors import ErrorKind, InputError, LabelsError, ModelError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.results import Preprocessing
 
@@ -67,6 +68,23 @@ def card(data: bytes) -> None:
         Card.from_json(json.loads(json.dumps(read.to_json())))
 
 
+def config(data: bytes) -> None:
+    """A model folder's configuration is one that timm builds from, or a `ModelError`."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_bytes(data)
+        with suppress(ModelError):
+            configs.read("a model", Path(folder))
+
+
+def model(data: bytes) -> None:
+    """An exported file tells its card, or is refused with a `ModelError`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(data)
+        with suppress(ModelError):
+            exported.read_card(file)
+
+
 def _pictures() -> Iterator[bytes]:
     """Yield a small picture in each format that Pillow writes, and in each mode."""
     Image.init()
@@ -93,8 +111,34 @@ def _cards() -> Iterator[bytes]:
     yield json.dumps(Card("resnet50d", how, names, 25_000_000, "0" * 64, {"resnetd": "1"}).to_json()).encode()
 
 
+def _configs() -> Iterator[bytes]:
+    how = {"input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "crop_pct": 0.875}
+    how |= {"interpolation": "bicubic", "num_classes": 3, "classifier": "fc", "label_names": ["a", "b", "c"]}
+    yield json.dumps({"architecture": "resnet18d", "num_classes": 3, "pretrained_cfg": how}).encode()
+    yield json.dumps({"architecture": "resnet18d", "model_args": {"in_chans": 3}, **how}).encode()
+
+
+def _models() -> Iterator[bytes]:
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.ones((3, 2), np.float32), "weight")
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [None, 3, 4, 4])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 2])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+    ]
+    graph = helper.make_graph(nodes, "graph", [images], [logits], [weight])
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    helper.set_model_props(whole, {exported.METADATA_KEY: next(_cards()).decode()})
+    yield whole.SerializeToString()
+
+
 TARGETS = {
     "decode": Target(decode, _pictures),
     "labels": Target(labels, _names),
     "card": Target(card, _cards),
+    "config": Target(config, _configs),
+    "model": Target(model, _models),
 }

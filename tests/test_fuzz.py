@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("target", ["decode", "labels", "card"])
+@pytest.mark.parametrize("target", ["decode", "labels", "card", "config", "model"])
 def test_a_short_run_finds_nothing(target: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris")
     done = subprocess.run(
