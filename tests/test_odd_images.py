@@ -1,4 +1,4 @@
-"""A folder of Pillow's own odd test images, where it lies beside the project: each is decoded, or told from an image."""
+"""A folder of odd images that may lie beside the project: each is decoded, or told from an image."""
 
 from __future__ import annotations
 
