@@ -15,9 +15,9 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from resnetd_cli.errors import ErrorKind, InputError
 
@@ -27,9 +27,10 @@ _PIPE_SIZE = 2**20
 """Bytes that a pipe should hold, where that can be set: the fewer turns, the quicker."""
 _HINT = "convert it to JPEG or PNG"
 _idle: deque[_Child] = deque()
+Answer: TypeAlias = tuple[tuple[int, int], bytearray]
 
 
-def decode(data: bytes, options: Mapping[str, Any]) -> tuple[tuple[int, int], bytearray]:
+def decode(data: bytes, options: Mapping[str, Any]) -> Answer:
     """Return an image's width and height, and its pixels: 3 bytes each, row by row.
 
     Args:
@@ -40,12 +41,11 @@ def decode(data: bytes, options: Mapping[str, Any]) -> tuple[tuple[int, int], by
         InputError: of kind `undecodable`, `too_large` or `timeout`.
     """
     child = _take()
-    answer, pixels = child.ask(options, data)
+    answer = child.ask(options, data)
     _idle.append(child)
-    if "kind" in answer:
-        raise InputError(ErrorKind(answer["kind"]), answer["message"], hint=answer["hint"])
-    width, height = answer["size"]
-    return (width, height), pixels
+    if isinstance(answer, InputError):
+        raise answer
+    return answer
 
 
 def too_late(seconds: float) -> InputError:
@@ -74,7 +74,7 @@ class _Child:
     """One process, which answers one question after the other."""
 
     def __init__(self) -> None:
-        # It imports from where this process imports, and never from the current folder.
+        # It imports from where this process imports: not from the current folder, unless that does.
         code = f"import sys; sys.path[:] = {sys.path!r}; from resnetd_cli.guarded import serve; serve()"
         try:
             self._process = subprocess.Popen(  # noqa: S603
@@ -101,49 +101,47 @@ class _Child:
         """Whether it runs: the system may have ended it."""
         return self._process.poll() is None
 
-    def ask(self, options: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
-        """Send a file and return the answer, and its pixels. After an error the child is not there any more.
+    def ask(self, options: Mapping[str, Any], data: bytes) -> Answer | InputError:
+        """Send a file and return its size and pixels, or why there are none.
 
         Raises:
-            InputError: it did not answer in time, or died.
+            InputError: the child did not answer in time, or died. It is not there any more.
         """
-        timed_out = threading.Event()
-
-        def end() -> None:
-            timed_out.set()
-            self._process.kill()
-
-        timer = threading.Timer(options["timeout"] + GRACE, end)
-        timer.daemon = True
-        timer.start()
+        clock = _Clock(options["timeout"] + GRACE, self._process.kill)
         try:
-            return self._exchange({"options": dict(options), "bytes": len(data)}, data)
-        except (OSError, ValueError) as error:  # it went away, in the middle of the answer perhaps
+            answer = self._exchange({"options": dict(options), "bytes": len(data)}, data)
+            clock.stop()
+            return answer
+        # It went away, in the middle of the answer perhaps, or answers something else.
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self.close()
-            raise _died(self._process.returncode, options, timed_out=timed_out.is_set()) from error
+            raise _died(self._process.returncode, options, timed_out=clock.has_rung) from error
         except BaseException:
-            self._process.kill()
             self.close()
             raise
         finally:
-            timer.cancel()
+            clock.cancel()
 
     def close(self) -> None:
         """End it."""
+        self._process.kill()  # which does not change how one ended that is dead already
         with suppress(OSError):
             self._stdin.close()
         self._stdout.close()
         self._process.wait()
 
-    def _exchange(self, question: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
+    def _exchange(self, question: Mapping[str, Any], data: bytes) -> Answer | InputError:
         self._stdin.write(json.dumps(question).encode() + b"\n")
         self._stdin.write(data)
         self._stdin.flush()
         answer = json.loads(self._stdout.readline())
-        pixels = bytearray(answer.get("bytes", 0))
+        if "kind" in answer:
+            return InputError(ErrorKind(answer["kind"]), answer["message"], hint=answer["hint"])
+        width, height = answer["size"]
+        pixels = bytearray(3 * width * height)
         if self._stdout.readinto(pixels) != len(pixels):  # type: ignore[attr-defined]
             raise ValueError("the answer ends early")
-        return answer, pixels
+        return (width, height), pixels
 
     @property
     def _stdin(self) -> IO[bytes]:
@@ -154,6 +152,41 @@ class _Child:
     def _stdout(self) -> IO[bytes]:
         assert self._process.stdout is not None
         return self._process.stdout
+
+
+class _Clock:
+    """Rings once, after some seconds, unless it was stopped before. Where no thread can be had for it, never."""
+
+    def __init__(self, seconds: float, ring: Callable[[], object]) -> None:
+        self.has_rung = False
+        self._is_stopped = False
+        self._ring = ring
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        with suppress(RuntimeError):  # the child has a clock of its own
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Stop it.
+
+        Raises:
+            ValueError: it has rung.
+        """
+        with self._lock:
+            self._is_stopped = True
+            if self.has_rung:
+                raise ValueError("the time is over")
+
+    def cancel(self) -> None:
+        """Let it go."""
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        with self._lock:
+            if not self._is_stopped:
+                self.has_rung = True
+                self._ring()
 
 
 def _died(code: int, options: Mapping[str, Any], *, timed_out: bool) -> InputError:

@@ -47,7 +47,7 @@ def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes]) -> None:
     except InputError as error:
         _send({"kind": error.kind, "message": error.message, "hint": error.hint}, stream)
     else:
-        _send({"size": image.size, "bytes": len(pixels)}, stream)
+        _send({"size": image.size}, stream)
         stream.write(pixels)
     finally:
         _alarm(0)
