@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+FOREVER = 1e6
+"""Seconds; systems take no waits much longer than these eleven days."""
+
 
 class Deadline:
     """A moment a number of seconds from now.
@@ -13,8 +16,8 @@ class Deadline:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
+        self.seconds = min(seconds, FOREVER)
+        self._end = time.monotonic() + self.seconds
 
     @property
     def left(self) -> float:

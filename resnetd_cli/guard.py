@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Any, TypeAlias
 
+from resnetd_cli.deadline import FOREVER
 from resnetd_cli.errors import ErrorKind, InputError
 
 GRACE = 0.5
@@ -107,7 +108,7 @@ class _Child:
         Raises:
             InputError: the child did not answer in time, or died. It is not there any more.
         """
-        clock = _Clock(options["timeout"] + GRACE, self._process.kill)
+        clock = _Clock(min(options["timeout"], FOREVER) + GRACE, self._process.kill)
         try:
             answer = self._exchange({"options": dict(options), "bytes": len(data)}, data)
             clock.stop()

@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import IO, Any
 
+from resnetd_cli.deadline import FOREVER
 from resnetd_cli.decode import DecodeOptions, decode_here
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.memory import limit
@@ -36,7 +37,7 @@ def serve() -> None:
 
 def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes]) -> None:
     room = _ROOM + _COPIES * len(data)
-    _alarm(options.timeout)
+    _alarm(min(options.timeout, FOREVER))
     limit(room)
     try:
         image = decode_here(data, options, on_size=lambda pixels: limit(room + pixels * _BYTES_A_PIXEL))

@@ -21,6 +21,7 @@ from PIL import Image
 from resnetd_cli import guard
 from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.reading import ReadOptions, read_file
 
 SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "coffee.jpg"
 # A plug-in for files that begin with PLANT, found by every process that Python starts with this in its path.
@@ -309,3 +310,10 @@ def test_a_process_killed_while_idle_is_replaced(name: str) -> None:
     while is_running(pid):
         time.sleep(0.01)
     assert decode(data).size == (4, 4)
+
+
+def test_a_timeout_may_be_endless() -> None:
+    data = encode(Image.new("RGB", (4, 4)), "TIFF")
+    for timeout in (1e9, float("inf")):
+        assert decode(data, DecodeOptions(timeout=timeout)).size == (4, 4)
+        assert read_file(str(SAMPLE), ReadOptions(timeout=timeout)) == SAMPLE.read_bytes()

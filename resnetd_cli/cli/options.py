@@ -63,7 +63,11 @@ MaxBytes = Annotated[
 Timeout = Annotated[
     float,
     typer.Option(
-        "--timeout", min=0.001, metavar="SECONDS", help="How long reading an input may take, and decoding it."
+        "--timeout",
+        min=0.001,
+        max=86_400,
+        metavar="SECONDS",
+        help="How long reading an input may take, and decoding it.",
     ),
 ]
 Connections = Annotated[
