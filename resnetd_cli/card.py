@@ -10,6 +10,8 @@ from resnetd_cli.labels import ClassNames
 from resnetd_cli.results import Agreement, Preprocessing
 
 FORMAT = 1
+_MOST = 1e18
+"""More than any model has parameters."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Card:
             "something that is no text": all(isinstance(text, str) for text in texts),
             "an id that is no text": all(id is None or isinstance(id, str) for id in names.ids),
             f"{len(names.ids)} ids of {len(names)} classes": len(names.ids) == len(names),
-            "something that is no number": all(isinstance(number, (int, float)) for number in numbers),
+            "something that is no number": all(
+                isinstance(number, (int, float)) and 0 <= number < _MOST for number in numbers
+            ),
             f"the precision {self.precision!r}": self.precision in ("fp32", "int8"),
         }
         for what, is_right in checks.items():

@@ -26,6 +26,7 @@ BUILDING_BYTES = 2**30
 _NUMPY_RATIO = 20
 _OPCODES = 2**20
 _LONGEST_REASON = 160
+_LONGEST_NAME = 1000
 _FAMILIAR = ("torch.", "collections.", "_codecs.", "argparse.", "builtins.bytearray", "builtins.set")
 """What the pickles of state dicts ask for."""
 
@@ -141,6 +142,8 @@ def _load_pickle(file: Path) -> Any:
     is_archive = _starts_with(file, _ZIP)
     if is_archive:
         _check_archive(file)
+    if any(len(name) > _LONGEST_NAME for name in _globals(file)):  # torch would search it for hours
+        raise ValueError("it asks for something with an endless name")
     # timm's training script keeps its arguments in a Namespace, which holds values and runs nothing.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)

@@ -39,7 +39,7 @@ def decode(data: bytes, options: Mapping[str, Any]) -> Answer:
         options: the fields of `DecodeOptions`.
 
     Raises:
-        InputError: of kind `undecodable`, `too_large` or `timeout`.
+        InputError: of kind `undecodable`, `too_large` or `timeout`; `unreadable`: no process can be started.
     """
     child = _take()
     answer = child.ask(options, data)
@@ -90,7 +90,8 @@ class _Child:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             message = f"the process that would decode it cannot be started: {reason}"
-            raise InputError(ErrorKind.UNDECODABLE, message, hint=_HINT) from error
+            hint = "fewer --workers need less; ulimit -n and -u tell what is allowed"
+            raise InputError(ErrorKind.UNREADABLE, message, hint=hint) from error
 
     @property
     def pid(self) -> int:

@@ -295,7 +295,7 @@ def test_where_no_process_can_be_started_it_is_one_error(monkeypatch: pytest.Mon
     guard.close()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     error = error_of(encode(Image.new("RGB", (4, 4)), "TIFF"))
-    assert error.kind is ErrorKind.UNDECODABLE
+    assert error.kind is ErrorKind.UNREADABLE
     assert error.message == "the process that would decode it cannot be started: no such file or directory"
 
 

@@ -894,3 +894,11 @@ def test_a_name_reaches_no_file_that_it_should_not(
 def test_weights_of_such_names_are_not_there(name: str) -> None:
     with pytest.raises(WeightsError, match="no weights file"):
         Loader(TINY, weights=name, engine="auto", single=True).load()
+
+
+def test_a_pickle_that_asks_for_an_endless_name_is_refused_at_once(tmp_path: Path) -> None:
+    """torch searches the name with a pattern whose time grows with its square."""
+    file = tmp_path / "endless.pth"
+    file.write_bytes(b"\x80\x02c" + b"A" * 1_000_000 + b"\nsystem\n(tR.")
+    with pytest.raises(WeightsError, match="an endless name"):
+        checkpoints.read(file)
