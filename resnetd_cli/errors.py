@@ -8,6 +8,7 @@
     │   └── HubError               the hub did not give them
     ├── LabelsError                the class names cannot be had, or do not fit
     ├── ModelError                 the model cannot do what was asked of it
+    ├── DataError                  the labelled images cannot be trained on, or measured with
     ├── OutputError                the output cannot be written
     ├── CacheError                 the cache cannot be written; answers do not need it
     └── InputError              3  one input failed; the run goes on and gives it a row
@@ -107,6 +108,10 @@ class LabelsError(ResnetdError):
 
 class ModelError(ResnetdError):
     """The model cannot do what was asked of it."""
+
+
+class DataError(ResnetdError):
+    """The labelled images cannot be trained on, or measured with."""
 
 
 class OutputError(ResnetdError):
