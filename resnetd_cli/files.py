@@ -16,6 +16,8 @@ from resnetd_cli.errors import OutputError, OutputExists, ResnetdError
 from resnetd_cli.escaping import shell_word
 
 _TEMPORARY = ".resnetd-"
+TEMPORARY_FILES = f"{_TEMPORARY}*.tmp"
+"""What matches files that a killed process left half written."""
 _BLOCK = 2**20
 
 

@@ -14,7 +14,7 @@ from resnetd_cli.escaping import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
 
@@ -89,6 +89,22 @@ class Terminal:
                 yield track
             finally:
                 self._live = None
+
+    def training_bar(self, steps: int, done: int) -> tuple[Progress, TaskID]:
+        """Show a bar for a training run, until `close_bar`. Its fields are `words` and `speed`."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.fields[words]}"), BarColumn(bar_width=16), TextColumn("{task.fields[speed]}")
+        self._live = Progress(*columns, TimeRemainingColumn(), console=_stderr(), transient=True)
+        task = self._live.add_task("", total=steps, completed=done, words="", speed="")
+        self._live.start()
+        return self._live, task
+
+    def close_bar(self) -> None:
+        """Take a training run's bar away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def download_bar(self) -> type[Any] | None:
         """Return a tqdm class that shows downloads as a Rich progress bar; None where none is wanted."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _NOTES = {"SIGTERM": "terminated", "SIGHUP": "hung up"}  # Windows has only the first
@@ -44,3 +46,55 @@ def heed() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, stop)
+
+
+@contextmanager
+def requests() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether the run was asked to stop, by Ctrl-C or a signal.
+
+    The first one waits for it to be asked; a second one, or one before it was ever asked, stops at once.
+    """
+    stops.clear()
+    heard = False
+
+    def should_stop() -> bool:
+        nonlocal heard
+        heard = True
+        return bool(stops)
+
+    def remember(number: int, _: FrameType | None) -> None:
+        stops.append(number)
+        if not heard or len(stops) > 1:
+            raise as_interrupt()
+
+    with _handled(remember):
+        yield should_stop
+
+
+@contextmanager
+def left_to_children() -> Iterator[None]:
+    """Let the signals of the terminal stop the children alone, which this process waits for."""
+    with _handled(lambda number, _: stops.append(number)):
+        yield
+
+
+stops: list[int] = []
+"""The signals that asked a run to stop."""
+
+
+def as_interrupt() -> KeyboardInterrupt:
+    """Return what ends the program as the signal asked."""
+    number = stops[0] if stops else signal.SIGINT
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    numbers = [getattr(signal, name) for name in ("SIGINT", *_NOTES) if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -1,0 +1,77 @@
+"""`resnetd finetune`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from resnetd_cli.cli import options, training
+from resnetd_cli.cli.console import terminal
+
+Freeze = Annotated[
+    Optional[bool],
+    typer.Option("--freeze/--no-freeze", help="Train the classifier alone.", show_default=False),
+]
+
+
+def finetune(
+    data: training.Data = None,
+    output: training.Run = None,
+    model: training.Model = None,
+    weights: options.Weights = None,
+    freeze: Freeze = None,
+    recipe: training.RecipeOption = None,
+    print_recipe: training.PrintRecipe = False,
+    set_: training.Set = None,
+    epochs: training.Epochs = None,
+    batch_size: training.BatchSize = None,
+    lr: training.Rate = None,
+    seed: training.Seed = None,
+    image_size: training.ImageSize = None,
+    teacher: training.Teacher = None,
+    val_share: training.ValShare = None,
+    resume: training.Resume = False,
+    overwrite: training.Overwrite = False,
+    processes: training.Processes = 1,
+    workers: training.Workers = None,
+    threads: training.Threads = None,
+    device: options.Device = "auto",
+    save_seconds: training.SaveSeconds = 300.0,
+    tensorboard: training.TensorBoard = False,
+    offline: options.Offline = False,
+    no_progress: options.NoProgress = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Teach a trained network your own classes: from a folder of images to a model that predict takes.
+
+    resnetd finetune photos/ -o mine --model embedded
+
+    resnetd predict new.jpg --model mine
+    """
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    training.Request(
+        command="finetune",
+        data=data,
+        folder=output,
+        settings={"freeze": freeze, "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed},
+        changes=set_ or [],
+        fields={
+            "model": model,
+            "weights": weights,
+            "recipe": recipe,
+            "image_size": image_size,
+            "teacher": teacher,
+            "val_share": val_share,
+            "device": device,
+            "workers": workers,
+            "save_seconds": save_seconds,
+            "resume": resume,
+            "overwrite": overwrite,
+            "offline": offline,
+        },
+        processes=processes,
+        threads=threads,
+        tensorboard=tensorboard,
+    ).run(print_recipe=print_recipe)

@@ -1,0 +1,83 @@
+"""How a training run is shown while it goes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.cli.console import Terminal
+
+if TYPE_CHECKING:
+    from resnetd_cli.training.run_folder import Progress, Row
+
+_REFRESH_SECONDS = 0.2
+
+
+class Display:
+    """Shows loss, accuracy, rate and time left: a bar on a terminal, and a line for each epoch."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._bar: Any = None
+        self._task: Any = None
+        self._epochs = 0
+        self._steps_per_epoch = 1
+        self._batch_size = 1
+        self._began = (0.0, 0)
+        self._shown = 0.0
+        self._val_top1: float | None = None
+
+    def begin(self, epochs: int, steps_per_epoch: int, batch_size: int, progress: Progress) -> None:
+        """The first step is about to be made, or the next one."""
+        self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
+        self._began = (time.monotonic(), progress.step)
+        if self._terminal.shows_progress:
+            self._bar, self._task = self._terminal.training_bar(epochs * steps_per_epoch, progress.step)
+
+    def step(self, progress: Progress, lr: float) -> None:
+        """A step was made."""
+        now = time.monotonic()
+        if self._bar is None or now - self._shown < _REFRESH_SECONDS:
+            return
+        self._shown = now
+        seen = max(1, progress.seen)
+        began, first = self._began
+        speed = (progress.step - first) * self._batch_size / max(1e-9, now - began)
+        val = "" if self._val_top1 is None else f" val {self._val_top1:.1%}"
+        epoch = min(self._epochs, progress.step // self._steps_per_epoch + 1)
+        loss, top1 = progress.loss / seen, progress.correct / seen
+        words = f"epoch {epoch}/{self._epochs} loss {loss:.3f} top-1 {top1:.1%}{val}"
+        rates = f"{speed:.0f} images/s lr {lr:.2g}"
+        self._bar.update(self._task, completed=progress.step, words=words, speed=rates)
+
+    def epoch(self, row: Row, *, is_best: bool) -> None:
+        """An epoch ended."""
+        self._val_top1 = row["val_top1"]
+        val = "" if self._val_top1 is None else f", val loss {row['val_loss']:.3f} top-1 {self._val_top1:.2%}"
+        best = " (the best so far)" if is_best and self._val_top1 is not None else ""
+        self._terminal.note(
+            f"epoch {row['epoch']}/{self._epochs}: loss {row['train_loss']:.3f} "
+            f"top-1 {row['train_top1']:.2%}{val}{best}, {row['seconds']:.0f} s"
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._terminal.close_bar()
+            self._bar = None
+
+
+class Silence:
+    """Shows nothing: for the processes beside the first."""
+
+    def begin(self, epochs: int, steps_per_epoch: int, batch_size: int, progress: Progress) -> None:
+        """The first step is about to be made."""
+
+    def step(self, progress: Progress, lr: float) -> None:
+        """A step was made."""
+
+    def epoch(self, row: Row, *, is_best: bool) -> None:
+        """An epoch ended."""
+
+    def close(self) -> None:
+        """There is nothing to take away."""

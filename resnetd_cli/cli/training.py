@@ -1,0 +1,202 @@
+"""What `finetune` and `train` share: their options as a plan, and how it is carried out and told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from resnetd_cli.cli import options, stopping
+from resnetd_cli.cli.console import terminal
+from resnetd_cli.errors import UsageError
+from resnetd_cli.escaping import shell_word
+
+Data = Annotated[
+    Optional[str],
+    typer.Argument(
+        metavar="DIR",
+        help="Images: DIR/CLASS/IMAGE, with train/, val/ or test/ above; a .csv or .parquet; hfds/NAME, wds/NAME.",
+        show_default=False,
+    ),
+]
+Run = Annotated[
+    Optional[Path],
+    typer.Option("--output", "--out", "-o", metavar="RUN", help="The folder to write the model to."),
+]
+Model = Annotated[
+    Optional[str],
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="RESNETD_MODEL",
+        metavar="MODEL",
+        help="The network; any MODEL that predict takes but .onnx.  [default: resnet50d]",
+        show_default=False,
+        autocompletion=options.complete_model,
+    ),
+]
+RecipeOption = Annotated[
+    Optional[str],
+    typer.Option("--recipe", metavar="NAME|FILE", help="How to train: bag-of-tricks, finetune, or a YAML file."),
+]
+PrintRecipe = Annotated[bool, typer.Option("--print-recipe", help="Print the recipe and exit.")]
+Set = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="NAME=VALUE", help="Change any setting of the recipe.", show_default=False),
+]
+Epochs = Annotated[Optional[int], typer.Option("--epochs", min=1, metavar="N", help="See each image so often.")]
+BatchSize = Annotated[
+    Optional[int],
+    typer.Option("--batch-size", "-b", min=1, metavar="N", help="Images in a step, over all processes."),
+]
+Rate = Annotated[Optional[float], typer.Option("--lr", min=0, metavar="R", help="The highest learning rate.")]
+Seed = Annotated[Optional[int], typer.Option("--seed", min=0, metavar="N", help="Of everything random.")]
+ImageSize = Annotated[
+    Optional[str], typer.Option("--image-size", metavar="train|test|N", help="Input size, in pixels.")
+]
+Teacher = Annotated[
+    Optional[str],
+    typer.Option("--teacher", metavar="MODEL", help="A model of the same classes whose answers are learnt, too."),
+]
+ValShare = Annotated[
+    Optional[float],
+    typer.Option(
+        "--val-share",
+        min=0.01,
+        max=0.9,
+        metavar="P",
+        help="Share held back to measure with, where the data has no val/ or test/.  [default: 0.2]",
+        show_default=False,
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is in RUN, if one is.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in RUN.")]
+Processes = Annotated[int, typer.Option("--processes", min=1, max=256, metavar="N", help="Train in N processes.")]
+Workers = Annotated[
+    Optional[int],
+    typer.Option(
+        "--workers", min=0, max=256, metavar="N", help="Processes that load images, for each that trains."
+    ),
+]
+Threads = Annotated[
+    Optional[int], typer.Option("--threads", min=1, max=1024, metavar="N", help="Threads of each process.")
+]
+SaveSeconds = Annotated[
+    float,
+    typer.Option("--save-seconds", min=0, metavar="S", help="Between checkpoints within an epoch."),
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log to RUN/tensorboard, too.")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command line of `finetune` or `train`.
+
+    Attributes:
+        command: which of them.
+        settings: those of the recipe that have an option of their own, None where it was not given.
+        changes: `--set`.
+        fields: of the plan.
+        processes, threads, tensorboard: as the options.
+    """
+
+    command: str
+    data: str | None
+    folder: Path | None
+    settings: dict[str, Any]
+    changes: list[str]
+    fields: dict[str, Any]
+    processes: int = 1
+    threads: int | None = None
+    tensorboard: bool = False
+    quiet: bool = False
+
+    def run(self, *, print_recipe: bool) -> None:
+        """Train, or print the recipe."""
+        changes = _changes(self.settings, self.changes)
+        if print_recipe:
+            self._print_recipe(changes)
+            return
+        if self.data is None or self.folder is None:
+            what = "no data" if self.data is None else "nowhere to write to"
+            raise UsageError(what, hint=f"resnetd {self.command} DIR -o RUN")
+        from resnetd_cli.training.plan import Plan
+
+        plan = Plan(command=self.command, data=self.data, folder=self.folder, changes=changes, **self.fields)
+        if self.processes == 1:
+            summary = train(plan, self)
+        else:
+            from resnetd_cli.training import processes
+
+            with stopping.left_to_children():
+                summary = processes.run(train_in_child, (plan, self, terminal.quiet), self.processes)
+        _tell_end(summary, plan)
+
+    def _print_recipe(self, changes: dict[str, Any]) -> None:
+        from resnetd_cli.training import recipe as recipes
+        from resnetd_cli.training.plan import Plan, recipe_name
+
+        plan = Plan(command=self.command, data="", folder=Path(), **self.fields)
+        sys.stdout.write(recipes.load(recipe_name(plan)).replace(changes).to_yaml())
+
+
+def train(plan: Any, request: Request) -> dict[str, Any] | None:
+    """Carry out a plan in this process, showing how it goes."""
+    from resnetd_cli.cli.live import Display, Silence
+    from resnetd_cli.training.plan import Surroundings, execute
+
+    is_main = os.environ.get("RANK", "0") == "0"
+    _set_threads(request)
+    display = Display(terminal) if is_main else Silence()
+    with stopping.requests() as should_stop:
+        around = Surroundings(
+            monitor=display,
+            note=terminal.note if is_main else lambda _: None,
+            should_stop=should_stop,
+            progress=terminal.download_bar() if is_main else None,
+        )
+        try:
+            return execute(plan, around)
+        finally:
+            display.close()
+
+
+def train_in_child(plan: Any, request: Request, quiet: bool) -> dict[str, Any] | None:
+    """Carry out a plan as one of several processes."""
+    terminal.setup(quiet=quiet)
+    return train(plan, request)
+
+
+def _set_threads(request: Request) -> None:
+    import torch
+
+    from resnetd_cli.loading import usable_cpus
+
+    torch.set_num_threads(request.threads or max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _changes(settings: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    from resnetd_cli.training.recipe import parse_setting
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    return {**dict(map(parse_setting, texts)), **given}
+
+
+def _tell_end(summary: dict[str, Any] | None, plan: Any) -> None:
+    if summary is None:
+        terminal.note(f"saved; to go on: {_again(plan)}")
+        raise stopping.as_interrupt()
+    for split in ("val", "test"):
+        if figures := summary[split]:
+            terminal.note(f"{split}: top-1 {figures['top1']:.2%}, loss {figures['loss']:.3f}")
+    terminal.note(f"{plan.folder} is a model now: resnetd predict IMAGE --model {shell_word(plan.folder)}")
+
+
+def _again(plan: Any) -> str:
+    words = ["resnetd", plan.command, shell_word(plan.data), "-o", shell_word(plan.folder), "--resume"]
+    return " ".join(words)

@@ -1,0 +1,254 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resnetd_cli.errors import DataError, ModelError
+from resnetd_cli.training.loader import Batch, Schedule, mixed_seed, seed_all
+from resnetd_cli.training.network import evaluating, set_training, unwrapped
+from resnetd_cli.training.run_folder import Progress, Row
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from timm.data import Mixup
+    from timm.task import TrainingTask
+    from torch.utils.data import DataLoader
+
+    from resnetd_cli.training.recipe import Recipe
+
+_MOST_UNREADABLE = 0.05
+
+
+class Monitor(Protocol):
+    """Is told how a run goes."""
+
+    def begin(self, epochs: int, steps_per_epoch: int, batch_size: int, progress: Progress) -> None:
+        """The first step is about to be made, or the next one."""
+        ...
+
+    def step(self, progress: Progress, lr: float) -> None:
+        """A step was made."""
+        ...
+
+    def epoch(self, row: Row, *, is_best: bool) -> None:
+        """An epoch ended."""
+        ...
+
+
+@dataclass
+class Training:
+    """What the loop works with.
+
+    Attributes:
+        task: timm's task: the network and its loss.
+        optimizer, scheduler: of the trained parameters.
+        mixup: timm's, which mixes images and makes soft targets; None for none.
+        schedule: which images each step sees.
+        train, val: their batches; val is None where there is none.
+        accelerator: devices, precision, processes.
+        recipe: the settings.
+        progress: how far it is; the loop goes on from there.
+        save: keeps a checkpoint; is told whether it is the best so far.
+        save_seconds: between checkpoints within an epoch.
+        should_stop: tells whether the run was asked to stop.
+        monitor: is told how it goes.
+    """
+
+    task: TrainingTask
+    optimizer: Any
+    scheduler: Any
+    mixup: Mixup | None
+    schedule: Schedule
+    train: DataLoader[Any]
+    val: DataLoader[Any] | None
+    accelerator: Accelerator
+    recipe: Recipe
+    progress: Progress
+    save: Callable[[bool], None]
+    save_seconds: float
+    should_stop: Callable[[], bool]
+    monitor: Monitor
+
+    def __post_init__(self) -> None:
+        import torch
+
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
+        """Of loss, right answers and images since the last time they were collected."""
+        self.unreadable: dict[str, str] = {}
+        """Images that could not be read since then, and why."""
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images in the layout in which convolutions read them fastest."""
+        import torch
+
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def mix(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images, mixed if that is wanted, and what the loss takes for targets."""
+        from timm.data.mixup import mixup_target
+
+        if self.mixup is None:
+            return images, targets
+        if len(images) % 2:  # timm mixes pairs
+            return images, mixup_target(targets, self.mixup.num_classes, 1.0, self.mixup.label_smoothing)
+        return self.mixup(images, targets)  # type: ignore[no-any-return]
+
+    def add(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> None:
+        """Count what a batch gave."""
+        import torch
+
+        correct = (output.argmax(1) == targets).sum()
+        counted = [loss.double() * len(targets), correct.double(), loss.new_tensor(len(targets)).double()]
+        self.sums += torch.stack(counted)
+
+
+def run(training: Training) -> bool:
+    """Train to the end; return False where the run was asked to stop before, and was saved.
+
+    Raises:
+        ModelError: the loss is not a number.
+        DataError: too many images cannot be read.
+    """
+    progress, schedule = training.progress, training.schedule
+    batches = iter(training.train)
+    set_training(unwrapped(training.task.get_trainable_module()), training.recipe)
+    training.scheduler.step_update(progress.step)
+    training.monitor.begin(training.recipe.epochs, schedule.steps_per_epoch, schedule.batch_size, progress)
+    saved = time.monotonic()
+    while progress.step < schedule.steps:
+        began = time.monotonic()
+        _step(training, batches)
+        progress.seconds += time.monotonic() - began
+        training.monitor.step(progress, training.optimizer.param_groups[-1]["lr"])
+        stop, due = _agreed(training, training.should_stop(), time.monotonic() - saved > training.save_seconds)
+        if progress.step % schedule.steps_per_epoch == 0:
+            _end_epoch(training)
+            saved = time.monotonic()
+        elif stop or due:
+            _collect(training)
+            training.save(False)
+            saved = time.monotonic()
+        if stop and progress.step < schedule.steps:
+            return False
+    return True
+
+
+def _step(training: Training, batches: Iterator[Batch]) -> None:
+    """Update the weights once."""
+    task, schedule, accelerator = training.task, training.schedule, training.accelerator
+    seed_all(mixed_seed(schedule.seed, -1, training.progress.step, schedule.process))
+    for left in reversed(range(schedule.micro_batches_per_step)):
+        batch = next(batches)
+        # Several processes add up their gradients once, after the last part.
+        with accelerator.no_sync(task.get_trainable_module()) if left else nullcontext():
+            _backward(training, batch)
+    if training.recipe.clip_grad is not None:
+        accelerator.clip_grad_norm_(task.get_clip_parameters(), training.recipe.clip_grad)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    training.progress.step += 1
+    training.scheduler.step_update(training.progress.step)
+    task.update_ema(training.progress.step)
+    if training.accelerator.device.type == "cpu" and schedule.processes == 1:
+        _collect(training)  # elsewhere it would make the device wait
+
+
+def _backward(training: Training, batch: Batch) -> None:
+    """Add the gradients of a part of a step, as its share of the mean over all images."""
+    training.unreadable.update({failure.input: failure.message for failure in batch.failures})
+    if not len(batch):
+        return
+    device = training.accelerator.device
+    images, targets = training.prepare(batch.images.to(device)), batch.targets.to(device)
+    mixed, soft = training.mix(images, targets)
+    result = training.task(mixed, soft)
+    share = len(batch) * training.schedule.processes / training.schedule.batch_size
+    training.accelerator.backward(result["loss"] * share)
+    training.add(result["loss"].detach(), result["output"].detach(), targets)
+
+
+def _end_epoch(training: Training) -> None:
+    """Measure the weights, keep them, and tell."""
+    progress, epoch_steps = training.progress, training.schedule.steps_per_epoch
+    _collect(training)
+    if not math.isfinite(progress.loss):
+        raise ModelError("the loss is not a number any more", hint="a lower --lr may help, or --set clip_grad=1")
+    if len(progress.unreadable) > _MOST_UNREADABLE * training.schedule.images:
+        first = next(iter(progress.unreadable))
+        raise DataError(f"{len(progress.unreadable)} images cannot be read, {first} first", hint="mend the data")
+    row: Row = {
+        "epoch": progress.step // epoch_steps,
+        "step": progress.step,
+        "lr": training.optimizer.param_groups[-1]["lr"],
+        "train_loss": progress.loss / max(1, progress.seen),
+        "train_top1": progress.correct / max(1, progress.seen),
+        **{f"val_{name}": value for name, value in measure(training, training.val).items()},
+        "seconds": round(progress.seconds, 1),
+    }
+    progress.rows.append(row)
+    progress.loss, progress.correct, progress.seen = 0.0, 0, 0
+    best = next((other for other in progress.rows if other["epoch"] == progress.best_epoch), None)
+    is_best = best is None or _rank(row) >= _rank(best)
+    if is_best:
+        progress.best_epoch = row["epoch"]
+    training.save(is_best)
+    training.monitor.epoch(row, is_best=is_best)
+
+
+def _rank(row: Row) -> tuple[float, float, int]:
+    """Return what makes an epoch better than others: without validation, being later."""
+    if row["val_top1"] is None:
+        return (0.0, 0.0, row["epoch"])
+    return (row["val_top1"], -row["val_loss"], 0)
+
+
+def measure(training: Training, loader: DataLoader[Any] | None) -> dict[str, float | None]:
+    """Return mean cross-entropy, and top-1 and top-5 accuracy, 0 to 1, of the weights that would be kept."""
+    if loader is None:
+        return {"loss": None, "top1": None, "top5": None}
+    task, accelerator = training.task, training.accelerator
+    network = unwrapped(task.get_eval_model(ema=task.has_ema()))
+    evaluator = task.create_evaluator()
+    with evaluating(network), accelerator.autocast():
+        for batch in loader:
+            training.unreadable.update({failure.input: failure.message for failure in batch.failures})
+            if len(batch):
+                images = training.prepare(batch.images.to(accelerator.device))
+                evaluator.update(network(images), batch.targets.to(accelerator.device))
+    figures = evaluator.compute(distributed=training.schedule.processes > 1)
+    return {"loss": figures["loss"], "top1": figures["top1"] / 100, "top5": figures["top5"] / 100}
+
+
+def _collect(training: Training) -> None:
+    """Add to the progress what all processes saw since the last time."""
+    from accelerate.utils import gather_object
+
+    progress = training.progress
+    sums = training.accelerator.reduce(training.sums, "sum")
+    loss, correct, seen = sums.tolist()
+    progress.loss += loss
+    progress.correct += int(correct)
+    progress.seen += int(seen)
+    training.sums.zero_()
+    found = list(training.unreadable.items())
+    progress.unreadable.update(gather_object(found) if training.schedule.processes > 1 else found)
+    training.unreadable.clear()
+
+
+def _agreed(training: Training, stop: bool, due: bool) -> tuple[bool, bool]:
+    """Return what any of the processes wants: to stop, or to save, which is the first one's to say."""
+    if training.schedule.processes == 1:
+        return stop, due
+    import torch
+
+    accelerator = training.accelerator
+    wishes = torch.tensor([stop, due and accelerator.is_main_process], device=accelerator.device).float()
+    agreed = accelerator.reduce(wishes, "sum").tolist()
+    return agreed[0] > 0, agreed[1] > 0

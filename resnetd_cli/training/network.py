@@ -1,0 +1,214 @@
+"""The network that is trained: built, given a classifier for the user's classes, and its parameters grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli import factory, models
+from resnetd_cli.errors import ModelError, UsageError, first_line
+from resnetd_cli.models import Kind
+from resnetd_cli.results import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from resnetd_cli.training.recipe import Recipe
+
+_OWN_PLACES = ("file", "source", "hf_hub_id", "hf_hub_filename", "url", "state_dict", "custom_load", "tag")
+"""What a configuration says of where the pretrained weights came from: not of those that are trained here."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with.
+
+    Attributes:
+        module: the network, on the CPU, with a classifier for the classes.
+        name: of the MODEL it came from.
+        architecture: timm's name for it.
+        arguments: what else `timm.create_model` needs to build it again.
+        config: timm's configuration of the trained network, as a dictionary.
+        preprocessing: how it wants its images.
+    """
+
+    module: nn.Module
+    name: str
+    architecture: str
+    arguments: Mapping[str, Any]
+    config: Mapping[str, Any]
+    preprocessing: Preprocessing
+
+
+def pretrained(
+    model: str,
+    classes: int,
+    recipe: Recipe,
+    *,
+    weights: Path | None = None,
+    image_size: str = "train",
+    offline: bool = False,
+    progress: type[Any] | None = None,
+) -> Start:
+    """Return a network with its trained weights and a new classifier.
+
+    Raises:
+        ResnetdError: as `factory.load_network`.
+        ModelError: it cannot be given another classifier.
+    """
+    network = factory.load_network(
+        model, weights_file=weights, image_size=image_size, offline=offline, progress=progress
+    )
+    definition = factory.define(models.resolve(model), offline=offline)
+    module = network.module
+    try:
+        module.reset_classifier(classes)  # type: ignore[operator]
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        reason = f"{model} cannot be given another classifier: {first_line(error)}"
+        raise ModelError(reason, hint="choose another model") from error
+    _set_drops(module, recipe)
+    arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
+    if definition.config.get("fixed_input_size") and image_size != "train":
+        arguments["img_size"] = network.preprocessing.input_size[1:]
+    return _start(module, network.name, definition, arguments, network.preprocessing, classes)
+
+
+def untrained(model: str, classes: int, recipe: Recipe, *, image_size: str = "train") -> Start:
+    """Return a network of timm's with random weights, which follow from the recipe's seed.
+
+    Raises:
+        UnknownModel: there is none of this name.
+        ModelError: it cannot be built.
+    """
+    import timm
+
+    from resnetd_cli.training.loader import seed_all
+
+    ref = models.resolve(model)
+    if ref.kind is Kind.HUB:
+        raise UsageError(f"{model} has trained weights", hint="finetune begins with them; train wants a timm name")
+    definition = factory.define(ref)
+    preprocessing = definition.preprocessing(image_size)
+    arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
+    if definition.config.get("fixed_input_size") and image_size != "train":
+        arguments["img_size"] = preprocessing.input_size[1:]
+    seed_all(recipe.seed)
+    drops = {"drop_rate": recipe.drop_rate} if recipe.drop_rate else {}
+    drops |= {"drop_path_rate": recipe.drop_path} if recipe.drop_path else {}
+    try:
+        module = timm.create_model(definition.architecture, num_classes=classes, **arguments, **drops)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{model} cannot be built: {first_line(error)}", hint="choose another model") from error
+    return _start(module, definition.architecture, definition, arguments, preprocessing, classes)
+
+
+def _start(
+    module: nn.Module,
+    name: str,
+    definition: factory.Definition,
+    arguments: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    classes: int,
+) -> Start:
+    config = {key: value for key, value in definition.config.items() if key not in _OWN_PLACES}
+    config |= {
+        "num_classes": classes,
+        "label_offset": 0,
+        "input_size": preprocessing.input_size,
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
+        "interpolation": preprocessing.interpolation,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+    }
+    for key in ("label_names", "label_descriptions", "test_input_size", "test_crop_pct", "label_offset"):
+        config.pop(key, None)
+    return Start(module, name, definition.architecture, arguments, config, preprocessing)
+
+
+def _set_drops(module: nn.Module, recipe: Recipe) -> None:
+    """Give a network that is built already its dropout and stochastic depth."""
+    from timm.layers import DropPath
+
+    if recipe.drop_rate and hasattr(module, "drop_rate"):
+        module.drop_rate = recipe.drop_rate  # type: ignore[assignment]
+        for name in ("head_drop", "dropout"):
+            if hasattr(getattr(module, name, None), "p"):
+                getattr(module, name).p = recipe.drop_rate
+    paths = [layer for layer in module.modules() if isinstance(layer, DropPath)]
+    for position, layer in enumerate(paths):  # deeper ones more often, as timm builds them
+        layer.drop_prob = recipe.drop_path * position / max(1, len(paths) - 1)
+
+
+def classifier_of(module: nn.Module) -> nn.Module:
+    """Return the network's classifier.
+
+    Raises:
+        ModelError: it has none that can be told from the rest.
+    """
+    classifier = module.get_classifier()  # type: ignore[operator]
+    if not list(classifier.parameters()):
+        raise ModelError("the network's classifier has no weights of its own", hint="choose another model")
+    return classifier  # type: ignore[no-any-return]
+
+
+def parameter_groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the parameters that are trained, in groups for the optimiser: without decay on vectors, and with a
+    rate of their own for all but the classifier.
+
+    A frozen backbone's parameters are told that they need no gradient.
+    """
+    from timm.optim import param_groups_weight_decay
+
+    head = {id(parameter) for parameter in classifier_of(module).parameters()}
+    for parameter in module.parameters():
+        parameter.requires_grad_(id(parameter) in head or not recipe.freeze)
+    never = module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()  # type: ignore[operator]
+    groups = param_groups_weight_decay(module, recipe.weight_decay, no_weight_decay_list=never)
+    return [
+        {**group, "params": parameters, "lr_scale": scale}
+        for group in groups
+        for scale, is_head in ((recipe.backbone_lr, False), (1.0, True))
+        if (parameters := [p for p in group["params"] if (id(p) in head) is is_head]) and scale
+    ]
+
+
+def set_training(module: nn.Module, recipe: Recipe) -> None:
+    """Put a network in training mode; what is frozen stays in evaluation mode."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    if recipe.freeze:
+        module.eval()
+        classifier_of(module).train()
+        return
+    module.train()
+    if recipe.batch_norm == "freeze":
+        for layer in module.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.eval()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode for a while, without gradients."""
+    import torch
+
+    modes = [(layer, layer.training) for layer in module.modules()]
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for layer, was_training in modes:
+            layer.training = was_training
+
+
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the network inside of what wraps it for several processes."""
+    from timm.utils import unwrap_model
+
+    return unwrap_model(module)  # type: ignore[no-any-return]

@@ -1,0 +1,100 @@
+"""A classifier fitted to the features of a network that stays as it is: where fine-tuning best begins.
+
+Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features" (arXiv 2202.10054): a random classifier's first
+gradients spoil the features; one that fits them already does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+_ITERATIONS = 200
+L2 = 1e-2
+"""Weight of the squared weights, on features scaled to a mean square of 1, beside the mean cross-entropy."""
+
+
+def features(
+    module: nn.Module, loader: DataLoader[Any], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the classifier sees of each image and of its mirror image, and their targets.
+
+    Returns:
+        float32, shape (2 N, D), and int64, shape (2 N,).
+    """
+    import torch
+
+    from resnetd_cli.training.network import evaluating
+
+    network: Any = module
+    rows, targets = [], []
+    with evaluating(module):
+        for batch in loader:
+            if not len(batch):
+                continue
+            images = batch.images.to(device)
+            for view in (images, images.flip(3)):
+                pooled = network.forward_head(network.forward_features(view), pre_logits=True)
+                rows.append(pooled.float().cpu())
+                targets.append(batch.targets)
+    # Not those of inference mode, which know no gradients.
+    return torch.cat(rows).clone(), torch.cat(targets).clone()
+
+
+def fit(rows: torch.Tensor, targets: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weights of a logistic regression with an L2 penalty.
+
+    Args:
+        rows: features: float32, shape (N, D).
+        targets: int64, shape (N,).
+        classes: how many there are.
+
+    Returns:
+        weight, float32, shape (C, D), and bias, float32, shape (C,).
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    mean = rows.mean(0)
+    scale = (rows - mean).square().mean().sqrt().clamp_min(1e-12)
+    scaled = (rows - mean) / scale
+    weight = torch.zeros(classes, rows.shape[1], requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = cross_entropy(scaled @ weight.T + bias, targets) + L2 * weight.square().sum() / 2
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    fitted = (weight / scale).detach()
+    return fitted, (bias - fitted @ mean).detach()
+
+
+def begin(module: nn.Module, loader: DataLoader[Any], classes: int, device: torch.device) -> bool:
+    """Give a network a classifier that fits its features; tell whether it has one that can be given.
+
+    Only a linear classifier upon the pooled features can.
+    """
+    import torch
+    from torch import nn
+
+    from resnetd_cli.training.network import classifier_of
+
+    classifier = classifier_of(module)
+    if not isinstance(classifier, nn.Linear):
+        return False
+    rows, targets = features(module, loader, device)
+    if rows.shape[1:] != (classifier.in_features,) or classifier.bias is None:
+        return False
+    weight, bias = fit(rows, targets, classes)
+    with torch.no_grad():
+        classifier.weight.copy_(weight)
+        classifier.bias.copy_(bias)
+    return True

@@ -1,0 +1,236 @@
+"""The folder that a run leaves behind: a model as timm lays one out, and how it came to be.
+
+config.json         what timm needs to build the network, how it wants its images, the names of its classes
+model.safetensors   its weights: the best so far
+recipe.yaml         how it was trained; --recipe takes it
+run.json            what it was trained from
+metrics.csv         a row for each epoch
+summary.json        how it ended
+curves.png          loss, accuracy and rate
+checkpoints/        last.pth, from which --resume goes on, and best.pth
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.errors import OutputError, OutputExists, UsageError
+from resnetd_cli.files import TEMPORARY_FILES, open_atomic, write_atomic, write_error
+from resnetd_cli.training.recipe import Recipe, parse
+
+if TYPE_CHECKING:
+    from resnetd_cli.training.network import Start
+
+FORMAT = 1
+COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_top1",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "seconds",
+)
+Row = dict[str, Any]
+"""Of `metrics.csv`: `COLUMNS`, those of validation None where there is none."""
+
+
+@dataclass
+class Progress:
+    """How far a run is: all that a checkpoint holds beside tensors.
+
+    Attributes:
+        step: updates of the weights so far.
+        loss, correct, seen: sums over the images of the epoch under way.
+        seconds: of training so far.
+        rows: of the epochs that are finished.
+        best_epoch: the one whose weights are the model; 0 before the first.
+        unreadable: names of images that turned out not to be readable, and why.
+        resumed: how often the run was gone on with.
+    """
+
+    step: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    best_epoch: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+    resumed: int = 0
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "checkpoints" / "last.pth"
+        self.best = path / "checkpoints" / "best.pth"
+        self._recipe = path / "recipe.yaml"
+        self._facts = path / "run.json"
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from writing to it meanwhile.
+
+        Raises:
+            UsageError: one does.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                for left in (*self.path.glob(TEMPORARY_FILES), *self.last.parent.glob(TEMPORARY_FILES)):
+                    with suppress(OSError):  # of a process that was killed
+                        left.unlink()
+                yield
+        except Timeout as error:
+            raise UsageError(f"{self.path} is written to by another process", hint="wait until it ends") from error
+
+    def make(self, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder, unless it is there.
+
+        Raises:
+            OutputExists: there is something in it, and it is neither to be gone on with nor replaced.
+            OutputError: it cannot be made.
+        """
+        try:
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write to {self.path}: permission denied", hint="choose another with -o")
+        content = [entry.name for entry in self.path.iterdir() if entry.name not in (".lock", "checkpoints")]
+        is_run = self._facts.is_file() or not any(not name.startswith(".resnetd-") for name in content)
+        if not is_run:
+            raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
+        if self._facts.is_file() and not (resume or overwrite):
+            hint = "--resume goes on with it, --overwrite begins anew"
+            raise OutputExists(f"{self.path} holds a run", hint=hint)
+        if overwrite and not resume:
+            self.clear()
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else."""
+        names = "summary.json", "metrics.csv", "curves.png", "model.safetensors", "config.json", "recipe.yaml"
+        for path in (self.last, self.best, self._facts, *(self.path / name for name in names)):
+            path.unlink(missing_ok=True)
+
+    def begin(self, recipe: Recipe, facts: Mapping[str, Any]) -> None:
+        """Write what the run is, before it begins."""
+        self._write("recipe.yaml", recipe.to_yaml())
+        self._write_json("run.json", {"format": FORMAT, **facts})
+
+    def begun(self) -> tuple[Recipe, dict[str, Any]] | None:
+        """Return the recipe and the facts of the run that is there; None where none was begun.
+
+        Raises:
+            UsageError: they cannot be read.
+        """
+        if not self._facts.is_file():
+            return None
+        try:
+            facts = json.loads(self._facts.read_text(encoding="utf-8"))
+            if facts.pop("format") != FORMAT:
+                raise ValueError
+            return parse(self._recipe.read_text(encoding="utf-8"), str(self._recipe)), facts
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UsageError(f"{self._facts} is damaged", hint="--overwrite begins anew") from error
+
+    def save(self, progress: Progress, tensors: Mapping[str, Any], *, is_best: bool) -> None:
+        """Write the checkpoint from which a run goes on; the one before stays until this one is whole.
+
+        Raises:
+            OutputError: there is no room, or no permission.
+        """
+        import torch
+
+        with open_atomic(self.last) as file:
+            torch.save({"format": FORMAT, "progress": asdict(progress), **tensors}, file)
+        if is_best:
+            self.keep_best()
+
+    def keep_best(self) -> None:
+        """Give the last checkpoint the name of the best, too."""
+        link = self.best.with_name(".resnetd-best.tmp")
+        try:
+            link.unlink(missing_ok=True)
+            try:
+                os.link(self.last, link)
+            except OSError:  # a file system without links
+                link.write_bytes(self.last.read_bytes())
+            link.replace(self.best)
+        except OSError as error:
+            raise write_error(self.best, error) from error
+
+    def load(self, path: Path) -> tuple[Progress, dict[str, Any]] | None:
+        """Return a checkpoint's progress and tensors; None where there is none.
+
+        Raises:
+            UsageError: it is damaged, or of another version.
+        """
+        import torch
+
+        if not path.is_file():
+            return None
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            if content.pop("format") != FORMAT:
+                raise ValueError
+            return Progress(**content.pop("progress")), content
+        except Exception as error:  # of whatever kind torch raises on a file that it does not read
+            raise UsageError(f"{path} is damaged", hint="--overwrite begins anew") from error
+
+    def write_model(self, start: Start, classes: Sequence[str], weights: Mapping[str, Any]) -> None:
+        """Write the model as timm lays it out: first the weights, then what describes them."""
+        import safetensors.torch
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        write_atomic(self.path / "model.safetensors", safetensors.torch.save(tensors))
+        self._write_json(
+            "config.json",
+            {
+                "architecture": start.architecture,
+                "num_classes": len(classes),
+                "label_names": list(classes),
+                "model_args": dict(start.arguments),
+                "pretrained_cfg": dict(start.config),
+            },
+        )
+
+    def write_metrics(self, rows: Sequence[Row]) -> None:
+        """Write a row for each epoch."""
+        stream = io.StringIO(newline="")
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write("metrics.csv", stream.getvalue())
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write how it ended."""
+        self._write_json("summary.json", summary)
+
+    def write_curves(self, rows: Sequence[Row]) -> None:
+        """Draw loss, accuracy and rate by epoch."""
+        from resnetd_cli.training.curves import draw
+
+        if rows:
+            with open_atomic(self.path / "curves.png") as file:
+                draw(rows, file)
+
+    def _write(self, name: str, text: str) -> None:
+        write_atomic(self.path / name, text.encode("utf-8", "surrogateescape"))
+
+    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        self._write(name, json.dumps(value, indent=1, ensure_ascii=True) + "\n")

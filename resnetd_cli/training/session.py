@@ -1,0 +1,342 @@
+"""A run from its beginning, or from where it stopped, to the model that it leaves behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli import __version__
+from resnetd_cli.bundle import current_versions
+from resnetd_cli.datasets import Examples
+from resnetd_cli.errors import UsageError
+from resnetd_cli.training import loop, network, probe
+from resnetd_cli.training.loader import (
+    Evaluation,
+    Images,
+    Schedule,
+    augmentation,
+    evaluation_loader,
+    seed_all,
+    training_loader,
+)
+from resnetd_cli.training.network import Start
+from resnetd_cli.training.recipe import Recipe
+from resnetd_cli.training.run_folder import Progress, RunFolder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from timm.task import TrainingTask
+    from torch import nn
+
+    from resnetd_cli.training.loop import Monitor
+
+SAVE_SECONDS = 300.0
+"""Between checkpoints within an epoch; one is kept at the end of each anyway."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The labelled images of a run, all with the same classes. What a set lacks is None."""
+
+    train: Examples
+    val: Examples | None = None
+    test: Examples | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run.
+
+    Attributes:
+        folder: where it is kept.
+        data: what it is trained and measured with.
+        recipe: the settings.
+        start: makes the network that it begins with, and tells how its images are prepared.
+        facts: what it is trained from, for the summary.
+        teacher: a network whose answers are learnt, too.
+        workers: processes that load images.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        save_seconds: between checkpoints within an epoch.
+        should_stop: tells whether the run was asked to stop.
+        monitor: is told how it goes.
+        note: is told what is worth knowing.
+    """
+
+    folder: RunFolder
+    data: Data
+    recipe: Recipe
+    start: Start
+    facts: dict[str, Any]
+    accelerator: Accelerator
+    monitor: Monitor
+    teacher: nn.Module | None = None
+    workers: int = 1
+    save_seconds: float = SAVE_SECONDS
+    should_stop: Callable[[], bool] = lambda: False
+    note: Callable[[str], None] = field(default=lambda _: None)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.data.train.classes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return bool(self.accelerator.is_main_process)
+
+    def run(self) -> dict[str, Any] | None:
+        """Train to the end and return the summary; None where the run was asked to stop before, and was saved.
+
+        Raises:
+            ModelError, DataError: see `loop.run`.
+            OutputError: a file cannot be written.
+        """
+        found = self.folder.load(self.folder.last)
+        progress, tensors = found or (Progress(), {})
+        if found:
+            progress.resumed += 1
+        training = self._training(progress, tensors)
+        if self.is_main and found and progress.rows and progress.best_epoch == progress.rows[-1]["epoch"]:
+            self._mend_best(training, progress)
+        if not loop.run(training):
+            self._write_rows(progress)
+            return None
+        return self._finish(training)
+
+    def _training(self, progress: Progress, tensors: dict[str, Any]) -> loop.Training:
+        from timm.optim import create_optimizer_v2
+        from timm.scheduler import create_scheduler_v2
+
+        recipe, accelerator, module = self.recipe, self.accelerator, self.start.module
+        how = self.start.preprocessing
+        schedule = self.schedule(progress.step)
+        module.to(accelerator.device)
+        self._begin_classifier(module, tensors)
+        groups = network.parameter_groups(module, recipe)
+        task = self._task(module)
+        if recipe.ema_decay is not None:
+            task.setup_ema(decay=recipe.ema_decay, use_warmup=True)
+        if tensors:
+            task.load_checkpoint_state(tensors["state_dict"])
+            if task.has_ema():
+                task.load_checkpoint_state(tensors["state_dict_ema"], ema=True)
+        optimizer = create_optimizer_v2(
+            groups, recipe.optimizer, lr=recipe.peak_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        # Before the checkpoint's state, which has rates of its own: the schedule begins with the highest.
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            recipe.schedule,
+            num_epochs=max(1, recipe.epochs - round(recipe.warmup_epochs)),
+            warmup_epochs=recipe.warmup_epochs,
+            warmup_lr=0.0,
+            warmup_prefix=True,
+            step_on_epochs=False,
+            updates_per_epoch=schedule.steps_per_epoch,
+        )
+        if tensors:
+            optimizer.load_state_dict(tensors["optimizer"])
+        task.trainable_module = accelerator.prepare_model(module)
+        training = loop.Training(
+            task=task,
+            optimizer=accelerator.prepare_optimizer(optimizer),
+            scheduler=scheduler,
+            mixup=self._mixup(),
+            schedule=schedule,
+            train=training_loader(
+                self._images(self.data.train, augmentation(recipe, how)), schedule, self.workers
+            ),
+            val=self._evaluation(self.data.val),
+            accelerator=accelerator,
+            recipe=recipe,
+            progress=progress,
+            save=lambda is_best: self._save(training, is_best=is_best),
+            save_seconds=self.save_seconds,
+            should_stop=self.should_stop,
+            monitor=self.monitor,
+        )
+        if tensors.get("scaler") and accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(tensors["scaler"])
+        return training
+
+    def schedule(self, first_step: int = 0) -> Schedule:
+        """Return which images each step sees.
+
+        Raises:
+            UsageError: the batch cannot be divided among the processes.
+        """
+        recipe, processes = self.recipe, self.accelerator.num_processes
+        if recipe.batch_size % processes:
+            message = f"a batch of {recipe.batch_size} cannot be divided among {processes} processes"
+            raise UsageError(
+                message, hint=f"--batch-size {recipe.batch_size // processes * processes or processes}"
+            )
+        share = recipe.batch_size // processes
+        return Schedule(
+            images=len(self.data.train),
+            batch_size=recipe.batch_size,
+            micro_batch=min(recipe.micro_batch or share, share),
+            epochs=recipe.epochs,
+            seed=recipe.seed,
+            process=self.accelerator.process_index,
+            processes=processes,
+            first_step=first_step,
+        )
+
+    def _begin_classifier(self, module: nn.Module, tensors: dict[str, Any]) -> None:
+        """Fit the classifier to the features, where that is wanted and the run begins."""
+        if tensors or self.recipe.head != "probe" or not self.is_main:
+            return
+        loader = evaluation_loader(self._images(self.data.train, self._prepare()), 32, self.workers)
+        seed_all(self.recipe.seed)
+        if probe.begin(module, loader, len(self.classes), self.accelerator.device):
+            self.note("the classifier begins fitted to the features")
+
+    def _task(self, module: nn.Module) -> TrainingTask:
+        """Return timm's task of the network: classification, with a teacher if there is one."""
+        from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+        from timm.task import ClassificationTask, LogitDistillationTask
+        from torch.nn import CrossEntropyLoss
+
+        recipe, device = self.recipe, self.accelerator.device
+        smoothing = recipe.label_smoothing
+        plain = LabelSmoothingCrossEntropy(smoothing) if smoothing else CrossEntropyLoss()
+        criterion = SoftTargetCrossEntropy() if recipe.mixup or recipe.cutmix else plain
+        if self.teacher is None:
+            return ClassificationTask(module, criterion, device=device, verbose=False)
+        module.pretrained_cfg = {**self.start.config}  # type: ignore[assignment]
+        return LogitDistillationTask(
+            module,
+            self.teacher.to(device),
+            criterion,
+            temperature=recipe.teacher_temperature,
+            device=device,
+            verbose=False,
+        )
+
+    def _mixup(self) -> Any:
+        from timm.data import Mixup
+
+        recipe = self.recipe
+        if not (recipe.mixup or recipe.cutmix):
+            return None
+        return Mixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            label_smoothing=recipe.label_smoothing,
+            num_classes=len(self.classes),
+        )
+
+    def _prepare(self) -> Evaluation:
+        return Evaluation(self.start.preprocessing)
+
+    def _images(self, examples: Examples, prepare: Callable[[Any], Any]) -> Images:
+        return Images(examples, prepare, self.recipe.seed)
+
+    def _evaluation(self, examples: Examples | None) -> Any:
+        if examples is None or not len(examples):
+            return None
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        return evaluation_loader(self._images(examples, self._prepare()), 32, self.workers, *share)
+
+    def _save(self, training: loop.Training, *, is_best: bool) -> None:
+        if not self.is_main:
+            return
+        task, accelerator = training.task, training.accelerator
+        tensors = {**task.get_checkpoint_state(), "optimizer": training.optimizer.state_dict()}
+        if task.has_ema():
+            tensors |= task.get_checkpoint_state(ema=True)
+        if accelerator.scaler is not None:
+            tensors["scaler"] = accelerator.scaler.state_dict()
+        self.folder.save(training.progress, tensors, is_best=is_best)
+        if is_best:
+            self._write_model(training)
+        self._write_rows(training.progress)
+
+    def _mend_best(self, training: loop.Training, progress: Progress) -> None:
+        """Do again what a kill after the best epoch's checkpoint may have prevented."""
+        if progress.step == progress.rows[-1]["step"]:
+            self.folder.keep_best()
+            self._write_model(training)
+
+    def _write_rows(self, progress: Progress) -> None:
+        if self.is_main:
+            self.folder.write_metrics(progress.rows)
+
+    def _write_model(self, training: loop.Training) -> None:
+        task = training.task
+        module = network.unwrapped(task.get_eval_model(ema=task.has_ema()))
+        self.folder.write_model(self.start, self.classes, module.state_dict())
+
+    def _finish(self, training: loop.Training) -> dict[str, Any]:
+        """Measure the model that is kept, and write what remains."""
+        progress = training.progress
+        best = progress.rows[progress.best_epoch - 1]
+        summary: dict[str, Any] = {
+            **self.facts,
+            "classes": list(self.classes),
+            "images": {name: len(part) for name, part in vars(self.data).items() if part is not None},
+            "epochs": len(progress.rows),
+            "steps": progress.step,
+            "best_epoch": progress.best_epoch,
+            "selected_by": "val_top1" if best["val_top1"] is not None else "the last epoch",
+            "val": {name: best[f"val_{name}"] for name in ("loss", "top1", "top5")} if self.data.val else None,
+            "test": self._test(training),
+            "train_loss": best["train_loss"],
+            "seconds": round(progress.seconds, 1),
+            "resumed": progress.resumed,
+            "unreadable": progress.unreadable,
+            "processes": self.accelerator.num_processes,
+            "versions": {**current_versions(), "resnetd": __version__},
+        }
+        if self.is_main:
+            self._write_rows(progress)
+            self.folder.write_curves(progress.rows)
+            self.folder.write_summary(summary)
+        return summary
+
+    def _test(self, training: loop.Training) -> dict[str, float | None] | None:
+        """Measure the test images once, with the weights that are kept."""
+        loader = self._evaluation(self.data.test)
+        if loader is None:
+            return None
+        kept = self.folder.load(self.folder.best)
+        if kept is not None:
+            ema = training.task.has_ema()
+            key = "state_dict_ema" if ema else "state_dict"
+            training.task.load_checkpoint_state(kept[1][key], ema=ema)
+        return loop.measure(training, loader)
+
+
+def open_accelerator(device: str, precision: str) -> Accelerator:
+    """Return Accelerate's handle on devices, precision and processes.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
+    from accelerate import Accelerator
+
+    from resnetd_cli.engines.pytorch import choose_device
+
+    chosen = choose_device(device)
+    if chosen.index is not None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(chosen)
+    on_gpu = chosen.type == "cuda"
+    if precision == "auto":
+        precision = ("bf16" if _has_bf16() else "fp16") if on_gpu else "fp32"
+    mixed = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}[precision]
+    if mixed == "fp16" and not on_gpu:
+        raise UsageError("fp16 training needs a GPU", hint="--set precision=bf16 or fp32")
+    return Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed)
+
+
+def _has_bf16() -> bool:
+    import torch
+
+    with suppress(RuntimeError, AssertionError):
+        return bool(torch.cuda.is_bf16_supported())
+    return False
