@@ -1,7 +1,7 @@
 """Which images are the same, byte for byte, without reading all of them.
 
-Only files of one size that have a block from their middle in common are read as a whole. One from the beginning would
-tell less: what cameras write there is often the same.
+Only files of one size that have a block from their middle in common are read as a whole. One from the beginning
+would tell less: what cameras write there is often the same.
 """
 
 from __future__ import annotations

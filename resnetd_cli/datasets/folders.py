@@ -139,14 +139,14 @@ class _Listing:
 
     def _note_loose(self, folder: str) -> None:
         for entry in _entries(folder):
-            if not entry.is_dir() and _is_image(entry.name):
+            if not _is_folder(entry) and _is_image(entry.name):
                 self._loose.add(self._relative(entry.path))
 
     def _images(self, folder: str) -> Iterator[str]:
         for entry in _entries(folder):
             if entry.is_dir(follow_symlinks=False):
                 yield from self._images(entry.path)
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 self._links.add(self._relative(entry.path))
             elif _is_image(entry.name):
                 yield entry.path
@@ -159,7 +159,15 @@ def _is_image(name: str) -> bool:
 
 
 def _subfolders(folder: str) -> list[str]:
-    return [entry.name for entry in _entries(folder) if entry.is_dir()]
+    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell a folder, or a link to one; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

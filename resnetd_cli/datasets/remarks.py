@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from resnetd_cli.datasets.examples import ALL, TRAIN, Dataset, Examples
+from resnetd_cli.datasets.examples import ALL, ORDER, TRAIN, Dataset, Examples
 from resnetd_cli.datasets.texts import shown
 from resnetd_cli.results import Failure
 
@@ -47,8 +47,9 @@ def contradictions(dataset: Dataset, splits: Sequence[Examples]) -> Iterator[str
 
 def leaks(dataset: Dataset, split: str, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
     """Yield which images of a split are left out because a later split has them too."""
+    later = " or ".join(ORDER[ORDER.index(split) + 1 : ORDER.index(ALL)])
     names = _names(dataset, examples, positions)
-    yield f"images of {split} that val or test has too are left out: {shown(names, len(positions))}"
+    yield f"images of {split} that {later} has too are left out: {shown(names, len(positions))}"
 
 
 def copies(dataset: Dataset) -> Iterator[str]:

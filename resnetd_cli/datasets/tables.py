@@ -89,6 +89,8 @@ def _label(value: object, where: str) -> str:
     if isinstance(value, float) and value.is_integer():  # where some are missing, integers are stored so
         value = int(value)
     if isinstance(value, (str, int)) and (text := str(value).strip()):
+        if not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):  # a path may have them
+            raise DataError(f"{where}: the label is not UTF-8", hint="save the table as UTF-8")
         return text
     what = "no label" if value is None or isinstance(value, str) else f"the label is {shown([str(value)])}"
     raise DataError(f"{where}: {what}", hint="each image needs one label, a text or an integer")
@@ -124,13 +126,10 @@ def _columns(names: Sequence[str], table: Path) -> tuple[int, int, int | None]:
 
 
 def _text_cells(table: Path, delimiter: str) -> Iterator[Cells]:
-    with table.open(encoding="utf-8-sig", newline="") as file:
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         try:
             yield from _cells_of(reader, table)
-        except UnicodeDecodeError as error:
-            message = f"{printable(str(table))} is not UTF-8 after line {reader.line_num:,}"
-            raise DataError(message, hint="save it as UTF-8") from error
         except csv.Error as error:
             message = f"{printable(str(table))}, line {reader.line_num:,}: {first_line(error)}"
             raise DataError(message, hint="a quotation mark that is not closed?") from error
