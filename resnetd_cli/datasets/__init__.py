@@ -7,6 +7,7 @@ import os
 from resnetd_cli import http
 from resnetd_cli.datasets.examples import Dataset, Examples, Store
 from resnetd_cli.datasets.folders import open_folder
+from resnetd_cli.datasets.shards import PREFIX, open_shards
 from resnetd_cli.datasets.tables import is_table, open_table
 from resnetd_cli.errors import DataError
 from resnetd_cli.escaping import printable
@@ -28,6 +29,8 @@ def open_dataset(location: str) -> Dataset:
     """
     if http.is_url(location):
         raise DataError(f"{printable(location)} is a URL", hint=f"download it first; {_HINT}")
+    if location.lower().startswith(PREFIX):
+        return open_shards(location)
     path = str(expand_user(location))
     if os.path.isdir(path):
         return open_folder(location)

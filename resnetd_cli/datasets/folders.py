@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
 from resnetd_cli.datasets.files import Files
-from resnetd_cli.datasets.texts import TextsBuilder, shown
+from resnetd_cli.datasets.texts import Few, TextsBuilder, shown
 from resnetd_cli.errors import DataError
 from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.files import expand_user
@@ -56,28 +55,12 @@ def _examples(top: str, found: Mapping[str, Mapping[str, TextsBuilder]]) -> dict
     return splits
 
 
-@dataclass
-class _Few:
-    """The first of many names, and how many there are."""
-
-    first: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, name: str) -> None:
-        self.count += 1
-        if self.count <= 3:
-            self.first.append(name)
-
-    def __str__(self) -> str:
-        return shown(self.first, self.count)
-
-
 class _Listing:
     """What lies in a folder, and what of it is left out."""
 
     def __init__(self, top: str) -> None:
         self._top = top
-        self._others, self._links, self._loose, self._beside, self._empty = (_Few() for _ in range(5))
+        self._others, self._links, self._loose, self._beside, self._empty = (Few() for _ in range(5))
 
     def splits(self) -> dict[str, str]:
         """Return the folders of splits, or the one that holds the classes.

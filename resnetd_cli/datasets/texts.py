@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,23 @@ class Labeller:
         for index, name in enumerate(names):
             moved[self._numbers[name]] = index
         return moved[np.array(self._labels, np.int64)], tuple(names)
+
+
+@dataclass
+class Few:
+    """The first of many names, and how many there are."""
+
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, name: str) -> None:
+        """Count a name."""
+        self.count += 1
+        if self.count <= _SHOWN:
+            self.first.append(name)
+
+    def __str__(self) -> str:
+        return shown(self.first, self.count)
 
 
 def shown(names: Iterable[str], count: int | None = None) -> str:
