@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from resnetd_cli import greys, guard
 from resnetd_cli.deadline import Deadline
@@ -128,8 +128,34 @@ def decode_here(
         raise _NotUsual if formats else _no_image(data) from error
     # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(ErrorKind.UNDECODABLE, f"damaged image: {reason}", hint=_damage_hint(reason)) from error
+        raise _damaged(error) from error
+
+
+def check_header(stream: IO[bytes], options: DecodeOptions = DecodeOptions()) -> None:
+    """Find out, without decoding it, whether an image is of a usual format and within bounds; decode any other.
+
+    A file that passes may still be damaged further on.
+
+    Raises:
+        InputError: of kind `undecodable`, `too_large` or `timeout`.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    import_pillow()
+    Image.MAX_IMAGE_PIXELS = options.max_pixels
+    try:
+        with Image.open(stream, formats=USUAL) as image:
+            width, height = image.size
+    except UnidentifiedImageError:
+        stream.seek(0)
+        decode(stream.read(), options)
+        return
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(_pixels_in(str(error)), options) from error
+    except Exception as error:
+        raise _damaged(error) from error
+    if width * height > options.max_pixels:
+        raise _too_large(width * height, options)
 
 
 class _NotUsual(Exception):
@@ -231,6 +257,11 @@ def _no_image(data: bytes) -> InputError:
     head = data[:512].lstrip().lower()
     message = next((said for beginnings, said in _KNOWN.items() if head.startswith(beginnings)), "not an image")
     return InputError(ErrorKind.UNDECODABLE, message, hint=_CONVERT)
+
+
+def _damaged(error: Exception) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(ErrorKind.UNDECODABLE, f"damaged image: {reason}", hint=_damage_hint(reason))
 
 
 def _damage_hint(reason: str) -> str:

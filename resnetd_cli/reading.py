@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import select
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from resnetd_cli import http
 from resnetd_cli.deadline import Deadline
@@ -54,12 +56,34 @@ def read_file(path: str, options: ReadOptions = DEFAULT_READING) -> bytes:
     except OSError as error:
         raise _input_error(path, error) from error
     except ValueError as error:  # a NUL inside the name
-        raise InputError(
-            ErrorKind.NOT_FOUND, f"not a path: {error}", hint="--null reads NUL-separated lists"
-        ) from error
+        raise _no_path(error) from error
     if not data:
-        raise InputError(ErrorKind.EMPTY, "zero bytes", hint="the copy or download that made it may have failed")
+        raise _no_bytes()
     return data
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open a file to read parts of it.
+
+    Raises:
+        InputError: of kind `not_found`, `unreadable` or `empty`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(ErrorKind.UNREADABLE, "not a file", hint=f"look at it: ls -ld {shell_word(path)}")
+            if not status.st_size:
+                raise _no_bytes()
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise _input_error(path, error) from error
+    except ValueError as error:
+        raise _no_path(error) from error
 
 
 def read_stdin(options: ReadOptions = DEFAULT_READING) -> bytes:
@@ -133,6 +157,14 @@ def _read_block(descriptor: int, size: int, deadline: Deadline) -> bytes:
             hint = "--timeout raises the bound"
             raise InputError(ErrorKind.TIMEOUT, f"nothing came in {deadline.seconds:g} seconds", hint=hint)
     return os.read(descriptor, size)
+
+
+def _no_bytes() -> InputError:
+    return InputError(ErrorKind.EMPTY, "zero bytes", hint="the copy or download that made it may have failed")
+
+
+def _no_path(error: ValueError) -> InputError:
+    return InputError(ErrorKind.NOT_FOUND, f"not a path: {error}", hint="--null reads NUL-separated lists")
 
 
 def _input_error(path: str, error: OSError) -> InputError:

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import os
+
+from resnetd_cli import http
 from resnetd_cli.datasets.examples import Dataset, Examples, Store
 from resnetd_cli.datasets.folders import open_folder
+from resnetd_cli.datasets.shards import PREFIX, open_shards
+from resnetd_cli.datasets.tables import is_table, open_table
+from resnetd_cli.errors import DataError
+from resnetd_cli.escaping import printable
+from resnetd_cli.files import expand_user
 
 __all__ = ["Dataset", "Examples", "Store", "open_dataset"]
 
+_HINT = "name a folder, a .csv, .tsv or .parquet file, hfds/NAME or wds/FOLDER"
+
 
 def open_dataset(location: str) -> Dataset:
-    """Find the labelled images that a DIR stands for. No image is read.
+    """Find the labelled images that a name stands for. No image is read.
+
+    Args:
+        location: a folder of images by class, a table of paths and labels, `hfds/NAME` or `wds/FOLDER`.
 
     Raises:
         DataError: there are none, or they are not laid out in a way that is known.
     """
-    return open_folder(location)
+    if http.is_url(location):
+        raise DataError(f"{printable(location)} is a URL", hint=f"download it first; {_HINT}")
+    if location.lower().startswith(PREFIX):
+        return open_shards(location)
+    path = str(expand_user(location))
+    if os.path.isdir(path):
+        return open_folder(location)
+    if not os.path.exists(path):
+        raise DataError(f"no folder or file {printable(location)}", hint=_HINT)
+    if is_table(path):
+        return open_table(location)
+    raise DataError(f"{printable(location)} is not labelled images", hint=_HINT)

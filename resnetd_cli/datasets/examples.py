@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 TRAIN, VAL, TEST, ALL = "train", "val", "test", "all"
 """The names of splits; `all` is that of images which lie in none."""
+ORDER = (TRAIN, VAL, TEST, ALL)
 
 
 class Store(Protocol):
@@ -29,8 +30,16 @@ class Store(Protocol):
         """
         ...
 
+    def open(self, row: int) -> IO[bytes]:
+        """Open it, to read a part of it; the stream can seek.
 
-@dataclass(frozen=True)
+        Raises:
+            InputError: it cannot be opened.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
 class Examples:
     """N labelled images, none of them read yet.
 
@@ -39,12 +48,15 @@ class Examples:
         rows: their numbers in the store: int64, shape (N,).
         labels: the index of each one's class in `classes`: int64, shape (N,).
         classes: the names of the classes, all of the data set's, in order.
+        contents: the number of each one's content: images with the same number have the same bytes. int64, shape
+            (N,). None: nobody has looked.
     """
 
     store: Store
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    contents: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,6 +73,14 @@ class Examples:
         """
         return self.store.read(int(self.rows[position]))
 
+    def open(self, position: int) -> IO[bytes]:
+        """Open the image at a position, to read a part of it.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        return self.store.open(int(self.rows[position]))
+
     def class_name(self, position: int) -> str:
         """Return the name of the class of the image at a position."""
         return self.classes[int(self.labels[position])]
@@ -70,7 +90,17 @@ class Examples:
         import numpy as np
 
         chosen = np.asarray(positions, np.int64)
-        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen])
+        contents = None if self.contents is None else self.contents[chosen]
+        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], contents=contents)
+
+    def limited_to(self, classes: tuple[str, ...]) -> Examples:
+        """Return those of some of the classes, which are the only ones then, in this order."""
+        import numpy as np
+
+        index = {name: position for position, name in enumerate(classes)}
+        moved = np.array([index.get(name, -1) for name in self.classes], np.int64)
+        kept = self.select(np.flatnonzero(moved[self.labels] >= 0))
+        return replace(kept, labels=moved[kept.labels], classes=classes)
 
     def counts(self) -> NDArray[np.int64]:
         """Return how many images each class has: int64, shape (C,)."""
@@ -79,19 +109,27 @@ class Examples:
         return np.bincount(self.labels, minlength=len(self.classes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images in splits, all with the same classes.
 
     Attributes:
         location: what the user named.
         splits: by name, of `train`, `val` and `test`; or `all` alone.
+        notes: what users should know of what was left out, a line each.
+        top: what the images' names may begin with that tells only where the data set lies, as its folder does.
     """
 
     location: str
     splits: Mapping[str, Examples]
+    notes: tuple[str, ...] = ()
+    top: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in order."""
         return next(iter(self.splits.values())).classes
+
+    def place(self, name: str) -> str:
+        """Return an image's name without what tells only where the data set lies."""
+        return name.removeprefix(self.top).lstrip("/\\")

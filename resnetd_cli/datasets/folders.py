@@ -1,80 +1,165 @@
-"""Folders of images, a folder for each class, with or without one for each split above them."""
+"""Folders of images, a folder for each class, with or without one for each split above them.
+
+Links to the folders of splits and classes are followed: large data sets lie on other disks. Those further down are
+not, for they may lead in circles.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
+from resnetd_cli.datasets.files import Files
+from resnetd_cli.datasets.texts import Few, TextsBuilder, shown
 from resnetd_cli.errors import DataError
+from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.files import expand_user
-from resnetd_cli.reading import DEFAULT_READING, read_file
+from resnetd_cli.reading import strerror
 from resnetd_cli.sources import image_extensions
 
-_SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
-
-
-@dataclass(frozen=True)
-class Files:
-    """Images that are files."""
-
-    paths: tuple[str, ...]
-
-    def name(self, row: int) -> str:
-        """Return an image's path."""
-        return self.paths[row]
-
-    def read(self, row: int) -> bytes:
-        """Return a file's bytes.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        return read_file(self.paths[row], DEFAULT_READING)
+SPLIT_NAMES = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
+"""What people call the splits, in lower case."""
+_LAYOUT = "lay the images out as DIR/CLASS/IMAGE, or DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE"
 
 
 def open_folder(location: str) -> Dataset:
     """Return the images of `DIR/SPLIT/CLASS/` or `DIR/CLASS/`.
 
     Raises:
-        DataError: there is no such folder, or there are no folders with images in it.
+        DataError: there is no such folder, a folder in it cannot be read, or there are none with images in them.
     """
     top = str(expand_user(location))
     if not os.path.isdir(top):
-        raise DataError(f"no folder {location}", hint="name a folder with a folder of images for each class")
-    folders = {_SPLIT_FOLDERS[name.lower()]: name for name in _subfolders(top) if name.lower() in _SPLIT_FOLDERS}
-    tops = {split: os.path.join(top, name) for split, name in folders.items()} if TRAIN in folders else {ALL: top}
-    return _dataset(location, {split: dict(_images_by_class(folder)) for split, folder in tops.items()})
+        raise DataError(f"no folder {printable(location)}", hint="name one with a folder of images for each class")
+    listing = _Listing(top)
+    splits = listing.splits()
+    found = {split: classes for split, folder in splits.items() if (classes := listing.classes(folder))}
+    if not found:
+        raise DataError(f"{printable(location)} has no folders with images in them", hint=_LAYOUT)
+    return Dataset(location, _examples(top, found), notes=tuple(listing.notes()), top=top)
 
 
-def _dataset(location: str, found: dict[str, dict[str, list[str]]]) -> Dataset:
+def _examples(top: str, found: Mapping[str, Mapping[str, TextsBuilder]]) -> dict[str, Examples]:
     import numpy as np
 
-    classes = tuple(sorted({name for by_class in found.values() for name in by_class}))
-    if not classes:
-        raise DataError(f"{location} has no folders with images in them", hint="lay them out as DIR/CLASS/IMAGE")
-    index = {name: position for position, name in enumerate(classes)}
+    names = tuple(sorted({name for by_class in found.values() for name in by_class}))
+    index = {name: position for position, name in enumerate(names)}
     splits = {}
     for split, by_class in found.items():
-        paths = tuple(path for paths in by_class.values() for path in paths)
-        labels = np.array([index[name] for name, paths in by_class.items() for _ in paths], np.int64)
-        splits[split] = Examples(Files(paths), np.arange(len(paths)), labels, classes)
-    return Dataset(location, splits)
+        paths = TextsBuilder()
+        for builder in by_class.values():
+            paths.extend(builder.build())
+        labels = np.repeat([index[name] for name in by_class], [len(builder) for builder in by_class.values()])
+        splits[split] = Examples(Files(top, paths.build()), np.arange(len(paths)), labels, names)
+    return splits
+
+
+class _Listing:
+    """What lies in a folder, and what of it is left out."""
+
+    def __init__(self, top: str) -> None:
+        self._top = top
+        self._others, self._links, self._loose, self._beside, self._empty = (Few() for _ in range(5))
+
+    def splits(self) -> dict[str, str]:
+        """Return the folders of splits, or the one that holds the classes.
+
+        Raises:
+            DataError: two folders are of the same split, or splits lie among classes.
+        """
+        names = _subfolders(self._top)
+        # A class may be called so too: a split's folder holds folders.
+        found = [name for name in names if name.lower() in SPLIT_NAMES and _subfolders(self._join(name))]
+        if not found:
+            return {ALL: self._top}
+        splits: dict[str, str] = {}
+        for name in found:
+            if (other := splits.setdefault(SPLIT_NAMES[name.lower()], name)) != name:
+                message = f"{shown([other, name])} are folders of the same split"
+                raise DataError(message, hint=f"keep one of them in {shell_word(self._top)}")
+        beside = [name for name in names if name not in found]
+        if TRAIN not in splits and any(self._has_images(name) for name in beside):
+            message = f"folders of splits ({shown(found)}) and of classes ({shown(beside)}) lie side by side"
+            raise DataError(message, hint="move the classes into a folder train")
+        for name in beside:
+            self._beside.add(name)
+        self._note_loose(self._top)
+        return {split: self._join(splits[split]) for split in (TRAIN, VAL, TEST) if split in splits}
+
+    def classes(self, folder: str) -> dict[str, TextsBuilder]:
+        """Return the paths of the images in each class folder that has any, relative to the top."""
+        self._note_loose(folder)
+        classes = {}
+        for name in _subfolders(folder):
+            paths = TextsBuilder()
+            paths.extend(self._relative(path) for path in self._images(os.path.join(folder, name)))
+            if paths:
+                classes[name] = paths
+            else:
+                self._empty.add(self._relative(os.path.join(folder, name)))
+        return classes
+
+    def notes(self) -> Iterator[str]:
+        """Yield what was left out."""
+        told = {
+            "folders beside the splits are left out": self._beside,
+            "folders without images": self._empty,
+            "images in no class folder are left out": self._loose,
+            "files whose names do not end like an image's are left out": self._others,
+            "links to folders below the classes are not followed": self._links,
+        }
+        yield from (f"{what}: {few}" for what, few in told.items() if few.count)
+
+    def _join(self, name: str) -> str:
+        return os.path.join(self._top, name)
+
+    def _relative(self, path: str) -> str:
+        return path.removeprefix(self._top).lstrip(os.sep)
+
+    def _has_images(self, name: str) -> bool:
+        return next(_Listing(self._top)._images(self._join(name)), None) is not None
+
+    def _note_loose(self, folder: str) -> None:
+        for entry in _entries(folder):
+            if not _is_folder(entry) and _is_image(entry.name):
+                self._loose.add(self._relative(entry.path))
+
+    def _images(self, folder: str) -> Iterator[str]:
+        for entry in _entries(folder):
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._images(entry.path)
+            elif _is_folder(entry):
+                self._links.add(self._relative(entry.path))
+            elif _is_image(entry.name):
+                yield entry.path
+            else:
+                self._others.add(self._relative(entry.path))
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in image_extensions()
 
 
 def _subfolders(folder: str) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
 
 
-def _images_by_class(folder: str) -> Iterator[tuple[str, list[str]]]:
-    for name in _subfolders(folder):
-        if paths := sorted(_images(os.path.join(folder, name))):
-            yield name, paths
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell a folder, or a link to one; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
-def _images(folder: str) -> Iterator[str]:
-    for top, _, files in os.walk(folder):
-        for file in files:
-            if os.path.splitext(file)[1].lower() in image_extensions() and not file.startswith("."):
-                yield os.path.join(top, file)
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, sorted and without what is hidden."""
+    try:
+        with os.scandir(folder) as scan:
+            return sorted(
+                (entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name
+            )
+    except OSError as error:
+        message = f"cannot read the folder {printable(folder)}: {strerror(error)}"
+        raise DataError(message, hint=f"look at it: ls -ld {shell_word(folder)}") from error

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import factory, models
 from resnetd_cli.datasets import open_dataset
+from resnetd_cli.datasets.splits import Divided, divide
+from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.loading import usable_cpus
 from resnetd_cli.training import network, sizes
 from resnetd_cli.training import recipe as recipes
 from resnetd_cli.training.recipe import Recipe
 from resnetd_cli.training.run_folder import RunFolder
-from resnetd_cli.training.session import Data, Session, open_accelerator
+from resnetd_cli.training.session import Session, open_accelerator
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from resnetd_cli.training.network import Start
 
 FINETUNE, TRAIN = "finetune", "train"
+DEFAULT_VAL_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,16 @@ class Surroundings:
         monitor: is told how it goes.
         note: is told what is worth knowing.
         should_stop: tells whether the run was asked to stop.
+        surveying: is told how many images were looked at in the first pass, and of how many.
+        surveyed: is told what the first pass found.
         progress: a tqdm class for downloads' bars.
     """
 
     monitor: Monitor
     note: Callable[[str], None]
     should_stop: Callable[[], bool]
+    surveying: Callable[[int, int], object] = lambda done, total: None
+    surveyed: Callable[[Survey, Divided], object] = lambda found, divided: None
     progress: type[Any] | None = None
 
 
@@ -174,11 +181,13 @@ def _check_same(begun: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         raise DataError(message, hint="put them back, or begin anew with --overwrite")
 
 
-def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Data, str]:
+def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, str]:
     """Return the images that are trained and measured with, and what tells whether they are the same again."""
-    dataset = open_dataset(plan.data)
-    splits = dataset.splits
-    return Data(splits["train"], splits.get("val"), splits.get("test")), "x"
+    found = survey(open_dataset(plan.data), workers=usable_cpus(), progress=around.surveying)
+    share = DEFAULT_VAL_SHARE if plan.val_share is None else plan.val_share
+    divided = divide(found.dataset, fraction=share, seed=seed)
+    around.surveyed(found, divided)
+    return divided, found.fingerprint
 
 
 def _network(plan: Plan, recipe: Recipe, classes: tuple[str, ...], around: Surroundings) -> Start:

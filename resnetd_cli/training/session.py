@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli import __version__
 from resnetd_cli.bundle import current_versions
 from resnetd_cli.datasets import Examples
+from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.errors import UsageError
 from resnetd_cli.training import loop, network, probe
 from resnetd_cli.training.loader import (
@@ -33,17 +34,9 @@ if TYPE_CHECKING:
 
     from resnetd_cli.training.loop import Monitor
 
+SPLITS = "train", "val", "test"
 SAVE_SECONDS = 300.0
 """Between checkpoints within an epoch; one is kept at the end of each anyway."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """The labelled images of a run, all with the same classes. What a set lacks is None."""
-
-    train: Examples
-    val: Examples | None = None
-    test: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Session:
     """
 
     folder: RunFolder
-    data: Data
+    data: Divided
     recipe: Recipe
     start: Start
     facts: dict[str, Any]
@@ -279,7 +272,7 @@ class Session:
         summary: dict[str, Any] = {
             **self.facts,
             "classes": list(self.classes),
-            "images": {name: len(part) for name, part in vars(self.data).items() if part is not None},
+            "images": {name: len(part) for name in SPLITS if (part := getattr(self.data, name)) is not None},
             "epochs": len(progress.rows),
             "steps": progress.step,
             "best_epoch": progress.best_epoch,

@@ -1,0 +1,43 @@
+"""Images that are files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import IO
+
+from resnetd_cli.datasets.texts import Texts
+from resnetd_cli.reading import DEFAULT_READING, open_file, read_file
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Images that are files.
+
+    Attributes:
+        folder: what their paths are relative to.
+        paths: where they lie.
+    """
+
+    folder: str
+    paths: Texts
+
+    def name(self, row: int) -> str:
+        """Return an image's path."""
+        return os.path.join(self.folder, self.paths[row])
+
+    def read(self, row: int) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return read_file(self.name(row), DEFAULT_READING)
+
+    def open(self, row: int) -> IO[bytes]:
+        """Open a file.
+
+        Raises:
+            InputError: it cannot be opened, or is a pipe or a device.
+        """
+        return open_file(self.name(row))

@@ -1,0 +1,101 @@
+"""Which images are trained on, which choose the best epoch, and which test the result."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
+from resnetd_cli.datasets.texts import shown
+from resnetd_cli.errors import DataError
+from resnetd_cli.escaping import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Divided:
+    """The images by use, all with the classes of `train`.
+
+    Attributes:
+        train: to learn from.
+        val: to choose by while training; None: nothing is chosen.
+        test: to measure at the end; None: there are none.
+        notes: what users should know of what was left out, a line each.
+    """
+
+    train: Examples
+    val: Examples | None
+    test: Examples | None
+    notes: tuple[str, ...] = ()
+
+
+def divide(dataset: Dataset, *, fraction: float = 0.2, seed: int = 0) -> Divided:
+    """Return the splits that a data set has, or else split each class of it.
+
+    Where there is neither val nor test, a part of each class becomes val: at least one image of each class that
+    has two, and copies, where a survey has found which they are, all on one side. It depends on the images' names
+    and the seed alone, not on their order.
+
+    Args:
+        dataset: best one that was surveyed.
+        fraction: of each class, for val.
+        seed: another gives another split.
+
+    Raises:
+        DataError: there is no train, or it has images of fewer than two classes.
+    """
+    given = dict(dataset.splits)
+    whole = given.pop(TRAIN, None) or given.pop(ALL, None)
+    if whole is None:
+        message = f"{printable(dataset.location)} has no images to train on, only {shown(given)}"
+        raise DataError(message, hint="put them into a folder train, or leave out the folders of splits")
+    if not given:
+        held_out = _held_out(dataset, whole, fraction, seed)
+        given[VAL], whole = whole.select(held_out.nonzero()[0]), whole.select((~held_out).nonzero()[0])
+    classes = tuple(name for name, count in zip(whole.classes, whole.counts(), strict=True) if count)
+    if len(classes) < 2:
+        message = f"{printable(dataset.location)} has images of {shown(classes) or 'no class'} alone"
+        raise DataError(message, hint="training needs two classes or more, each a folder or a label")
+    kept = {split: examples.limited_to(classes) for split, examples in given.items()}
+    notes = tuple(
+        f"{lost:,} images of {split} are left out, as train lacks their classes"
+        for split, examples in given.items()
+        if (lost := len(examples) - len(kept[split]))
+    )
+    kept = {split: examples for split, examples in kept.items() if len(examples)}
+    return Divided(whole.limited_to(classes), kept.get(VAL), kept.get(TEST), notes)
+
+
+def _held_out(dataset: Dataset, examples: Examples, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Return which images go to val."""
+    import numpy as np
+
+    groups = _groups(dataset, examples, seed)
+    by_class: dict[int, list[list[int]]] = {}
+    for group in groups:
+        by_class.setdefault(int(examples.labels[group[0]]), []).append(group)
+    held_out = np.zeros(len(examples), bool)
+    for members in by_class.values():
+        wanted = max(1, round(fraction * sum(map(len, members))))
+        for group in members[:-1]:  # train keeps one
+            if wanted <= 0:
+                break
+            held_out[group] = True
+            wanted -= len(group)
+    return held_out
+
+
+def _groups(dataset: Dataset, examples: Examples, seed: int) -> list[list[int]]:
+    """Return the images with their copies, in an order by chance that the names and the seed tell."""
+    import numpy as np
+
+    contents = np.arange(len(examples)) if examples.contents is None else examples.contents
+    groups: dict[int, list[tuple[bytes, int]]] = {}
+    for position, content in enumerate(contents.tolist()):
+        name = f"{seed}\0{dataset.place(examples.name(position))}".encode("utf-8", "surrogatepass")
+        groups.setdefault(content, []).append((hashlib.sha256(name).digest(), position))
+    return [[position for _, position in group] for group in sorted(map(sorted, groups.values()))]

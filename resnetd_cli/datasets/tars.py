@@ -1,0 +1,172 @@
+"""Tar files with an image and its label side by side: where each lies, and reading one on its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from resnetd_cli.datasets.texts import Texts
+from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
+from resnetd_cli.escaping import printable, shell_word
+from resnetd_cli.reading import DEFAULT_READING, open_file, strerror
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_LABELS = ("cls", "json")
+_MAX_LABEL = 2**20
+"""Bytes of a label, or of the description that holds it."""
+_END = bytes(tarfile.BLOCKSIZE)
+_WRITE_AGAIN = "fetch or write it again"
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """Images that are parts of uncompressed tar files.
+
+    Attributes:
+        tars: the files.
+        members: the images' names in them.
+        of: the tar that each image is in: int32, shape (N,).
+        offsets: where in it the image begins, in bytes: int64, shape (N,).
+        sizes: its bytes: int64, shape (N,).
+    """
+
+    tars: tuple[str, ...]
+    members: Texts
+    of: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def name(self, row: int) -> str:
+        """Return an image's name, after that of its tar file."""
+        return f"{self.tars[self.of[row]]}/{self.members[row]}"
+
+    def read(self, row: int) -> bytes:
+        """Return an image's bytes.
+
+        Raises:
+            InputError: the tar file cannot be read, or is not what it was.
+        """
+        size = int(self.sizes[row])
+        if not size:
+            raise InputError(ErrorKind.EMPTY, "zero bytes", hint="the program that made it may have failed")
+        if size > DEFAULT_READING.max_bytes:
+            message = f"{size:,} bytes, more than {DEFAULT_READING.max_bytes:,}"
+            raise InputError(ErrorKind.TOO_LARGE, message, hint="store it smaller")
+        tar = self.tars[self.of[row]]
+        try:
+            with open_file(tar) as file:
+                file.seek(int(self.offsets[row]))
+                data = file.read(size)
+        except OSError as error:
+            raise InputError(ErrorKind.UNREADABLE, strerror(error), hint=f"ls -l {shell_word(tar)}") from error
+        if len(data) < size:
+            raise InputError(ErrorKind.UNREADABLE, "the tar file ends early", hint=_WRITE_AGAIN)
+        return data
+
+    def open(self, row: int) -> IO[bytes]:
+        """Return a stream of the image.
+
+        Raises:
+            InputError: as `read`.
+        """
+        return io.BytesIO(self.read(row))
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar. `data`: what is in it, of labels only."""
+
+    name: str
+    offset: int
+    size: int
+    data: bytes | None
+
+
+def samples(tar: str) -> Iterator[dict[str, Member]]:
+    """Yield the files that belong together, by the ending of their names in lower case.
+
+    Raises:
+        DataError: the tar file is damaged.
+    """
+    try:
+        for _, members in groupby(_members(tar), key=lambda member: _key(member.name)):
+            yield {_ending(member.name): member for member in members}
+    except OSError as error:
+        message = f"cannot read {printable(tar)}: {strerror(error)}"
+        raise DataError(message, hint=f"look at it: ls -l {shell_word(tar)}") from error
+    # The standard library raises others than its own on damaged headers.
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        message = f"{printable(tar)} is not an uncompressed tar file, or damaged: {first_line(error)}"
+        raise DataError(message, hint=_WRITE_AGAIN) from error
+
+
+def _members(tar: str) -> Iterator[Member]:
+    with Path(tar).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        kept: list[tarfile.TarInfo] = vars(archive)["members"]
+        while (member := archive.next()) is not None:
+            kept.clear()  # of a million it would take a gigabyte
+            if member.isreg() and not _base(member.name).startswith("."):
+                yield Member(member.name, member.offset_data, member.size, _data_of_label(archive, member))
+        # The standard library takes a damaged header for the end.
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != _END:
+            raise tarfile.ReadError(f"there is no file, and no end, at byte {archive.offset:,}")
+
+
+def _data_of_label(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    if _ending(member.name) not in _LABELS or member.size > _MAX_LABEL:
+        return None
+    content = archive.extractfile(member)
+    return None if content is None else content.read()
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _key(name: str) -> str:
+    base = _base(name)
+    return name[: len(name) - len(base)] + base.partition(".")[0]
+
+
+def _ending(name: str) -> str:
+    return _base(name).partition(".")[2].lower()
+
+
+def label_of(members: Mapping[str, Member], tar: str) -> str | None:
+    """Return the label of an image; None: there is none.
+
+    Raises:
+        DataError: it is not one text or integer.
+    """
+    for ending in _LABELS:
+        if (member := members.get(ending)) is not None and member.data is not None:
+            try:
+                value = member.data.decode() if ending == "cls" else _in_json(member.data)
+            except ValueError as error:
+                raise _bad_label(tar, member, first_line(error)) from error
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+                raise _bad_label(tar, member, f"the label is {value!r}")
+            return str(value).strip()
+    return None
+
+
+def _in_json(data: bytes) -> object:
+    description = json.loads(data)
+    return description.get("label") if isinstance(description, dict) else None
+
+
+def _bad_label(tar: str, member: Member, reason: str) -> DataError:
+    message = f"{printable(tar)}/{printable(member.name)}: {printable(reason)}"
+    return DataError(message, hint="each image needs one label, a text or an integer")

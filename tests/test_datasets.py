@@ -1,0 +1,644 @@
+"""Labelled images: folders and tables, their first pass, and their splits."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from resnetd_cli.datasets import Dataset, Examples, open_dataset
+from resnetd_cli.datasets.splits import divide
+from resnetd_cli.datasets.survey import Survey, survey
+from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
+from resnetd_cli.decode import DecodeOptions
+from resnetd_cli.errors import DataError, ErrorKind, InputError
+
+posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files and names")
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+_painted = iter(range(1, 2**24))
+
+
+def paint(*names: str, like: str | None = None) -> None:
+    """Make images, each of a colour of its own, or all the same as another file."""
+    for name in names:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if like is not None:
+            path.write_bytes(Path(like).read_bytes())
+        else:
+            colour = next(_painted)
+            Image.new("RGB", (8, 8), (colour >> 16, colour >> 8 & 255, colour & 255)).save(path, "PNG")
+
+
+def write(name: str, content: str | bytes) -> str:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return name
+
+
+def listing(examples: Examples | None) -> list[tuple[str, str]]:
+    assert examples is not None
+    return [(Path(examples.name(at)).as_posix(), examples.class_name(at)) for at in range(len(examples))]
+
+
+def listings(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:
+    return {split: listing(examples) for split, examples in dataset.splits.items()}
+
+
+def refusal(location: str) -> DataError:
+    with pytest.raises(DataError) as caught:
+        open_dataset(location)
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+# --- folders ---
+
+
+def test_folder_of_classes() -> None:
+    paint("d/cat/2.png", "d/cat/1.JPG", "d/dog/deep/er/3.png", "d/Ant/4.webp", "d/.hidden/5.png", "d/cat/.6.png")
+    dataset = open_dataset("d")
+    assert dataset.classes == ("Ant", "cat", "dog")
+    assert listings(dataset) == {
+        "all": [
+            ("d/Ant/4.webp", "Ant"),
+            ("d/cat/1.JPG", "cat"),
+            ("d/cat/2.png", "cat"),
+            ("d/dog/deep/er/3.png", "dog"),
+        ]
+    }
+    assert dataset.splits["all"].counts().tolist() == [1, 2, 1]
+    assert dataset.splits["all"].read(3) == Path("d/dog/deep/er/3.png").read_bytes()
+    assert dataset.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (["train", "val", "test"], ["train", "val", "test"]),
+        (["Training", "VALID"], ["train", "val"]),
+        (["train", "validation"], ["train", "val"]),
+        (["train"], ["train"]),
+        (["val"], ["val"]),
+        (["TEST"], ["test"]),
+    ],
+)
+def test_folders_of_splits(folders: list[str], splits: list[str]) -> None:
+    paint(*(f"d/{folder}/{name}/{folder}.png" for folder in folders for name in ("cat", "dog")))
+    found = listings(open_dataset("d"))
+    assert list(found) == splits
+    for folder, split in zip(folders, splits, strict=True):
+        assert found[split] == [(f"d/{folder}/{name}/{folder}.png", name) for name in ("cat", "dog")]
+
+
+def test_classes_are_those_of_all_splits() -> None:
+    paint("d/train/cat/1.png", "d/train/dog/2.png", "d/test/bee/3.png", "d/test/dog/4.png")
+    dataset = open_dataset("d")
+    assert dataset.classes == ("bee", "cat", "dog")
+    assert dataset.splits["test"].labels.tolist() == [0, 2]
+    assert dataset.splits["train"].labels.tolist() == [1, 2]
+
+
+def test_a_class_may_be_called_train() -> None:
+    paint("d/car/1.png", "d/train/2.png", "d/test/3.png")
+    assert listings(open_dataset("d")) == {
+        "all": [("d/car/1.png", "car"), ("d/test/3.png", "test"), ("d/train/2.png", "train")]
+    }
+
+
+def test_two_folders_of_one_split_are_refused() -> None:
+    paint("d/train/cat/1.png", "d/val/cat/2.png", "d/validation/cat/3.png")
+    assert refusal("d").message == "val, validation are folders of the same split"
+
+
+def test_classes_beside_a_test_folder_are_refused() -> None:
+    paint("d/cat/1.png", "d/dog/1.png", "d/test/cat/2.png")
+    error = refusal("d")
+    assert error.message == "folders of splits (test) and of classes (cat, dog) lie side by side"
+    assert error.hint == "move the classes into a folder train"
+
+
+def test_what_is_left_out_is_told() -> None:
+    paint("d/train/cat/1.png", "d/train/dog/2.png", "d/train/loose.png", "d/extra/3.png", "d/top.png")
+    write("d/train/cat/notes.txt", "x")
+    Path("d/train/empty").mkdir()
+    Path("d/train/cat/link").symlink_to("../dog", target_is_directory=True)
+    assert open_dataset("d").notes == (
+        "folders beside the splits are left out: extra",
+        "folders without images: train/empty",
+        "images in no class folder are left out: top.png, train/loose.png",
+        "files whose names do not end like an image's are left out: train/cat/notes.txt",
+        "links to folders below the classes are not followed: train/cat/link",
+    )
+
+
+@posix
+def test_links_to_files_and_to_classes_are_followed() -> None:
+    paint("far/1.png", "disk/dog/2.png")
+    Path("d/cat").mkdir(parents=True)
+    Path("d/cat/1.png").symlink_to("../../far/1.png")
+    Path("d/dog").symlink_to("../disk/dog", target_is_directory=True)
+    assert listings(open_dataset("d")) == {"all": [("d/cat/1.png", "cat"), ("d/dog/2.png", "dog")]}
+
+
+@posix
+def test_links_in_circles_end() -> None:
+    paint("d/cat/1.png", "d/dog/2.png")
+    Path("d/cat/round").symlink_to("..", target_is_directory=True)
+    Path("d/cat/self.png").symlink_to("self.png")
+    dataset = open_dataset("d")
+    assert [name for name, _ in listings(dataset)["all"]] == ["d/cat/1.png", "d/cat/self.png", "d/dog/2.png"]
+    with pytest.raises(InputError) as caught:
+        dataset.splits["all"].read(1)
+    assert caught.value.kind == ErrorKind.UNREADABLE
+
+
+@posix
+@pytest.mark.parametrize("name", ["-x", "a\nb", "🐈", "a b", "$(x)", "\udcff\udcc3z", "é", "e\u0301"])
+def test_odd_names_of_classes_and_images(name: str) -> None:
+    paint(f"d/{name}/{name}.png", "d/zz/z.png")
+    dataset = open_dataset("d")
+    examples = dataset.splits["all"]
+    assert set(dataset.classes) == {name, "zz"}
+    at = [examples.class_name(position) for position in range(2)].index(name)
+    assert examples.name(at) == os.path.join("d", name, f"{name}.png")
+    assert examples.read(at) == Path(f"d/{name}/{name}.png").read_bytes()
+    assert len(survey(dataset).fingerprint) == 64
+
+
+@posix
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    paint("d/cat/1.png", "d/dog/2.png")
+    Path("d/dog").chmod(0)
+    tmp_path.chmod(0o755)
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        error = refusal("d")
+    finally:
+        os.seteuid(was)
+        Path("d/dog").chmod(0o755)
+    assert error.message == "cannot read the folder d/dog: permission denied"
+    assert error.hint == "look at it: ls -ld d/dog"
+
+
+@pytest.mark.parametrize("make", [[], ["d/1.png"], ["d/.git/1.png"], ["d/train/1.txt"]])
+def test_folders_without_classes_are_refused(make: list[str]) -> None:
+    Path("d").mkdir()
+    for name in make:
+        write(name, b"x")
+    assert refusal("d").message == "d has no folders with images in them"
+
+
+def test_what_is_not_there_or_not_known_is_refused() -> None:
+    write("x.txt", "x")
+    assert refusal("nowhere").message == "no folder or file nowhere"
+    assert refusal("x.txt").message == "x.txt is not labelled images"
+    assert refusal("http://host/d.csv").message == "http://host/d.csv is a URL"
+
+
+def test_a_folder_called_like_an_image() -> None:
+    paint("d/cat/x.jpg/1.png", "d/dog/2.png")
+    assert [name for name, _ in listings(open_dataset("d"))["all"]] == ["d/cat/x.jpg/1.png", "d/dog/2.png"]
+
+
+# --- tables ---
+
+
+def test_csv() -> None:
+    write(
+        "d/t.csv",
+        "\ufeffFile, Label ,width\nb/2.png,dog,3\n\n" + f'"a,1.png","big ""cat""",4\n{os.sep}x/3.png,dog\n',
+    )
+    paint("d/b/2.png")
+    dataset = open_dataset("d/t.csv")
+    assert dataset.classes == ('big "cat"', "dog")
+    assert listings(dataset) == {"all": [("d/b/2.png", "dog"), ("d/a,1.png", 'big "cat"'), ("/x/3.png", "dog")]}
+    assert dataset.splits["all"].read(0) == Path("d/b/2.png").read_bytes()
+    with pytest.raises(InputError) as caught:
+        dataset.splits["all"].read(1)
+    assert caught.value.kind == ErrorKind.NOT_FOUND
+
+
+def test_tsv_with_splits() -> None:
+    write("t.tsv", "path\tclass\tsplit\n1.png\tb\ttrain\n2.png\ta\tVal\n3.png\ta\ttraining\n4.png\tb\ttest\n")
+    assert listings(open_dataset("t.tsv")) == {
+        "train": [("1.png", "b"), ("3.png", "a")],
+        "val": [("2.png", "a")],
+        "test": [("4.png", "b")],
+    }
+
+
+def test_numbers_are_ordered_as_numbers() -> None:
+    write("t.csv", "image,target\n1.png,10\n2.png,9\n3.png,0\n")
+    dataset = open_dataset("t.csv")
+    assert dataset.classes == ("0", "9", "10")
+    assert dataset.splits["all"].labels.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.png,cat\n ,dog\n", "t.csv, line 3: no path"),
+        ("path,label\na.png,cat\n\nb.png,\n", "t.csv, line 4: no label"),
+        ("path,label\nb.png\n", "t.csv, line 2: no label"),
+        ("path,label\nhttps://h/a.png,cat\n", "t.csv, line 2: https://h/a.png is a URL, not a file"),
+        ("path,label,split\na.png,cat,dev\n", "t.csv, line 2: no split is called 'dev'"),
+        ("a.png,cat\nb.png,dog\n", "t.csv has no column of paths, only a.png, cat"),
+        ("path,name\na.png,cat\n", "t.csv has no column of labels, only path, name"),
+        ("path,label\n", "t.csv lists no images"),
+        ("", "t.csv has no column of paths"),
+        (b"path,label\na.png,caf\xe9\n", "t.csv, line 2: the label is not UTF-8"),
+        ("path,label\n" + "x" * 200_000 + ",cat\n", "t.csv, line 2: field larger than field limit (131072)"),
+    ],
+)
+def test_bad_tables_are_refused(text: str | bytes, message: str) -> None:
+    write("t.csv", text)
+    assert refusal("t.csv").message.startswith(message)
+
+
+def write_parquet(columns: Mapping[str, Any], name: str = "t.parquet") -> str:
+    pq.write_table(pa.table(dict(columns)), name)
+    return name
+
+
+def test_parquet() -> None:
+    labels = pa.array(["dog", "cat", "dog"]).dictionary_encode()
+    write_parquet(
+        {"n": [1, 2, 3], "path": ["1.png", "2.png", "3.png"], "label": labels, "split": ["train", "test", "train"]}
+    )
+    assert listings(open_dataset("t.parquet")) == {
+        "train": [("1.png", "dog"), ("3.png", "dog")],
+        "test": [("2.png", "cat")],
+    }
+
+
+def test_parquet_of_numbers() -> None:
+    write_parquet({"path": ["1.png", "2.png"], "label": [3.0, 20.0]})
+    assert open_dataset("t.parquet").classes == ("3", "20")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": ["1.png", None], "label": ["a", "b"]}, "t.parquet, row 2: no path"),
+        ({"path": ["1.png", "2.png"], "label": ["a", None]}, "t.parquet, row 2: no label"),
+        ({"path": ["1.png"], "label": [0.5]}, "t.parquet, row 1: the label is 0.5"),
+        ({"path": ["1.png"], "label": [["a", "b"]]}, "t.parquet, row 1: the label is ['a', 'b']"),
+        ({"path": ["1.png"], "label": ["a"], "split": [None]}, "t.parquet, row 1: no split is called ''"),
+        (
+            {"image": [{"bytes": b"x", "path": "1.png"}], "label": [1]},
+            "t.parquet holds the images themselves in its column image",
+        ),
+    ],
+)
+def test_bad_parquet_tables_are_refused(columns: Mapping[str, Any], message: str) -> None:
+    write_parquet(columns)
+    assert refusal("t.parquet").message == message
+
+
+def test_a_damaged_parquet_file_is_refused() -> None:
+    name = write_parquet({"path": ["1.png"], "label": ["a"]})
+    data = Path(name).read_bytes()
+    for damaged in (b"", b"text", data[:-9], data[:4] + b"\xff" * (len(data) - 8) + data[-4:]):
+        Path(name).write_bytes(damaged)
+        assert refusal(name).message.startswith("t.parquet is not a Parquet file, or damaged: ")
+
+
+# --- the types ---
+
+
+def test_examples_can_be_sent_to_other_processes() -> None:
+    paint("d/cat/1.png", "d/dog/2.png")
+    sent: Examples = pickle.loads(pickle.dumps(open_dataset("d").splits["all"]))
+    assert listing(sent) == [("d/cat/1.png", "cat"), ("d/dog/2.png", "dog")]
+    assert sent.read(1) == Path("d/dog/2.png").read_bytes()
+
+
+def test_a_million_images_take_little_memory() -> None:
+    folder = "train/n01440764/n01440764_"
+    paths = TextsBuilder()
+    paths.extend(f"{folder}{number}.JPEG" for number in range(10_000))
+    built = paths.build()
+    assert built[9_999] == f"{folder}9999.JPEG"
+    assert [built[0], *built][:2] == [f"{folder}0.JPEG"] * 2
+    assert len(built.data) + built.ends.nbytes < 10_000 * 50
+
+
+def test_labels_and_limits() -> None:
+    labeller = Labeller()
+    for name in ("b", "a", "c", "a"):
+        labeller.append(name)
+    labels, names = labeller.build()
+    assert (labels.tolist(), names) == ([1, 0, 2, 0], ("a", "b", "c"))
+    examples = Examples(store(), np.array([5, 6, 7, 8]), labels, names, contents=np.array([0, 1, 2, 1]))
+    limited = examples.limited_to(("c", "a"))
+    assert limited.classes == ("c", "a")
+    assert (limited.rows.tolist(), limited.labels.tolist()) == ([6, 7, 8], [1, 0, 1])
+    assert limited.contents is not None
+    assert limited.contents.tolist() == [1, 2, 1]
+
+
+def store() -> Any:
+    return None  # nothing is read from it
+
+
+def test_lists_of_names_are_short() -> None:
+    assert shown(["a", "b\n"]) == "a, b\\n"
+    assert shown(map(str, range(1200))) == "0, 1, 2, ... (1,200 in all)"
+    assert shown(["a", "b"], 2) == "a, b"
+
+
+# --- the first pass ---
+
+
+def surveyed(location: str = "d", **options: Any) -> Survey:
+    return survey(open_dataset(location), **options)
+
+
+def notes(found: Survey) -> Iterator[str]:
+    assert all("\n" not in note for note in found.notes)
+    return iter(found.notes)
+
+
+def many(folder: str, count: int = 40) -> list[str]:
+    """Make as many images that one unreadable among them is no reason to refuse."""
+    names = [f"{folder}/{number:03}.png" for number in range(count)]
+    paint(*names)
+    return names
+
+
+def test_nothing_is_wrong() -> None:
+    paint(
+        "d/train/cat/1.png",
+        "d/train/cat/2.png",
+        "d/train/dog/3.png",
+        "d/train/dog/4.png",
+        "d/val/cat/5.png",
+        "d/val/dog/6.png",
+    )
+    told = []
+    found = surveyed(progress=lambda done, total: told.append((done, total)))
+    assert (found.notes, found.unreadable) == ((), ())
+    assert {split: counts.tolist() for split, counts in found.counts.items()} == {"train": [2, 2], "val": [1, 1]}
+    assert told[-1] == (6, 6)
+
+
+def test_unreadable_images_are_left_out() -> None:
+    names = [*many("d/cat"), *many("d/dog")]
+    write("d/cat/x0.png", b"")
+    write("d/cat/x1.jpg", b"\xff\xd8\xff\xe0 and no more")
+    write("d/dog/x2.jpg", b"<!DOCTYPE html><html>")
+    found = surveyed()
+    assert [(Path(failure.input).as_posix(), failure.kind, failure.message) for failure in found.unreadable] == [
+        ("d/cat/x0.png", ErrorKind.EMPTY, "zero bytes"),
+        ("d/cat/x1.jpg", ErrorKind.UNDECODABLE, "damaged image: Truncated File Read"),
+        ("d/dog/x2.jpg", ErrorKind.UNDECODABLE, "not an image but a web page"),
+    ]
+    assert [name for name, _ in listings(found.dataset)["all"]] == names
+    assert found.counts["all"].tolist() == [40, 40]
+    (note,) = notes(found)
+    assert note.startswith("3 of 83 images cannot be read: cat/x0.png (zero bytes), cat/x1.jpg (damaged image: ")
+
+
+def test_too_many_unreadable_images_are_refused() -> None:
+    many("d/train/cat", 38)
+    many("d/val/cat", 100)
+    write("d/train/dog/x1.jpg", b"x")
+    write("d/train/dog/x2.jpg", b"x")
+    surveyed()  # 2 of 40 are just 5 %
+    write("d/train/dog/x3.jpg", b"x")
+    with pytest.raises(DataError) as caught:
+        surveyed()
+    assert caught.value.message.startswith(
+        "3 of 41 images in train cannot be read: train/dog/x1.jpg (not an image), "
+    )
+    assert caught.value.hint == "repair or remove them: up to 5% of a split is left out"
+
+
+def test_too_many_pixels() -> None:
+    many("d/cat")
+    Image.new("RGB", (200, 100)).save("d/cat/large.png")
+    Image.new("RGB", (200, 100)).save("d/cat/large.webp")
+    found = surveyed(decoding=DecodeOptions(max_pixels=10_000))
+    assert [(failure.kind, failure.message) for failure in found.unreadable] == [
+        (ErrorKind.TOO_LARGE, "20,000 pixels, more than 10,000")
+    ] * 2
+
+
+@posix
+def test_pipes_and_broken_links_are_left_out() -> None:
+    many("d/cat")
+    os.mkfifo("d/cat/pipe.png")
+    Path("d/cat/gone.png").symlink_to("nowhere")
+    assert [failure.kind for failure in surveyed().unreadable] == [ErrorKind.NOT_FOUND, ErrorKind.UNREADABLE]
+
+
+def test_rare_formats_are_read_too() -> None:
+    paint("d/cat/1.png", "d/dog/2.png")
+    for name in ("cat/3.webp", "dog/4.tif"):
+        Image.new("RGB", (9, 9), "red").save(f"d/{name}")
+    found = surveyed()
+    assert found.counts["all"].tolist() == [2, 2]
+    assert found.unreadable == ()
+
+
+def test_copies_across_splits_are_left_out_of_the_earlier() -> None:
+    paint(
+        "d/test/cat/t.png",
+        "d/val/cat/v.png",
+        "d/train/cat/1.png",
+        "d/train/dog/2.png",
+        "d/test/dog/o.png",
+        "d/val/dog/p.png",
+    )
+    paint("d/train/cat/copy1.png", "d/val/cat/copy2.png", like="d/test/cat/t.png")
+    paint("d/train/cat/copy3.png", like="d/val/cat/v.png")
+    found = surveyed()
+    assert listings(found.dataset) == {
+        "train": [("d/train/cat/1.png", "cat"), ("d/train/dog/2.png", "dog")],
+        "val": [("d/val/cat/v.png", "cat"), ("d/val/dog/p.png", "dog")],
+        "test": [("d/test/cat/t.png", "cat"), ("d/test/dog/o.png", "dog")],
+    }
+    told = notes(found)
+    assert (
+        next(told)
+        == "images of train that val or test has too are left out: train/cat/copy1.png, train/cat/copy3.png"
+    )
+    assert next(told) == "images of val that test has too are left out: val/cat/copy2.png"
+
+
+def test_copies_within_a_split_are_told() -> None:
+    paint("d/cat/1.png", "d/cat/2.png", "d/dog/3.png", "d/dog/4.png")
+    paint("d/cat/5.png", "d/cat/6.png", like="d/cat/2.png")
+    found = surveyed()
+    assert list(notes(found)) == ["copies of other images, which count several times: cat/5.png, cat/6.png"]
+    assert found.counts["all"].tolist() == [4, 2]
+    contents = found.dataset.splits["all"].contents
+    assert contents is not None
+    assert contents.tolist() == [0, 1, 1, 1, 4, 5]
+
+
+def test_files_that_differ_only_at_their_ends_are_no_copies() -> None:
+    paint("d/cat/1.bmp", "d/dog/2.bmp", "d/dog/5.bmp")
+    for name, pixel in (("cat/3", 1), ("cat/4", 2)):
+        image = Image.new("RGB", (200, 200))
+        image.putpixel((0, 0), (pixel, 0, 0))
+        image.save(f"d/{name}.bmp")
+    assert surveyed().notes == ()
+
+
+def test_an_image_in_two_classes_is_told() -> None:
+    paint("d/cat/1.png", "d/cat/2.png", "d/dog/3.png", "d/dog/4.png")
+    paint("d/dog/5.png", like="d/cat/1.png")
+    found = surveyed()
+    assert next(notes(found)) == "the same image is in two classes: cat/1.png = dog/5.png"
+
+
+def test_classes_with_few_images_are_told() -> None:
+    paint("d/train/cat/1.png", "d/train/cat/2.png", "d/train/dog/3.png", "d/train/dog/4.png", "d/train/one/5.png")
+    paint("d/val/cat/6.png", "d/val/new/7.png")
+    assert list(notes(surveyed())) == [
+        "classes with a single image in train, too few to learn from: one",
+        "classes of val that train lacks: new",
+        "classes without an image in val: dog, one",
+    ]
+
+
+def test_fingerprint_tells_data_sets_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint("d/cat/1.png", "d/cat/2.png", "d/dog/3.png")
+    first = surveyed().fingerprint
+    assert surveyed(str(tmp_path / "d")).fingerprint == first
+    assert surveyed("./d/").fingerprint == first
+    Path("d").rename("e")
+    assert surveyed("e").fingerprint == first
+    monkeypatch.chdir("e")
+    assert surveyed(".").fingerprint == first
+    Path("cat/1.png").rename("cat/4.png")
+    assert surveyed(".").fingerprint != first
+    Path("cat/4.png").rename("cat/1.png")
+    assert surveyed(".").fingerprint == first
+    Path("cat/2.png").rename("dog/2.png")
+    assert surveyed(".").fingerprint != first
+    Path("dog/2.png").rename("cat/2.png")
+    Image.new("RGB", (100, 100), "red").save("cat/2.png")
+    assert surveyed(".").fingerprint != first
+
+
+def test_workers_find_the_same() -> None:
+    many("d/cat", 150)
+    many("d/dog", 150)
+    paint("d/dog/x.png", like="d/cat/000.png")
+    write("d/dog/y.png", b"x")
+    one, four = surveyed(workers=1), surveyed(workers=4)
+    assert one.fingerprint == four.fingerprint
+    assert (one.notes, one.unreadable) == (four.notes, four.unreadable)
+
+
+# --- splits ---
+
+
+def test_given_splits_are_kept() -> None:
+    paint(*(f"d/{split}/{name}/{split}.png" for split in ("train", "val", "test") for name in ("cat", "dog")))
+    dataset = open_dataset("d")
+    divided = divide(dataset)
+    assert listing(divided.train) == listing(dataset.splits["train"])
+    assert listing(divided.val) == listing(dataset.splits["val"])
+    assert listing(divided.test) == listing(dataset.splits["test"])
+
+
+def test_a_test_set_chooses_nothing() -> None:
+    paint(*(f"d/{split}/{name}/{split}.png" for split in ("train", "test") for name in ("cat", "dog")))
+    divided = divide(open_dataset("d"))
+    assert divided.val is None
+    assert listing(divided.test) == [("d/test/cat/test.png", "cat"), ("d/test/dog/test.png", "dog")]
+    assert len(divided.train) == 2
+
+
+@pytest.mark.parametrize("folder", ["d", "d/train"])
+def test_a_whole_is_split_by_class(folder: str) -> None:
+    for name, count in {"many": 50, "few": 7, "two": 2, "one": 1}.items():
+        many(f"{folder}/{name}", count)
+    divided = divide(open_dataset("d"), fraction=0.2)
+    assert divided.val is not None
+    assert divided.test is None
+    assert divided.train.classes == ("few", "many", "one", "two")
+    assert divided.train.counts().tolist() == [6, 40, 1, 1]
+    assert divided.val.counts().tolist() == [1, 10, 0, 1]
+    assert not {*listing(divided.train)} & {*listing(divided.val)}
+    assert {*listing(divided.train)} | {*listing(divided.val)} == {
+        *listing(next(iter(open_dataset("d").splits.values())))
+    }
+
+
+def test_a_split_depends_on_names_and_seed_alone() -> None:
+    names = [*many("cat"), *many("dog")]
+    rows = [(name, name.split("/")[0]) for name in names]
+
+    def validation(seed: int = 0, *, order: int = 1) -> set[tuple[str, str]]:
+        with open("t.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), *rows[::order]])
+        return {*listing(divide(survey(open_dataset("t.csv")).dataset, seed=seed).val)}
+
+    assert len(validation()) == 16
+    assert validation() == validation(order=-1)
+    assert validation() != validation(seed=1)
+
+
+def test_copies_stay_on_one_side() -> None:
+    for number in range(30):
+        paint(f"d/{'cat' if number % 2 else 'dog'}/{number}.png")
+        paint(
+            *(f"d/{'cat' if number % 2 else 'dog'}/{number}-{copy}.png" for copy in "abc"),
+            like=f"d/{'cat' if number % 2 else 'dog'}/{number}.png",
+        )
+    divided = divide(surveyed().dataset)
+    assert divided.val is not None
+    assert divided.train.contents is not None
+    assert divided.val.contents is not None
+    assert not {*divided.train.contents.tolist()} & {*divided.val.contents.tolist()}
+    assert divided.val.counts().tolist() == [12, 12]
+
+
+def test_classes_that_train_lacks_are_left_out() -> None:
+    paint("d/train/cat/1.png", "d/train/dog/2.png", "d/val/ant/3.png", "d/val/dog/4.png", "d/test/bee/5.png")
+    divided = divide(open_dataset("d"))
+    assert divided.train.classes == ("cat", "dog")
+    assert divided.train.labels.tolist() == [0, 1]
+    assert divided.val is not None
+    assert (divided.val.classes, divided.val.labels.tolist()) == (("cat", "dog"), [1])
+    assert divided.test is None
+    assert divided.notes == (
+        "1 images of val are left out, as train lacks their classes",
+        "1 images of test are left out, as train lacks their classes",
+    )
+
+
+def test_one_class_is_refused() -> None:
+    paint("d/train/cat/1.png", "d/train/cat/2.png", "d/val/dog/3.png")
+    with pytest.raises(DataError, match=r"^d has images of cat alone$"):
+        divide(open_dataset("d"))
+
+
+def test_no_train_is_refused() -> None:
+    paint("d/val/cat/1.png", "d/test/dog/2.png")
+    with pytest.raises(DataError, match=r"^d has no images to train on, only val, test$"):
+        divide(open_dataset("d"))
