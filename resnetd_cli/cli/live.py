@@ -53,31 +53,17 @@ class Display:
     def epoch(self, row: Row, *, is_best: bool) -> None:
         """An epoch ended."""
         self._val_top1 = row["val_top1"]
-        val = "" if self._val_top1 is None else f", val loss {row['val_loss']:.3f} top-1 {self._val_top1:.2%}"
-        best = " (the best so far)" if is_best and self._val_top1 is not None else ""
-        self._terminal.note(
-            f"epoch {row['epoch']}/{self._epochs}: loss {row['train_loss']:.3f} "
-            f"top-1 {row['train_top1']:.2%}{val}{best}, {row['seconds']:.0f} s"
-        )
+        parts = [f"epoch {row['epoch']}/{self._epochs}:"]
+        for split in ("train", "val"):
+            if row[f"{split}_loss"] is not None:
+                parts.append(f"{split} loss {row[f'{split}_loss']:.3f} top-1 {row[f'{split}_top1']:.2%},")
+        parts.append(f"{row['seconds']:.0f} s")
+        if is_best and self._val_top1 is not None:
+            parts.append("(the best so far)")
+        self._terminal.note(" ".join(parts))
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._terminal.close_bar()
             self._bar = None
-
-
-class Silence:
-    """Shows nothing: for the processes beside the first."""
-
-    def begin(self, epochs: int, steps_per_epoch: int, batch_size: int, progress: Progress) -> None:
-        """The first step is about to be made."""
-
-    def step(self, progress: Progress, lr: float) -> None:
-        """A step was made."""
-
-    def epoch(self, row: Row, *, is_best: bool) -> None:
-        """An epoch ended."""
-
-    def close(self) -> None:
-        """There is nothing to take away."""

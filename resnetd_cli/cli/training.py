@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -15,6 +15,10 @@ from resnetd_cli.cli import options, stopping
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
 from resnetd_cli.escaping import shell_word
+
+if TYPE_CHECKING:
+    from resnetd_cli.datasets.splits import Divided
+    from resnetd_cli.datasets.survey import Survey
 
 Data = Annotated[
     Optional[str],
@@ -147,18 +151,23 @@ class Request:
 
 def train(plan: Any, request: Request) -> dict[str, Any] | None:
     """Carry out a plan in this process, showing how it goes."""
-    from resnetd_cli.cli.live import Display, Silence
+    from resnetd_cli.cli.live import Display
+    from resnetd_cli.training.monitors import Several, TensorBoard
     from resnetd_cli.training.plan import Surroundings, execute
 
-    is_main = os.environ.get("RANK", "0") == "0"
     _set_threads(request)
-    display = Display(terminal) if is_main else Silence()
+    logs = [TensorBoard(plan.folder / "tensorboard")] if request.tensorboard else []
+    if os.environ.get("RANK", "0") != "0":  # the first of several processes shows and writes for all
+        with stopping.requests() as should_stop:
+            return execute(plan, Surroundings(Several(), lambda _: None, should_stop))
+    display = Display(terminal)
     with stopping.requests() as should_stop:
         around = Surroundings(
-            monitor=display,
-            note=terminal.note if is_main else lambda _: None,
+            monitor=Several(display, *logs),
+            note=terminal.note,
             should_stop=should_stop,
-            progress=terminal.download_bar() if is_main else None,
+            surveyed=_tell_survey,
+            progress=terminal.download_bar(),
         )
         try:
             return execute(plan, around)
@@ -170,6 +179,15 @@ def train_in_child(plan: Any, request: Request, quiet: bool) -> dict[str, Any] |
     """Carry out a plan as one of several processes."""
     terminal.setup(quiet=quiet)
     return train(plan, request)
+
+
+def _tell_survey(found: Survey, divided: Divided) -> None:
+    from resnetd_cli.cli.running import tell_failure
+
+    for failure in found.unreadable:
+        tell_failure(failure)
+    for note in (*found.notes, *divided.notes):
+        terminal.note(note)
 
 
 def _set_threads(request: Request) -> None:

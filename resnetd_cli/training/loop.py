@@ -57,6 +57,7 @@ class Training:
         progress: how far it is; the loop goes on from there.
         save: keeps a checkpoint; is told whether it is the best so far.
         save_seconds: between checkpoints within an epoch.
+        measures_start: whether what the run begins with may be better than what it ends with.
         should_stop: tells whether the run was asked to stop.
         monitor: is told how it goes.
     """
@@ -73,6 +74,7 @@ class Training:
     progress: Progress
     save: Callable[[bool], None]
     save_seconds: float
+    measures_start: bool
     should_stop: Callable[[], bool]
     monitor: Monitor
 
@@ -121,6 +123,8 @@ def run(training: Training) -> bool:
     set_training(unwrapped(training.task.get_trainable_module()), training.recipe)
     training.scheduler.step_update(progress.step)
     training.monitor.begin(training.recipe.epochs, schedule.steps_per_epoch, schedule.batch_size, progress)
+    if training.measures_start and not progress.rows:
+        _keep(training, {"lr": 0.0, "train_loss": None, "train_top1": None})
     saved = time.monotonic()
     while progress.step < schedule.steps:
         began = time.monotonic()
@@ -176,25 +180,30 @@ def _backward(training: Training, batch: Batch) -> None:
 
 def _end_epoch(training: Training) -> None:
     """Measure the weights, keep them, and tell."""
-    progress, epoch_steps = training.progress, training.schedule.steps_per_epoch
+    progress = training.progress
     _collect(training)
     if not math.isfinite(progress.loss):
         raise ModelError("the loss is not a number any more", hint="a lower --lr may help, or --set clip_grad=1")
     if len(progress.unreadable) > _MOST_UNREADABLE * training.schedule.images:
         first = next(iter(progress.unreadable))
         raise DataError(f"{len(progress.unreadable)} images cannot be read, {first} first", hint="mend the data")
-    row: Row = {
-        "epoch": progress.step // epoch_steps,
-        "step": progress.step,
+    trained = {
         "lr": training.optimizer.param_groups[-1]["lr"],
         "train_loss": progress.loss / max(1, progress.seen),
         "train_top1": progress.correct / max(1, progress.seen),
-        **{f"val_{name}": value for name, value in measure(training, training.val).items()},
-        "seconds": round(progress.seconds, 1),
     }
-    progress.rows.append(row)
     progress.loss, progress.correct, progress.seen = 0.0, 0, 0
-    best = next((other for other in progress.rows if other["epoch"] == progress.best_epoch), None)
+    _keep(training, trained)
+
+
+def _keep(training: Training, trained: dict[str, Any]) -> None:
+    """Measure the weights and keep them: as the best, if they are."""
+    progress = training.progress
+    val = {f"val_{name}": value for name, value in measure(training, training.val).items()}
+    row: Row = {"epoch": progress.step // training.schedule.steps_per_epoch, "step": progress.step}
+    row |= {**trained, **val, "seconds": round(progress.seconds, 1)}
+    best = progress.best
+    progress.rows.append(row)
     is_best = best is None or _rank(row) >= _rank(best)
     if is_best:
         progress.best_epoch = row["epoch"]

@@ -54,7 +54,7 @@ class Progress:
         loss, correct, seen: sums over the images of the epoch under way.
         seconds: of training so far.
         rows: of the epochs that are finished.
-        best_epoch: the one whose weights are the model; 0 before the first.
+        best_epoch: the one whose weights are the model; 0 is what the run began with.
         unreadable: names of images that turned out not to be readable, and why.
         resumed: how often the run was gone on with.
     """
@@ -68,6 +68,11 @@ class Progress:
     best_epoch: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     resumed: int = 0
+
+    @property
+    def best(self) -> Row | None:
+        """The row of the best epoch."""
+        return next((row for row in self.rows if row["epoch"] == self.best_epoch), None)
 
 
 class RunFolder:

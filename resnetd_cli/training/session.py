@@ -149,6 +149,7 @@ class Session:
             progress=progress,
             save=lambda is_best: self._save(training, is_best=is_best),
             save_seconds=self.save_seconds,
+            measures_start=recipe.head == "probe" and self.data.val is not None,
             should_stop=self.should_stop,
             monitor=self.monitor,
         )
@@ -268,12 +269,13 @@ class Session:
     def _finish(self, training: loop.Training) -> dict[str, Any]:
         """Measure the model that is kept, and write what remains."""
         progress = training.progress
-        best = progress.rows[progress.best_epoch - 1]
+        best = progress.best
+        assert best is not None
         summary: dict[str, Any] = {
             **self.facts,
             "classes": list(self.classes),
             "images": {name: len(part) for name in SPLITS if (part := getattr(self.data, name)) is not None},
-            "epochs": len(progress.rows),
+            "epochs": self.recipe.epochs,
             "steps": progress.step,
             "best_epoch": progress.best_epoch,
             "selected_by": "val_top1" if best["val_top1"] is not None else "the last epoch",
