@@ -147,9 +147,10 @@ def run(training: Training) -> bool:
 def _step(training: Training, batches: Iterator[Batch]) -> None:
     """Update the weights once."""
     task, schedule, accelerator = training.task, training.schedule, training.accelerator
-    seed_all(mixed_seed(schedule.seed, -1, training.progress.step, schedule.process))
     for left in reversed(range(schedule.micro_batches_per_step)):
         batch = next(batches)
+        # Here, for loading the images may have used the generators.
+        seed_all(mixed_seed(schedule.seed, -1, training.progress.step, schedule.process, left))
         # Several processes add up their gradients once, after the last part.
         with accelerator.no_sync(task.get_trainable_module()) if left else nullcontext():
             _backward(training, batch)
@@ -186,7 +187,9 @@ def _end_epoch(training: Training) -> None:
         raise ModelError("the loss is not a number any more", hint="a lower --lr may help, or --set clip_grad=1")
     if len(progress.unreadable) > _MOST_UNREADABLE * training.schedule.images:
         first = next(iter(progress.unreadable))
-        raise DataError(f"{len(progress.unreadable)} images cannot be read, {first} first", hint="mend the data")
+        raise DataError(
+            f"{len(progress.unreadable)} images cannot be decoded, the first is {first}", hint="mend the data"
+        )
     trained = {
         "lr": training.optimizer.param_groups[-1]["lr"],
         "train_loss": progress.loss / max(1, progress.seen),

@@ -55,9 +55,7 @@ class TensorBoard:
         """Open the log; what a killed run logged beyond its checkpoint is taken back."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(self._folder), purge_step=progress.step + 1 if progress.rows else None
-        )
+        self._writer = SummaryWriter(str(self._folder), purge_step=progress.step + 1 if progress.rows else None)
 
     def step(self, progress: Progress, lr: float) -> None:
         """A step was made."""

@@ -119,12 +119,12 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
         facts = _facts(plan, fingerprint)
         if begun:
             _check_same(begun[1], facts)
-        session = Session(
+        return Session(
             folder=folder,
             data=data,
             recipe=recipe,
             start=start,
-            facts={**facts, "classes": list(data.train.classes)},
+            facts=facts,
             accelerator=accelerator,
             monitor=around.monitor,
             teacher=_teacher(plan, data.train.classes, around),
@@ -132,11 +132,8 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
             save_seconds=plan.save_seconds,
             should_stop=around.should_stop,
             note=around.note,
-        )
-        session.schedule()  # may refuse the batch size
-        if accelerator.is_main_process and begun is None:
-            folder.begin(recipe, facts)
-        return session.run()
+            is_begun=begun is not None,
+        ).run()
 
 
 def recipe_name(plan: Plan) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Callable
 from typing import Any
+
+from resnetd_cli.loading import usable_cpus
 
 Outcome = tuple[int, Any]
 """The number of a process, and what it returned."""
@@ -43,6 +46,9 @@ def _call(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // count)))
+    # Of convolutions over one pixel, whose weights have the same layout by two names.
+    warnings.filterwarnings("ignore", "Grad strides do not match")
     outcomes.put((number, function(*arguments)))
 
 

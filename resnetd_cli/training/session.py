@@ -12,7 +12,7 @@ from resnetd_cli import __version__
 from resnetd_cli.bundle import current_versions
 from resnetd_cli.datasets import Examples
 from resnetd_cli.datasets.splits import Divided
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import UsageError, first_line
 from resnetd_cli.training import loop, network, probe
 from resnetd_cli.training.loader import (
     Evaluation,
@@ -28,6 +28,7 @@ from resnetd_cli.training.recipe import Recipe
 from resnetd_cli.training.run_folder import Progress, RunFolder
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
     from timm.task import TrainingTask
     from torch import nn
@@ -49,6 +50,7 @@ class Session:
         recipe: the settings.
         start: makes the network that it begins with, and tells how its images are prepared.
         facts: what it is trained from, for the summary.
+        is_begun: the folder holds the recipe and the facts already.
         teacher: a network whose answers are learnt, too.
         workers: processes that load images.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -65,6 +67,7 @@ class Session:
     facts: dict[str, Any]
     accelerator: Accelerator
     monitor: Monitor
+    is_begun: bool = False
     teacher: nn.Module | None = None
     workers: int = 1
     save_seconds: float = SAVE_SECONDS
@@ -93,6 +96,8 @@ class Session:
         if found:
             progress.resumed += 1
         training = self._training(progress, tensors)
+        if self.is_main and not self.is_begun:
+            self.folder.begin(self.recipe, self.facts)
         if self.is_main and found and progress.rows and progress.best_epoch == progress.rows[-1]["epoch"]:
             self._mend_best(training, progress)
         if not loop.run(training):
@@ -101,13 +106,17 @@ class Session:
         return self._finish(training)
 
     def _training(self, progress: Progress, tensors: dict[str, Any]) -> loop.Training:
-        from timm.optim import create_optimizer_v2
+        import torch
         from timm.scheduler import create_scheduler_v2
 
         recipe, accelerator, module = self.recipe, self.accelerator, self.start.module
         how = self.start.preprocessing
         schedule = self.schedule(progress.step)
         module.to(accelerator.device)
+        with suppress(RuntimeError):  # of networks that have weights of five dimensions
+            module.to(
+                memory_format=torch.channels_last
+            )  # in which CPUs and tensor cores compute convolutions fastest
         self._begin_classifier(module, tensors)
         groups = network.parameter_groups(module, recipe)
         task = self._task(module)
@@ -117,9 +126,7 @@ class Session:
             task.load_checkpoint_state(tensors["state_dict"])
             if task.has_ema():
                 task.load_checkpoint_state(tensors["state_dict_ema"], ema=True)
-        optimizer = create_optimizer_v2(
-            groups, recipe.optimizer, lr=recipe.peak_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        optimizer = self._optimizer(groups)
         # Before the checkpoint's state, which has rates of its own: the schedule begins with the highest.
         scheduler, _ = create_scheduler_v2(
             optimizer,
@@ -157,6 +164,21 @@ class Session:
             accelerator.scaler.load_state_dict(tensors["scaler"])
         return training
 
+    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        from timm.optim import create_optimizer_v2
+
+        recipe, rates = self.recipe, {"lr": self.recipe.peak_lr, "weight_decay": self.recipe.weight_decay}
+        try:
+            optimizer: torch.optim.Optimizer = create_optimizer_v2(
+                groups, recipe.optimizer, momentum=recipe.momentum, **rates
+            )
+            return optimizer
+        except (AssertionError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            message = f"timm has no optimiser {recipe.optimizer!r} that could be used: {first_line(error)}"
+            raise UsageError(
+                message, hint="sgd, adamw, lamb and the like: timm.optim.list_optimizers()"
+            ) from error
+
     def schedule(self, first_step: int = 0) -> Schedule:
         """Return which images each step sees.
 
@@ -183,8 +205,17 @@ class Session:
 
     def _begin_classifier(self, module: nn.Module, tensors: dict[str, Any]) -> None:
         """Fit the classifier to the features, where that is wanted and the run begins."""
-        if tensors or self.recipe.head != "probe" or not self.is_main:
+        if tensors or self.recipe.head != "probe":
             return
+        if self.is_main:
+            self._fit_classifier(module)
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import broadcast
+
+            for tensor in network.classifier_of(module).parameters():
+                broadcast(tensor.data, from_process=0)
+
+    def _fit_classifier(self, module: nn.Module) -> None:
         loader = evaluation_loader(self._images(self.data.train, self._prepare()), 32, self.workers)
         seed_all(self.recipe.seed)
         if probe.begin(module, loader, len(self.classes), self.accelerator.device):

@@ -1,0 +1,289 @@
+"""Runs from end to end, in this process: what they leave behind, and how they go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from training_data import COLOURS, NETWORK, write_colours
+
+from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
+from resnetd_cli.loading import load
+from resnetd_cli.results import Classified
+from resnetd_cli.training.monitors import Several
+from resnetd_cli.training.plan import Plan, Surroundings, execute
+from resnetd_cli.training.run_folder import RunFolder
+
+QUICK = {
+    "epochs": 4,
+    "batch_size": 12,
+    "lr": 0.05,
+    "warmup_epochs": 1,
+    "mixup": 0.2,
+    "ema_decay": 0.5,
+    "hflip": 0.5,
+}
+
+
+class Log(Several):
+    """Remembers what a run tells, and stops it after a step."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.stop_after = stop_after
+        self.steps: list[tuple[int, float]] = []
+        self.epochs: list[tuple[int, bool]] = []
+
+    def step(self, progress: Any, lr: float) -> None:
+        self.steps.append((progress.step, lr))
+
+    def epoch(self, row: Any, *, is_best: bool) -> None:
+        self.epochs.append((row["epoch"], is_best))
+
+    def should_stop(self) -> bool:
+        return bool(self.steps) and self.steps[-1][0] == self.stop_after
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are too small for more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def carry_out(plan: Plan, log: Log | None = None, note: Callable[[str], None] = lambda _: None) -> Any:
+    log = log or Log()
+    return execute(plan, Surroundings(monitor=log, note=note, should_stop=log.should_stop))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("colours")
+    write_colours(top / "train", 14, seed=1)
+    write_colours(top / "val", 4, seed=2)
+    write_colours(top / "test", 5, seed=3)
+    return top
+
+
+@pytest.fixture
+def plan(data: Path, tmp_path: Path) -> Plan:
+    return Plan(
+        "train",
+        str(data),
+        tmp_path / "run",
+        model=NETWORK,
+        image_size="32",
+        changes=QUICK,
+        workers=0,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learnt the colours."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    changes = {**QUICK, "epochs": 12, "mixup": 0, "ema_decay": None}
+    carry_out(Plan("train", str(data), run, NETWORK, image_size="32", changes=changes, workers=0, device="cpu"))
+    return run
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_learns_and_says_so(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["images"] == {"train": 42, "val": 12, "test": 15}
+    assert summary["classes"] == ["blue", "green", "red"]
+    assert (summary["epochs"], summary["steps"]) == (12, 36)
+    assert summary["val"]["top1"] == 1.0 and summary["test"]["top1"] >= 0.9
+    rows = rows_of(finished)
+    assert [row["epoch"] for row in rows] == [str(number) for number in range(1, 13)]
+    best = rows[summary["best_epoch"] - 1]
+    assert float(best["val_top1"]) == max(float(row["val_top1"]) for row in rows)
+    assert float(best["val_loss"]) == summary["val"]["loss"]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    with Image.open(finished / "curves.png") as picture:
+        assert picture.size[0] > 1000
+    assert yaml.safe_load((finished / "recipe.yaml").read_text())["epochs"] == 12
+
+
+def test_the_figures_are_those_of_the_model_that_is_left(finished: Path, data: Path) -> None:
+    model = timm.create_model(f"local-dir:{finished}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+    losses, right = [], 0
+    for index, name in enumerate(COLOURS):
+        for path in sorted((data / "test" / name).iterdir()):
+            with Image.open(path) as image, torch.inference_mode():
+                logits = model(transform(image.convert("RGB"))[None])
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor([index])).item())
+            right += int(logits.argmax().item() == index)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["test"]["top1"] == pytest.approx(right / 15)
+    assert summary["test"]["loss"] == pytest.approx(sum(losses) / 15, rel=1e-3)
+
+
+def test_timm_loads_the_model_with_its_names(finished: Path) -> None:
+    model = timm.create_model(f"local-dir:{finished}", pretrained=True)
+    assert model.num_classes == 3
+    assert model.pretrained_cfg["label_names"] == ["blue", "green", "red"]
+    assert tuple(model.pretrained_cfg["input_size"]) == (3, 32, 32)
+    saved = load_file(finished / "model.safetensors")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+def test_predict_takes_a_run(finished: Path, data: Path) -> None:
+    classifier = load(str(finished), engine="torch")
+    for name in COLOURS:
+        (result,) = classifier.predict(data / "test" / name / "000.png")
+        assert isinstance(result, Classified)
+        assert result.predictions[0].label == name and len(result.predictions) == 3
+
+
+def test_a_checkpoint_is_weights_too(finished: Path, data: Path) -> None:
+    image = data / "test" / "red" / "001.png"
+    (run,) = load(str(finished), engine="torch").predict(image)
+    best = finished / "checkpoints" / "best.pth"
+    (weights,) = load(NETWORK, weights=best, image_size="32", engine="torch").predict(image)
+    assert isinstance(run, Classified) and isinstance(weights, Classified)
+    assert [item.index for item in run.predictions] == [item.index for item in weights.predictions]
+
+
+def test_the_rate_warms_up_and_falls_like_a_cosine(plan: Plan) -> None:
+    log = Log()
+    carry_out(plan, log)
+    peak = 0.05 * 12 / 256
+    # The rate that the next step will have: three of warm-up, then half a cosine over nine.
+    expected = [peak * step / 3 for step in (1, 2)]
+    expected += [peak * (1 + math.cos(math.pi * step / 9)) / 2 for step in range(10)]
+    assert [lr for _, lr in log.steps] == pytest.approx(expected, abs=1e-9)
+    assert [step for step, _ in log.steps] == list(range(1, 13))
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(plan: Plan, tmp_path: Path) -> None:
+    """At the ends of epochs and within them, with everything random in use."""
+    changes = {**QUICK, "micro_batch": 5, "drop_path": 0.2, "random_erasing": 0.3, "color_jitter": 0.4}
+    whole = Plan(**{**vars(plan), "changes": changes})
+    summary = carry_out(whole)
+    parted = Plan(**{**vars(whole), "folder": tmp_path / "parted", "resume": True})
+    for stop_after in (1, 3, 7, 8):
+        assert carry_out(parted, Log(stop_after)) is None
+    again = carry_out(parted)
+    first, second = (load_file(run.folder / "model.safetensors") for run in (whole, parted))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    timeless = [[{**row, "seconds": ""} for row in rows_of(run.folder)] for run in (whole, parted)]
+    assert timeless[0] == timeless[1]
+    assert again["resumed"] == 4 and summary["resumed"] == 0
+    assert again["test"] == summary["test"]
+
+
+def test_a_run_that_ended_ends_again_at_once(finished: Path, data: Path) -> None:
+    before = (finished / "model.safetensors").read_bytes()
+    log = Log()
+    summary = carry_out(Plan("train", str(data), finished, workers=0, device="cpu", resume=True), log)
+    assert log.steps == [] and summary["steps"] == 36
+    assert (finished / "model.safetensors").read_bytes() == before
+
+
+def test_a_seed_decides_everything(plan: Plan, tmp_path: Path) -> None:
+    short = Plan(**{**vars(plan), "changes": {**QUICK, "epochs": 1}})
+    same = Plan(**{**vars(short), "folder": tmp_path / "same", "workers": 2})
+    other = Plan(**{**vars(short), "folder": tmp_path / "other", "changes": {**short.changes, "seed": 1}})
+    for run in (short, same, other):
+        carry_out(run)
+    bytes_of = [(run.folder / "model.safetensors").read_bytes() for run in (short, same, other)]
+    assert bytes_of[0] == bytes_of[1] != bytes_of[2]
+
+
+def test_other_settings_or_images_are_not_gone_on_with(plan: Plan, data: Path, tmp_path: Path) -> None:
+    carry_out(plan, Log(stop_after=2))
+    for changes, difference in (({"epochs": 9}, "epochs 4, not 9"), ({"lr": 0.1}, "lr 0.05, not 0.1")):
+        with pytest.raises(UsageError, match=f"was begun with {difference}"):
+            carry_out(Plan(**{**vars(plan), "resume": True, "changes": {**QUICK, **changes}}))
+    with pytest.raises(UsageError, match="was begun with model test_resnet, not resnet18d"):
+        carry_out(Plan(**{**vars(plan), "resume": True, "model": "resnet18d"}))
+    extra = data / "train" / "red" / "extra.png"
+    extra.write_bytes((data / "train" / "blue" / "000.png").read_bytes() + b"more")
+    try:
+        with pytest.raises(DataError, match="are not those that the run was begun with"):
+            carry_out(Plan(**{**vars(plan), "resume": True}))
+    finally:
+        extra.unlink()
+
+
+def test_a_folder_that_is_in_use_is_left_alone(plan: Plan, tmp_path: Path) -> None:
+    carry_out(plan, Log(stop_after=1))
+    with pytest.raises(OutputExists, match="holds a run"):
+        carry_out(plan)
+    with RunFolder(plan.folder).claimed(), pytest.raises(UsageError, match="is written to by another process"):
+        carry_out(Plan(**{**vars(plan), "resume": True}))
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "mine.txt").write_text("keep")
+    with pytest.raises(OutputExists, match="is not a run"):
+        carry_out(Plan(**{**vars(plan), "folder": other, "overwrite": True}))
+    assert (other / "mine.txt").read_text() == "keep"
+
+
+def test_a_run_is_replaced_only_when_asked(plan: Plan) -> None:
+    carry_out(plan, Log(stop_after=4))
+    summary = carry_out(Plan(**{**vars(plan), "overwrite": True}))
+    assert summary["resumed"] == 0 and summary["steps"] == 12
+
+
+def test_a_damaged_checkpoint_is_told(plan: Plan) -> None:
+    carry_out(plan, Log(stop_after=4))
+    (plan.folder / "checkpoints" / "last.pth").write_bytes(b"no checkpoint")
+    with pytest.raises(UsageError, match=r"last\.pth is damaged"):
+        carry_out(Plan(**{**vars(plan), "resume": True}))
+
+
+def test_a_loss_that_is_no_number_ends_the_run(plan: Plan) -> None:
+    with pytest.raises(ModelError, match="the loss is not a number any more"):
+        carry_out(Plan(**{**vars(plan), "changes": {**QUICK, "lr": 1000, "lr_batch": None, "mixup": 0}}))
+
+
+def test_images_that_turn_out_to_be_damaged_are_told_and_left_out(data: Path, tmp_path: Path) -> None:
+    damaged = write_colours(tmp_path / "data" / "train", 12) / "red" / "003.png"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])  # its header is right
+    run = tmp_path / "run"
+    changes = {**QUICK, "batch_size": 6}
+    summary = carry_out(
+        Plan(
+            "train",
+            str(tmp_path / "data"),
+            run,
+            NETWORK,
+            image_size="32",
+            changes=changes,
+            workers=0,
+            device="cpu",
+        )
+    )
+    assert list(summary["unreadable"]) == [str(damaged)]
+
+
+def test_an_unknown_optimiser_or_policy_is_told(plan: Plan) -> None:
+    for changes, message in (
+        ({"optimizer": "sgdx"}, "timm has no optimiser 'sgdx' that could be used"),
+        ({"auto_augment": "magic"}, "timm has no policy 'magic'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            carry_out(Plan(**{**vars(plan), "changes": {**QUICK, **changes}}))
+        assert not (plan.folder / "run.json").exists()

@@ -1,0 +1,120 @@
+"""The order of a run's images, and what is random about them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_data import write_colours
+
+from resnetd_cli.datasets import Examples, open_dataset
+from resnetd_cli.results import Failure, Preprocessing
+from resnetd_cli.training.loader import (
+    Batch,
+    Images,
+    Schedule,
+    augmentation,
+    collate,
+    evaluation_loader,
+    mixed_seed,
+    seed_all,
+    training_loader,
+)
+from resnetd_cli.training.recipe import load
+
+HOW = Preprocessing((3, 16, 16), 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def schedule(**changes: int) -> Schedule:
+    return Schedule(**{"images": 25, "batch_size": 8, "micro_batch": 8, "epochs": 3, "seed": 1, **changes})
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Examples:
+    return open_dataset(str(write_colours(tmp_path / "data", 3))).splits["all"]
+
+
+def test_an_epoch_sees_no_image_twice_and_leaves_out_what_fills_no_batch() -> None:
+    batches = list(schedule())
+    assert [len(batch) for batch in batches] == [8] * 9
+    orders = []
+    for epoch in range(3):
+        keys = [key for batch in batches[3 * epoch : 3 * epoch + 3] for key in batch]
+        assert {number for number, _ in keys} == {epoch}
+        orders.append([position for _, position in keys])
+        assert len(set(orders[-1])) == 24 and set(orders[-1]) <= set(range(25))
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_a_run_that_goes_on_sees_what_it_would_have_seen() -> None:
+    whole = list(schedule())
+    for step in range(9):
+        assert list(schedule(first_step=step)) == whole[step:]
+
+
+def test_another_seed_gives_another_order() -> None:
+    assert next(iter(schedule(seed=1))) != next(iter(schedule(seed=2)))
+
+
+def test_processes_share_each_step_of_one() -> None:
+    whole = list(schedule())
+    shares = [list(schedule(process=number, processes=2, micro_batch=4)) for number in range(2)]
+    for step, parts in enumerate(zip(*shares, strict=True)):
+        assert sorted(parts[0] + parts[1]) == sorted(whole[step])
+
+
+def test_micro_batches_make_up_the_steps() -> None:
+    parts = list(schedule(micro_batch=3))
+    assert [len(part) for part in parts[:3]] == [3, 3, 2]
+    assert schedule(micro_batch=3).micro_batches_per_step == 3
+    assert parts[0] + parts[1] + parts[2] == next(iter(schedule()))
+
+
+def test_an_image_is_the_same_whenever_and_wherever_it_is_loaded(examples: Examples) -> None:
+    images = Images(examples, augmentation(load("bag-of-tricks"), HOW), seed=3)
+    first, label = images[(1, 4)]
+    random.random(), torch.rand(1), np.random.random()
+    again, _ = images[(1, 4)]
+    assert label == 1 and first.shape == (3, 16, 16) and first.dtype == torch.float32
+    assert torch.equal(first, again)
+    other, _ = images[(2, 4)]
+    assert not torch.equal(first, other)
+    steps = Schedule(images=9, batch_size=4, micro_batch=4, epochs=2, seed=3)
+    here, elsewhere = (list(training_loader(images, steps, workers)) for workers in (0, 2))
+    assert len(here) == len(elsewhere) == 4
+    for one, two in zip(here, elsewhere, strict=True):
+        assert torch.equal(one.images, two.images) and torch.equal(one.targets, two.targets)
+
+
+def test_images_that_cannot_be_read_are_named_and_left_out(examples: Examples) -> None:
+    Path(examples.name(2)).write_bytes(b"no image")
+    images = Images(examples, lambda image: np.zeros((3, 2, 2), np.float32), seed=0)
+    failure = images[(0, 2)]
+    assert isinstance(failure, Failure) and failure.input == examples.name(2)
+    batch = collate([images[(0, position)] for position in range(4)])
+    assert batch.images.shape == (3, 3, 2, 2)
+    assert batch.targets.tolist() == [0, 0, 1] and batch.failures == (failure,)
+    empty = collate([failure])
+    assert len(empty) == 0 and empty.failures == (failure,)
+
+
+def test_evaluation_sees_each_image_once_over_all_processes(examples: Examples) -> None:
+    images = Images(examples, lambda image: np.zeros((3, 2, 2), np.float32), seed=0)
+    seen: list[Batch] = [batch for number in range(2) for batch in evaluation_loader(images, 2, 0, number, 2)]
+    assert sorted(torch.cat([batch.targets for batch in seen]).tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [len(batch) for batch in seen] == [2, 2, 1, 2, 2]
+
+
+def test_seeds_that_follow_from_other_numbers_differ() -> None:
+    seeds = {
+        mixed_seed(seed, epoch, position) for seed in range(3) for epoch in range(9) for position in range(99)
+    }
+    assert len(seeds) == 3 * 9 * 99
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    seed_all(5)
+    numbers = random.random(), np.random.random(), torch.rand(1).item()
+    seed_all(5)
+    assert numbers == (random.random(), np.random.random(), torch.rand(1).item())
