@@ -135,9 +135,8 @@ def _dataset(location: str, found: Mapping[str, datasets.Dataset]) -> Dataset:
     parts = {split: found[named[split]] for split in ORDER if split in named}
     image, label = _columns(location, next(iter(parts.values())))
     try:
-        numbered, classes = _labels(
-            [part.data.column(label) for part in parts.values()], _class_names(parts, label)
-        )
+        names = _class_names(list(parts.values()), label)
+        numbered, classes = _labels([part.data.column(label) for part in parts.values()], names)
     except ValueError as error:
         message = f"{printable(location)}, column {printable(label)}: {error}"
         raise DataError(message, hint="each image needs one label, a text or an integer") from error
@@ -174,11 +173,17 @@ def _columns(location: str, part: datasets.Dataset) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _class_names(parts: Mapping[str, datasets.Dataset], column: str) -> tuple[str, ...] | None:
-    """Return the names of the classes that the labels number; None: the labels are names themselves."""
+def _class_names(parts: Sequence[datasets.Dataset], column: str) -> tuple[str, ...] | None:
+    """Return the names of the classes that the labels number; None: the labels are names themselves.
+
+    Raises:
+        ValueError: the splits do not number the same classes.
+    """
     import datasets
 
-    kinds = [part.features[column] for part in parts.values()]
+    kinds = [part.features.get(column) for part in parts]
+    if any(kind != kinds[0] for kind in kinds):
+        raise ValueError("the splits do not have the same classes")
     return tuple(kinds[0].names) if isinstance(kinds[0], datasets.ClassLabel) else None
 
 
