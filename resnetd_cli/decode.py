@@ -37,6 +37,7 @@ _KNOWN = {
     (b"riff",): "a WebP that is damaged, or not an image",
     (b"\xff\x0a", b"\0\0\0\x0cjxl "): "a JPEG XL image, which is not decoded",
 }
+_HEAD = 512
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _CONVERT = "convert it to JPEG or PNG"
 _LARGE, _SMALL_BLOCK = 4_000_000, 2**11
@@ -132,30 +133,54 @@ def decode_here(
 
 
 def check_header(stream: IO[bytes], options: DecodeOptions = DecodeOptions()) -> None:
-    """Find out, without decoding it, whether an image is of a usual format and within bounds; decode any other.
+    """Find out, without decoding it, whether an image is of a known format and within bounds.
 
     A file that passes may still be damaged further on.
 
     Raises:
         InputError: of kind `undecodable`, `too_large` or `timeout`.
     """
+    if options.guard != GUARD_ALL:
+        with suppress(_NotUsual):
+            size_here(stream, options, formats=USUAL)
+            return
+    stream.seek(0)
+    guard.check_header(stream.read(), asdict(options))
+
+
+def size_here(
+    stream: IO[bytes], options: DecodeOptions, *, formats: tuple[str, ...] | None = None
+) -> tuple[int, int]:
+    """Return an image's width and height, read from its header in this process.
+
+    Args:
+        stream: the file.
+        options: bounds and rules.
+        formats: Pillow's names of those to try; None for all.
+
+    Raises:
+        InputError: as `check_header`.
+        MemoryError: a decoder got no memory.
+    """
     from PIL import Image, UnidentifiedImageError
 
     import_pillow()
     Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
-        with Image.open(stream, formats=USUAL) as image:
+        with Image.open(stream, formats=formats or _all_formats()) as image:
             width, height = image.size
-    except UnidentifiedImageError:
-        stream.seek(0)
-        decode(stream.read(), options)
-        return
+    except MemoryError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(_pixels_in(str(error)), options) from error
+    except UnidentifiedImageError as error:
+        stream.seek(0)
+        raise _NotUsual if formats else _no_image(stream.read(_HEAD)) from error
     except Exception as error:
         raise _damaged(error) from error
     if width * height > options.max_pixels:
         raise _too_large(width * height, options)
+    return width, height
 
 
 class _NotUsual(Exception):
@@ -254,7 +279,7 @@ def _no_image(data: bytes) -> InputError:
     if is_heif(data):
         message, hint = "a HEIC image, which needs a package more", "pip install 'resnetd[heif]'"
         return InputError(ErrorKind.UNDECODABLE, message, hint=hint)
-    head = data[:512].lstrip().lower()
+    head = data[:_HEAD].lstrip().lower()
     message = next((said for beginnings, said in _KNOWN.items() if head.startswith(beginnings)), "not an image")
     return InputError(ErrorKind.UNDECODABLE, message, hint=_CONVERT)
 

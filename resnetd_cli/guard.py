@@ -41,12 +41,20 @@ def decode(data: bytes, options: Mapping[str, Any]) -> Answer:
     Raises:
         InputError: of kind `undecodable`, `too_large` or `timeout`; `unreadable`: no process can be started.
     """
-    child = _take()
-    answer = child.ask(options, data)
-    _idle.append(child)
-    if isinstance(answer, InputError):
-        raise answer
-    return answer
+    return _ask(data, options)
+
+
+def check_header(data: bytes, options: Mapping[str, Any]) -> None:
+    """Have the image's header read, without decoding it.
+
+    Args:
+        data: the file.
+        options: the fields of `DecodeOptions`.
+
+    Raises:
+        InputError: as `decode`.
+    """
+    _ask(data, options, header_only=True)
 
 
 def too_late(seconds: float) -> InputError:
@@ -59,6 +67,15 @@ def close() -> None:
     """End the children that are idle."""
     while _idle:
         _idle.pop().close()
+
+
+def _ask(data: bytes, options: Mapping[str, Any], *, header_only: bool = False) -> Answer:
+    child = _take()
+    answer = child.ask(options, data, header_only=header_only)
+    _idle.append(child)
+    if isinstance(answer, InputError):
+        raise answer
+    return answer
 
 
 def _take() -> _Child:
@@ -103,15 +120,16 @@ class _Child:
         """Whether it runs: the system may have ended it."""
         return self._process.poll() is None
 
-    def ask(self, options: Mapping[str, Any], data: bytes) -> Answer | InputError:
-        """Send a file and return its size and pixels, or why there are none.
+    def ask(self, options: Mapping[str, Any], data: bytes, *, header_only: bool = False) -> Answer | InputError:
+        """Send a file and return its size and pixels, of which a header has none, or why there are none.
 
         Raises:
             InputError: the child did not answer in time, or died. It is not there any more.
         """
         clock = _Clock(min(options["timeout"], FOREVER) + GRACE, self._process.kill)
         try:
-            answer = self._exchange({"options": dict(options), "bytes": len(data)}, data)
+            question = {"options": dict(options), "bytes": len(data), "header_only": header_only}
+            answer = self._exchange(question, data)
             clock.stop()
             return answer
         # It went away, in the middle of the answer perhaps, or answers something else.
@@ -140,7 +158,7 @@ class _Child:
         if "kind" in answer:
             return InputError(ErrorKind(answer["kind"]), answer["message"], hint=answer["hint"])
         width, height = answer["size"]
-        pixels = bytearray(3 * width * height)
+        pixels = bytearray(0 if question["header_only"] else 3 * width * height)
         if self._stdout.readinto(pixels) != len(pixels):  # type: ignore[attr-defined]
             raise ValueError("the answer ends early")
         return (width, height), pixels

@@ -5,6 +5,7 @@ Each question is a line of JSON and the file's bytes; each answer is a line of J
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import sys
 from typing import IO, Any
 
 from resnetd_cli.deadline import FOREVER
-from resnetd_cli.decode import DecodeOptions, decode_here
+from resnetd_cli.decode import DecodeOptions, decode_here, size_here
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.memory import limit
 
@@ -31,24 +32,28 @@ def serve() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     while line := sys.stdin.buffer.readline():
         question = json.loads(line)
-        _answer(sys.stdin.buffer.read(question["bytes"]), DecodeOptions(**question["options"]), answers)
+        data, options = sys.stdin.buffer.read(question["bytes"]), DecodeOptions(**question["options"])
+        _answer(data, options, answers, header_only=question["header_only"])
         answers.flush()
 
 
-def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes]) -> None:
+def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes], *, header_only: bool) -> None:
     room = _ROOM + _COPIES * len(data)
     _alarm(min(options.timeout, FOREVER))
     limit(room)
     try:
-        image = decode_here(data, options, on_size=lambda pixels: limit(room + pixels * _BYTES_A_PIXEL))
-        pixels = image.tobytes()
+        if header_only:
+            size, pixels = size_here(io.BytesIO(data), options), b""
+        else:
+            image = decode_here(data, options, on_size=lambda pixels: limit(room + pixels * _BYTES_A_PIXEL))
+            size, pixels = image.size, image.tobytes()
     except MemoryError:
         message = "it takes more memory than an image of its size may"
         _send({"kind": ErrorKind.TOO_LARGE, "message": message, "hint": "convert it to JPEG or PNG"}, stream)
     except InputError as error:
         _send({"kind": error.kind, "message": error.message, "hint": error.hint}, stream)
     else:
-        _send({"size": image.size}, stream)
+        _send({"size": size}, stream)
         stream.write(pixels)
     finally:
         _alarm(0)

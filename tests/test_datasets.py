@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import os
 import pickle
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError, ErrorKind, InputError
+from resnetd_cli.sinks.counted import write_counts
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files and names")
 
@@ -642,3 +647,46 @@ def test_no_train_is_refused() -> None:
     paint("d/val/cat/1.png", "d/test/dog/2.png")
     with pytest.raises(DataError, match=r"^d has no images to train on, only val, test$"):
         divide(open_dataset("d"))
+
+
+# --- the table of classes ---
+
+
+def counted(classes: int, format_name: str = "table") -> str:
+    rows = [f"{number}.png,c{number:02},{split}" for number in range(classes) for split in ("train", "test")]
+    write("t.csv", "\n".join(["path,label,split", *rows, "x.png,c00,train"]))
+    dataset = open_dataset("t.csv")
+    counts = {split: examples.counts() for split, examples in dataset.splits.items()}
+    stream = io.StringIO()
+    write_counts(Survey(dataset, (), (), counts, ""), stream, format_name)
+    return stream.getvalue()
+
+
+def test_table_of_few_classes() -> None:
+    lines = [line.split() for line in counted(2).splitlines()]
+    assert ["class", "train", "test"] in lines
+    assert lines[-4:] == [["c00", "2", "1"], ["c01", "1", "1"], ["all", "2", "classes", "3", "2"], []]
+
+
+def test_table_of_many_classes_is_short() -> None:
+    lines = [line.split() for line in counted(25).splitlines()]
+    assert lines[-4:] == [
+        ["c19", "1", "1"],
+        ["5", "more", "classes", "5", "5"],
+        ["all", "25", "classes", "26", "25"],
+        [],
+    ]
+
+
+def test_data_formats_have_every_class_and_no_sums() -> None:
+    rows = json.loads(counted(25, "json"))
+    assert rows[0] == {"class": "c00", "train": 2, "test": 1}
+    assert [row["class"] for row in rows] == [f"c{number:02}" for number in range(25)]
+
+
+@pytest.mark.slow
+def test_other_processes_read_the_same() -> None:
+    names = [*many("d/cat", 10), *many("d/dog", 10)]
+    examples = open_dataset("d").splits["all"]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        assert list(pool.map(examples.read, range(20))) == [Path(name).read_bytes() for name in names]

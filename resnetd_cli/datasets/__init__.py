@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from resnetd_cli import http
+from resnetd_cli.datasets import hugging_face, shards
 from resnetd_cli.datasets.examples import Dataset, Examples, Store
 from resnetd_cli.datasets.folders import open_folder
-from resnetd_cli.datasets.shards import PREFIX, open_shards
 from resnetd_cli.datasets.tables import is_table, open_table
 from resnetd_cli.errors import DataError
 from resnetd_cli.escaping import printable
@@ -18,19 +18,23 @@ __all__ = ["Dataset", "Examples", "Store", "open_dataset"]
 _HINT = "name a folder, a .csv, .tsv or .parquet file, hfds/NAME or wds/FOLDER"
 
 
-def open_dataset(location: str) -> Dataset:
+def open_dataset(location: str, *, offline: bool = False) -> Dataset:
     """Find the labelled images that a name stands for. No image is read.
 
     Args:
         location: a folder of images by class, a table of paths and labels, `hfds/NAME` or `wds/FOLDER`.
+        offline: ask no hub.
 
     Raises:
         DataError: there are none, or they are not laid out in a way that is known.
     """
     if http.is_url(location):
         raise DataError(f"{printable(location)} is a URL", hint=f"download it first; {_HINT}")
-    if location.lower().startswith(PREFIX):
-        return open_shards(location)
+    prefix = location[: location.find("/") + 1].lower()
+    if prefix == shards.PREFIX:
+        return shards.open_shards(location)
+    if prefix == hugging_face.PREFIX:
+        return hugging_face.open_hugging_face(location, offline=offline)
     path = str(expand_user(location))
     if os.path.isdir(path):
         return open_folder(location)

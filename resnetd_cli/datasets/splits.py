@@ -71,31 +71,34 @@ def divide(dataset: Dataset, *, fraction: float = 0.2, seed: int = 0) -> Divided
 
 
 def _held_out(dataset: Dataset, examples: Examples, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Return which images go to val."""
+    """Return which images go to val: of each class the first ones in an order by chance, but never all."""
     import numpy as np
 
-    groups = _groups(dataset, examples, seed)
-    by_class: dict[int, list[list[int]]] = {}
-    for group in groups:
-        by_class.setdefault(int(examples.labels[group[0]]), []).append(group)
-    held_out = np.zeros(len(examples), bool)
-    for members in by_class.values():
-        wanted = max(1, round(fraction * sum(map(len, members))))
-        for group in members[:-1]:  # train keeps one
-            if wanted <= 0:
-                break
-            held_out[group] = True
-            wanted -= len(group)
-    return held_out
-
-
-def _groups(dataset: Dataset, examples: Examples, seed: int) -> list[list[int]]:
-    """Return the images with their copies, in an order by chance that the names and the seed tell."""
-    import numpy as np
-
+    keys = _keys(dataset, examples, seed)
     contents = np.arange(len(examples)) if examples.contents is None else examples.contents
-    groups: dict[int, list[tuple[bytes, int]]] = {}
-    for position, content in enumerate(contents.tolist()):
+    # An image and its copies go together, as one of them, the first by chance, would.
+    order = np.lexsort((keys, contents))
+    _, starts, group_of, sizes = np.unique(
+        contents[order], return_index=True, return_inverse=True, return_counts=True
+    )
+    leaders = order[starts]
+    held_out = np.zeros(len(leaders), bool)
+    by_class = np.lexsort((keys[leaders], examples.labels[leaders]))
+    for groups in np.split(by_class, np.flatnonzero(np.diff(examples.labels[leaders[by_class]])) + 1):
+        before = np.cumsum(sizes[groups]) - sizes[groups]
+        held_out[groups] = before < max(1, round(fraction * int(sizes[groups].sum())))
+        held_out[groups[-1:]] = False
+    found = np.zeros(len(examples), bool)
+    found[order] = held_out[group_of]
+    return found
+
+
+def _keys(dataset: Dataset, examples: Examples, seed: int) -> NDArray[np.int64]:
+    """Return a number for each image that only its name and the seed tell."""
+    import numpy as np
+
+    keys = np.empty(len(examples), np.int64)
+    for position in range(len(examples)):
         name = f"{seed}\0{dataset.place(examples.name(position))}".encode("utf-8", "surrogatepass")
-        groups.setdefault(content, []).append((hashlib.sha256(name).digest(), position))
-    return [[position for _, position in group] for group in sorted(map(sorted, groups.values()))]
+        keys[position] = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=True)
+    return keys

@@ -151,7 +151,9 @@ def _parquet_cells(table: Path) -> Iterator[Cells]:
     try:
         with pq.ParquetFile(table) as file:
             yield from _cells_of_parquet(file, table)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
         message = f"{printable(str(table))} is not a Parquet file, or damaged: {first_line(error)}"
         raise DataError(message, hint="write it again") from error
 
