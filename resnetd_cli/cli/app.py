@@ -12,7 +12,19 @@ import typer
 from typer.main import get_command
 
 from resnetd_cli import __version__
-from resnetd_cli.cli import bench, export, features, info, labels, limits, list_models, predict, pull, stopping
+from resnetd_cli.cli import (
+    bench,
+    evaluate,
+    export,
+    features,
+    info,
+    labels,
+    limits,
+    list_models,
+    predict,
+    pull,
+    stopping,
+)
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
 from resnetd_cli.errors import ExitCode, ResnetdError, first_line, innermost
@@ -25,6 +37,7 @@ app = typer.Typer(
 )
 app.command("predict", short_help="Name what is in each image.")(predict.predict)
 app.command("features", short_help="Turn each image into numbers, as an array file.")(features.features)
+app.command("evaluate", short_help="Measure how often a model is right.")(evaluate.evaluate)
 app.command("bench", short_help="Measure how quick a model is on this machine.")(bench.bench)
 app.command("list-models", short_help="List the models.")(list_models.list_models)
 app.command("pull", cls=ManyValuesCommand, short_help="Make models ready before they are used.")(pull.pull)
