@@ -15,7 +15,7 @@ from resnetd_cli import bundle as bundles
 from resnetd_cli import checkpoints, configs, exported
 from resnetd_cli.errors import CacheError, DataError
 from resnetd_cli.files import check_writable, expand_user, open_atomic
-from resnetd_cli.models import local_path
+from resnetd_cli.models import Kind, resolve
 from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
 if TYPE_CHECKING:
@@ -82,18 +82,20 @@ def place(model: str, weights: str | Path | None = None) -> Path | None:
     """Return the file that a MODEL's temperature is kept in; None where it has none.
 
     Raises:
+        UnknownModel: there is no such model.
         OutputError: it cannot be written.
     """
-    path = local_path(model)
-    if path is None or weights is not None:
+    if weights is not None:
         return None
     if exported.is_exported(model):
         file = expand_user(model)
-    elif (path / configs.NAME).is_file() and configs.keeps_temperature(path):
-        file = path / configs.NAME
     else:
-        return None
-    check_writable(file, overwrite=True)
+        ref = resolve(model)
+        if ref.kind is not Kind.FOLDER or not configs.keeps_temperature(Path(ref.location)):
+            return None
+        file = Path(ref.location) / configs.NAME
+    if file.is_file():
+        check_writable(file, overwrite=True)
     return file
 
 

@@ -84,7 +84,11 @@ def read_temperature(owner: str, folder: Path) -> float:
 
 def keeps_temperature(folder: Path) -> bool:
     """Tell whether a folder's `config.json` has room beside timm's own keys."""
-    return "pretrained_cfg" in json.loads((folder / NAME).read_bytes())
+    try:
+        content = json.loads((folder / NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):  # loading the model will tell
+        return False
+    return isinstance(content, dict) and "pretrained_cfg" in content
 
 
 def write_temperature(folder: Path, temperature: float) -> None:

@@ -310,6 +310,18 @@ def _flat(location: str) -> Images | None:
     return Images(location, ALL, (Examples(_Sources(found), np.arange(len(found)), labels, ()),), labels, ())
 
 
+def check(classifier: Classifier, images: Images, *, real: bool = False) -> None:
+    """Find out before the work that a model cannot be measured on these images.
+
+    Raises:
+        DataError: the classes are not the model's.
+        UsageError: real labels are not of this model's classes.
+    """
+    images.targets(classifier.class_names)
+    if real:
+        real_labels.check(classifier.class_names)
+
+
 def evaluate(
     classifier: Classifier,
     images: Images,
@@ -338,8 +350,7 @@ def evaluate(
     """
     import numpy as np
 
-    if real:
-        real_labels.check(classifier.class_names)
+    check(classifier, images, real=real)
     shown = real_labels.of_images(images.names()) if real else None
     targets = images.targets(classifier.class_names)
     if fit and (targets == NO_LABEL).any():

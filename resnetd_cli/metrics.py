@@ -129,4 +129,4 @@ def mcnemar(only_first: int, only_second: int) -> float:
     for chosen in range(1, least + 1):
         ways = ways * (n - chosen + 1) // chosen
         total += ways
-    return min(1.0, 2 * total / 2**n)
+    return min(1.0, 2 * total / (1 << n))

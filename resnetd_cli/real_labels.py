@@ -1,4 +1,4 @@
-"""ImageNet's reassessed labels, all that each validation image shows: "ReaL", Beyer et al. 2020, arXiv 2006.07159."""
+"""ImageNet's real labels, all that each validation image shows (ReaL: Beyer et al. 2020, arXiv 2006.07159)."""
 
 from __future__ import annotations
 

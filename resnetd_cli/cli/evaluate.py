@@ -19,6 +19,7 @@ from resnetd_cli.models import DEFAULT_MODEL
 from resnetd_cli.results import Failure
 
 if TYPE_CHECKING:
+    from resnetd_cli.classifier import Classifier
     from resnetd_cli.evaluate import Evaluated, Images
 
 
@@ -120,14 +121,16 @@ def evaluate(
     of_classes = f" of {len(images.classes)} classes" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {len(images):,} images{of_classes}")
     failures = running.Failures()
+    told = set()
 
     def fail(failure: Failure) -> None:
         if fail_fast:
             raise ResnetdError(f"{failure.input}: {failure.message}", hint=failure.hint)
-        failures.tell(failure)
+        if failure.input not in told:  # by the model before
+            told.add(failure.input)
+            failures.tell(failure)
 
-    evaluated = []
-    for name in models:
+    def load_one(name: str) -> Classifier:
         classifier = load(
             name,
             weights=weights,
@@ -148,12 +151,17 @@ def evaluate(
             note=terminal.note,
         )
         running.tell_engine(classifier)
+        library.check(classifier, images, real=real)
+        return classifier
+
+    evaluated = []
+    # All are loaded first: what is wrong with the second is told before the first is measured.
+    for classifier in [load_one(name) for name in models]:
         with terminal.tracking(lambda: len(images), wanted=True) as track:
-            evaluated.append(
-                library.evaluate(
-                    classifier, images, fit=fit, real=real, mistakes=mistakes, on_failure=fail, track=track
-                )
+            each = library.evaluate(
+                classifier, images, fit=fit, real=real, mistakes=mistakes, on_failure=fail, track=track
             )
+        evaluated.append(each)
     comparison = library.compare(*evaluated) if len(evaluated) > 1 else None
     with target.open() as stream:
         write_reports(
@@ -210,7 +218,8 @@ def _keep(evaluated: Evaluated, images: Images, model: str, place: Path | None) 
     if place is None:
         word = shell_word(model)
         terminal.note(
-            f"{model} has no place to keep a temperature: predict --model {word} --temperature {temperature:.4g}"
+            f"{model} has no place to keep a temperature, as model folders and exported files have: "
+            f"predict --model {word} --temperature {temperature:.4g}"
         )
         return
     calibrate.store(place, temperature, note=terminal.note)

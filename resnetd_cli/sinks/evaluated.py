@@ -79,8 +79,8 @@ def _write_pair(reports: Sequence[Report], comparison: Comparison, stream: IO[st
         stream.write(f"{letter}: {_title(report)}\n")
     headings = {"": False, **dict.fromkeys(_LETTERS, True)}
     first, second = map(_figures, reports)
-    rows = [(name, first[name], second[name]) for name in first if first[name] or second[name]]
-    _write_table(stream, headings, rows)
+    figures = [(name, first[name], second[name]) for name in first if first[name] or second[name]]
+    _write_table(stream, headings, figures)
     stream.write("right of those answered, and answered, with --min-probability\n")
     rows = [
         (
@@ -153,15 +153,19 @@ def _write_confusion(report: Report, stream: IO[str]) -> None:
 
 
 def _write_differences(reports: Sequence[Report], stream: IO[str]) -> None:
-    """Print the F1 of the classes that both models know by one name; of many, those that differ most."""
+    """Print the F1 of the classes that both models know by one name; of many, those where they differ most."""
     first, second = ({row.label: row for row in report.classes if row.support} for report in reports)
     shared = [label for label in first if label in second]
     if len(shared) > _FEW:
-        shared = sorted(shared, key=lambda label: -abs(first[label].f1 - second[label].f1))[:_FEW]
-        stream.write(f"the {_FEW} classes that differ most\n")
+        differing = [label for label in shared if first[label].f1 != second[label].f1]
+        shared = sorted(differing, key=lambda label: -abs(first[label].f1 - second[label].f1))[:_FEW]
     rows = [(label, _percent(first[label].f1), _percent(second[label].f1)) for label in shared]
     if rows:
-        _write_table(stream, {"F1 of class": False, **dict.fromkeys(_LETTERS, True)}, rows)
+        _write_table(
+            stream,
+            {"F1 where they differ" if len(first) > _FEW else "F1": False, **dict.fromkeys(_LETTERS, True)},
+            rows,
+        )
 
 
 def _in_words(comparison: Comparison) -> str:
