@@ -174,7 +174,8 @@ def _nonsense(what: str) -> ValueError:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite, for which an integer can be too large.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _are_numbers(values: object) -> bool:
