@@ -164,6 +164,7 @@ def _describe_card(card: ModelCard) -> Facts:
         "test_gmacs": card.gmacs_test,
         "test_top1": card.top1_test,
         "test_top5": card.top5_test,
+        "temperature": 1.0,
         "license": card.license,
         "hub_id": card.hub_id,
         "file_mb": _file_mb(path, card.params_m),
@@ -188,6 +189,7 @@ def _describe_timm(ref: ModelRef) -> Facts:
         **_describe_preprocessing(how),
         "test_size": test.input_size[1],
         "test_crop_pct": test.crop_pct,
+        "temperature": definition.temperature,
         "license": config.get("license"),
         "hub_id": None if ref.kind is Kind.EMBEDDED else repo,
         "file_mb": _file_mb(path, params_m),
@@ -215,6 +217,7 @@ def _describe_compiled(card: Card) -> Facts:
         "classes": len(card.class_names.names),
         "params_m": round(card.parameters / 1e6, 2),
         **_describe_preprocessing(card.preprocessing),
+        "temperature": card.temperature,
     }
 
 

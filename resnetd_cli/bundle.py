@@ -96,17 +96,41 @@ class Bundle:
         """The graph for this machine alone."""
         return self.folder / f"optimised-{machine_key()}.onnx"
 
+    def is_from(self, file: Path) -> bool:
+        """Tell whether it was made from a file, however the file is spelled."""
+        return any(_is_same(path, file) for path in self.sources)
+
 
 def find(request: Request) -> Bundle | None:
     """Return the bundle of a request, if there is one that is still right. Its graph is not read yet."""
-    folder = request.folder()
+    bundle = _read(request.folder())
+    return bundle if bundle and _is_for(bundle, request) else None
+
+
+def made_from(file: Path) -> list[Bundle]:
+    """Return the bundles in the cache that came from a file and are still right."""
+    with suppress(OSError):
+        bundles = [_read(folder) for folder in (cache_dir() / "bundles").iterdir()]
+        return [bundle for bundle in bundles if bundle and bundle.is_from(file)]
+    return []
+
+
+def _is_same(path: str | Path, other: Path) -> bool:
+    with suppress(OSError):
+        return other.samefile(path)
+    return False
+
+
+def _read(folder: Path) -> Bundle | None:
     try:
         content = json.loads((folder / _CARD).read_text(encoding="utf-8"))
         fields = content["bundle"]
         if content["sha256"] != _digest(fields):
             return None
         bundle = Bundle(folder=folder, card=Card.from_json(fields.pop("card")), **fields)
-        return bundle if _is_for(bundle, request) and _is_current(bundle) else None
+        is_sound = all(isinstance(text, (str, type(None))) for text in (bundle.failure, bundle.exported))
+        is_sound = is_sound and _is_current(bundle)
+        return bundle if is_sound else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
 
@@ -168,14 +192,21 @@ def writing_cache() -> Iterator[None]:
         ) from error
 
 
-def describe_anew(bundle: Bundle, card: Card) -> None:
+def describe_anew(bundle: Bundle, card: Card, changed: Path | None = None) -> None:
     """Give a bundle another card.
+
+    Args:
+        bundle: the bundle.
+        card: the card.
+        changed: a file it came from that has changed since, in nothing but what the card now says.
 
     Raises:
         CacheError: the cache cannot be written.
     """
     with writing_cache():
-        _write_card(replace(bundle, card=card))
+        same = [path for path in bundle.sources if changed and _is_same(path, changed)]
+        sources = bundle.sources | {path: stamp(Path(path)) for path in same}
+        _write_card(replace(bundle, card=card, sources=sources))
 
 
 def discard(bundle: Bundle) -> None:
@@ -220,8 +251,6 @@ def _processor() -> str:
 
 def _is_for(bundle: Bundle, request: Request) -> bool:
     """Tell whether a bundle is of what was asked for: a graph outside of its folder is the file that was named."""
-    if not isinstance(bundle.failure, (str, type(None))):
-        return False
     return bundle.exported is None or Path(bundle.exported) == local_path(request.model)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resnetd_cli.labels import ClassNames
-from resnetd_cli.results import Agreement, Preprocessing
+from resnetd_cli.results import Agreement, Preprocessing, check_temperature
 
 FORMAT = 1
 _MOST = 1e18
@@ -28,6 +28,7 @@ class Card:
         precision: `fp32` or `int8`.
         calibration_images: how many images told the ranges of an int8 graph's activations.
         agreement: how its answers compare with the fp32 graph's, where that was measured.
+        temperature: what its logits are divided by before they become probabilities.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Card:
     precision: str = "fp32"
     calibration_images: int = 0
     agreement: Agreement | None = None
+    temperature: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON's types."""
@@ -66,6 +68,7 @@ class Card:
 
     def _check(self) -> None:
         """Make sure of the types: a card comes from a file."""
+        check_temperature(self.temperature)
         names = self.class_names
         figures = asdict(self.agreement).values() if self.agreement else ()
         numbers = (self.parameters, self.calibration_images, *figures)

@@ -37,6 +37,7 @@ class Classifier:
         engine: what runs the network.
         preprocessing: how the network wants its images.
         class_names: the names of its classes.
+        temperature: what logits are divided by before they become probabilities.
         precision: in which the engine computes: `fp32`, `int8`, `fp16` or `bf16`.
         reading: bounds of reading.
         decoding: bounds and rules of decoding.
@@ -52,6 +53,7 @@ class Classifier:
     engine: Engine
     preprocessing: Preprocessing
     class_names: ClassNames
+    temperature: float = 1.0
     precision: str = FP32
     reading: ReadOptions = DEFAULT_READING
     decoding: DecodeOptions = DEFAULT_DECODING
@@ -75,7 +77,7 @@ class Classifier:
         Args:
             inputs: as on the command line.
             top_k: how many classes each answer names.
-            min_probability: leave out classes below it.
+            min_probability: leave out classes below it; an answer without any abstains.
             embeddings: give each answer its features too; the model must have been loaded with a layer.
 
         Yields:
@@ -86,7 +88,7 @@ class Classifier:
             name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
         ) -> Classified:
             assert logits is not None
-            predictions = postprocess.top_k(logits, self.class_names, top_k, min_probability)
+            predictions = postprocess.top_k(logits, self.class_names, top_k, min_probability, self.temperature)
             return Classified(name, self.name, predictions, features if embeddings else None)
 
         return self._run(inputs, finish)
@@ -98,7 +100,18 @@ class Classifier:
             name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
         ) -> NDArray[np.float32]:
             assert logits is not None
-            return postprocess.softmax(logits)
+            return postprocess.probabilities(logits, self.temperature)
+
+        return self._run(inputs, finish)
+
+    def logits(self, inputs: Inputs) -> Iterator[NDArray[np.float32] | Failure]:
+        """Give the logits of all classes for each input, in order, as they are: float32, shape (C,)."""
+
+        def finish(
+            name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
+        ) -> NDArray[np.float32]:
+            assert logits is not None
+            return logits
 
         return self._run(inputs, finish)
 

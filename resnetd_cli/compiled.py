@@ -99,6 +99,7 @@ def compile_network(request: Request, network: Network) -> Bundle:
         parameters=sum(parameter.numel() for parameter in network.module.parameters()),
         weights_sha256=sha256(network.file),
         versions=bundles.current_versions(),
+        temperature=network.temperature,
     )
     sources = {str(path): bundles.stamp(path) for path in _sources(request, network.file)}
 

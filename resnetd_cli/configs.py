@@ -11,9 +11,12 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from resnetd_cli.errors import ModelError
+from resnetd_cli.errors import ModelError, first_line
+from resnetd_cli.files import write_atomic
+from resnetd_cli.results import check_temperature
 
 NAME = "config.json"
+_TEMPERATURE = "temperature"
 _MAX_BYTES = 2**24
 _MOST_CLASSES = 2**20
 _LONGEST_REASON = 160
@@ -61,6 +64,42 @@ def read(owner: str, folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]
     except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
         raise _bad(owner, "its parts are not of the types that timm writes") from error
     return config, architecture, arguments
+
+
+def read_temperature(owner: str, folder: Path) -> float:
+    """Return the temperature that `evaluate --calibrate` wrote into a folder's `config.json`, or 1.
+
+    Raises:
+        ModelError: it is not one, or the file cannot be read.
+    """
+    try:
+        content = json.loads((folder / NAME).read_bytes())
+        if "pretrained_cfg" not in content:  # in timm's older layout all keys are timm's
+            return 1.0
+        return check_temperature(content.get(_TEMPERATURE, 1.0))
+    except (OSError, ValueError, RecursionError, TypeError) as error:
+        hint = "evaluate --calibrate fits one"
+        raise ModelError(f"{owner}: config.json has {first_line(error)}", hint=hint) from error
+
+
+def keeps_temperature(folder: Path) -> bool:
+    """Tell whether a folder's `config.json` has room beside timm's own keys."""
+    try:
+        content = json.loads((folder / NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):  # loading the model will tell
+        return False
+    return isinstance(content, dict) and "pretrained_cfg" in content
+
+
+def write_temperature(folder: Path, temperature: float) -> None:
+    """Write a temperature into a folder's `config.json`, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    content = json.loads((folder / NAME).read_bytes())
+    content[_TEMPERATURE] = temperature
+    write_atomic(folder / NAME, json.dumps(content, indent=2).encode())
 
 
 def _bad(owner: str, reason: str) -> ModelError:

@@ -35,12 +35,14 @@ class Definition:
         architecture: timm's name for the network.
         config: timm's pretrained configuration, as a dictionary.
         arguments: what else `timm.create_model` needs to build the same network.
+        temperature: as in `Network`.
     """
 
     ref: ModelRef
     architecture: str
     config: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def preprocessing(self, image_size: str = "train") -> Preprocessing:
         """Return how the model wants its images, by timm's own rules.
@@ -93,6 +95,7 @@ class Network:
         preprocessing: how it wants its images.
         class_names: of its classes.
         misfit: what is wrong with its class names, where something is: they are numbers then.
+        temperature: what its logits are divided by before they become probabilities.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Network:
     preprocessing: Preprocessing
     class_names: ClassNames
     misfit: LabelsError | None = None
+    temperature: float = 1.0
 
 
 def load_network(
@@ -135,11 +139,13 @@ def load_network(
     # With other weights it is not the model of that name any more.
     name = f"{definition.architecture}:{file.name}" if own_weights else ref.name
     classes = int(getattr(module, "num_classes", 0) or 0)
+    temperature = 1.0 if own_weights else definition.temperature
+    misfit: LabelsError | None = None
     try:
         names = definition.class_names(classes, own_weights=own_weights)
     except LabelsError as error:
-        return Network(name, module, file, preprocessing, labels.unnamed(classes), misfit=error)
-    return Network(name, module, file, preprocessing, names)
+        names, misfit = labels.unnamed(classes), error
+    return Network(name, module, file, preprocessing, names, misfit, temperature)
 
 
 def prefetch(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> None:
@@ -169,7 +175,7 @@ def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None =
     if ref.kind is Kind.HUB:
         folder = weights.fetch(ref.location, weights.CONFIG, offline=offline, progress=progress).parent
     config, architecture, arguments = configs.read(ref.name, folder)
-    return Definition(ref, architecture, config, arguments)
+    return Definition(ref, architecture, config, arguments, configs.read_temperature(ref.name, folder))
 
 
 def find_weights(

@@ -33,6 +33,7 @@ from resnetd_cli.factory import Network
 from resnetd_cli.files import current_folder, expand_user
 from resnetd_cli.http import CONNECTIONS
 from resnetd_cli.reading import DEFAULT_READING, ReadOptions
+from resnetd_cli.results import check_temperature
 
 GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
@@ -69,6 +70,7 @@ class Loader:
         workers: threads that decode and run, in place of what `single` tells.
         threads: threads that one run of the network may use, in place of what `single` tells.
         connections: URLs fetched at once.
+        temperature: what logits are divided by, in place of the model's own.
         progress: gives a tqdm class for downloads, or None for no bars.
         note: is told, in a line, what takes long.
     """
@@ -90,6 +92,7 @@ class Loader:
     workers: int | None = None
     threads: int | None = None
     connections: int = CONNECTIONS
+    temperature: float | None = None
     progress: Callable[[], type[Any] | None] = lambda: None
     note: Callable[[str], None] = lambda _: None
 
@@ -160,6 +163,8 @@ class Loader:
             raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
         if self._size not in ("train", "test"):
             factory.pixels(self._size)
+        if self.temperature is not None:
+            _check_temperature(self.temperature)
         if self.class_names is not None:
             label_files.check_exists(self.class_names)
 
@@ -280,6 +285,7 @@ class Loader:
             engine=engine,
             preprocessing=model.preprocessing,
             class_names=own_names or model.class_names,
+            temperature=model.temperature if self.temperature is None else self.temperature,
             precision=model.precision if isinstance(model, Card) else self.precision,
             reading=self.reading,
             decoding=self.decoding,
@@ -289,6 +295,13 @@ class Loader:
             connections=self.connections,
             why=why,
         )
+
+
+def _check_temperature(value: float) -> None:
+    try:
+        check_temperature(value)
+    except ValueError as error:
+        raise UsageError(f"--temperature {value:g}: {error}", hint="1 leaves the logits as they are") from error
 
 
 def _import_numpy() -> None:

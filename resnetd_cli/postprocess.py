@@ -26,8 +26,26 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return probabilities
 
 
+def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Return the probabilities of logits, divided by a temperature first: float32, the same shape.
+
+    Raises:
+        ModelError: the logits are not numbers.
+    """
+    import numpy as np
+
+    values = softmax(logits if temperature == 1 else logits / np.float32(temperature))
+    if np.isnan(values).any():
+        raise ModelError("the model's answer is not a number", hint="its weights are damaged")
+    return values
+
+
 def top_k(
-    logits: NDArray[np.float32], names: ClassNames, k: int, min_probability: float = 0.0
+    logits: NDArray[np.float32],
+    names: ClassNames,
+    k: int,
+    min_probability: float = 0.0,
+    temperature: float = 1.0,
 ) -> tuple[Prediction, ...]:
     """Return the k most probable classes of one image, most probable first; ties by class index.
 
@@ -36,6 +54,7 @@ def top_k(
         names: the C class names.
         k: how many; more than C gives C.
         min_probability: leave out classes below it.
+        temperature: what the logits are divided by.
 
     Raises:
         ModelError: the logits are not numbers.
@@ -45,12 +64,10 @@ def top_k(
 
     if k < 1:
         raise ValueError(f"top_k is {k}, not 1 or more")
-    probabilities = softmax(logits)
-    if np.isnan(probabilities).any():
-        raise ModelError("the model's answer is not a number", hint="its weights are damaged")
-    order = np.argsort(-probabilities, kind="stable")[:k]
+    values = probabilities(logits, temperature)
+    order = np.argsort(-values, kind="stable")[:k]
     return tuple(
-        Prediction(rank, int(index), names.ids[index], names.names[index], shortest(probabilities[index]))
+        Prediction(rank, int(index), names.ids[index], names.names[index], shortest(values[index]))
         for rank, index in enumerate(order, start=1)
-        if probabilities[index] >= min_probability
+        if values[index] >= min_probability
     )

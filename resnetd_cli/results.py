@@ -18,6 +18,8 @@ _LONGEST_REASON = 120
 CROP_MODES = ("center", "squash", "border")
 LARGEST_SIDE = 8192
 """Pixels: of `--image-size`, and of the input of any model."""
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 100.0
+"""Beyond these, answers are all certain, or all the same."""
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -74,12 +76,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classified:
-    """The answer for one image. `embedding`: float32, shape (D,), where asked for."""
+    """The answer for one image. `embedding`: float32, shape (D,), where asked for. No predictions: it abstains."""
 
     input: str
     model: str
     predictions: tuple[Prediction, ...]
     embedding: NDArray[np.float32] | None = None
+
+    @property
+    def abstained(self) -> bool:
+        """Whether no class was as probable as was asked for."""
+        return not self.predictions
 
     def record(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -89,6 +96,8 @@ class Classified:
             "model": self.model,
             "predictions": [asdict(prediction) for prediction in self.predictions],
         }
+        if self.abstained:
+            record["abstained"] = True
         if self.embedding is not None:
             record["embedding"] = [shortest(value) for value in self.embedding]
         return record
@@ -147,12 +156,26 @@ class Agreement:
     speed_up: float
 
 
+def check_temperature(value: object) -> float:
+    """Return what logits are divided by before they become probabilities, having made sure that it can be that.
+
+    Raises:
+        ValueError: it is not a number, or not a sensible one.
+    """
+    if not isinstance(value, (int, float)) or not _is_number(value):
+        raise _nonsense(f"the temperature {value!r}, which is not a number")
+    if not LEAST_TEMPERATURE <= value <= MOST_TEMPERATURE:
+        raise _nonsense(f"the temperature {value!r}, not one from {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}")
+    return float(value)
+
+
 def _nonsense(what: str) -> ValueError:
     return ValueError(shorten(what, _LONGEST_REASON, placeholder=" ..."))
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite, for which an integer can be too large.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _are_numbers(values: object) -> bool:

@@ -270,7 +270,7 @@ def test_an_image_with_nothing_above_the_bound_is_still_there(cli: Cli, format_n
     assert str(CAT) in ended.stdout
     if format_name == "tsv":
         assert [row["label"] for row in tsv_rows(ended.stdout)] == ["", "espresso"]
-        assert [row["status"] for row in tsv_rows(ended.stdout)] == ["ok", "ok"]
+        assert [row["status"] for row in tsv_rows(ended.stdout)] == ["abstained", "ok"]
 
 
 # --- names of classes, features, models ---

@@ -14,6 +14,7 @@ from typer.main import get_command
 from resnetd_cli import __version__
 from resnetd_cli.cli import (
     bench,
+    evaluate,
     export,
     features,
     finetune,
@@ -40,6 +41,7 @@ app.command("predict", short_help="Name what is in each image.")(predict.predict
 app.command("features", short_help="Turn each image into numbers, as an array file.")(features.features)
 app.command("finetune", short_help="Teach a trained network your own classes.")(finetune.finetune)
 app.command("train", short_help="Train a network from scratch.")(train.train)
+app.command("evaluate", short_help="Measure how often a model is right.")(evaluate.evaluate)
 app.command("bench", short_help="Measure how quick a model is on this machine.")(bench.bench)
 app.command("list-models", short_help="List the models.")(list_models.list_models)
 app.command("pull", cls=ManyValuesCommand, short_help="Make models ready before they are used.")(pull.pull)

@@ -67,6 +67,7 @@ def _in_words(facts: Facts) -> dict[str, str]:
         "preprocessing": f"{size} x {size}, {facts['interpolation']}, {crop}",
         "normalised by": f"mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",
         "--image-size test": _test_size(facts),
+        "calibrated": facts["temperature"] != 1 and f"logits are divided by {facts['temperature']:.4g}",
         "license": facts.get("license"),
         "hub": facts.get("hub_id"),
         "file size": f"{facts['file_mb']:.1f} MB" + ("" if facts["weights"] else ", about"),

@@ -183,7 +183,16 @@ MinProbability = Annotated[
         min=0.0,
         max=1.0,
         metavar="P",
-        help="Leave out classes below this probability.",
+        help="Leave out classes below this probability; with none left, abstain.",
+    ),
+]
+Temperature = Annotated[
+    Optional[float],
+    typer.Option(
+        "--temperature",
+        metavar="T",
+        help="Divide logits by it, in place of what evaluate --calibrate stored.",
+        show_default=False,
     ),
 ]
 OutputFormat = Annotated[

@@ -40,6 +40,7 @@ def predict(
     offline: options.Offline = False,
     top_k: options.TopK = 5,
     min_probability: options.MinProbability = 0.0,
+    temperature: options.Temperature = None,
     format: options.OutputFormat = options.Format.AUTO,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
@@ -115,6 +116,7 @@ def predict(
         workers=workers,
         threads=threads,
         single=given.single,
+        temperature=temperature,
         progress=terminal.download_bar,
         note=terminal.note,
     )

@@ -38,6 +38,8 @@ class TableSink:
         name = Text(printable(result.input), style="bold", overflow="fold")
         if isinstance(result, Failure):
             answer: Text | Table = Text(f"  {result.kind.value}: {printable(result.message)}\n", style="red")
+        elif result.abstained:
+            answer = Text("  abstained: no class is as probable as asked for\n", style="yellow")
         else:
             answer = self._table(result)
         # In one go: an interrupt leaves no name without its answer.

@@ -19,8 +19,8 @@ def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
         return
     for item in result.predictions:
         yield result.input, "ok", item.rank, item.index, item.id, item.label, item.probability, None
-    if not result.predictions:
-        yield result.input, "ok", None, None, None, None, None, None
+    if result.abstained:
+        yield result.input, "abstained", None, None, None, None, None, None
 
 
 def row_writer(

@@ -1,0 +1,130 @@
+"""Temperature scaling (Guo et al. 2017): one number that makes probabilities mean what they say.
+
+Logits are divided by it before they become probabilities. Which class comes first does not change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnetd_cli import bundle as bundles
+from resnetd_cli import checkpoints, configs, exported
+from resnetd_cli.errors import CacheError, DataError
+from resnetd_cli.files import check_writable, expand_user, open_atomic
+from resnetd_cli.models import Kind, resolve
+from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_ROWS = 256
+"""Logits of so many images are in memory as float64 at once."""
+_STEPS = 100
+_EXACT = 1e-10
+
+
+def fit(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> float:
+    """Return the temperature at which the negative log-likelihood is least.
+
+    In one over the temperature it is convex: its slope, which has one zero, is followed by Newton's method,
+    and halved towards where that leaves the bounds.
+
+    Args:
+        logits: shape (N, C).
+        actual: the class of each image, shape (N,).
+
+    Raises:
+        DataError: these images tell of no temperature.
+    """
+    low, high = 1 / MOST_TEMPERATURE, 1 / LEAST_TEMPERATURE
+    if _slope(logits, actual, high)[0] <= 0:
+        message = f"too few of the {len(actual)} images are answered wrong to tell how sure the model may be"
+        raise DataError(message, hint="calibrate on more images, or harder ones")
+    if _slope(logits, actual, low)[0] >= 0:
+        message = "the model is no better than chance on these images: no temperature mends it"
+        raise DataError(message, hint="check that the classes are the model's")
+    inverse = 1.0
+    for _ in range(_STEPS):
+        slope, curvature = _slope(logits, actual, inverse)
+        low, high = (inverse, high) if slope < 0 else (low, inverse)
+        following = inverse - slope / curvature if curvature > 0 else math.inf
+        if not low < following < high:
+            following = math.sqrt(low * high)
+        done = abs(following - inverse) <= _EXACT * inverse
+        inverse = following
+        if done:
+            break
+    return 1 / inverse
+
+
+def _slope(logits: NDArray[np.float32], actual: NDArray[np.int64], inverse: float) -> tuple[float, float]:
+    """Return the first and second derivative of the mean loss by one over the temperature."""
+    import numpy as np
+
+    slope = curvature = 0.0
+    for start in range(0, len(actual), _ROWS):
+        rows = logits[start : start + _ROWS].astype(np.float64)
+        rows -= rows.max(axis=1, keepdims=True)
+        powers = np.exp(inverse * rows)
+        powers /= powers.sum(axis=1, keepdims=True)
+        mean = (powers * rows).sum(axis=1)
+        slope += float((mean - rows[np.arange(len(rows)), actual[start : start + _ROWS]]).sum())
+        curvature += float(((powers * rows**2).sum(axis=1) - mean**2).sum())
+    return slope / len(actual), curvature / len(actual)
+
+
+def place(model: str, weights: str | Path | None = None) -> Path | None:
+    """Return the file that a MODEL's temperature is kept in; None where it has none.
+
+    Raises:
+        UnknownModel: there is no such model.
+        OutputError: it cannot be written.
+    """
+    if weights is not None:
+        return None
+    if exported.is_exported(model):
+        file = expand_user(model)
+    else:
+        ref = resolve(model)
+        if ref.kind is not Kind.FOLDER or not configs.keeps_temperature(Path(ref.location)):
+            return None
+        file = Path(ref.location) / configs.NAME
+    if file.is_file():
+        check_writable(file, overwrite=True)
+    return file
+
+
+def store(file: Path, temperature: float, *, note: Callable[[str], None] = lambda _: None) -> None:
+    """Keep a temperature in the file that `place` named, and in what was compiled from it.
+
+    Args:
+        file: an exported file, or a folder's `config.json`.
+        temperature: of the model's.
+        note: is told, in a line, what else there is to know.
+
+    Raises:
+        ModelError, WeightsError: the model is not what it was.
+        OutputError: it cannot be written.
+    """
+    if exported.is_exported(file.name):
+        card = replace(exported.read_card(file), temperature=temperature)
+        with open_atomic(file) as stream:
+            exported.write_file(file, card, stream)
+        return
+    # Found first: to them a file that has changed is another.
+    compiled = bundles.made_from(file)
+    configs.write_temperature(file.parent, temperature)
+    weights = checkpoints.find(file.parent)
+    for bundle in compiled:
+        # One of other weights, loaded into this folder's network, only needs to know of the change.
+        is_own = bundle.is_from(weights)
+        card = replace(bundle.card, temperature=temperature) if is_own else bundle.card
+        try:
+            bundles.describe_anew(bundle, card, file)
+        except CacheError as error:
+            note(error.message)

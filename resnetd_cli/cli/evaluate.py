@@ -1,0 +1,234 @@
+"""`resnetd evaluate`."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from resnetd_cli.cli import options
+from resnetd_cli.cli.console import terminal
+from resnetd_cli.decode import MAX_PIXELS, DecodeOptions
+from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
+from resnetd_cli.escaping import shell_word
+from resnetd_cli.http import TIMEOUT
+from resnetd_cli.models import DEFAULT_MODEL
+from resnetd_cli.results import Failure
+
+if TYPE_CHECKING:
+    from resnetd_cli.classifier import Classifier
+    from resnetd_cli.evaluate import Evaluated, Images
+
+
+class Split(str, Enum):
+    """Which of a data set's images."""
+
+    TEST = "test"
+    VAL = "val"
+    TRAIN = "train"
+    ALL = "all"
+
+
+def evaluate(
+    data: Annotated[
+        str, typer.Argument(metavar="DIR", help="Labelled images: DIR/CLASS/*.jpg, DIR/test/CLASS/*.jpg, ...")
+    ],
+    model: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="As predict takes it; twice to compare two.  [default: RESNETD_MODEL, else resnet50d]",
+            autocompletion=options.complete_model,
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        Optional[Split],
+        typer.Option(
+            "--split", help="By default the first there is of test, val, all, train.", show_default=False
+        ),
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--calibrate", help="Fit a temperature, and store it with the model.")
+    ] = False,
+    real: Annotated[
+        bool, typer.Option("--real-labels", help="Judge by ImageNet's reassessed labels too.")
+    ] = False,
+    fail_under: Annotated[
+        Optional[float],
+        typer.Option(
+            "--fail-under", metavar="A", help="Exit with 1 if top-1 is below, as 0.93.", show_default=False
+        ),
+    ] = None,
+    mistakes: Annotated[
+        int, typer.Option("--mistakes", min=0, metavar="N", help="How many of the surest mistakes to name.")
+    ] = 10,
+    temperature: options.Temperature = None,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = "train",
+    labels: options.Labels = None,
+    offline: options.Offline = False,
+    ignore_exif: options.IgnoreExif = False,
+    allow_truncated: options.AllowTruncated = False,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
+    timeout: options.Timeout = TIMEOUT,
+    guard: options.Guard = options.GuardChoice.SUSPECT,
+    fail_fast: options.FailFast = False,
+    format: options.OutputFormat = options.Format.AUTO,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    no_header: options.NoHeader = False,
+    escape_formulas: options.EscapeFormulas = False,
+    no_progress: options.NoProgress = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    engine: options.Engine = "auto",
+    precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+) -> int:
+    """Measure how often a model is right on labelled images, how sure it is, and where it goes wrong.
+
+    resnetd evaluate photos/ --model embedded
+
+    resnetd evaluate photos/ --model RUN --calibrate
+
+    resnetd evaluate photos/ --model RUN --model embedded.onnx -f json --fail-under 0.93
+    """
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    models = model or [os.environ.get("RESNETD_MODEL") or DEFAULT_MODEL]
+    _check(models, weights, fail_under, fit=fit, temperature=temperature)
+
+    from resnetd_cli.cli import running
+    from resnetd_cli.cli.outputs import TextOutput
+    from resnetd_cli.sinks.evaluated import write_reports
+
+    target = TextOutput.choose(format.value, output, overwrite=overwrite)
+
+    from resnetd_cli import calibrate
+    from resnetd_cli import evaluate as library
+    from resnetd_cli.loading import load
+
+    place = calibrate.place(models[0], weights) if fit else None
+    images = library.open_images(data, split.value if split else None, real=real)
+    of_classes = f" of {len(images.classes)} classes" if images.classes else ""
+    terminal.note(f"{data}, {images.split}: {len(images):,} images{of_classes}")
+    failures = running.Failures()
+    told = set()
+
+    def fail(failure: Failure) -> None:
+        if fail_fast:
+            raise ResnetdError(f"{failure.input}: {failure.message}", hint=failure.hint)
+        if failure.input not in told:  # by the model before
+            told.add(failure.input)
+            failures.tell(failure)
+
+    def load_one(name: str) -> Classifier:
+        classifier = load(
+            name,
+            weights=weights,
+            class_names=labels,
+            image_size=image_size,
+            engine=engine,
+            precision=precision,
+            device=device,
+            offline=offline,
+            decoding=DecodeOptions(
+                max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
+            ),
+            batch_size=batch_size,
+            workers=workers,
+            threads=threads,
+            temperature=temperature,
+            progress=terminal.download_bar,
+            note=terminal.note,
+        )
+        running.tell_engine(classifier)
+        library.check(classifier, images, real=real)
+        return classifier
+
+    evaluated = []
+    # All are loaded first: what is wrong with the second is told before the first is measured.
+    for classifier in [load_one(name) for name in models]:
+        with terminal.tracking(lambda: len(images), wanted=True) as track:
+            each = library.evaluate(
+                classifier, images, fit=fit, real=real, mistakes=mistakes, on_failure=fail, track=track
+            )
+        evaluated.append(each)
+    comparison = library.compare(*evaluated) if len(evaluated) > 1 else None
+    with target.open() as stream:
+        write_reports(
+            images,
+            [each.report for each in evaluated],
+            comparison,
+            stream,
+            target.format,
+            header=not no_header,
+            escape_formulas=escape_formulas,
+        )
+    if fit:
+        _keep(evaluated[0], images, models[0], place)
+    return _exit_code(evaluated, fail_under, failures.exit_code)
+
+
+def _check(
+    models: list[str], weights: Path | None, fail_under: float | None, *, fit: bool, temperature: float | None
+) -> None:
+    """Find out early what does not go together.
+
+    Raises:
+        UsageError: something does not.
+    """
+    if len(models) > 2:
+        raise UsageError(f"{len(models)} models: two at most are compared", hint="name --model once or twice")
+    if len(models) == 2:
+        if models[0] == models[1]:
+            raise UsageError(f"{models[0]} is named twice", hint="name two models to compare")
+        if weights is not None:
+            raise UsageError(
+                "--weights does not say which of two models", hint="compare model folders, or exports"
+            )
+        if fit:
+            raise UsageError("--calibrate takes one model", hint="calibrate each by itself")
+    if fit and temperature is not None:
+        raise UsageError("--calibrate fits the temperature itself", hint="leave out --temperature")
+    if fail_under is not None and not 0 <= fail_under <= 1:
+        as_share = f"{fail_under:g} % is {fail_under / 100:g}" if 1 < fail_under <= 100 else "as 0.93"
+        raise UsageError(f"--fail-under {fail_under:g}: not a share from 0 to 1", hint=as_share)
+
+
+def _keep(evaluated: Evaluated, images: Images, model: str, place: Path | None) -> None:
+    """Store the temperature with the model, or say how to use it."""
+    from resnetd_cli import calibrate
+
+    calibration = evaluated.report.calibration
+    assert calibration is not None
+    temperature = calibration.temperature
+    if images.split == Split.TRAIN.value:
+        terminal.note(
+            "fitted on images it may have been trained on, where a model is too often right: take others"
+        )
+    if place is None:
+        word = shell_word(model)
+        terminal.note(
+            f"{model} has no place to keep a temperature, as model folders and exported files have: "
+            f"predict --model {word} --temperature {temperature:.4g}"
+        )
+        return
+    calibrate.store(place, temperature, note=terminal.note)
+    terminal.note(f"{place} keeps the temperature {temperature:.4g}: predict divides logits by it")
+
+
+def _exit_code(evaluated: list[Evaluated], fail_under: float | None, otherwise: ExitCode) -> ExitCode:
+    below = [each.report for each in evaluated if fail_under is not None and each.report.accuracy < fail_under]
+    for report in below:
+        message = f"{report.model}: top-1 is {report.accuracy:.4f}, below {fail_under:g}"
+        terminal.error(ResnetdError(message))
+    return ExitCode.FAILED if below else otherwise

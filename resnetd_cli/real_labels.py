@@ -1,0 +1,60 @@
+"""ImageNet's real labels, all that each validation image shows (ReaL: Beyer et al. 2020, arXiv 2006.07159)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from resnetd_cli import labels
+from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.labels import ClassNames
+
+_NAME = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])[^/\\]*$", re.IGNORECASE)
+_FILE = Path("data", "_info", "imagenet_real_labels.json")
+
+
+def check(names: ClassNames) -> None:
+    """Make sure that a model's classes are those that the labels are of.
+
+    Raises:
+        UsageError: they are not.
+    """
+    imagenet = labels.imagenet()
+    if len(names) != len(imagenet) or (any(names.ids) and names.ids != imagenet.ids):
+        message = "--real-labels are of ImageNet's 1,000 classes, which this model does not tell apart"
+        raise UsageError(message, hint="leave it out, or choose a model of ImageNet-1k")
+
+
+def of_images(images: Iterable[str]) -> list[frozenset[int]]:
+    """Return the classes that each image shows, by its number; none where it has none, or is another's.
+
+    Raises:
+        DataError: not one of the images is recognised.
+    """
+    known = _load()
+    numbers = [_number(name, len(known)) for name in images]
+    if not any(numbers):
+        hint = "the names say which is which: ILSVRC2012_val_00000001.JPEG"
+        raise DataError("none of the images is one of ImageNet's validation set", hint=hint)
+    return [frozenset(known[number - 1]) if number else frozenset() for number in numbers]
+
+
+def _number(image: str, count: int) -> int:
+    """Return an image's number in the validation set, from 1; 0 where it is not of it."""
+    match = _NAME.search(image)
+    number = int(match[1]) if match else 0
+    return number if number <= count else 0
+
+
+def _load() -> list[list[int]]:
+    """Read timm's copy, without importing timm."""
+    spec = find_spec("timm")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / _FILE
+        if path.is_file():
+            content: list[list[int]] = json.loads(path.read_bytes())
+            return content
+    raise DataError("timm's file of real labels is not installed", hint="pip install timm")

@@ -1,0 +1,200 @@
+"""What `evaluate` measured, in every record format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING
+
+from resnetd_cli.escaping import printable
+from resnetd_cli.sinks.listing import write_facts
+from resnetd_cli.sinks.text import row_writer, to_json
+
+if TYPE_CHECKING:
+    from resnetd_cli.evaluate import Comparison, Images, Report
+
+COLUMNS = ("model", "index", "id", "label", "support", "predicted", "precision", "recall", "f1")
+_FEW = 10
+"""So many classes are shown in full, and so many rows of what there may be more of."""
+_UNLIKELY = 0.05
+_LETTERS = ("A", "B")
+
+
+def write_reports(
+    images: Images,
+    reports: Sequence[Report],
+    comparison: Comparison | None,
+    stream: IO[str],
+    format_name: str,
+    *,
+    header: bool = True,
+    escape_formulas: bool = False,
+) -> None:
+    """Write one model's report, or two models' side by side.
+
+    json and jsonl hold all of it, tsv and csv a row for each class of each model, a table what people look for.
+    """
+    if format_name in ("json", "jsonl"):
+        record = {
+            "data": images.location,
+            "split": images.split,
+            "models": [report.record() for report in reports],
+            "comparison": comparison.record() if comparison else None,
+        }
+        stream.write(to_json(record, indent=1 if format_name == "json" else None) + "\n")
+    elif format_name == "table":
+        if comparison:
+            _write_pair(reports, comparison, stream)
+        else:
+            _write_one(reports[0], stream)
+    else:
+        line = row_writer(format_name, stream, escape_formulas=escape_formulas)
+        if header:
+            stream.write(line(COLUMNS))
+        for report in reports:
+            stream.writelines(line(getattr(row, key, report.model) for key in COLUMNS) for row in report.classes)
+
+
+def _write_one(report: Report, stream: IO[str]) -> None:
+    stream.write(f"{_title(report)}\n")
+    write_facts({}, stream, "table", shown={name: text for name, text in _figures(report).items() if text})
+    if report.classes:
+        _write_classes(report, stream)
+        _write_confusion(report, stream)
+    rows = [
+        (f"{row.threshold:g}", f"{row.images:,}", _percent(row.coverage), _percent(row.accuracy))
+        for row in report.coverage
+    ]
+    stream.write("with --min-probability\n")
+    _write_table(stream, {"P": True, "images": True, "answered": True, "right of these": True}, rows)
+    if report.mistakes:
+        stream.write("the surest mistakes\n")
+        mistakes = [
+            (_percent(item.probability), item.predicted, item.actual, item.image) for item in report.mistakes
+        ]
+        _write_table(stream, {"probability": True, "taken for": False, "is": False, "image": False}, mistakes)
+
+
+def _write_pair(reports: Sequence[Report], comparison: Comparison, stream: IO[str]) -> None:
+    for letter, report in zip(_LETTERS, reports, strict=True):
+        stream.write(f"{letter}: {_title(report)}\n")
+    headings = {"": False, **dict.fromkeys(_LETTERS, True)}
+    first, second = map(_figures, reports)
+    figures = [(name, first[name], second[name]) for name in first if first[name] or second[name]]
+    _write_table(stream, headings, figures)
+    stream.write("right of those answered, and answered, with --min-probability\n")
+    rows = [
+        (
+            f"{one.threshold:g}",
+            *(f"{_percent(each.accuracy)} of {_percent(each.coverage)}" for each in (one, other)),
+        )
+        for one, other in zip(*(report.coverage for report in reports), strict=True)
+    ]
+    _write_table(stream, headings, rows)
+    _write_differences(reports, stream)
+    stream.write(f"{_in_words(comparison)}\n")
+
+
+def _title(report: Report) -> str:
+    return printable(f"{report.model} on {report.engine} in {report.precision}")
+
+
+def _figures(report: Report) -> dict[str, str]:
+    """Return a report's figures as people read them; empty where there is none."""
+    low, high = report.top1_interval or (0.0, 0.0)
+    before = report.calibration
+    return {
+        "images": f"{report.images:,}" + (f", {report.failed:,} more failed" if report.failed else ""),
+        "top-1": "" if report.top1 is None else f"{_percent(report.top1)} ({100 * low:.1f} to {100 * high:.1f})",
+        "top-5": _percent(report.top5),
+        "top-1 by real labels": _percent(report.real_top1)
+        and f"{_percent(report.real_top1)} of {report.real_images:,} images",
+        "macro precision": _percent(report.macro_precision),
+        "macro recall": _percent(report.macro_recall),
+        "macro F1": _percent(report.macro_f1),
+        "loss": _loss(report.loss) + (f", {_loss(before.loss_before)} before" if before else ""),
+        "calibration error": _percent(report.ece) + (f", {_percent(before.ece_before)} before" if before else ""),
+        "temperature": "" if report.temperature == 1 else f"{report.temperature:.4g}",
+    }
+
+
+def _write_classes(report: Report, stream: IO[str]) -> None:
+    """Print the classes, or the worst where there are many."""
+    rows = [row for row in report.classes if row.support]
+    if len(rows) > _FEW:
+        stream.write(f"the {_FEW} worst of {len(rows):,} classes\n")
+        rows = sorted(rows, key=lambda row: row.f1)[:_FEW]
+    headings = {"class": False, "images": True, "precision": True, "recall": True, "F1": True}
+    _write_table(
+        stream,
+        headings,
+        [(row.label, f"{row.support:,}", *map(_percent, (row.precision, row.recall, row.f1))) for row in rows],
+    )
+
+
+def _write_confusion(report: Report, stream: IO[str]) -> None:
+    """Print the confusion matrix, or its largest cells where there are many classes."""
+    labels = {row.index: row.label for row in report.classes}
+    if len(labels) <= _FEW:
+        cells = {(actual, predicted): count for actual, predicted, count in report.confusion}
+        stream.write("taken for (across)\n")
+        headings = {"": False, **{str(index): True for index in labels}}
+        rows = [
+            (f"{index} {label}", *(str(cells.get((index, other), "")) for other in labels))
+            for index, label in labels.items()
+        ]
+        _write_table(stream, headings, rows)
+        return
+    wrong = [cell for cell in report.confusion if cell[0] != cell[1]]
+    if wrong:
+        stream.write("the most frequent mistakes\n")
+        largest = sorted(wrong, key=lambda cell: -cell[2])[:_FEW]
+        rows = [(f"{count:,}", labels[actual], labels[predicted]) for actual, predicted, count in largest]
+        _write_table(stream, {"images": True, "is": False, "taken for": False}, rows)
+
+
+def _write_differences(reports: Sequence[Report], stream: IO[str]) -> None:
+    """Print the F1 of the classes that both models know by one name; of many, those where they differ most."""
+    first, second = ({row.label: row for row in report.classes if row.support} for report in reports)
+    shared = [label for label in first if label in second]
+    if len(shared) > _FEW:
+        differing = [label for label in shared if first[label].f1 != second[label].f1]
+        shared = sorted(differing, key=lambda label: -abs(first[label].f1 - second[label].f1))[:_FEW]
+    rows = [(label, _percent(first[label].f1), _percent(second[label].f1)) for label in shared]
+    if rows:
+        _write_table(
+            stream,
+            {"F1 where they differ" if len(first) > _FEW else "F1": False, **dict.fromkeys(_LETTERS, True)},
+            rows,
+        )
+
+
+def _in_words(comparison: Comparison) -> str:
+    verdict = "no more than chance explains" if comparison.p >= _UNLIKELY else "more than chance explains"
+    return (
+        f"of {comparison.images:,} images only A has {comparison.only_first:,} right and only B "
+        f"{comparison.only_second:,}: {verdict} (McNemar's exact test, p = {comparison.p:.2g})"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def _loss(loss: float | None) -> str:
+    return "" if loss is None else f"{loss:.4f}"
+
+
+def _write_table(stream: IO[str], columns: Mapping[str, bool], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; the columns tell whether theirs are numbers. Texts are wrapped where there is no room."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from resnetd_cli.sinks.screen import open_console
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, is_number in columns.items():
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    open_console(stream).print(table)

@@ -1,0 +1,489 @@
+"""`resnetd evaluate`, the temperature that it stores, and `predict` that abstains."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hub import timm_files
+from PIL import Image
+
+from resnetd_cli import evaluate, labels
+from resnetd_cli.classifier import Classifier
+from resnetd_cli.cli.app import run
+from resnetd_cli.cli.console import terminal
+from resnetd_cli.datasets import Examples
+from resnetd_cli.engines import Outputs
+from resnetd_cli.loading import load
+from resnetd_cli.metrics import Coverage
+from resnetd_cli.results import Preprocessing
+from resnetd_cli.sinks.evaluated import COLUMNS, write_reports
+
+COFFEE, CAT = ROOT / "samples" / "coffee.jpg", ROOT / "samples" / "cat.jpg"
+COLOURS = ("red", "green", "blue")
+
+
+class Ended(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+Cli = Callable[..., Ended]
+
+
+@pytest.fixture
+def cli(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run a command line in this process, in an empty folder, with the embedded model for a default."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNETD_MODEL", "embedded")
+
+    def _cli(*arguments: str | Path) -> Ended:
+        terminal.setup()  # as in a new process
+        code = run([str(argument) for argument in arguments])
+        out, err = capsysbinary.readouterr()
+        return Ended(code, os.fsdecode(out), os.fsdecode(err))
+
+    return _cli
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two photographs, of which the embedded model takes one for something else."""
+    for name, source in (("espresso", COFFEE), ("Egyptian_cat", CAT)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        shutil.copy(source, tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+def only(ended: Ended) -> dict[str, Any]:
+    assert ended.code in (0, 1, 3), ended.stderr
+    record: dict[str, Any] = json.loads(ended.stdout)["models"][0]
+    return record
+
+
+# --- the report ---
+
+
+def test_json_holds_everything(cli: Cli, photos: Path) -> None:
+    ended = cli("evaluate", photos, "-f", "json")
+    assert (ended.code, ended.stderr) == (0, f"{photos}, all: 2 images of 2 classes\n")
+    content = json.loads(ended.stdout)
+    assert (content["data"], content["split"], content["comparison"]) == (str(photos), "all", None)
+    report = only(ended)
+    assert (report["model"], report["engine"], report["precision"]) == ("embedded", "torch", "fp32")
+    assert (report["images"], report["failed"], report["top1"], report["top5"]) == (2, 0, 0.5, 1.0)
+    assert report["top1_interval"] == pytest.approx([0.0945312, 0.9054688], abs=1e-6)
+    assert report["confusion"] == [[285, 282, 1], [967, 967, 1]]
+    assert [(row["label"], row["support"], row["f1"]) for row in report["classes"]] == [
+        ("tiger cat", 0, 0.0),
+        ("Egyptian cat", 1, 0.0),
+        ("espresso", 1, 1.0),
+    ]
+    assert report["macro_recall"] == 0.5
+    [mistake] = report["mistakes"]
+    assert (mistake["image"], mistake["actual"], mistake["predicted"]) == (
+        str(photos / "Egyptian_cat" / "cat.jpg"),
+        "Egyptian cat",
+        "tiger cat",
+    )
+    assert mistake["probability"] == pytest.approx(0.6, abs=0.3)
+    assert report["coverage"][0] == {"threshold": 0.0, "images": 2, "coverage": 1.0, "accuracy": 0.5}
+
+
+def test_jsonl_is_the_same_in_a_line(cli: Cli, photos: Path) -> None:
+    one, other = (cli("evaluate", photos, "-q", "-f", name).stdout for name in ("json", "jsonl"))
+    assert json.loads(one) == json.loads(other)
+    assert other.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("tsv", "\t"), ("csv", ",")])
+def test_rows_are_the_classes(cli: Cli, photos: Path, name: str, delimiter: str) -> None:
+    ended = cli("evaluate", photos, "-f", name)
+    rows = list(csv.DictReader(io.StringIO(ended.stdout), delimiter=delimiter))
+    assert tuple(rows[0]) == COLUMNS
+    assert [(row["model"], row["index"], row["id"], row["recall"]) for row in rows] == [
+        ("embedded", "282", "n02123159", "0.0"),
+        ("embedded", "285", "n02124075", "0.0"),
+        ("embedded", "967", "n07920052", "1.0"),
+    ]
+    assert cli("evaluate", photos, "-f", name, "--no-header").stdout == ended.stdout.partition("\n")[2]
+
+
+def test_an_image_that_cannot_be_read_is_told_and_left_out(cli: Cli, photos: Path) -> None:
+    (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
+    ended = cli("evaluate", photos, "-f", "json")
+    assert ended.code == 3
+    assert f"error: {photos / 'espresso' / 'broken.jpg'}: " in ended.stderr
+    assert (only(ended)["images"], only(ended)["failed"], only(ended)["top1"]) == (2, 1, 0.5)
+    stopped = cli("evaluate", photos, "-f", "json", "--fail-fast")
+    assert (stopped.code, stopped.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(("bound", "code"), [("0.5", 0), ("0.51", 1), ("0", 0), ("1", 1)])
+def test_fail_under(cli: Cli, photos: Path, bound: str, code: int) -> None:
+    ended = cli("evaluate", photos, "-f", "json", "--fail-under", bound)
+    assert ended.code == code
+    assert only(ended)["top1"] == 0.5
+    assert ("error: embedded: top-1 is 0.5000, below" in ended.stderr) == bool(code)
+
+
+def test_below_the_bound_the_report_is_written_all_the_same(cli: Cli, photos: Path) -> None:
+    (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
+    assert cli("evaluate", photos, "-o", "report.json", "--fail-under", "0.9").code == 1
+    assert json.loads(Path("report.json").read_text())["models"][0]["top1"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--fail-under", "93"], 2, "--fail-under 93: not a share from 0 to 1\nhint: 93 % is 0.93"),
+        (["--fail-under", "-1"], 2, "--fail-under -1: not a share"),
+        (["--fail-under", "nan"], 2, "--fail-under nan: not a share"),
+        (["-m", "a", "-m", "b", "-m", "c"], 2, "3 models: two at most are compared"),
+        (["-m", "a", "-m", "a"], 2, "a is named twice"),
+        (["-m", "a", "-m", "b", "--weights", "x.pth"], 2, "--weights does not say which"),
+        (["-m", "a", "-m", "b", "--calibrate"], 2, "--calibrate takes one model"),
+        (["--calibrate", "--temperature", "2"], 2, "leave out --temperature"),
+        (["--temperature", "0"], 2, "--temperature 0: the temperature 0.0, not one from 0.01 to 100"),
+        (["--temperature", "-1"], 2, "--temperature -1: "),
+        (["--temperature", "nan"], 2, "--temperature nan: "),
+        (["--split", "val"], 2, "has no split val\nhint: there is: all"),
+        (["--split", "none"], 2, "--split"),
+        (["--real-labels"], 1, "none of the images is one of ImageNet's validation set"),
+        (["-m", "embedded", "-m", "no-such-model"], 2, "unknown model"),
+        (["--mistakes", "-1"], 2, "--mistakes"),
+    ],
+)
+def test_what_makes_no_sense_is_told(cli: Cli, photos: Path, words: list[str], code: int, message: str) -> None:
+    ended = cli("evaluate", photos, *words)
+    assert (ended.code, ended.stdout) == (code, "")
+    assert message in ended.stderr
+
+
+def test_classes_that_the_model_does_not_know_are_told(cli: Cli, photos: Path) -> None:
+    (photos / "espresso").rename(photos / "espreso")
+    ended = cli("evaluate", photos)
+    assert (ended.code, ended.stdout) == (1, "")
+    assert "error: 1 of the 2 classes is not among the model's 1000: espreso\n" in ended.stderr
+    assert "hint: near espreso: espresso" in ended.stderr
+
+
+def test_two_models_are_shown_side_by_side(cli: Cli, photos: Path) -> None:
+    # The same network again, which has another name for each of its classes but one.
+    folder = photos.parent / "other"
+    write_model(folder, "test_resnet", ("espresso", "Egyptian cat", "Samoyed"))
+    ended = cli("evaluate", photos, "-m", "embedded", "-m", folder, "-f", "json")
+    content = json.loads(ended.stdout)
+    assert [report["model"] for report in content["models"]] == ["embedded", str(folder)]
+    compared = content["comparison"]
+    assert (
+        compared["images"],
+        sum(compared[key] for key in ("both", "only_first", "only_second", "neither")),
+    ) == (
+        2,
+        2,
+    )
+    assert compared["both"] + compared["only_first"] == 1
+    shown = cli("evaluate", photos, "-m", "embedded", "-m", folder, "-f", "table")
+    assert "A: embedded on torch in fp32" in shown.stdout
+    assert f"B: {folder} on torch in fp32" in shown.stdout
+    assert "McNemar's exact test, p = 1)" in shown.stdout
+    rows = cli("evaluate", photos, "-m", "embedded", "-m", folder, "-f", "tsv", "--no-header").stdout.splitlines()
+    assert {row.split("\t")[0] for row in rows} == {"embedded", str(folder)}
+
+
+# --- the table ---
+
+HOW = Preprocessing((3, 8, 8), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)
+
+
+class Scripted:
+    name = "scripted"
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def run(self, images: Any) -> Outputs:
+        rows = np.random.default_rng(int(images[0, 2, 0, 0] * 255)).normal(0, 3, (len(images), self.classes))
+        return Outputs(rows.astype(np.float32), None)
+
+
+class Pictures:
+    """Pictures of one colour each, with long names."""
+
+    def name(self, row: int) -> str:
+        return f"/a/folder/somewhere/far/away/\x1b[31m/{'long' * 20}/{row}.png"
+
+    def read(self, row: int) -> bytes:
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8), (0, 0, row % 256)).save(stream, "PNG")
+        return stream.getvalue()
+
+
+def reports(classes: int) -> tuple[evaluate.Images, evaluate.Evaluated]:
+    names = labels.for_class_count(classes) or labels.ClassNames(
+        tuple(f"a rather long name of class {index}" for index in range(classes)), (None,) * classes, "a test"
+    )
+    actual = np.arange(60) % classes
+    parts = (Examples(Pictures(), np.arange(60), actual, names.names),)
+    images = evaluate.Images("somewhere", "all", parts, actual, tuple(map(str, range(classes))))
+    return images, evaluate.evaluate(Classifier("a/model", Scripted(classes), HOW, names), images, fit=False)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("count", [1, 2])
+def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, classes: int, count: int) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    images, result = reports(classes)
+    stream = io.StringIO()
+    comparison = evaluate.compare(result, result) if count == 2 else None
+    write_reports(images, [result.report] * count, comparison, stream, "table")
+    lines = stream.getvalue().splitlines()
+    text = [line for line in lines if "McNemar" not in line]  # a sentence, which terminals wrap
+    assert max(map(len, text)) <= 80
+    assert "\x1b" not in stream.getvalue()
+    assert f"{100 * (result.report.top1 or 0):.2f} %" in stream.getvalue()
+    if count == 1:
+        assert ("the 10 worst of 60 classes" in lines) == (classes == 1000)
+        assert ("taken for (across)" in lines) == (classes <= 10)
+        assert stream.getvalue().count(".png") == 10
+
+
+@pytest.mark.parametrize("name", ["json", "tsv", "csv"])
+def test_others_words_do_nothing_to_a_terminal(name: str) -> None:
+    images, result = reports(2)
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    write_reports(images, [result.report], None, stream, name)
+    assert "\x1b" not in stream.getvalue()
+
+
+# --- temperature ---
+
+
+def write_model(folder: Path, name: str, classes: Sequence[str]) -> None:
+    folder.mkdir()
+    for file, data in timm_files(name, num_classes=len(classes), label_names=tuple(classes)).items():
+        (folder / file).write_bytes(data)
+
+
+def stored(folder: Path) -> Any:
+    return json.loads((folder / "config.json").read_text()).get("temperature")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[Path, Path]:
+    """A model folder, and images in folders of classes of which it has most right."""
+    folder, data = tmp_path / "run", tmp_path / "data"
+    write_model(folder, "test_resnet", COLOURS)
+    random = np.random.default_rng(0)
+    found = []
+    for number in range(24):
+        path = tmp_path / f"{number}.png"
+        low = random.integers(0, 200, 3)
+        Image.fromarray(random.integers(low, low + 56, (160, 160, 3)).astype(np.uint8)).save(path)
+        found.append(path)
+    answers = list(load(str(folder), engine="torch").predict(found, top_k=1))
+    for number, (path, answer) in enumerate(zip(found, answers, strict=True)):
+        right = answer.predictions[0].index  # type: ignore[union-attr]
+        name = COLOURS[(right + (number % 4 == 0)) % 3]
+        (data / name).mkdir(parents=True, exist_ok=True)
+        path.rename(data / name / path.name)
+    return folder, data
+
+
+def probabilities(cli: Cli, image: Path, *words: str | Path) -> list[float]:
+    record = json.loads(cli("predict", image, "-k", "9", "-f", "jsonl", *words).stdout)
+    return [item["probability"] for item in sorted(record["predictions"], key=lambda item: item["index"])]
+
+
+def divided(values: Sequence[float], temperature: float) -> Any:
+    powers = np.array(values) ** (1 / temperature)
+    return pytest.approx((powers / powers.sum()).tolist(), abs=1e-4)
+
+
+def test_temperature_divides_the_logits(cli: Cli, own: tuple[Path, Path]) -> None:
+    image = next(own[1].rglob("*.png"))
+    plain = probabilities(cli, image, "-m", own[0])
+    for temperature in ("0.5", "3"):
+        shown = probabilities(cli, image, "-m", own[0], "--temperature", temperature)
+        assert shown == divided(plain, float(temperature))
+    assert probabilities(cli, image, "-m", own[0], "--temperature", "1") == plain
+
+
+def test_a_folders_temperature_is_stored_and_used(cli: Cli, own: tuple[Path, Path]) -> None:
+    folder, data = own
+    image = next(data.rglob("*.png"))
+    plain = probabilities(cli, image, "-m", folder)
+    ended = cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json")
+    fitted = only(ended)["calibration"]
+    assert fitted["loss"] < fitted["loss_before"]
+    assert stored(folder) == fitted["temperature"] == only(ended)["temperature"]
+    assert f"{folder / 'config.json'} keeps the temperature" in ended.stderr
+    assert probabilities(cli, image, "-m", folder) == divided(plain, fitted["temperature"])
+    assert probabilities(cli, image, "-m", folder, "--temperature", "1") == plain
+    again = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))
+    assert again["calibration"] == fitted
+    after = only(cli("evaluate", data, "-m", folder, "-f", "json"))
+    assert (after["loss"], after["ece"]) == pytest.approx((fitted["loss"], fitted["ece"]), abs=1e-6)
+    facts = json.loads(cli("info", folder, "-f", "json").stdout)
+    assert facts["temperature"] == fitted["temperature"]
+    assert "calibrated" in cli("info", folder, "-f", "table").stdout
+
+
+def test_timm_loads_a_folder_with_a_temperature(cli: Cli, own: tuple[Path, Path]) -> None:
+    import timm
+    import torch
+
+    before = timm.create_model(f"local-dir:{own[0]}", pretrained=True).state_dict()
+    assert cli("evaluate", own[1], "-m", own[0], "--calibrate").code == 0
+    assert stored(own[0])
+    network = timm.create_model(f"local-dir:{own[0]}", pretrained=True)
+    assert network.pretrained_cfg["label_names"] == list(COLOURS)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.slow
+def test_what_was_compiled_before_gets_the_temperature(
+    cli: Cli, own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data = own
+    monkeypatch.setenv("RESNETD_CACHE", str(folder.parent / "cache"))
+    image = next(data.rglob("*.png"))
+    other = folder.parent / "other.safetensors"
+    shutil.copy(folder / "model.safetensors", other)
+    forms: list[list[str | Path]] = [
+        ["-m", folder],
+        ["-m", f"{folder}/../run"],
+        ["-m", folder, "--precision", "int8"],
+        ["-m", folder, "--image-size", "128"],
+        ["-m", folder, "--weights", other],
+    ]
+    assert cli("pull", folder, "--precision", "int8", "--calibrate", data).code == 0
+    monkeypatch.setenv("RESNETD_ENGINE", "onnx")
+    # Two images, so that they are compiled at once.
+    assert [cli("predict", image, image, *form, "-q").code for form in forms] == [0] * 5
+    plain = [probabilities(cli, image, *form) for form in forms]
+    temperature = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))["temperature"]
+    shown = [(probabilities(cli, image, *form), cli("predict", image, image, *form).stderr) for form in forms]
+    assert [values for values, _ in shown[:4]] == [divided(values, temperature) for values in plain[:4]]
+    assert shown[4][0] == plain[4]  # other weights: the temperature is not theirs
+    assert [notes for _, notes in shown] == [""] * 5  # nothing was compiled again
+    features = cli("features", image, "-m", folder, "--layer", "logits", "-o", "x.npy")
+    assert (features.code, features.stderr.count("\n")) == (0, 1)
+    powers = np.exp(np.load("x.npy")[0].astype(np.float64))
+    assert (powers / powers.sum()).tolist() == pytest.approx(plain[0], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_an_exported_file_keeps_its_temperature(cli: Cli, own: tuple[Path, Path]) -> None:
+    folder, data = own
+    image = next(data.rglob("*.png"))
+    file = folder.parent / "run.onnx"
+    assert cli("export", folder, "-o", file).code == 0
+    onnx: list[str | Path] = ["-m", file, "--engine", "auto"]
+    plain = probabilities(cli, image, *onnx)
+    ended = cli("evaluate", data, *onnx, "--calibrate", "-f", "json")
+    temperature = only(ended)["temperature"]
+    assert f"{file} keeps the temperature" in ended.stderr
+    assert probabilities(cli, image, *onnx) == divided(plain, temperature)
+    assert json.loads(cli("info", file, "-f", "json").stdout)["temperature"] == temperature
+    assert only(cli("evaluate", data, *onnx, "--calibrate", "-f", "json"))["temperature"] == temperature
+    assert stored(folder) is None
+    assert cli("evaluate", data, "-m", folder, "--calibrate").code == 0
+    assert cli("export", folder, "-o", file, "--overwrite").code == 0
+    carried = json.loads(cli("info", file, "-f", "json").stdout)["temperature"]
+    assert carried == stored(folder) == pytest.approx(temperature, rel=1e-3)
+
+
+@pytest.mark.parametrize("where", ["name", "weights", "old layout"])
+def test_where_nothing_can_be_stored_it_is_told(cli: Cli, own: tuple[Path, Path], where: str) -> None:
+    folder, data = own
+    words: list[str | Path] = ["-m", folder]
+    if where == "name":
+        (folder.parent / "photos" / "espresso").mkdir(parents=True)
+        (folder.parent / "photos" / "tabby").mkdir(parents=True)
+        shutil.copy(COFFEE, folder.parent / "photos" / "espresso")
+        shutil.copy(CAT, folder.parent / "photos" / "tabby")
+        data, words = folder.parent / "photos", ["-m", "embedded"]
+    elif where == "weights":
+        words += ["--weights", folder / "model.safetensors"]
+    else:
+        content = json.loads((folder / "config.json").read_text())
+        old = {**content["pretrained_cfg"], "architecture": content["architecture"], "labels": list(COLOURS)}
+        (folder / "config.json").write_text(json.dumps(old))
+    ended = cli("evaluate", data, *words, "--calibrate", "-f", "json")
+    temperature = only(ended)["temperature"]
+    assert "has no place to keep a temperature" in ended.stderr
+    assert f"--temperature {temperature:.4g}\n" in ended.stderr
+    assert stored(folder) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "-1", "NaN", "Infinity", '"1"', "true", "null", "[1]", "1e9", "1" + "0" * 400]
+)
+def test_a_temperature_that_is_none_is_refused(cli: Cli, own: tuple[Path, Path], value: str) -> None:
+    folder, data = own
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(f'{config.rstrip()[:-1]}, "temperature": {value}}}')
+    ended = cli("predict", next(data.rglob("*.png")), "-m", folder)
+    assert (ended.code, ended.stdout.count("\n")) == (1, 0)
+    assert "config.json has the temperature" in ended.stderr
+    assert ended.stderr.count("\n") == 2
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(
+    cli: Cli, own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    ended = cli("evaluate", own[1], "-m", own[0], "--calibrate", "-f", "json")
+    assert (ended.code, ended.stdout) == (1, "")
+    assert "permission denied" in ended.stderr
+
+
+def test_images_that_are_all_right_tell_nothing(cli: Cli, photos: Path) -> None:
+    shutil.rmtree(photos / "Egyptian_cat")
+    ended = cli("evaluate", photos, "--calibrate")
+    assert ended.code == 1
+    assert "too few of the 1 images are answered wrong" in ended.stderr
+
+
+# --- abstaining ---
+
+
+def test_predict_abstains_below_the_probability(cli: Cli) -> None:
+    words = ["predict", CAT, COFFEE, "--min-probability", "0.9"]
+    record, other = map(json.loads, cli(*words, "-f", "jsonl").stdout.splitlines())
+    assert record == {
+        "input": str(CAT),
+        "status": "ok",
+        "model": "embedded",
+        "predictions": [],
+        "abstained": True,
+    }
+    assert [item["label"] for item in other["predictions"]] == ["espresso"]
+    assert "abstained" not in other
+    assert cli(*words, "-f", "tsv", "--no-header").stdout.splitlines()[0].split("\t") == [
+        str(CAT),
+        "abstained",
+        *[""] * 6,
+    ]
+    assert "abstained: no class is as probable as asked for" in cli(*words, "-f", "table").stdout
+
+
+def test_what_is_answered_is_what_the_coverage_says(cli: Cli, photos: Path) -> None:
+    rows = [Coverage(**row) for row in only(cli("evaluate", photos, "-f", "json"))["coverage"]]
+    for row in rows:
+        ended = cli("predict", photos, "--min-probability", str(row.threshold), "-f", "jsonl")
+        answered = ["abstained" not in json.loads(line) for line in ended.stdout.splitlines()]
+        assert sum(answered) == row.images

@@ -1,0 +1,328 @@
+"""Measuring a model on labelled images: which class is which, what is counted, what two models differ by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnetd_cli import evaluate, labels, matching, real_labels
+from resnetd_cli.classifier import Classifier
+from resnetd_cli.engines import Outputs
+from resnetd_cli.errors import DataError, ModelError, UsageError
+from resnetd_cli.labels import ClassNames
+from resnetd_cli.results import Failure, Preprocessing
+
+HOW = Preprocessing((3, 8, 8), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)
+PETS = ClassNames(("cat", "dog", "Gila monster, Heloderma suspectum"), (None,) * 3, "a test")
+# What the model says of each image, by how blue it is; and the class of each.
+LOGITS = np.array(
+    [[3, 0, 0], [2, 1, 0], [0, 2, 1], [0, 4, 0], [1, 1, 0], [5, 0, 0], [0, 0, 2], [0, 0, 1]], np.float32
+)
+ACTUAL = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+FOLDERS = ("cat", "dog", "gila_monster")
+
+
+class Scripted:
+    """Answers an image with the logits of how blue it is."""
+
+    name = "scripted"
+
+    def __init__(self, logits: NDArray[np.float32]) -> None:
+        self.logits = logits
+        self.classes = logits.shape[1]
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        return Outputs(self.logits[np.rint(images[:, 2, 0, 0] * 255).astype(int)], None)
+
+
+def model(logits: NDArray[np.float32] = LOGITS, names: ClassNames = PETS, temperature: float = 1.0) -> Classifier:
+    return Classifier("scripted", Scripted(logits), HOW, names, temperature, workers=2)
+
+
+def draw(path: Path, blue: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (0, 0, blue)).save(path)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    for blue, label in enumerate(ACTUAL):
+        draw(tmp_path / "pets" / FOLDERS[label] / f"{blue}.png", blue)
+    return tmp_path / "pets"
+
+
+# --- which class is which ---
+
+IMAGENET = labels.imagenet()
+
+
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        (["tench", "goldfish", "Samoyed"], [0, 1, 258]),
+        (["TENCH", "great_white_shark", "  tiger   cat"], [0, 2, 282]),
+        (["Tinca_tinca", "Carassius auratus"], [0, 1]),
+        (["tench, Tinca tinca", "Gila monster, Heloderma suspectum"], [0, 45]),
+        (["n01692333", "n01440764"], [45, 0]),
+        (["12", "7", "000"], [12, 7, 0]),
+    ],
+    ids=["names", "spelling", "synonyms", "lists", "ids", "indices"],
+)
+def test_classes_are_found_by_one_rule(classes: list[str], found: list[int]) -> None:
+    assert matching.match(classes, IMAGENET) == found
+
+
+def test_a_first_name_wins_over_another_classs_synonym() -> None:
+    # `cat` is also what WordNet calls other things.
+    names = ClassNames(("sofa", "couch, sofa"), (None, None), "a test")
+    assert matching.match(["sofa", "couch"], names) == [0, 1]
+
+
+def test_digits_are_names_before_they_are_indices() -> None:
+    names = ClassNames(("1", "0"), (None, None), "a test")
+    assert matching.match(["0", "1"], names) == [1, 0]
+
+
+def test_accents_may_be_composed_either_way() -> None:
+    assert matching.match(["cafe\u0301"], ClassNames(("tea", "caf\u00e9"), (None, None), "a test")) == [1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message", "hint"),
+    [
+        (["tench", "goldfsh"], "1 of the 2 classes is not among the model's 1000: goldfsh", "goldfish"),
+        (["n01440764", "n99999999"], "1 of the 2 classes is not among the model's 1000: n99999999", "the model's"),
+        (["0", "1000"], "1 of the 2 classes is not among the model's 1000: 1000", "the model's are tench"),
+        (["tench", "1"], "1 of the 2 classes", "the model's are tench"),
+        ([f"x{i}" for i in range(9)], "9 of the 9 classes are not .*: x0, x1, x2, x3, x4 and 4 more", "--labels"),
+        (["tench", "Tinca tinca"], "tench and Tinca tinca are both the model's class 0", "one folder"),
+        (["7", "007"], "7 and 007 are both the model's class 7", "one folder"),
+        (["crane"], "crane is the name of several of the model's classes: 134, 517", "ids"),
+    ],
+)
+def test_classes_that_cannot_be_found_are_told(classes: list[str], message: str, hint: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        matching.match(classes, IMAGENET)
+    assert hint in (caught.value.hint or "")
+
+
+# --- one model ---
+
+
+def test_figures_are_those_of_scikit_learn(pets: Path) -> None:
+    report = evaluate.evaluate(model(), evaluate.open_images(str(pets))).report
+    predicted = LOGITS.argmax(axis=1)
+    powers = np.exp(LOGITS.astype(np.float64))
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    assert (report.images, report.failed) == (8, 0)
+    assert report.top1 == sklearn.metrics.accuracy_score(ACTUAL, predicted) == 5 / 8
+    assert report.top5 is None  # of three classes
+    assert report.loss == pytest.approx(sklearn.metrics.log_loss(ACTUAL, probabilities), abs=1e-6)
+    macro = sklearn.metrics.precision_recall_fscore_support(ACTUAL, predicted, average="macro")[:3]
+    assert (report.macro_precision, report.macro_recall, report.macro_f1) == pytest.approx(macro)
+    assert report.confusion == ((0, 0, 2), (0, 1, 1), (1, 0, 1), (1, 1, 1), (2, 0, 1), (2, 2, 2))
+    assert [(row.label, row.support, row.predicted) for row in report.classes] == [
+        ("cat", 3, 4),
+        ("dog", 2, 2),
+        ("Gila monster, Heloderma suspectum", 3, 2),
+    ]
+
+
+def test_mistakes_are_named_the_surest_first(pets: Path) -> None:
+    images = evaluate.open_images(str(pets))
+    mistakes = evaluate.evaluate(model(), images).report.mistakes
+    assert [(Path(item.image).name, item.actual, item.predicted) for item in mistakes] == [
+        ("5.png", PETS.names[2], "cat"),
+        ("2.png", "cat", "dog"),
+        ("4.png", "dog", "cat"),
+    ]
+    assert [item.probability for item in mistakes] == pytest.approx([0.98670, 0.66524, 0.42232], abs=1e-5)
+    assert len(evaluate.evaluate(model(), images, mistakes=1).report.mistakes) == 1
+
+
+def test_top5_counts_ties_by_index(tmp_path: Path) -> None:
+    logits = np.array([[0, 0, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6]], np.float32)
+    for blue, folder in [(0, "4"), (0, "5"), (1, "2"), (1, "1")]:
+        draw(tmp_path / folder / f"{blue}.png", blue)
+    names = labels.unnamed(7)
+    report = evaluate.evaluate(model(logits, names), evaluate.open_images(str(tmp_path))).report
+    assert (report.top1, report.top5) == (0, 0.5)  # 4 of the ties, and 2 of the rising ones
+
+
+def test_images_that_cannot_be_read_are_counted_apart(pets: Path) -> None:
+    (pets / "cat" / "0.png").write_bytes(b"no image")
+    failures: list[Failure] = []
+    result = evaluate.evaluate(model(), evaluate.open_images(str(pets)), on_failure=failures.append)
+    assert (result.report.images, result.report.failed, result.report.top1) == (7, 1, 4 / 7)
+    assert [Path(failure.input).name for failure in failures] == ["0.png"]
+    assert result.verdict.tolist() == [-1, 1, 0, 1, 0, 0, 1, 1]
+    assert sum(count for *_, count in result.report.confusion) == 7
+
+
+def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "x.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of the 1 images could be read"):
+        evaluate.evaluate(model(), evaluate.open_images(str(tmp_path)))
+
+
+def test_answers_that_are_no_numbers_are_an_error(pets: Path) -> None:
+    with pytest.raises(ModelError, match="not a number"):
+        evaluate.evaluate(model(LOGITS * np.nan), evaluate.open_images(str(pets)))
+
+
+def test_the_models_own_temperature_is_used(pets: Path) -> None:
+    images = evaluate.open_images(str(pets))
+    plain = evaluate.evaluate(model(LOGITS / 2), images).report
+    divided = evaluate.evaluate(model(temperature=2.0), images).report
+    assert (divided.loss, divided.ece, divided.top1) == pytest.approx((plain.loss, plain.ece, plain.top1))
+    assert divided.temperature == 2
+
+
+def test_calibration_begins_with_the_raw_logits(pets: Path) -> None:
+    images = evaluate.open_images(str(pets))
+    plain = evaluate.evaluate(model(), images).report
+    fitted = [evaluate.evaluate(model(temperature=t), images, fit=True).report for t in (1.0, 7.0)]
+    assert fitted[0] == fitted[1]
+    calibration = fitted[0].calibration
+    assert calibration is not None
+    assert (calibration.loss_before, calibration.ece_before) == pytest.approx((plain.loss, plain.ece))
+    assert calibration.loss < calibration.loss_before
+    again = evaluate.evaluate(model(temperature=calibration.temperature), images).report
+    assert (again.loss, again.ece) == pytest.approx((calibration.loss, calibration.ece))
+    assert again.coverage == fitted[0].coverage
+
+
+# --- splits ---
+
+
+def layout(top: Path, splits: Mapping[str, Sequence[int]]) -> str:
+    for split, blues in splits.items():
+        for blue in blues:
+            draw(top / split / FOLDERS[ACTUAL[blue]] / f"{blue}.png", blue)
+    return str(top)
+
+
+@pytest.mark.parametrize(
+    ("split", "taken", "count"),
+    [(None, "test", 1), ("val", "val", 2), ("train", "train", 3), ("all", "all", 6)],
+)
+def test_the_split_that_is_measured_on(tmp_path: Path, split: str | None, taken: str, count: int) -> None:
+    top = layout(tmp_path, {"train": [0, 3, 5], "val": [1, 4], "test": [6]})
+    images = evaluate.open_images(top, split)
+    assert (images.split, len(images)) == (taken, count)
+    assert [Path(name).name for name in images.names()] == [Path(images.name(at)).name for at in range(count)]
+    assert evaluate.evaluate(model(), images).report.images == count
+
+
+def test_a_split_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no split test") as caught:
+        evaluate.open_images(layout(tmp_path, {"train": [0, 3], "val": [1]}), "test")
+    assert "train" in (caught.value.hint or "")
+
+
+def test_only_the_classes_of_the_split_have_to_be_the_models(tmp_path: Path) -> None:
+    top = layout(tmp_path, {"train": [0, 3], "test": [1]})
+    draw(tmp_path / "train" / "unicorn" / "0.png", 0)
+    assert evaluate.evaluate(model(), evaluate.open_images(top)).report.top1 == 1
+    with pytest.raises(DataError, match="unicorn"):
+        evaluate.evaluate(model(), evaluate.open_images(top, "all"))
+
+
+# --- ImageNet's real labels ---
+
+
+def imagenet_model(*classes: int) -> Classifier:
+    """Return a model that takes an image of each blueness for a class."""
+    logits = np.zeros((len(classes), 1000), np.float32)
+    logits[np.arange(len(classes)), classes] = 5
+    return model(logits, IMAGENET)
+
+
+def test_real_labels_of_images_without_folders(tmp_path: Path) -> None:
+    # The first image has no real label, the second and third several: [970, 795] and [230, 231].
+    for blue, number in enumerate([1, 2, 3, 2]):
+        draw(tmp_path / f"{'copy-of-' * (blue == 3)}ILSVRC2012_val_{number:08}.png", blue)
+    draw(tmp_path / "something-else.png", 0)
+    images = evaluate.open_images(str(tmp_path), real=True)
+    result = evaluate.evaluate(imagenet_model(1, 795, 5, 970), images, real=True)
+    assert (result.report.real_images, result.report.real_top1) == (3, pytest.approx(2 / 3))
+    assert (result.report.top1, result.report.loss, result.report.classes) == (None, None, ())
+    assert result.report.accuracy == pytest.approx(2 / 3)
+    assert result.report.coverage[0].images == 3
+
+
+def test_real_labels_beside_the_usual_ones(tmp_path: Path) -> None:
+    draw(tmp_path / "n09193705" / "ILSVRC2012_val_00000002.JPEG.png", 0)  # 970
+    draw(tmp_path / "n02105855" / "ILSVRC2012_val_00000003.png", 1)  # 230
+    result = evaluate.evaluate(imagenet_model(795, 230), evaluate.open_images(str(tmp_path)), real=True)
+    assert (result.report.top1, result.report.real_top1, result.report.real_images) == (0.5, 1, 2)
+    assert result.verdict.tolist() == [1, 0] or result.verdict.tolist() == [0, 1]
+
+
+def test_real_labels_are_timms() -> None:
+    from timm.data.real_labels import RealLabelsImagenet
+
+    theirs = RealLabelsImagenet([f"ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 50_001)]).real_labels
+    ours = real_labels.of_images(theirs)
+    assert all(set(one) == set(other) for one, other in zip(ours, theirs.values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["ILSVRC2012_val_00050001.png", "ILSVRC2012_val_00000000.png", "val_00000002.png"]
+)
+def test_other_images_have_no_real_labels(name: str) -> None:
+    assert real_labels.of_images(["a/ILSVRC2012_val_00000002.JPEG", name]) == [{970, 795}, frozenset()]
+    with pytest.raises(DataError, match="none of the images"):
+        real_labels.of_images([name])
+
+
+def test_real_labels_want_imagenets_classes(pets: Path) -> None:
+    with pytest.raises(UsageError, match="ImageNet's 1,000 classes"):
+        evaluate.evaluate(model(), evaluate.open_images(str(pets)), real=True)
+
+
+def test_images_without_labels_cannot_calibrate(tmp_path: Path) -> None:
+    draw(tmp_path / "ILSVRC2012_val_00000002.png", 0)
+    images = evaluate.open_images(str(tmp_path), real=True)
+    with pytest.raises(UsageError, match="--calibrate needs labels"):
+        evaluate.evaluate(imagenet_model(970), images, real=True, fit=True)
+
+
+# --- two models ---
+
+
+def test_two_models_are_compared_on_what_both_answered(pets: Path) -> None:
+    images = evaluate.open_images(str(pets))
+    other = LOGITS.copy()
+    other[[0, 1, 3]] = [0, 0, 9]  # wrong where the first is right
+    other[2] = [9, 0, 0]  # and the other way round
+    first, second = evaluate.evaluate(model(), images), evaluate.evaluate(model(other), images)
+    compared = evaluate.compare(first, second)
+    assert compared == evaluate.Comparison(8, both=2, only_first=3, only_second=1, neither=2, p=0.625)
+    verdict = first.verdict.copy()
+    verdict[0] = -1
+    compared = evaluate.compare(replace(first, verdict=verdict), second)
+    assert (compared.images, compared.only_first, compared.p) == (7, 2, 1.0)
+
+
+def test_nothing_to_compare_on_is_an_error(pets: Path) -> None:
+    result = evaluate.evaluate(model(), evaluate.open_images(str(pets)))
+    nothing = replace(result, verdict=np.full(8, -1, np.int8))
+    with pytest.raises(DataError, match="no image that both"):
+        evaluate.compare(result, nothing)
+
+
+def test_a_report_is_json(pets: Path) -> None:
+    record = evaluate.evaluate(model(), evaluate.open_images(str(pets)), fit=True).report.record()
+    again = json.loads(json.dumps(record, allow_nan=False))
+    assert again["top1_interval"] == list(record["top1_interval"])
+    assert again["calibration"]["temperature"] == again["temperature"]
