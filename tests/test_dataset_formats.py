@@ -354,7 +354,7 @@ def test_what_save_to_disk_writes(datasets: Any) -> None:
     }
     assert dataset.splits["test"].read(0) == png(4)
     assert dataset.notes == (
-        "1 images of test have no label and are left out",
+        "images of test without a label are left out: 1",
         "other splits are left out: unsupervised",
     )
     parts["train"].shuffle(seed=3).save_to_disk("one")

@@ -632,8 +632,8 @@ def test_classes_that_train_lacks_are_left_out() -> None:
     assert (divided.val.classes, divided.val.labels.tolist()) == (("cat", "dog"), [1])
     assert divided.test is None
     assert divided.notes == (
-        "1 images of val are left out, as train lacks their classes",
-        "1 images of test are left out, as train lacks their classes",
+        "images of val that are left out, as train lacks their classes: 1",
+        "images of test that are left out, as train lacks their classes: 1",
     )
 
 

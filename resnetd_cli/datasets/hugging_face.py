@@ -143,7 +143,7 @@ def _dataset(location: str, found: Mapping[str, datasets.Dataset]) -> Dataset:
     splits, notes = {}, []
     for (split, part), labels in zip(parts.items(), numbered, strict=True):
         if unlabelled := int((labels < 0).sum()):
-            notes.append(f"{unlabelled:,} images of {split} have no label and are left out")
+            notes.append(f"images of {split} without a label are left out: {unlabelled:,}")
         if len(rows := np.flatnonzero(labels >= 0)):
             store = _store(f"{location}/{named[split]}", part, image)
             splits[split] = Examples(store, rows, labels[rows], classes)

@@ -62,7 +62,7 @@ def divide(dataset: Dataset, *, fraction: float = 0.2, seed: int = 0) -> Divided
         raise DataError(message, hint="training needs two classes or more, each a folder or a label")
     kept = {split: examples.limited_to(classes) for split, examples in given.items()}
     notes = tuple(
-        f"{lost:,} images of {split} are left out, as train lacks their classes"
+        f"images of {split} that are left out, as train lacks their classes: {lost:,}"
         for split, examples in given.items()
         if (lost := len(examples) - len(kept[split]))
     )
@@ -77,7 +77,7 @@ def _held_out(dataset: Dataset, examples: Examples, fraction: float, seed: int) 
     keys = _keys(dataset, examples, seed)
     contents = np.arange(len(examples)) if examples.contents is None else examples.contents
     # An image and its copies go together, as one of them, the first by chance, would.
-    order = np.lexsort((keys, contents))
+    order = np.argsort(keys)
     _, starts, group_of, sizes = np.unique(
         contents[order], return_index=True, return_inverse=True, return_counts=True
     )
