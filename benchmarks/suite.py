@@ -15,6 +15,7 @@ EMBEDDED = "tf_efficientnet_lite0"
 """What timm calls the network of `embedded`."""
 INT8 = ("--precision", "int8")
 _TURNS = 4
+TRAINING_BATCH = 8
 
 
 def one_image(material: Material, int8: bool) -> Benchmark:
@@ -127,6 +128,33 @@ def memory(material: Material, int8: bool) -> Benchmark:
     )
 
 
+def training(material: Material, int8: bool) -> Benchmark:
+    """A training step against the same step written plainly, and what loading the images costs it."""
+
+    def times(of: str, over: str) -> Callable[[Round], float]:
+        def value(round_: Round) -> float:
+            seconds: dict[str, list[float]] = json.loads(round_["training"].output)
+            return median(one / other for one, other in zip(seconds[of], seconds[over], strict=True))
+
+        return value
+
+    def loading(round_: Round) -> float:
+        figures = json.loads(round_["training"].output)
+        return float(figures["loading"] * median(figures["resnetd"]) / TRAINING_BATCH)
+
+    command = contender("training", MODEL, material.list_of(IMAGES), str(TRAINING_BATCH), str(_TURNS))
+    return Benchmark(
+        {"training": command},
+        [
+            Figure("time of a training step, in those of timm's", times("resnetd", "plain"), 1.05, True),
+            Figure(
+                "time of a step from JPEG files, in those from memory", times("from files", "resnetd"), 1.2, True
+            ),
+            Figure("images a second of the loader, over those that are trained on", loading, 1),
+        ],
+    )
+
+
 BENCHMARKS: dict[str, Callable[[Material, bool], Benchmark]] = {
     "one-image": one_image,
     "help": help_,
@@ -134,6 +162,7 @@ BENCHMARKS: dict[str, Callable[[Material, bool], Benchmark]] = {
     "limit": limit,
     "embedded": embedded,
     "memory": memory,
+    "training": training,
 }
 
 

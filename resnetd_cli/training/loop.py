@@ -128,7 +128,7 @@ def run(training: Training) -> bool:
     saved = time.monotonic()
     while progress.step < schedule.steps:
         began = time.monotonic()
-        _step(training, batches)
+        step(training, batches)
         progress.seconds += time.monotonic() - began
         training.monitor.step(progress, training.optimizer.param_groups[-1]["lr"])
         stop, due = _agreed(training, training.should_stop(), time.monotonic() - saved > training.save_seconds)
@@ -144,7 +144,7 @@ def run(training: Training) -> bool:
     return True
 
 
-def _step(training: Training, batches: Iterator[Batch]) -> None:
+def step(training: Training, batches: Iterator[Batch]) -> None:
     """Update the weights once."""
     task, schedule, accelerator = training.task, training.schedule, training.accelerator
     for left in reversed(range(schedule.micro_batches_per_step)):

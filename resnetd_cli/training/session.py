@@ -95,7 +95,7 @@ class Session:
         progress, tensors = found or (Progress(), {})
         if found:
             progress.resumed += 1
-        training = self._training(progress, tensors)
+        training = self.prepare(progress, tensors)
         if self.is_main and not self.is_begun:
             self.folder.begin(self.recipe, self.facts)
         if self.is_main and found and progress.rows and progress.best_epoch == progress.rows[-1]["epoch"]:
@@ -105,7 +105,12 @@ class Session:
             return None
         return self._finish(training)
 
-    def _training(self, progress: Progress, tensors: dict[str, Any]) -> loop.Training:
+    def prepare(self, progress: Progress, tensors: dict[str, Any]) -> loop.Training:
+        """Return what the loop works with, from a checkpoint's progress and tensors or from the start.
+
+        Raises:
+            UsageError: the recipe asks for what timm does not have, or the batch cannot be divided.
+        """
         import torch
         from timm.scheduler import create_scheduler_v2
 
