@@ -21,7 +21,7 @@ from PIL import Image
 
 from resnetd_cli.datasets import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.splits import divide
-from resnetd_cli.datasets.survey import Survey, survey
+from resnetd_cli.datasets.survey import survey
 from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError, ErrorKind, InputError
@@ -658,7 +658,7 @@ def counted(classes: int, format_name: str = "table") -> str:
     dataset = open_dataset("t.csv")
     counts = {split: examples.counts() for split, examples in dataset.splits.items()}
     stream = io.StringIO()
-    write_counts(Survey(dataset, (), (), counts, ""), stream, format_name)
+    write_counts(dataset.classes, counts, stream, format_name)
     return stream.getvalue()
 
 

@@ -188,6 +188,11 @@ def _tell_survey(found: Survey, divided: Divided) -> None:
         tell_failure(failure)
     for note in (*found.notes, *divided.notes):
         terminal.note(note)
+    if not terminal.quiet and sys.stderr is not None:
+        from resnetd_cli.sinks.counted import write_counts
+
+        counts = {name: part.counts() for name, part in divided.parts.items()}
+        write_counts(divided.train.classes, counts, sys.stderr)
 
 
 def _set_threads(request: Request) -> None:

@@ -32,6 +32,12 @@ class Divided:
     test: Examples | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> dict[str, Examples]:
+        """Those that there are, by name."""
+        parts = {TRAIN: self.train, VAL: self.val, TEST: self.test}
+        return {name: part for name, part in parts.items() if part is not None}
+
 
 def divide(dataset: Dataset, *, fraction: float = 0.2, seed: int = 0) -> Divided:
     """Return the splits that a data set has, or else split each class of it.

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 from resnetd_cli.sinks.listing import Row, write_rows
 
 if TYPE_CHECKING:
-    from resnetd_cli.datasets.survey import Survey
+    import numpy as np
+    from numpy.typing import NDArray
 
 _SHOWN = 20
 """Classes that a table shows one by one."""
 
 
-def write_counts(survey: Survey, stream: IO[str], format_name: str = "table") -> None:
+def write_counts(
+    classes: Sequence[str], counts: Mapping[str, NDArray[np.int64]], stream: IO[str], format_name: str = "table"
+) -> None:
     """Write the number of images of each class in each split.
 
     Args:
-        survey: what the first pass found.
+        classes: their names.
+        counts: how many images each has, by split: int64, shape (C,).
         stream: where to.
         format_name: as in `write_rows`. A table shows the first classes, and sums up the others and all.
     """
-    splits = list(survey.counts)
+    splits = list(counts)
     columns = {"class": "class", **{split: "images" if split == "all" else split for split in splits}}
-    counts = [survey.counts[split].tolist() for split in splits]
-    rows: list[Row] = [
-        dict(zip(columns, (name, *numbers), strict=True))
-        for name, *numbers in zip(survey.dataset.classes, *counts, strict=True)
-    ]
+    numbers = [counts[split].tolist() for split in splits]
+    rows: list[Row] = [dict(zip(columns, row, strict=True)) for row in zip(classes, *numbers, strict=True)]
     if format_name == "table":
         sums = _sums(f"all {len(rows):,} classes", rows, splits)
         if len(rows) > _SHOWN:

@@ -169,7 +169,8 @@ RULES = {
     ),
     "random_erasing": Rule("how often a part is blanked out", *_SHARE),
     "head": Rule(
-        "how the classifier begins: fitted to the features (probe), or at random", *_choice("probe", "random")
+        "how the classifier begins: at zero, at random, or fitted to the features (probe)",
+        *_choice("zero", "random", "probe"),
     ),
     "freeze": Rule("train the classifier alone", lambda value: isinstance(value, bool), "true or false"),
     "batch_norm": Rule(

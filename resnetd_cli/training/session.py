@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from resnetd_cli.training.loop import Monitor
 
-SPLITS = "train", "val", "test"
 SAVE_SECONDS = 300.0
 """Between checkpoints within an epoch; one is kept at the end of each anyway."""
 
@@ -209,10 +208,13 @@ class Session:
         )
 
     def _begin_classifier(self, module: nn.Module, tensors: dict[str, Any]) -> None:
-        """Fit the classifier to the features, where that is wanted and the run begins."""
-        if tensors or self.recipe.head != "probe":
+        """Give the classifier of a run that begins its first weights."""
+        if tensors or self.recipe.head == "random":
             return
-        if self.is_main:
+        if self.recipe.head == "zero":
+            for tensor in network.classifier_of(module).parameters():
+                tensor.data.zero_()
+        elif self.is_main:
             self._fit_classifier(module)
         if self.accelerator.num_processes > 1:
             from accelerate.utils import broadcast
@@ -310,7 +312,7 @@ class Session:
         summary: dict[str, Any] = {
             **self.facts,
             "classes": list(self.classes),
-            "images": {name: len(part) for name in SPLITS if (part := getattr(self.data, name)) is not None},
+            "images": {name: len(part) for name, part in self.data.parts.items()},
             "epochs": self.recipe.epochs,
             "steps": progress.step,
             "best_epoch": progress.best_epoch,
