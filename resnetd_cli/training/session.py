@@ -135,9 +135,10 @@ class Session:
         scheduler, _ = create_scheduler_v2(
             optimizer,
             recipe.schedule,
-            num_epochs=max(1, recipe.epochs - round(recipe.warmup_epochs)),
+            num_epochs=max(1e-9, recipe.epochs - recipe.warmup_epochs),
             warmup_epochs=recipe.warmup_epochs,
-            warmup_lr=0.0,
+            # From zero, which no step is spent on.
+            warmup_lr=recipe.peak_lr / (1 + recipe.warmup_epochs * schedule.steps_per_epoch),
             warmup_prefix=True,
             step_on_epochs=False,
             updates_per_epoch=schedule.steps_per_epoch,

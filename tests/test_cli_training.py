@@ -1,0 +1,276 @@
+"""`finetune` and `train` as users run them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import Resnetd
+from safetensors.torch import load_file
+from training_data import NETWORK, write_colours
+from typer.testing import CliRunner
+
+from resnetd_cli.cli.app import app
+from resnetd_cli.training import recipe
+
+pytestmark = pytest.mark.slow
+
+BASE = ("--model", NETWORK, "--image-size", "32", "--workers", "1", "--threads", "1", "--device", "cpu")
+SMALL = (*BASE, "--epochs", "4", "--batch-size", "12", "--lr", "0.05", "--set", "warmup_epochs=1")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_colours(tmp_path / "data" / "train", 14, seed=1)
+    write_colours(tmp_path / "data" / "val", 4, seed=2)
+    return tmp_path / "data"
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights_of(one), weights_of(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("command", ["finetune", "train"])
+def test_print_recipe_prints_what_recipe_takes(command: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [command, "--print-recipe", "--epochs", "7", "--set", "lr=1e-2"])
+    assert result.exit_code == 0
+    printed = recipe.parse(result.stdout)
+    assert (printed.epochs, printed.lr) == (7, 0.01)
+    file = tmp_path / "mine.yaml"
+    file.write_text(result.stdout)
+    again = CliRunner().invoke(app, [command, "--print-recipe", "--recipe", str(file)])
+    assert again.stdout == result.stdout
+
+
+def test_from_images_to_answers(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained = run_resnetd(
+        "finetune", data, "-o", run, "--model", "embedded", "--image-size", "64", "--epochs", "2"
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == ""
+    assert ["all", "3", "classes", "42", "12"] in [line.split() for line in trained.stderr.splitlines()]
+    assert f"resnetd predict IMAGE --model {run}" in trained.stderr
+    assert json.loads((run / "summary.json").read_text())["val"]["top1"] >= 0.9
+    image = data / "val" / "red" / "000.png"
+    for engine in ("torch", "onnx"):
+        answer = run_resnetd("predict", image, "--model", run, "-f", "jsonl", "-k", "1", RESNETD_ENGINE=engine)
+        assert json.loads(answer.stdout)["predictions"][0]["label"] == "red", answer.stderr
+    exported = tmp_path / "mine.onnx"
+    assert run_resnetd("export", run, "-o", exported).returncode == 0
+    answer = run_resnetd("predict", image, "--model", exported, "-f", "jsonl", "-k", "1", RESNETD_ENGINE="onnx")
+    assert json.loads(answer.stdout)["predictions"][0]["label"] == "red"
+    assert run_resnetd("pull", run).returncode == 0
+    features = run_resnetd("features", image, "--model", run, "-o", tmp_path / "features.npy")
+    assert features.returncode == 0
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
+    options = (*SMALL, "--save-seconds", "0", "--set", "ema_decay=0.9", "--set", "drop_path=0.1")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finished = run_resnetd("train", data, "-o", whole, *options)
+    assert finished.returncode == 0, finished.stderr
+    moments = random.Random(0)
+    for _ in range(4):
+        process = run_resnetd.start("train", data, "-o", killed, *options, "--resume")
+        time.sleep(moments.uniform(0.3, 1.1) * finished.elapsed)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert run_resnetd("train", data, "-o", killed, *options, "--resume").returncode == 0
+    assert same(whole, killed)
+    rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (whole, killed)]
+    for one, other in zip(*rows, strict=True):
+        assert {**one, "seconds": ""} == {**other, "seconds": ""}
+
+
+def test_interrupted_it_saves_and_says_how_to_go_on(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+    run, whole = tmp_path / "my run", tmp_path / "whole"
+    many = (*SMALL, "--epochs", "40", "--save-seconds", "1000")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = run_resnetd.start("train", data, "-o", run, *many, "--resume")
+        deadline = time.monotonic() + 90
+        before = rows_in(run)
+        while rows_in(run) < before + 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, number)
+        stopped = run_resnetd.finish(process)
+        assert stopped.returncode == code, stopped.stderr
+        assert f"saved; to go on: resnetd train {data} -o '{run}' --resume" in stopped.stderr
+        assert "Traceback" not in stopped.stderr
+    ended = run_resnetd(
+        "train", data, "-o", run, "--resume", "--workers", "1", "--threads", "1", "--device", "cpu"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert run_resnetd("train", data, "-o", whole, *many).returncode == 0
+    assert same(run, whole)
+
+
+def rows_in(run: Path) -> int:
+    file = run / "metrics.csv"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_two_processes_learn_what_one_does(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+    options = (*SMALL, "--set", "batch_norm=freeze", "--set", "mixup=0")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run_resnetd("train", data, "-o", one, *options).returncode == 0
+    finished = run_resnetd("train", data, "-o", two, *options, "--processes", "2")
+    assert finished.returncode == 0, finished.stderr
+    first, second = weights_of(one), weights_of(two)
+    for name, tensor in first.items():
+        assert torch.allclose(tensor.float(), second[name].float(), atol=1e-4), name
+    assert json.loads((two / "summary.json").read_text())["processes"] == 2
+    assert "Warning" not in finished.stderr
+
+
+def test_accelerate_launches_it(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    run = tmp_path / "run"
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+        "-m",
+        "resnetd_cli",
+    ]
+    finished = subprocess.run(
+        [sys.executable, *launch, "train", str(data), "-o", str(run), *SMALL],
+        env=run_resnetd.env(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert json.loads((run / "summary.json").read_text())["processes"] == 2
+
+
+def test_a_student_learns_from_a_teacher_of_the_same_classes(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    assert run_resnetd("train", data, "-o", teacher, *SMALL).returncode == 0
+    finished = run_resnetd("train", data, "-o", student, *SMALL, "--teacher", teacher)
+    assert finished.returncode == 0, finished.stderr
+    assert not same(teacher, student)
+    assert yaml.safe_load((student / "recipe.yaml").read_text())["teacher_temperature"] == 20
+    stranger = run_resnetd("train", data, "-o", tmp_path / "no", *SMALL, "--teacher", "embedded")
+    assert stranger.returncode == 2
+    assert "embedded does not tell the same classes apart" in stranger.stderr
+
+
+def test_a_frozen_backbone_stays_as_it_is(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    assert run_resnetd("train", data, "-o", teacher, *SMALL).returncode == 0
+    options = ("--freeze", "--image-size", "32", "--epochs", "2", "--threads", "1", "--set", "ema_decay=null")
+    finished = run_resnetd("finetune", data, "-o", run, "--model", teacher, *options)
+    assert finished.returncode == 0, finished.stderr
+    before, after = weights_of(teacher), weights_of(run)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_tensorboard_has_a_point_for_each_epoch(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    assert run_resnetd("train", data, "-o", run, *SMALL, "--tensorboard").returncode == 0
+    log = EventAccumulator(str(run / "tensorboard"))
+    log.Reload()
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    points = log.Scalars("val/top1")
+    assert [point.step for point in points] == [int(row["step"]) for row in rows]
+    assert [point.value for point in points] == pytest.approx([float(row["val_top1"]) for row in rows])
+
+
+def test_a_full_disk_costs_no_earlier_checkpoint(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+    import resource
+    import subprocess
+    import sys
+
+    run = tmp_path / "run"
+    assert run_resnetd("train", data, "-o", run, *SMALL, "--epochs", "2").returncode == 0
+    kept = (run / "checkpoints" / "last.pth").read_bytes()
+    again = tmp_path / "again"
+    program = (
+        "import resource, sys; from resnetd_cli.__main__ import main; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(kept) // 2}, {len(kept) // 2})); main()"
+    )
+    assert resource.RLIMIT_FSIZE is not None
+    arguments = ["train", str(data), "-o", str(again), *SMALL]
+    refused = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=run_resnetd.env(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert refused.returncode == 1, refused.stderr
+    assert "cannot write" in refused.stderr and "Traceback" not in refused.stderr
+    assert sorted(path.name for path in (again / "checkpoints").iterdir()) == []
+    # And one that is there already stays, and is gone on with.
+    process = run_resnetd.start("train", data, "-o", again, *SMALL, "--epochs", "40")
+    while not (again / "checkpoints" / "last.pth").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = (again / "checkpoints" / "last.pth").read_bytes()
+    refused = subprocess.run(
+        [sys.executable, "-c", program, *arguments[:4], "--resume"],
+        env=run_resnetd.env(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert (again / "checkpoints" / "last.pth").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["finetune"], "no data"),
+        (["finetune", "DATA"], "nowhere to write to"),
+        (["train", "no-such-folder", "-o", "RUN"], "no-such-folder"),
+        (["train", "DATA", "-o", "RUN", "--recipe", "nonsense"], "no recipe nonsense"),
+        (["train", "DATA", "-o", "RUN", "--set", "epoch=3"], "recipes have no 'epoch'"),
+        (["train", "DATA", "-o", "RUN", "--set", "epochs=many"], "the recipe's epochs is 'many'"),
+        (["train", "DATA", "-o", "RUN", "--model", "nonsense"], "unknown model 'nonsense'"),
+        (["train", "DATA", "-o", "RUN", "--batch-size", "5", "--processes", "2"], "cannot be divided among 2"),
+        (["train", "DATA", "-o", "RUN", "--image-size", "7"], "--image-size 7: not a size"),
+        (["train", "DATA", "-o", "RUN", "--device", "tpu"], "--device tpu: no such device"),
+        (["train", "DATA", "-o", "README.md"], "README.md"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    places = {"DATA": str(data), "RUN": str(tmp_path / "run")}
+    finished = run_resnetd(*(places.get(word, word) for word in arguments), "-q")
+    assert finished.returncode in (1, 2), finished.stderr
+    assert message in finished.stderr.splitlines()[0]
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
