@@ -5,17 +5,19 @@ Of each image a few numbers are kept, whatever the number of classes; only calib
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from resnetd_cli import calibrate, matching, metrics, postprocess, real_labels
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.datasets import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL
 from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.files import expand_user
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.metrics import Coverage
 from resnetd_cli.results import Failure, shortest
@@ -298,14 +300,18 @@ class _Sources:
     def read(self, row: int) -> bytes:
         return self.found[row].read()
 
+    def open(self, row: int) -> IO[bytes]:
+        return io.BytesIO(self.read(row))
+
 
 def _flat(location: str) -> Images | None:
     """Return the images of a folder without folders of classes."""
     import numpy as np
 
-    if not os.path.isdir(location):
+    folder = str(expand_user(location))
+    if not os.path.isdir(folder):
         return None
-    found = tuple(expand([location]))
+    found = tuple(expand([folder]))
     labels = np.full(len(found), NO_LABEL)
     return Images(location, ALL, (Examples(_Sources(found), np.arange(len(found)), labels, ()),), labels, ())
 

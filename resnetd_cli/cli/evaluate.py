@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from resnetd_cli.evaluate import Evaluated, Images
 
 
+_ENOUGH = 100
+"""Images: with fewer a temperature is mostly chance."""
+
+
 class Split(str, Enum):
     """Which of a data set's images."""
 
@@ -215,6 +219,8 @@ def _keep(evaluated: Evaluated, images: Images, model: str, place: Path | None) 
         terminal.note(
             "fitted on images it may have been trained on, where a model is too often right: take others"
         )
+    if evaluated.report.images < _ENOUGH:
+        terminal.note(f"fitted on {evaluated.report.images} images: some hundreds tell a temperature better")
     if place is None:
         word = shell_word(model)
         terminal.note(
