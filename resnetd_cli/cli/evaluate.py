@@ -20,7 +20,8 @@ from resnetd_cli.results import Failure
 
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
-    from resnetd_cli.evaluate import Evaluated, Images
+    from resnetd_cli.labelled import Images
+    from resnetd_cli.reports import Evaluated
 
 
 _ENOUGH = 100
@@ -118,10 +119,11 @@ def evaluate(
 
     from resnetd_cli import calibrate
     from resnetd_cli import evaluate as library
+    from resnetd_cli.labelled import open_images
     from resnetd_cli.loading import load
 
     place = calibrate.place(models[0], weights) if fit else None
-    images = library.open_images(data, split.value if split else None, real=real)
+    images = open_images(data, split.value if split else None, real=real)
     of_classes = f" of {len(images.classes)} classes" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {len(images):,} images{of_classes}")
     failures = running.Failures()
