@@ -483,6 +483,7 @@ def test_predict_abstains_below_the_probability(cli: Cli) -> None:
     assert "abstained: no class is as probable as asked for" in cli(*words, "-f", "table").stdout
 
 
+@pytest.mark.slow
 def test_what_is_answered_is_what_the_coverage_says(cli: Cli, photos: Path) -> None:
     rows = [Coverage(**row) for row in only(cli("evaluate", photos, "-f", "json"))["coverage"]]
     for row in rows:
