@@ -5,30 +5,23 @@ Of each image a few numbers are kept, whatever the number of classes; only calib
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resnetd_cli import calibrate, matching, metrics, postprocess, real_labels
+from resnetd_cli import calibrate, metrics, postprocess, real_labels
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.datasets import Dataset, Examples, open_dataset
-from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL
 from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.labelled import NO_LABEL, Images
 from resnetd_cli.labels import ClassNames
-from resnetd_cli.metrics import Coverage
+from resnetd_cli.reports import Calibration, ClassRow, Comparison, Evaluated, Mistake, Report
 from resnetd_cli.results import Failure, shortest
-from resnetd_cli.sources import Source, expand
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SPLITS = (TEST, VAL, ALL, TRAIN)
-"""In the order in which one is taken where none is asked for."""
 TOP5 = 5
-NO_LABEL = -1
 _MOST_MISTAKES = 10
 
 
@@ -38,59 +31,6 @@ class Track(Protocol):
     def __call__(self, answers: Iterable[Any], /) -> Iterator[Any]:
         """Give them on, one by one."""
         ...
-
-
-@dataclass(frozen=True)
-class Images:
-    """The N labelled images to measure on.
-
-    Attributes:
-        location: what the user named.
-        split: which of its splits; `all` for all of them.
-        parts: the images.
-        labels: the index of each one's class in `classes`, -1 for none: int64, shape (N,).
-        classes: the data set's names of its classes; none where the images lie in no folders of classes.
-    """
-
-    location: str
-    split: str
-    parts: tuple[Examples, ...]
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, position: int) -> str:
-        """Return what the user calls the image at a position, from 0 to N - 1."""
-        for part in self.parts:
-            if position < len(part):
-                return part.name(position)
-            position -= len(part)
-        raise IndexError(position)
-
-    def names(self) -> Iterator[str]:
-        """Yield what the user calls each image."""
-        return (part.name(position) for part in self.parts for position in range(len(part)))
-
-    def sources(self) -> Iterator[Source]:
-        """Yield the images, in order."""
-        for part in self.parts:
-            for position in range(len(part)):
-                yield Source(part.name(position), partial(part.read, position))
-
-    def targets(self, names: ClassNames) -> NDArray[np.int64]:
-        """Return the index that each image's class has in a model; -1 for none: int64, shape (N,).
-
-        Raises:
-            DataError: see `matching.match`.
-        """
-        import numpy as np
-
-        present = np.unique(self.labels[self.labels != NO_LABEL])
-        index = np.full(len(self.classes) + 1, NO_LABEL)  # the last is of those without a label
-        index[present] = matching.match([self.classes[label] for label in present], names)
-        return index[self.labels]
 
 
 @dataclass(frozen=True)
@@ -110,204 +50,6 @@ class Answers:
     in_top5: NDArray[np.bool_]
     loss: NDArray[np.float64]
     logits: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """The figures of one class, as in `metrics.ClassScores`."""
-
-    index: int
-    id: str | None
-    label: str
-    support: int
-    predicted: int
-    precision: float
-    recall: float
-    f1: float
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An image taken for a class that it is not of, and how probable that seemed."""
-
-    image: str
-    actual_index: int
-    actual: str
-    predicted_index: int
-    predicted: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What a temperature changed, on the images that it was fitted on; before it was 1."""
-
-    temperature: float
-    loss_before: float
-    loss: float
-    ece_before: float
-    ece: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """How well a model answers.
-
-    Attributes:
-        model: its name.
-        engine: what ran it.
-        precision: in which.
-        temperature: what its logits were divided by.
-        images: how many it answered; those that could not be read are not among them.
-        failed: how many could not be read.
-        top1: share of the images whose most probable class is right; None for images without labels.
-        top1_interval: its 95 % interval.
-        top5: share of those whose class is among the five most probable; None for five classes or fewer.
-        loss: the mean negative log-likelihood.
-        ece: expected calibration error.
-        macro_precision: mean over the classes that have images.
-        macro_recall: likewise.
-        macro_f1: likewise.
-        real_images: how many have a real label; None where these were not asked for.
-        real_top1: share of them whose most probable class is one of their real labels.
-        classes: those that have images, or were predicted.
-        confusion: actual, predicted, count: the cells that are not 0.
-        coverage: what is answered, and how well, if the model abstains below a probability.
-        mistakes: the most confident, first.
-        calibration: where one was asked for.
-    """
-
-    model: str
-    engine: str
-    precision: str
-    temperature: float
-    images: int
-    failed: int
-    top1: float | None
-    top1_interval: tuple[float, float] | None
-    top5: float | None
-    loss: float | None
-    ece: float
-    macro_precision: float | None
-    macro_recall: float | None
-    macro_f1: float | None
-    real_images: int | None
-    real_top1: float | None
-    classes: tuple[ClassRow, ...]
-    confusion: tuple[tuple[int, int, int], ...]
-    coverage: tuple[Coverage, ...]
-    mistakes: tuple[Mistake, ...]
-    calibration: Calibration | None = None
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1; by the real labels where there are no others."""
-        accuracy = self.real_top1 if self.top1 is None else self.top1
-        assert accuracy is not None
-        return accuracy
-
-    def record(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A model's report, and what the comparison with another needs.
-
-    Attributes:
-        report: the report.
-        verdict: of each image 1 for right, 0 for wrong, -1 for neither: int8, shape (N,).
-    """
-
-    report: Report
-    verdict: NDArray[np.int8]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the images that both answered.
-
-    Attributes:
-        images: how many.
-        both: both right.
-        only_first: only the first right.
-        only_second: only the second right.
-        neither: both wrong.
-        p: of McNemar's exact test, two-sided.
-    """
-
-    images: int
-    both: int
-    only_first: int
-    only_second: int
-    neither: int
-    p: float
-
-    def record(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
-
-
-def open_images(location: str, split: str | None = None, *, real: bool = False) -> Images:
-    """Return the labelled images of a DIR.
-
-    Args:
-        location: as `open_dataset` takes it.
-        split: one of its splits, or `all`; by default the first there is of test, val, all, train.
-        real: they may lie in no folders of classes: real labels will tell what they show.
-
-    Raises:
-        DataError: see `open_dataset`; or the split is empty.
-        UsageError: there is no such split.
-    """
-    try:
-        dataset = open_dataset(location)
-    except DataError:
-        images = _flat(location) if real and split in (None, ALL) else None
-        if images is None:
-            raise
-        return images
-    return _choose(dataset, split)
-
-
-def _choose(dataset: Dataset, split: str | None) -> Images:
-    import numpy as np
-
-    there = dataset.splits
-    name = split or next(name for name in SPLITS if name in there)
-    if name != ALL and name not in there:
-        hint = f"there is: {', '.join(there)}"
-        raise UsageError(f"{dataset.location} has no split {name}", hint=hint)
-    parts = (there[name],) if name in there else tuple(there.values())
-    labels = np.concatenate([part.labels for part in parts])
-    if not len(labels):
-        raise DataError(f"{dataset.location} has no images in {name}", hint="--split chooses another")
-    return Images(dataset.location, name, parts, labels, dataset.classes)
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """Sources as a store."""
-
-    found: tuple[Source, ...]
-
-    def name(self, row: int) -> str:
-        return self.found[row].name
-
-    def read(self, row: int) -> bytes:
-        return self.found[row].read()
-
-
-def _flat(location: str) -> Images | None:
-    """Return the images of a folder without folders of classes."""
-    import numpy as np
-
-    if not os.path.isdir(location):
-        return None
-    found = tuple(expand([location]))
-    labels = np.full(len(found), NO_LABEL)
-    return Images(location, ALL, (Examples(_Sources(found), np.arange(len(found)), labels, ()),), labels, ())
 
 
 def check(classifier: Classifier, images: Images, *, real: bool = False) -> None:

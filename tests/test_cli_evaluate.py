@@ -23,8 +23,10 @@ from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.datasets import Examples
 from resnetd_cli.engines import Outputs
+from resnetd_cli.labelled import Images
 from resnetd_cli.loading import load
 from resnetd_cli.metrics import Coverage
+from resnetd_cli.reports import Evaluated
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.sinks.evaluated import COLUMNS, write_reports
 
@@ -230,13 +232,13 @@ class Pictures:
         return stream.getvalue()
 
 
-def reports(classes: int) -> tuple[evaluate.Images, evaluate.Evaluated]:
+def reports(classes: int) -> tuple[Images, Evaluated]:
     names = labels.for_class_count(classes) or labels.ClassNames(
         tuple(f"a rather long name of class {index}" for index in range(classes)), (None,) * classes, "a test"
     )
     actual = np.arange(60) % classes
     parts = (Examples(Pictures(), np.arange(60), actual, names.names),)
-    images = evaluate.Images("somewhere", "all", parts, actual, tuple(map(str, range(classes))))
+    images = Images("somewhere", "all", parts, actual, tuple(map(str, range(classes))))
     return images, evaluate.evaluate(Classifier("a/model", Scripted(classes), HOW, names), images, fit=False)
 
 
@@ -481,6 +483,7 @@ def test_predict_abstains_below_the_probability(cli: Cli) -> None:
     assert "abstained: no class is as probable as asked for" in cli(*words, "-f", "table").stdout
 
 
+@pytest.mark.slow
 def test_what_is_answered_is_what_the_coverage_says(cli: Cli, photos: Path) -> None:
     rows = [Coverage(**row) for row in only(cli("evaluate", photos, "-f", "json"))["coverage"]]
     for row in rows:

@@ -17,7 +17,9 @@ from resnetd_cli import evaluate, labels, matching, real_labels
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.engines import Outputs
 from resnetd_cli.errors import DataError, ModelError, UsageError
+from resnetd_cli.labelled import open_images
 from resnetd_cli.labels import ClassNames
+from resnetd_cli.reports import Comparison
 from resnetd_cli.results import Failure, Preprocessing
 
 HOW = Preprocessing((3, 8, 8), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)
@@ -118,7 +120,7 @@ def test_classes_that_cannot_be_found_are_told(classes: list[str], message: str,
 
 
 def test_figures_are_those_of_scikit_learn(pets: Path) -> None:
-    report = evaluate.evaluate(model(), evaluate.open_images(str(pets))).report
+    report = evaluate.evaluate(model(), open_images(str(pets))).report
     predicted = LOGITS.argmax(axis=1)
     powers = np.exp(LOGITS.astype(np.float64))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
@@ -137,7 +139,7 @@ def test_figures_are_those_of_scikit_learn(pets: Path) -> None:
 
 
 def test_mistakes_are_named_the_surest_first(pets: Path) -> None:
-    images = evaluate.open_images(str(pets))
+    images = open_images(str(pets))
     mistakes = evaluate.evaluate(model(), images).report.mistakes
     assert [(Path(item.image).name, item.actual, item.predicted) for item in mistakes] == [
         ("5.png", PETS.names[2], "cat"),
@@ -153,14 +155,14 @@ def test_top5_counts_ties_by_index(tmp_path: Path) -> None:
     for blue, folder in [(0, "4"), (0, "5"), (1, "2"), (1, "1")]:
         draw(tmp_path / folder / f"{blue}.png", blue)
     names = labels.unnamed(7)
-    report = evaluate.evaluate(model(logits, names), evaluate.open_images(str(tmp_path))).report
+    report = evaluate.evaluate(model(logits, names), open_images(str(tmp_path))).report
     assert (report.top1, report.top5) == (0, 0.5)  # 4 of the ties, and 2 of the rising ones
 
 
 def test_images_that_cannot_be_read_are_counted_apart(pets: Path) -> None:
     (pets / "cat" / "0.png").write_bytes(b"no image")
     failures: list[Failure] = []
-    result = evaluate.evaluate(model(), evaluate.open_images(str(pets)), on_failure=failures.append)
+    result = evaluate.evaluate(model(), open_images(str(pets)), on_failure=failures.append)
     assert (result.report.images, result.report.failed, result.report.top1) == (7, 1, 4 / 7)
     assert [Path(failure.input).name for failure in failures] == ["0.png"]
     assert result.verdict.tolist() == [-1, 1, 0, 1, 0, 0, 1, 1]
@@ -171,16 +173,16 @@ def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "x.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="none of the 1 images could be read"):
-        evaluate.evaluate(model(), evaluate.open_images(str(tmp_path)))
+        evaluate.evaluate(model(), open_images(str(tmp_path)))
 
 
 def test_answers_that_are_no_numbers_are_an_error(pets: Path) -> None:
     with pytest.raises(ModelError, match="not a number"):
-        evaluate.evaluate(model(LOGITS * np.nan), evaluate.open_images(str(pets)))
+        evaluate.evaluate(model(LOGITS * np.nan), open_images(str(pets)))
 
 
 def test_the_models_own_temperature_is_used(pets: Path) -> None:
-    images = evaluate.open_images(str(pets))
+    images = open_images(str(pets))
     plain = evaluate.evaluate(model(LOGITS / 2), images).report
     divided = evaluate.evaluate(model(temperature=2.0), images).report
     assert (divided.loss, divided.ece, divided.top1) == pytest.approx((plain.loss, plain.ece, plain.top1))
@@ -188,7 +190,7 @@ def test_the_models_own_temperature_is_used(pets: Path) -> None:
 
 
 def test_calibration_begins_with_the_raw_logits(pets: Path) -> None:
-    images = evaluate.open_images(str(pets))
+    images = open_images(str(pets))
     plain = evaluate.evaluate(model(), images).report
     fitted = [evaluate.evaluate(model(temperature=t), images, fit=True).report for t in (1.0, 7.0)]
     assert fitted[0] == fitted[1]
@@ -217,7 +219,7 @@ def layout(top: Path, splits: Mapping[str, Sequence[int]]) -> str:
 )
 def test_the_split_that_is_measured_on(tmp_path: Path, split: str | None, taken: str, count: int) -> None:
     top = layout(tmp_path, {"train": [0, 3, 5], "val": [1, 4], "test": [6]})
-    images = evaluate.open_images(top, split)
+    images = open_images(top, split)
     assert (images.split, len(images)) == (taken, count)
     assert [Path(name).name for name in images.names()] == [Path(images.name(at)).name for at in range(count)]
     assert evaluate.evaluate(model(), images).report.images == count
@@ -225,16 +227,16 @@ def test_the_split_that_is_measured_on(tmp_path: Path, split: str | None, taken:
 
 def test_a_split_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no split test") as caught:
-        evaluate.open_images(layout(tmp_path, {"train": [0, 3], "val": [1]}), "test")
+        open_images(layout(tmp_path, {"train": [0, 3], "val": [1]}), "test")
     assert "train" in (caught.value.hint or "")
 
 
 def test_only_the_classes_of_the_split_have_to_be_the_models(tmp_path: Path) -> None:
     top = layout(tmp_path, {"train": [0, 3], "test": [1]})
     draw(tmp_path / "train" / "unicorn" / "0.png", 0)
-    assert evaluate.evaluate(model(), evaluate.open_images(top)).report.top1 == 1
+    assert evaluate.evaluate(model(), open_images(top)).report.top1 == 1
     with pytest.raises(DataError, match="unicorn"):
-        evaluate.evaluate(model(), evaluate.open_images(top, "all"))
+        evaluate.evaluate(model(), open_images(top, "all"))
 
 
 # --- ImageNet's real labels ---
@@ -252,7 +254,7 @@ def test_real_labels_of_images_without_folders(tmp_path: Path) -> None:
     for blue, number in enumerate([1, 2, 3, 2]):
         draw(tmp_path / f"{'copy-of-' * (blue == 3)}ILSVRC2012_val_{number:08}.png", blue)
     draw(tmp_path / "something-else.png", 0)
-    images = evaluate.open_images(str(tmp_path), real=True)
+    images = open_images(str(tmp_path), real=True)
     result = evaluate.evaluate(imagenet_model(1, 795, 5, 970), images, real=True)
     assert (result.report.real_images, result.report.real_top1) == (3, pytest.approx(2 / 3))
     assert (result.report.top1, result.report.loss, result.report.classes) == (None, None, ())
@@ -263,7 +265,7 @@ def test_real_labels_of_images_without_folders(tmp_path: Path) -> None:
 def test_real_labels_beside_the_usual_ones(tmp_path: Path) -> None:
     draw(tmp_path / "n09193705" / "ILSVRC2012_val_00000002.JPEG.png", 0)  # 970
     draw(tmp_path / "n02105855" / "ILSVRC2012_val_00000003.png", 1)  # 230
-    result = evaluate.evaluate(imagenet_model(795, 230), evaluate.open_images(str(tmp_path)), real=True)
+    result = evaluate.evaluate(imagenet_model(795, 230), open_images(str(tmp_path)), real=True)
     assert (result.report.top1, result.report.real_top1, result.report.real_images) == (0.5, 1, 2)
     assert result.verdict.tolist() == [1, 0] or result.verdict.tolist() == [0, 1]
 
@@ -287,12 +289,12 @@ def test_other_images_have_no_real_labels(name: str) -> None:
 
 def test_real_labels_want_imagenets_classes(pets: Path) -> None:
     with pytest.raises(UsageError, match="ImageNet's 1,000 classes"):
-        evaluate.evaluate(model(), evaluate.open_images(str(pets)), real=True)
+        evaluate.evaluate(model(), open_images(str(pets)), real=True)
 
 
 def test_images_without_labels_cannot_calibrate(tmp_path: Path) -> None:
     draw(tmp_path / "ILSVRC2012_val_00000002.png", 0)
-    images = evaluate.open_images(str(tmp_path), real=True)
+    images = open_images(str(tmp_path), real=True)
     with pytest.raises(UsageError, match="--calibrate needs labels"):
         evaluate.evaluate(imagenet_model(970), images, real=True, fit=True)
 
@@ -301,13 +303,13 @@ def test_images_without_labels_cannot_calibrate(tmp_path: Path) -> None:
 
 
 def test_two_models_are_compared_on_what_both_answered(pets: Path) -> None:
-    images = evaluate.open_images(str(pets))
+    images = open_images(str(pets))
     other = LOGITS.copy()
     other[[0, 1, 3]] = [0, 0, 9]  # wrong where the first is right
     other[2] = [9, 0, 0]  # and the other way round
     first, second = evaluate.evaluate(model(), images), evaluate.evaluate(model(other), images)
     compared = evaluate.compare(first, second)
-    assert compared == evaluate.Comparison(8, both=2, only_first=3, only_second=1, neither=2, p=0.625)
+    assert compared == Comparison(8, both=2, only_first=3, only_second=1, neither=2, p=0.625)
     verdict = first.verdict.copy()
     verdict[0] = -1
     compared = evaluate.compare(replace(first, verdict=verdict), second)
@@ -315,14 +317,14 @@ def test_two_models_are_compared_on_what_both_answered(pets: Path) -> None:
 
 
 def test_nothing_to_compare_on_is_an_error(pets: Path) -> None:
-    result = evaluate.evaluate(model(), evaluate.open_images(str(pets)))
+    result = evaluate.evaluate(model(), open_images(str(pets)))
     nothing = replace(result, verdict=np.full(8, -1, np.int8))
     with pytest.raises(DataError, match="no image that both"):
         evaluate.compare(result, nothing)
 
 
 def test_a_report_is_json(pets: Path) -> None:
-    record = evaluate.evaluate(model(), evaluate.open_images(str(pets)), fit=True).report.record()
+    record = evaluate.evaluate(model(), open_images(str(pets)), fit=True).report.record()
     again = json.loads(json.dumps(record, allow_nan=False))
     assert again["top1_interval"] == list(record["top1_interval"])
     assert again["calibration"]["temperature"] == again["temperature"]

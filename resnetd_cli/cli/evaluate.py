@@ -20,7 +20,12 @@ from resnetd_cli.results import Failure
 
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
-    from resnetd_cli.evaluate import Evaluated, Images
+    from resnetd_cli.labelled import Images
+    from resnetd_cli.reports import Evaluated
+
+
+_ENOUGH = 100
+"""Images: with fewer a temperature is mostly chance."""
 
 
 class Split(str, Enum):
@@ -114,10 +119,11 @@ def evaluate(
 
     from resnetd_cli import calibrate
     from resnetd_cli import evaluate as library
+    from resnetd_cli.labelled import open_images
     from resnetd_cli.loading import load
 
     place = calibrate.place(models[0], weights) if fit else None
-    images = library.open_images(data, split.value if split else None, real=real)
+    images = open_images(data, split.value if split else None, real=real)
     of_classes = f" of {len(images.classes)} classes" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {len(images):,} images{of_classes}")
     failures = running.Failures()
@@ -215,6 +221,8 @@ def _keep(evaluated: Evaluated, images: Images, model: str, place: Path | None) 
         terminal.note(
             "fitted on images it may have been trained on, where a model is too often right: take others"
         )
+    if evaluated.report.images < _ENOUGH:
+        terminal.note(f"fitted on {evaluated.report.images} images: some hundreds tell a temperature better")
     if place is None:
         word = shell_word(model)
         terminal.note(

@@ -10,7 +10,8 @@ from resnetd_cli.sinks.listing import write_facts
 from resnetd_cli.sinks.text import row_writer, to_json
 
 if TYPE_CHECKING:
-    from resnetd_cli.evaluate import Comparison, Images, Report
+    from resnetd_cli.labelled import Images
+    from resnetd_cli.reports import Comparison, Report
 
 COLUMNS = ("model", "index", "id", "label", "support", "predicted", "precision", "recall", "f1")
 _FEW = 10

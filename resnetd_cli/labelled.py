@@ -1,0 +1,144 @@
+"""Labelled images to measure a model on."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, TYPE_CHECKING
+
+from resnetd_cli import matching
+from resnetd_cli.datasets import Dataset, Examples, open_dataset
+from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL
+from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.files import expand_user
+from resnetd_cli.labels import ClassNames
+from resnetd_cli.sources import Source, expand
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SPLITS = (TEST, VAL, ALL, TRAIN)
+"""In the order in which one is taken where none is asked for."""
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Images:
+    """The N labelled images to measure on.
+
+    Attributes:
+        location: what the user named.
+        split: which of its splits; `all` for all of them.
+        parts: the images.
+        labels: the index of each one's class in `classes`, -1 for none: int64, shape (N,).
+        classes: the data set's names of its classes; none where the images lie in no folders of classes.
+    """
+
+    location: str
+    split: str
+    parts: tuple[Examples, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, position: int) -> str:
+        """Return what the user calls the image at a position, from 0 to N - 1."""
+        for part in self.parts:
+            if position < len(part):
+                return part.name(position)
+            position -= len(part)
+        raise IndexError(position)
+
+    def names(self) -> Iterator[str]:
+        """Yield what the user calls each image."""
+        return (part.name(position) for part in self.parts for position in range(len(part)))
+
+    def sources(self) -> Iterator[Source]:
+        """Yield the images, in order."""
+        for part in self.parts:
+            for position in range(len(part)):
+                yield Source(part.name(position), partial(part.read, position))
+
+    def targets(self, names: ClassNames) -> NDArray[np.int64]:
+        """Return the index that each image's class has in a model; -1 for none: int64, shape (N,).
+
+        Raises:
+            DataError: see `matching.match`.
+        """
+        import numpy as np
+
+        present = np.unique(self.labels[self.labels != NO_LABEL])
+        index = np.full(len(self.classes) + 1, NO_LABEL)  # the last is of those without a label
+        index[present] = matching.match([self.classes[label] for label in present], names)
+        return index[self.labels]
+
+
+def open_images(location: str, split: str | None = None, *, real: bool = False) -> Images:
+    """Return the labelled images of a DIR.
+
+    Args:
+        location: as `open_dataset` takes it.
+        split: one of its splits, or `all`; by default the first there is of test, val, all, train.
+        real: they may lie in no folders of classes: real labels will tell what they show.
+
+    Raises:
+        DataError: see `open_dataset`; or the split is empty.
+        UsageError: there is no such split.
+    """
+    try:
+        dataset = open_dataset(location)
+    except DataError:
+        images = _flat(location) if real and split in (None, ALL) else None
+        if images is None:
+            raise
+        return images
+    return _choose(dataset, split)
+
+
+def _choose(dataset: Dataset, split: str | None) -> Images:
+    import numpy as np
+
+    there = dataset.splits
+    name = split or next(name for name in SPLITS if name in there)
+    if name != ALL and name not in there:
+        hint = f"there is: {', '.join(there)}"
+        raise UsageError(f"{dataset.location} has no split {name}", hint=hint)
+    parts = (there[name],) if name in there else tuple(there.values())
+    labels = np.concatenate([part.labels for part in parts])
+    if not len(labels):
+        raise DataError(f"{dataset.location} has no images in {name}", hint="--split chooses another")
+    return Images(dataset.location, name, parts, labels, dataset.classes)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Sources as a store."""
+
+    found: tuple[Source, ...]
+
+    def name(self, row: int) -> str:
+        return self.found[row].name
+
+    def read(self, row: int) -> bytes:
+        return self.found[row].read()
+
+    def open(self, row: int) -> IO[bytes]:
+        return io.BytesIO(self.read(row))
+
+
+def _flat(location: str) -> Images | None:
+    """Return the images of a folder without folders of classes."""
+    import numpy as np
+
+    folder = str(expand_user(location))
+    if not os.path.isdir(folder):
+        return None
+    found = tuple(expand([folder]))
+    labels = np.full(len(found), NO_LABEL)
+    return Images(location, ALL, (Examples(_Sources(found), np.arange(len(found)), labels, ()),), labels, ())
