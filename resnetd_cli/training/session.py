@@ -12,8 +12,8 @@ from resnetd_cli import __version__
 from resnetd_cli.bundle import current_versions
 from resnetd_cli.datasets import Examples
 from resnetd_cli.datasets.splits import Divided
-from resnetd_cli.errors import UsageError, first_line
-from resnetd_cli.training import loop, network, probe
+from resnetd_cli.errors import UsageError
+from resnetd_cli.training import loop, network, parts, probe
 from resnetd_cli.training.loader import (
     Evaluation,
     Images,
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from timm.task import TrainingTask
     from torch import nn
+    from torch.utils.data import DataLoader
 
     from resnetd_cli.training.loop import Monitor
 
 SAVE_SECONDS = 300.0
 """Between checkpoints within an epoch; one is kept at the end of each anyway."""
+_EVALUATION_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Session:
         is_begun: the folder holds the recipe and the facts already.
         teacher: a network whose answers are learnt, too.
         workers: processes that load images.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        accelerator: devices, precision, processes.
         save_seconds: between checkpoints within an epoch.
         should_stop: tells whether the run was asked to stop.
         monitor: is told how it goes.
@@ -111,50 +113,34 @@ class Session:
             UsageError: the recipe asks for what timm does not have, or the batch cannot be divided.
         """
         import torch
-        from timm.scheduler import create_scheduler_v2
 
         recipe, accelerator, module = self.recipe, self.accelerator, self.start.module
-        how = self.start.preprocessing
         schedule = self.schedule(progress.step)
         module.to(accelerator.device)
         with suppress(RuntimeError):  # of networks that have weights of five dimensions
-            module.to(
-                memory_format=torch.channels_last
-            )  # in which CPUs and tensor cores compute convolutions fastest
-        self._begin_classifier(module, tensors)
+            # In this layout CPUs and tensor cores compute convolutions fastest.
+            module.to(memory_format=torch.channels_last)
+        if not tensors:
+            self._begin_classifier(module)
         groups = network.parameter_groups(module, recipe)
-        task = self._task(module)
+        task = parts.make_task(
+            module, recipe, teacher=self.teacher, config=self.start.config, device=accelerator.device
+        )
         if recipe.ema_decay is not None:
             task.setup_ema(decay=recipe.ema_decay, use_warmup=True)
-        if tensors:
-            task.load_checkpoint_state(tensors["state_dict"])
-            if task.has_ema():
-                task.load_checkpoint_state(tensors["state_dict_ema"], ema=True)
-        optimizer = self._optimizer(groups)
+        optimizer = parts.make_optimizer(groups, recipe)
         # Before the checkpoint's state, which has rates of its own: the schedule begins with the highest.
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            recipe.schedule,
-            num_epochs=max(1e-9, recipe.epochs - recipe.warmup_epochs),
-            warmup_epochs=recipe.warmup_epochs,
-            # From zero, which no step is spent on.
-            warmup_lr=recipe.peak_lr / (1 + recipe.warmup_epochs * schedule.steps_per_epoch),
-            warmup_prefix=True,
-            step_on_epochs=False,
-            updates_per_epoch=schedule.steps_per_epoch,
-        )
+        scheduler = parts.make_scheduler(optimizer, recipe, schedule.steps_per_epoch)
         if tensors:
-            optimizer.load_state_dict(tensors["optimizer"])
+            _restore(task, optimizer, accelerator, tensors)
         task.trainable_module = accelerator.prepare_model(module)
         training = loop.Training(
             task=task,
             optimizer=accelerator.prepare_optimizer(optimizer),
             scheduler=scheduler,
-            mixup=self._mixup(),
+            mixup=parts.make_mixup(recipe, len(self.classes)),
             schedule=schedule,
-            train=training_loader(
-                self._images(self.data.train, augmentation(recipe, how)), schedule, self.workers
-            ),
+            train=training_loader(self._training_images(), schedule, self.workers),
             val=self._evaluation(self.data.val),
             accelerator=accelerator,
             recipe=recipe,
@@ -165,24 +151,7 @@ class Session:
             should_stop=self.should_stop,
             monitor=self.monitor,
         )
-        if tensors.get("scaler") and accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(tensors["scaler"])
         return training
-
-    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        from timm.optim import create_optimizer_v2
-
-        recipe, rates = self.recipe, {"lr": self.recipe.peak_lr, "weight_decay": self.recipe.weight_decay}
-        try:
-            optimizer: torch.optim.Optimizer = create_optimizer_v2(
-                groups, recipe.optimizer, momentum=recipe.momentum, **rates
-            )
-            return optimizer
-        except (AssertionError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            message = f"timm has no optimiser {recipe.optimizer!r} that could be used: {first_line(error)}"
-            raise UsageError(
-                message, hint="sgd, adamw, lamb and the like: timm.optim.list_optimizers()"
-            ) from error
 
     def schedule(self, first_step: int = 0) -> Schedule:
         """Return which images each step sees.
@@ -208,73 +177,38 @@ class Session:
             first_step=first_step,
         )
 
-    def _begin_classifier(self, module: nn.Module, tensors: dict[str, Any]) -> None:
-        """Give the classifier of a run that begins its first weights."""
-        if tensors or self.recipe.head == "random":
-            return
+    def _begin_classifier(self, module: nn.Module) -> None:
+        """Give the classifier its first weights, the same in all processes."""
         if self.recipe.head == "zero":
             for tensor in network.classifier_of(module).parameters():
                 tensor.data.zero_()
-        elif self.is_main:
-            self._fit_classifier(module)
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import broadcast
+        if self.recipe.head == "probe":
+            if self.is_main:
+                self._fit_classifier(module)
+            if self.accelerator.num_processes > 1:
+                from accelerate.utils import broadcast
 
-            for tensor in network.classifier_of(module).parameters():
-                broadcast(tensor.data, from_process=0)
+                for tensor in network.classifier_of(module).parameters():
+                    broadcast(tensor.data, from_process=0)
 
     def _fit_classifier(self, module: nn.Module) -> None:
-        loader = evaluation_loader(self._images(self.data.train, self._prepare()), 32, self.workers)
+        loader = evaluation_loader(self._images_to_measure(self.data.train), _EVALUATION_BATCH, self.workers)
         seed_all(self.recipe.seed)
         if probe.begin(module, loader, len(self.classes), self.accelerator.device):
             self.note("the classifier begins fitted to the features")
 
-    def _task(self, module: nn.Module) -> TrainingTask:
-        """Return timm's task of the network: classification, with a teacher if there is one."""
-        from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-        from timm.task import ClassificationTask, LogitDistillationTask
-        from torch.nn import CrossEntropyLoss
+    def _training_images(self) -> Images:
+        return Images(self.data.train, augmentation(self.recipe, self.start.preprocessing), self.recipe.seed)
 
-        recipe, device = self.recipe, self.accelerator.device
-        smoothing = recipe.label_smoothing
-        plain = LabelSmoothingCrossEntropy(smoothing) if smoothing else CrossEntropyLoss()
-        criterion = SoftTargetCrossEntropy() if recipe.mixup or recipe.cutmix else plain
-        if self.teacher is None:
-            return ClassificationTask(module, criterion, device=device, verbose=False)
-        module.pretrained_cfg = {**self.start.config}  # type: ignore[assignment]
-        return LogitDistillationTask(
-            module,
-            self.teacher.to(device),
-            criterion,
-            temperature=recipe.teacher_temperature,
-            device=device,
-            verbose=False,
-        )
+    def _images_to_measure(self, examples: Examples) -> Images:
+        return Images(examples, Evaluation(self.start.preprocessing), self.recipe.seed)
 
-    def _mixup(self) -> Any:
-        from timm.data import Mixup
-
-        recipe = self.recipe
-        if not (recipe.mixup or recipe.cutmix):
-            return None
-        return Mixup(
-            mixup_alpha=recipe.mixup,
-            cutmix_alpha=recipe.cutmix,
-            label_smoothing=recipe.label_smoothing,
-            num_classes=len(self.classes),
-        )
-
-    def _prepare(self) -> Evaluation:
-        return Evaluation(self.start.preprocessing)
-
-    def _images(self, examples: Examples, prepare: Callable[[Any], Any]) -> Images:
-        return Images(examples, prepare, self.recipe.seed)
-
-    def _evaluation(self, examples: Examples | None) -> Any:
+    def _evaluation(self, examples: Examples | None) -> DataLoader[Any] | None:
+        """Return this process's share of the images to measure with."""
         if examples is None or not len(examples):
             return None
         share = self.accelerator.process_index, self.accelerator.num_processes
-        return evaluation_loader(self._images(examples, self._prepare()), 32, self.workers, *share)
+        return evaluation_loader(self._images_to_measure(examples), _EVALUATION_BATCH, self.workers, *share)
 
     def _save(self, training: loop.Training, *, is_best: bool) -> None:
         if not self.is_main:
@@ -344,6 +278,18 @@ class Session:
             key = "state_dict_ema" if ema else "state_dict"
             training.task.load_checkpoint_state(kept[1][key], ema=ema)
         return loop.measure(training, loader)
+
+
+def _restore(
+    task: TrainingTask, optimizer: torch.optim.Optimizer, accelerator: Accelerator, tensors: dict[str, Any]
+) -> None:
+    """Give all that learns the state that a checkpoint kept."""
+    task.load_checkpoint_state(tensors["state_dict"])
+    if task.has_ema():
+        task.load_checkpoint_state(tensors["state_dict_ema"], ema=True)
+    optimizer.load_state_dict(tensors["optimizer"])
+    if tensors.get("scaler") and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(tensors["scaler"])
 
 
 def open_accelerator(device: str, precision: str) -> Accelerator:
