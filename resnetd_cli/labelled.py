@@ -36,6 +36,7 @@ class Images:
         parts: the images.
         labels: the index of each one's class in `classes`, -1 for none: int64, shape (N,).
         classes: the data set's names of its classes; none where the images lie in no folders of classes.
+        notes: what users should know of what was left out, a line each.
     """
 
     location: str
@@ -43,6 +44,7 @@ class Images:
     parts: tuple[Examples, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -113,7 +115,7 @@ def _choose(dataset: Dataset, split: str | None) -> Images:
     labels = np.concatenate([part.labels for part in parts])
     if not len(labels):
         raise DataError(f"{dataset.location} has no images in {name}", hint="--split chooses another")
-    return Images(dataset.location, name, parts, labels, dataset.classes)
+    return Images(dataset.location, name, parts, labels, dataset.classes, dataset.notes)
 
 
 @dataclass(frozen=True)

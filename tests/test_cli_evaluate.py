@@ -131,6 +131,13 @@ def test_an_image_that_cannot_be_read_is_told_and_left_out(cli: Cli, photos: Pat
     assert (stopped.code, stopped.stdout) == (1, "")
 
 
+def test_what_the_data_set_leaves_out_is_told(cli: Cli, photos: Path) -> None:
+    shutil.copy(COFFEE, photos / "loose.jpg")
+    ended = cli("evaluate", photos, "-f", "json")
+    assert (only(ended)["images"], ended.code) == (2, 0)
+    assert len(ended.stderr.splitlines()) == 2
+
+
 @pytest.mark.parametrize(("bound", "code"), [("0.5", 0), ("0.51", 1), ("0", 0), ("1", 1)])
 def test_fail_under(cli: Cli, photos: Path, bound: str, code: int) -> None:
     ended = cli("evaluate", photos, "-f", "json", "--fail-under", bound)

@@ -126,6 +126,8 @@ def evaluate(
     images = open_images(data, split.value if split else None, real=real)
     of_classes = f" of {len(images.classes)} classes" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {len(images):,} images{of_classes}")
+    for note in images.notes:
+        terminal.note(note)
     failures = running.Failures()
     told = set()
 
