@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from resnetd_cli import matching
 from resnetd_cli.datasets import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL
+from resnetd_cli.datasets.splits import divide
+from resnetd_cli.datasets.survey import survey
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.files import expand_user
 from resnetd_cli.labels import ClassNames
@@ -81,13 +83,23 @@ class Images:
         return index[self.labels]
 
 
-def open_images(location: str, split: str | None = None, *, real: bool = False) -> Images:
+class Division(NamedTuple):
+    """How a run parted images that lie in no splits: the share that it did not learn from, and the seed."""
+
+    fraction: float
+    seed: int
+
+
+def open_images(
+    location: str, split: str | None = None, *, real: bool = False, division: Division | None = None
+) -> Images:
     """Return the labelled images of a DIR.
 
     Args:
         location: as `open_dataset` takes it.
         split: one of its splits, or `all`; by default the first there is of test, val, all, train.
         real: they may lie in no folders of classes: real labels will tell what they show.
+        division: parts images that lie in no splits into train and val, unless all are asked for.
 
     Raises:
         DataError: see `open_dataset`; or the split is empty.
@@ -100,7 +112,16 @@ def open_images(location: str, split: str | None = None, *, real: bool = False) 
         if images is None:
             raise
         return images
+    if division and set(dataset.splits) == {ALL} and split != ALL:
+        dataset = _divided(dataset, division)
     return _choose(dataset, split)
+
+
+def _divided(dataset: Dataset, division: Division) -> Dataset:
+    found = survey(dataset)
+    parts = divide(found.dataset, fraction=division.fraction, seed=division.seed)
+    note = "split as when the model was trained: it did not learn from val"
+    return replace(found.dataset, splits=parts.parts, notes=(*found.notes, *parts.notes, note))
 
 
 def _choose(dataset: Dataset, split: str | None) -> Images:

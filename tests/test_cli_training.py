@@ -274,3 +274,19 @@ def test_what_cannot_be_is_told_in_a_line(
     assert message in finished.stderr.splitlines()[0]
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_run_is_measured_on_the_images_that_it_did_not_learn_from(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
+    run, images = tmp_path / "run", data / "train"
+    assert run_resnetd("train", images, "-o", run, *SMALL, "--val-share", "0.3", "--seed", "5").returncode == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["images"] == {"train": 30, "val": 12}
+    measured = run_resnetd("evaluate", images, "--model", run, "-f", "json")
+    report = json.loads(measured.stdout)
+    assert (report["split"], report["models"][0]["images"]) == ("val", 12)
+    assert report["models"][0]["top1"] == pytest.approx(summary["val"]["top1"])
+    assert report["models"][0]["loss"] == pytest.approx(summary["val"]["loss"], rel=1e-4)
+    whole = json.loads(run_resnetd("evaluate", images, "--model", run, "-f", "json", "--split", "all").stdout)
+    assert (whole["split"], whole["models"][0]["images"]) == ("all", 42)

@@ -121,9 +121,11 @@ def evaluate(
     from resnetd_cli import evaluate as library
     from resnetd_cli.labelled import open_images
     from resnetd_cli.loading import load
+    from resnetd_cli.training.run_folder import division_of
 
     place = calibrate.place(models[0], weights) if fit else None
-    images = open_images(data, split.value if split else None, real=real)
+    division = next(filter(None, (division_of(name, data) for name in models)), None)
+    images = open_images(data, split.value if split else None, real=real, division=division)
     of_classes = f" of {len(images.classes)} classes" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {len(images):,} images{of_classes}")
     for note in images.notes:

@@ -39,7 +39,11 @@ class Divided:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def divide(dataset: Dataset, *, fraction: float = 0.2, seed: int = 0) -> Divided:
+DEFAULT_FRACTION = 0.2
+"""Of each class, for val."""
+
+
+def divide(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed: int = 0) -> Divided:
     """Return the splits that a data set has, or else split each class of it.
 
     Where there is neither val nor test, a part of each class becomes val: at least one image of each class that

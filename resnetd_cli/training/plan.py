@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import factory, models
 from resnetd_cli.datasets import open_dataset
-from resnetd_cli.datasets.splits import Divided, divide
+from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.loading import usable_cpus
 from resnetd_cli.training import network, sizes
 from resnetd_cli.training import recipe as recipes
 from resnetd_cli.training.recipe import Recipe
-from resnetd_cli.training.run_folder import RunFolder
+from resnetd_cli.training.run_folder import RunFolder, absolute
 from resnetd_cli.training.session import Session, open_accelerator
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from resnetd_cli.training.network import Start
 
 FINETUNE, TRAIN = "finetune", "train"
-DEFAULT_VAL_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def _facts(plan: Plan, fingerprint: str | None) -> dict[str, Any]:
     """Return what a run is made from, beside its recipe."""
     return {
         "command": plan.command,
-        "data": str(Path(plan.data).absolute()) if Path(plan.data).exists() else plan.data,
+        "data": absolute(plan.data),
         "model": plan.model,
         "weights": str(plan.weights.absolute()) if plan.weights else None,
         "image_size": plan.image_size,
@@ -182,7 +181,7 @@ def _check_same(begun: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
 def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, str]:
     """Return the images that are trained and measured with, and what tells whether they are the same again."""
     found = survey(open_dataset(plan.data), workers=usable_cpus(), progress=around.surveying)
-    share = DEFAULT_VAL_SHARE if plan.val_share is None else plan.val_share
+    share = DEFAULT_FRACTION if plan.val_share is None else plan.val_share
     divided = divide(found.dataset, fraction=share, seed=seed)
     around.surveyed(found, divided)
     return divided, found.fingerprint

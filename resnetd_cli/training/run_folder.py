@@ -22,8 +22,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.datasets.splits import DEFAULT_FRACTION
 from resnetd_cli.errors import OutputError, OutputExists, UsageError
-from resnetd_cli.files import TEMPORARY_FILES, open_atomic, write_atomic, write_error
+from resnetd_cli.files import TEMPORARY_FILES, expand_user, open_atomic, write_atomic, write_error
+from resnetd_cli.labelled import Division
+from resnetd_cli.models import local_path
 from resnetd_cli.training.recipe import Recipe, parse
 
 if TYPE_CHECKING:
@@ -73,6 +76,27 @@ class Progress:
     def best(self) -> Row | None:
         """The row of the best epoch."""
         return next((row for row in self.rows if row["epoch"] == self.best_epoch), None)
+
+
+def absolute(data: str) -> str:
+    """Return where data lie, from wherever it is asked; a name that is no path stays one."""
+    path = expand_user(data)
+    return str(path.absolute()) if path.exists() else data
+
+
+def division_of(model: str, data: str) -> Division | None:
+    """Return how a run parted the images that it was trained on; None for other images, and other models.
+
+    Args:
+        model: a MODEL.
+        data: where the images are.
+    """
+    folder = local_path(model)
+    begun = RunFolder(folder).begun() if folder else None
+    if begun is None or begun[1].get("data") != absolute(data):
+        return None
+    recipe, facts = begun
+    return Division(facts.get("val_share") or DEFAULT_FRACTION, recipe.seed)
 
 
 class RunFolder:
