@@ -79,6 +79,16 @@ class ResnetdError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it cross to another process, hint and all."""
+        return _remade, (type(self), self.__dict__)
+
+
+def _remade(kind: type[ResnetdError], state: dict[str, object]) -> ResnetdError:
+    error = kind.__new__(kind, state["message"])
+    error.__dict__.update(state)
+    return error
+
 
 class UsageError(ResnetdError):
     """The command line asks for something that cannot be."""

@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+from resnetd_cli.errors import ResnetdError
 from resnetd_cli.loading import usable_cpus
-
-Outcome = tuple[int, Any]
-"""The number of a process, and what it returned."""
 
 
 def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> Any:
     """Call a function in several processes at once, and return what it returned in the first.
 
-    They find each other as torch.distributed's do, by the environment. One that ends by an error ends the others.
+    They find each other as torch.distributed's do, by the environment. One that fails ends the others.
 
     Raises:
-        RuntimeError: one of them did not return.
+        ResnetdError: the one that one of them raised; or another, where one of them died.
     """
-    from torch.multiprocessing import get_context
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context
     from torch.multiprocessing.spawn import start_processes
 
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # says which processes it ends
     outcomes = get_context("spawn").SimpleQueue()
     context = start_processes(  # type: ignore[no-untyped-call]
         _call, (function, arguments, count, _free_port(), outcomes), count, join=False, start_method="spawn"
     )
-    while not context.join():
-        pass
-    returned = dict(outcomes.get() for _ in range(count))
+    died: Exception | None = None
+    try:
+        while not context.join():
+            pass
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        died = error
+    returned = {}
+    while not outcomes.empty():
+        number, outcome = outcomes.get()
+        returned[number] = outcome
+    # A process that fails makes the others fail, whose errors tell less.
+    for number in sorted(returned):
+        if isinstance(returned[number], ResnetdError):
+            raise returned[number]
+    if died is not None or 0 not in returned:
+        message = (
+            f"one of the {count} processes died: {str(died).strip().splitlines()[-1] if died else 'no answer'}"
+        )
+        raise ResnetdError(message, hint="--resume goes on from the last checkpoint; fewer --processes need less")
     return returned[0]
 
 
@@ -49,7 +65,10 @@ def _call(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // count)))
     # Of convolutions over one pixel, whose weights have the same layout by two names.
     warnings.filterwarnings("ignore", "Grad strides do not match")
-    outcomes.put((number, function(*arguments)))
+    try:
+        outcomes.put((number, function(*arguments)))
+    except ResnetdError as error:
+        outcomes.put((number, error))
 
 
 def _free_port() -> int:
