@@ -21,8 +21,8 @@ def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int) ->
     Raises:
         ResnetdError: the one that one of them raised; or another, where one of them died.
     """
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context
-    from torch.multiprocessing.spawn import start_processes
+    from torch.multiprocessing import get_context
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # says which processes it ends
     outcomes = get_context("spawn").SimpleQueue()
