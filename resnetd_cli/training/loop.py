@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resnetd_cli.training.recipe import Recipe
 
 _MOST_UNREADABLE = 0.05
+_COLLECT_STEPS = 20
 
 
 class Monitor(Protocol):
@@ -161,8 +162,9 @@ def step(training: Training, batches: Iterator[Batch]) -> None:
     training.progress.step += 1
     training.scheduler.step_update(training.progress.step)
     task.update_ema(training.progress.step)
-    if training.accelerator.device.type == "cpu" and schedule.processes == 1:
-        _collect(training)  # elsewhere it would make the device wait
+    is_cheap = accelerator.device.type == "cpu" and schedule.processes == 1
+    if is_cheap or training.progress.step % _COLLECT_STEPS == 0:  # elsewhere it makes the device wait
+        _collect(training)
 
 
 def _backward(training: Training, batch: Batch) -> None:
