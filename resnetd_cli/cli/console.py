@@ -94,7 +94,7 @@ class Terminal:
         """Show a bar for a training run, until `close_bar`. Its fields are `words` and `speed`."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = TextColumn("{task.fields[words]}"), BarColumn(bar_width=16), TextColumn("{task.fields[speed]}")
+        columns = TextColumn("{task.fields[words]}"), BarColumn(bar_width=10), TextColumn("{task.fields[speed]}")
         self._live = Progress(*columns, TimeRemainingColumn(), console=_stderr(), transient=True)
         task = self._live.add_task("", total=steps, completed=done, words="", speed="")
         self._live.start()

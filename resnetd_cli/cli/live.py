@@ -47,7 +47,7 @@ class Display:
         epoch = min(self._epochs, progress.step // self._steps_per_epoch + 1)
         loss, top1 = progress.loss / seen, progress.correct / seen
         words = f"epoch {epoch}/{self._epochs} loss {loss:.3f} top-1 {top1:.1%}{val}"
-        rates = f"{speed:.0f} images/s lr {lr:.2g}"
+        rates = f"{speed:.0f}/s lr {lr:.1g}"
         self._bar.update(self._task, completed=progress.step, words=words, speed=rates)
 
     def epoch(self, row: Row, *, is_best: bool) -> None:
