@@ -104,10 +104,11 @@ class Training:
         return self.mixup(images, targets)  # type: ignore[no-any-return]
 
     def add(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> None:
-        """Count what a batch gave."""
+        """Count what a batch gave; of mixed images, the larger part is what is right."""
         import torch
 
-        correct = (output.argmax(1) == targets).sum()
+        truth = targets.argmax(1) if targets.ndim == 2 else targets
+        correct = (output.argmax(1) == truth).sum()
         counted = [loss.double() * len(targets), correct.double(), loss.new_tensor(len(targets)).double()]
         self.sums += torch.stack(counted)
 
@@ -178,7 +179,7 @@ def _backward(training: Training, batch: Batch) -> None:
     result = training.task(mixed, soft)
     share = len(batch) * training.schedule.processes / training.schedule.batch_size
     training.accelerator.backward(result["loss"] * share)
-    training.add(result["loss"].detach(), result["output"].detach(), targets)
+    training.add(result["loss"].detach(), result["output"].detach(), soft)
 
 
 def _end_epoch(training: Training) -> None:
