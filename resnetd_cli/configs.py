@@ -78,7 +78,7 @@ def read_temperature(owner: str, folder: Path) -> float:
             return 1.0
         return check_temperature(content.get(_TEMPERATURE, 1.0))
     except (OSError, ValueError, RecursionError, TypeError) as error:
-        hint = "evaluate --calibrate fits one"
+        hint = "take it out of config.json; evaluate --calibrate fits one"
         raise ModelError(f"{owner}: config.json has {first_line(error)}", hint=hint) from error
 
 

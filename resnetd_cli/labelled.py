@@ -91,7 +91,12 @@ class Division(NamedTuple):
 
 
 def open_images(
-    location: str, split: str | None = None, *, real: bool = False, division: Division | None = None
+    location: str,
+    split: str | None = None,
+    *,
+    real: bool = False,
+    division: Division | None = None,
+    offline: bool = False,
 ) -> Images:
     """Return the labelled images of a DIR.
 
@@ -100,13 +105,14 @@ def open_images(
         split: one of its splits, or `all`; by default the first there is of test, val, all, train.
         real: they may lie in no folders of classes: real labels will tell what they show.
         division: parts images that lie in no splits into train and val, unless all are asked for.
+        offline: fetch nothing from the hub.
 
     Raises:
         DataError: see `open_dataset`; or the split is empty.
         UsageError: there is no such split.
     """
     try:
-        dataset = open_dataset(location)
+        dataset = open_dataset(location, offline=offline)
     except DataError:
         images = _flat(location) if real and split in (None, ALL) else None
         if images is None:

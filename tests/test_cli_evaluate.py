@@ -433,7 +433,7 @@ def test_where_nothing_can_be_stored_it_is_told(cli: Cli, own: tuple[Path, Path]
         (folder / "config.json").write_text(json.dumps(old))
     ended = cli("evaluate", data, *words, "--calibrate", "-f", "json")
     temperature = only(ended)["temperature"]
-    assert "has no place to keep a temperature" in ended.stderr
+    assert "a temperature is kept with a model folder's own weights" in ended.stderr
     assert f"--temperature {temperature:.4g}\n" in ended.stderr
     assert stored(folder) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -113,7 +114,7 @@ def evaluate(
 
     from resnetd_cli.cli import running
     from resnetd_cli.cli.outputs import TextOutput
-    from resnetd_cli.sinks.evaluated import write_reports
+    from resnetd_cli.sinks.evaluated import in_short, in_words, write_reports
 
     target = TextOutput.choose(format.value, output, overwrite=overwrite)
 
@@ -125,7 +126,7 @@ def evaluate(
 
     place = calibrate.place(models[0], weights) if fit else None
     division = next(filter(None, (division_of(name, data) for name in models)), None)
-    images = open_images(data, split.value if split else None, real=real, division=division)
+    images = open_images(data, split.value if split else None, real=real, division=division, offline=offline)
     of_classes = f" of {len(images.classes)} classes" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {len(images):,} images{of_classes}")
     for note in images.notes:
@@ -173,6 +174,14 @@ def evaluate(
             )
         evaluated.append(each)
     comparison = library.compare(*evaluated) if len(evaluated) > 1 else None
+    if fit:  # first, for the reader of the report may go away
+        asked = {"--weights": weights, "--image-size": image_size if image_size != "train" else None}
+        _keep(evaluated[0], images, models[0], place, asked)
+    if target.format != "table" or target.path:
+        for each in evaluated:
+            terminal.note(in_short(each.report))
+        if comparison:
+            terminal.note(in_words(comparison))
     with target.open() as stream:
         write_reports(
             images,
@@ -183,8 +192,6 @@ def evaluate(
             header=not no_header,
             escape_formulas=escape_formulas,
         )
-    if fit:
-        _keep(evaluated[0], images, models[0], place)
     return _exit_code(evaluated, fail_under, failures.exit_code)
 
 
@@ -214,7 +221,9 @@ def _check(
         raise UsageError(f"--fail-under {fail_under:g}: not a share from 0 to 1", hint=as_share)
 
 
-def _keep(evaluated: Evaluated, images: Images, model: str, place: Path | None) -> None:
+def _keep(
+    evaluated: Evaluated, images: Images, model: str, place: Path | None, asked: Mapping[str, object]
+) -> None:
     """Store the temperature with the model, or say how to use it."""
     from resnetd_cli import calibrate
 
@@ -228,10 +237,11 @@ def _keep(evaluated: Evaluated, images: Images, model: str, place: Path | None) 
     if evaluated.report.images < _ENOUGH:
         terminal.note(f"fitted on {evaluated.report.images} images: some hundreds tell a temperature better")
     if place is None:
-        word = shell_word(model)
+        given = {"--model": model, **{option: value for option, value in asked.items() if value is not None}}
+        words = " ".join(f"{option} {shell_word(str(value))}" for option, value in given.items())
         terminal.note(
-            f"{model} has no place to keep a temperature, as model folders and exported files have: "
-            f"predict --model {word} --temperature {temperature:.4g}"
+            "a temperature is kept with a model folder's own weights and with an exported file, not here: "
+            f"predict {words} --temperature {temperature:.4g}"
         )
         return
     calibrate.store(place, temperature, note=terminal.note)

@@ -19,6 +19,7 @@ from resnetd_cli.escaping import shell_word
 if TYPE_CHECKING:
     from resnetd_cli.datasets.splits import Divided
     from resnetd_cli.datasets.survey import Survey
+    from resnetd_cli.results import Failure
 
 Data = Annotated[
     Optional[str],
@@ -166,6 +167,7 @@ def train(plan: Any, request: Request) -> dict[str, Any] | None:
             monitor=Several(display, *logs),
             note=terminal.note,
             should_stop=should_stop,
+            unreadable=_tell_failure,
             surveyed=_tell_survey,
             progress=terminal.download_bar(),
         )
@@ -181,11 +183,13 @@ def train_in_child(plan: Any, request: Request, quiet: bool) -> dict[str, Any] |
     return train(plan, request)
 
 
-def _tell_survey(found: Survey, divided: Divided) -> None:
+def _tell_failure(failure: Failure) -> None:
     from resnetd_cli.cli.running import tell_failure
 
-    for failure in found.unreadable:
-        tell_failure(failure)
+    tell_failure(failure)
+
+
+def _tell_survey(found: Survey, divided: Divided) -> None:
     for note in (*found.notes, *divided.notes):
         terminal.note(note)
     if not terminal.quiet and sys.stderr is not None:

@@ -53,6 +53,7 @@ def survey(
     workers: int = 4,
     decoding: DecodeOptions = _DECODING,
     progress: Progress = lambda done, total: None,
+    tell: Callable[[Failure], object] = lambda failure: None,
 ) -> Survey:
     """Look at every image once; leave out those that cannot be read, and those that are in a later split too.
 
@@ -63,13 +64,14 @@ def survey(
         workers: threads.
         decoding: the bounds on an image's size.
         progress: is told how many images were looked at, and of how many.
+        tell: is told of each image that cannot be read, also where there are too many.
 
     Raises:
         DataError: more than 5 % of a split cannot be read.
     """
     with Pool(workers, thread_name_prefix="resnetd-survey") as pool:
         try:
-            readable = _readable(dataset, pool, decoding, progress)
+            readable = _readable(dataset, pool, decoding, progress, tell)
             contents = contents_of([(part.examples, part.sizes, part.marks) for part in readable.values()], pool)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -110,7 +112,13 @@ class _Readable:
         return _Readable(self.examples.select(kept), self.sizes[kept], self.marks[kept], self.failures)
 
 
-def _readable(dataset: Dataset, pool: Pool, decoding: DecodeOptions, progress: Progress) -> dict[str, _Readable]:
+def _readable(
+    dataset: Dataset,
+    pool: Pool,
+    decoding: DecodeOptions,
+    progress: Progress,
+    tell: Callable[[Failure], object],
+) -> dict[str, _Readable]:
     import numpy as np
 
     found = {}
@@ -124,6 +132,7 @@ def _readable(dataset: Dataset, pool: Pool, decoding: DecodeOptions, progress: P
             for position, result in enumerate(look, start):
                 if isinstance(result, Failure):
                     failures[position] = result
+                    tell(result)
                 else:
                     seen[:, position] = result
             done += len(look)

@@ -55,6 +55,13 @@ def write_reports(
             stream.writelines(line(getattr(row, key, report.model) for key in COLUMNS) for row in report.classes)
 
 
+def in_short(report: Report) -> str:
+    """Return the figure that counts, in a line."""
+    figures = _figures(report)
+    shown = [f"{name} {figures[name]}" for name in ("top-1", "top-1 by real labels") if figures[name]]
+    return f"{report.model}: {', '.join(shown)}; images {figures['images']}"
+
+
 def _write_one(report: Report, stream: IO[str]) -> None:
     stream.write(f"{_title(report)}\n")
     write_facts({}, stream, "table", shown={name: text for name, text in _figures(report).items() if text})
@@ -92,7 +99,7 @@ def _write_pair(reports: Sequence[Report], comparison: Comparison, stream: IO[st
     ]
     _write_table(stream, headings, rows)
     _write_differences(reports, stream)
-    stream.write(f"{_in_words(comparison)}\n")
+    stream.write(f"{in_words(comparison)}\n")
 
 
 def _title(report: Report) -> str:
@@ -169,7 +176,8 @@ def _write_differences(reports: Sequence[Report], stream: IO[str]) -> None:
         )
 
 
-def _in_words(comparison: Comparison) -> str:
+def in_words(comparison: Comparison) -> str:
+    """Return what a comparison says, in a sentence; A and B are the models in the order they were named."""
     verdict = "no more than chance explains" if comparison.p >= _UNLIKELY else "more than chance explains"
     return (
         f"of {comparison.images:,} images only A has {comparison.only_first:,} right and only B "

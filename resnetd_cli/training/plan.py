@@ -14,6 +14,7 @@ from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.loading import usable_cpus
+from resnetd_cli.results import Failure
 from resnetd_cli.training import network, sizes
 from resnetd_cli.training import recipe as recipes
 from resnetd_cli.training.recipe import Recipe
@@ -79,6 +80,7 @@ class Surroundings:
         note: is told what is worth knowing.
         should_stop: tells whether the run was asked to stop.
         surveying: is told how many images were looked at in the first pass, and of how many.
+        unreadable: is told of each image that cannot be read.
         surveyed: is told what the first pass found.
         progress: a tqdm class for downloads' bars.
     """
@@ -87,6 +89,7 @@ class Surroundings:
     note: Callable[[str], None]
     should_stop: Callable[[], bool]
     surveying: Callable[[int, int], object] = lambda done, total: None
+    unreadable: Callable[[Failure], object] = lambda failure: None
     surveyed: Callable[[Survey, Divided], object] = lambda found, divided: None
     progress: type[Any] | None = None
 
@@ -110,13 +113,13 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
         folder.make(resume=plan.resume, overwrite=plan.overwrite)
     with folder.claimed() if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
-        data, fingerprint = _data(plan, recipe.seed, around)
+        data, found = _data(plan, recipe.seed, around)
         if begun is None:
             if recipe_name(plan) == sizes.FINETUNE:
                 recipe = sizes.finetuning(recipe, len(data.train)).replace(plan.changes)
             recipe = sizes.within(recipe, len(data.train), accelerator.num_processes)
         start = _network(plan, recipe, data.train.classes, around)
-        facts = _facts(plan, fingerprint)
+        facts = _facts(plan, found.fingerprint)
         if begun:
             _check_same(begun[1], facts)
         return Session(
@@ -133,6 +136,7 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
             should_stop=around.should_stop,
             note=around.note,
             is_begun=begun is not None,
+            left_out={failure.input: failure.message for failure in found.unreadable},
         ).run()
 
 
@@ -178,13 +182,18 @@ def _check_same(begun: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         raise DataError(message, hint="put them back, or begin anew with --overwrite")
 
 
-def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, str]:
-    """Return the images that are trained and measured with, and what tells whether they are the same again."""
-    found = survey(open_dataset(plan.data), workers=usable_cpus(), progress=around.surveying)
+def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, Survey]:
+    """Return the images that are trained and measured with, and what the first pass found."""
+    found = survey(
+        open_dataset(plan.data, offline=plan.offline),
+        workers=usable_cpus(),
+        progress=around.surveying,
+        tell=around.unreadable,
+    )
     share = DEFAULT_FRACTION if plan.val_share is None else plan.val_share
     divided = divide(found.dataset, fraction=share, seed=seed)
     around.surveyed(found, divided)
-    return divided, found.fingerprint
+    return divided, found
 
 
 def _network(plan: Plan, recipe: Recipe, classes: tuple[str, ...], around: Surroundings) -> Start:

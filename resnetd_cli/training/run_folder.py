@@ -250,6 +250,14 @@ class RunFolder:
         """Write how it ended."""
         self._write_json("summary.json", summary)
 
+    def summary(self) -> dict[str, Any] | None:
+        """Return how the run ended; None where it has not, or that cannot be read."""
+        try:
+            summary = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return summary if isinstance(summary, dict) and {"val", "test"} <= summary.keys() else None
+
     def write_curves(self, rows: Sequence[Row]) -> None:
         """Draw loss, accuracy and rate by epoch."""
         from resnetd_cli.training.curves import draw

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ class Session:
         start: makes the network that it begins with, and tells how its images are prepared.
         facts: what it is trained from, for the summary.
         is_begun: the folder holds the recipe and the facts already.
+        left_out: images that could not be read in the first pass, and why.
         teacher: a network whose answers are learnt, too.
         workers: processes that load images.
         accelerator: devices, precision, processes.
@@ -69,6 +70,7 @@ class Session:
     accelerator: Accelerator
     monitor: Monitor
     is_begun: bool = False
+    left_out: Mapping[str, str] = field(default_factory=dict)
     teacher: nn.Module | None = None
     workers: int = 1
     save_seconds: float = SAVE_SECONDS
@@ -92,6 +94,9 @@ class Session:
             ModelError, DataError: see `loop.run`.
             OutputError: a file cannot be written.
         """
+        if self.is_begun and (summary := self.folder.summary()):
+            self.note("this run has ended already; --overwrite begins anew")
+            return summary
         found = self.folder.load(self.folder.last)
         progress, tensors = found or (Progress(), {})
         if found:
@@ -257,7 +262,7 @@ class Session:
             "train_loss": best["train_loss"],
             "seconds": round(progress.seconds, 1),
             "resumed": progress.resumed,
-            "unreadable": progress.unreadable,
+            "unreadable": {**self.left_out, **progress.unreadable},
             "processes": self.accelerator.num_processes,
             "versions": {**current_versions(), "resnetd": __version__},
         }
