@@ -101,7 +101,7 @@ def _near(strangers: Iterable[str], names: ClassNames) -> str:
         if near := difflib.get_close_matches(_folded(stranger), known, n=3, cutoff=0.6):
             return f"near {stranger}: {', '.join(known[name] for name in near)}"
     some = ", ".join(names.names[:_TOLD])
-    return f"the model's are {some}{', ...' if len(names) > _TOLD else ''}; --labels FILE names them otherwise; or leave these out"
+    return f"the model's are {some}{', ...' if len(names) > _TOLD else ''}; --labels FILE names them otherwise"
 
 
 def _folded(name: str) -> str:

@@ -135,7 +135,7 @@ def test_what_the_data_set_leaves_out_is_told(cli: Cli, photos: Path) -> None:
     shutil.copy(COFFEE, photos / "loose.jpg")
     ended = cli("evaluate", photos, "-f", "json")
     assert (only(ended)["images"], ended.code) == (2, 0)
-    assert len(ended.stderr.splitlines()) == 2
+    assert len(ended.stderr.splitlines()) == 3
 
 
 @pytest.mark.parametrize(("bound", "code"), [("0.5", 0), ("0.51", 1), ("0", 0), ("1", 1)])

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(run_resnetd: Resnetd, data: 
         os.kill(process.pid, number)
         stopped = run_resnetd.finish(process)
         assert stopped.returncode == code, stopped.stderr
-        assert f"saved; to go on: resnetd train {data} -o '{run}' --resume" in stopped.stderr
+        assert f"saved; to go on: resnetd train {data} -o '{run}' {shlex.join(many)} --resume" in stopped.stderr
         assert "Traceback" not in stopped.stderr
     ended = run_resnetd(
         "train", data, "-o", run, "--resume", "--workers", "1", "--threads", "1", "--device", "cpu"
@@ -290,3 +291,63 @@ def test_a_run_is_measured_on_the_images_that_it_did_not_learn_from(
     assert report["models"][0]["loss"] == pytest.approx(summary["val"]["loss"], rel=1e-4)
     whole = json.loads(run_resnetd("evaluate", images, "--model", run, "-f", "json", "--split", "all").stdout)
     assert (whole["split"], whole["models"][0]["images"]) == ("all", 42)
+
+
+def test_a_signal_to_several_processes_saves_what_they_learnt(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    many = (*SMALL, "--epochs", "400", "--processes", "2")
+    process = run_resnetd.start("train", data, "-o", run, *many)
+    deadline = time.monotonic() + 120
+    while rows_in(run) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    stopped = run_resnetd.finish(process)
+    assert stopped.returncode == 143, stopped.stderr
+    assert "saved; to go on:" in stopped.stderr and "Traceback" not in stopped.stderr
+    assert (run / "checkpoints" / "last.pth").is_file()
+
+
+def test_an_image_that_one_of_several_processes_cannot_read_is_left_out(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
+    damaged = data / "train" / "red" / "003.png"
+    damaged.write_bytes(damaged.read_bytes()[:1500])
+    options = (*SMALL, "--batch-size", "2", "--epochs", "1", "--processes", "2")
+    finished = run_resnetd("train", data, "-o", tmp_path / "run", *options)
+    assert finished.returncode == 0, finished.stderr
+    assert [*json.loads((tmp_path / "run" / "summary.json").read_text())["unreadable"]] == [str(damaged)]
+
+
+def test_a_run_is_gone_on_with_without_what_it_began_with(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
+    base, run = tmp_path / "base", tmp_path / "run"
+    assert run_resnetd("train", data, "-o", base, *SMALL).returncode == 0
+    options = ("--model", base, "--epochs", "60", "--threads", "1", "--workers", "1", "--set", "drop_path=0.1")
+    process = run_resnetd.start("finetune", data, "-o", run, *options)
+    while rows_in(run) < 3 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    base.rename(tmp_path / "elsewhere")
+    finished = run_resnetd("finetune", data, "-o", run, "--resume", "--threads", "1", "--workers", "1")
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads((run / "summary.json").read_text())["resumed"] == 1
+
+
+def test_what_is_there_is_replaced_only_by_a_run_that_begins(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert run_resnetd("train", data, "-o", run, *SMALL).returncode == 0
+    before = (run / "model.safetensors").read_bytes()
+    for wrong in (("no-such-folder",), (data, "--model", "no_such_model"), (data, "--set", "optimizer=none")):
+        refused = run_resnetd("train", wrong[0], "-o", run, *SMALL, *wrong[1:], "--overwrite")
+        assert refused.returncode in (1, 2) and "Traceback" not in refused.stderr
+        assert (run / "model.safetensors").read_bytes() == before and (run / "summary.json").is_file()
+    # Killed at its very beginning, a run can be gone on with and replaced.
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "recipe.yaml").write_text("epochs: 3\n")
+    assert run_resnetd("train", data, "-o", tmp_path / "begun", *SMALL, "--resume").returncode == 0

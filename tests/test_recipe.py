@@ -124,10 +124,29 @@ def test_a_batch_is_no_larger_than_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "epochs", "batch_norm"),
-    [(20, 120, "freeze"), (240, 18, "freeze"), (1000, 9, "freeze"), (10_000, 5, "freeze"), (100_000, 3, "update")],
+    ("images", "epochs", "batch_size", "batch_norm"),
+    [
+        (20, 24, 4, "freeze"),
+        (100, 18, 14, "freeze"),
+        (244, 18, 32, "freeze"),
+        (1000, 9, 32, "freeze"),
+        (10_000, 5, 32, "freeze"),
+        (100_000, 3, 32, "update"),
+    ],
 )
-def test_fine_tuning_takes_as_long_as_the_data_is_worth(images: int, epochs: int, batch_norm: str) -> None:
-    fitted = sizes.finetuning(recipe.load("finetune"), images)
-    assert (fitted.epochs, fitted.batch_norm) == (epochs, batch_norm)
+def test_fine_tuning_takes_as_long_as_the_data_is_worth(
+    images: int, epochs: int, batch_size: int, batch_norm: str
+) -> None:
+    fitted = sizes.finetuning(recipe.load("finetune"), images, {})
+    assert (fitted.epochs, fitted.batch_size, fitted.batch_norm) == (epochs, batch_size, batch_norm)
     assert fitted.warmup_epochs == pytest.approx(epochs / 10)
+
+
+def test_what_the_user_wants_goes_before_what_suits() -> None:
+    fitted = sizes.finetuning(recipe.load("finetune"), 100, {"epochs": 5, "batch_size": 50})
+    assert (fitted.epochs, fitted.batch_size, fitted.warmup_epochs) == (5, 50, 0.5)
+
+
+def test_more_processes_than_images_are_refused() -> None:
+    with pytest.raises(UsageError, match="3 images for 4 processes"):
+        sizes.within(BAG, 3, 4)

@@ -22,7 +22,7 @@ from resnetd_cli.results import Failure
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
     from resnetd_cli.labelled import Images
-    from resnetd_cli.reports import Evaluated
+    from resnetd_cli.reports import Comparison, Evaluated
 
 
 _ENOUGH = 100
@@ -114,7 +114,7 @@ def evaluate(
 
     from resnetd_cli.cli import running
     from resnetd_cli.cli.outputs import TextOutput
-    from resnetd_cli.sinks.evaluated import in_short, in_words, write_reports
+    from resnetd_cli.sinks.evaluated import write_reports
 
     target = TextOutput.choose(format.value, output, overwrite=overwrite)
 
@@ -178,10 +178,7 @@ def evaluate(
         asked = {"--weights": weights, "--image-size": image_size if image_size != "train" else None}
         _keep(evaluated[0], images, models[0], place, asked)
     if target.format != "table" or target.path:
-        for each in evaluated:
-            terminal.note(in_short(each.report))
-        if comparison:
-            terminal.note(in_words(comparison))
+        _tell_in_short(evaluated, comparison)
     with target.open() as stream:
         write_reports(
             images,
@@ -219,6 +216,15 @@ def _check(
     if fail_under is not None and not 0 <= fail_under <= 1:
         as_share = f"{fail_under:g} % is {fail_under / 100:g}" if 1 < fail_under <= 100 else "as 0.93"
         raise UsageError(f"--fail-under {fail_under:g}: not a share from 0 to 1", hint=as_share)
+
+
+def _tell_in_short(evaluated: list[Evaluated], comparison: Comparison | None) -> None:
+    from resnetd_cli.sinks.evaluated import in_short, in_words
+
+    for each in evaluated:
+        terminal.note(in_short(each.report))
+    if comparison:
+        terminal.note(in_words(comparison))
 
 
 def _keep(

@@ -52,10 +52,11 @@ def heed() -> None:
 def requests() -> Iterator[Callable[[], bool]]:
     """Give a function that tells whether the run was asked to stop, by Ctrl-C or a signal.
 
-    The first one waits for it to be asked; a second one, or one before it was ever asked, stops at once.
+    The first one waits for it to be asked; a second one, a second later or more, or one before it was ever asked,
+    stops at once.
     """
     stops.clear()
-    heard = False
+    heard, last = False, float("-inf")
 
     def should_stop() -> bool:
         nonlocal heard
@@ -63,8 +64,10 @@ def requests() -> Iterator[Callable[[], bool]]:
         return bool(stops)
 
     def remember(number: int, _: FrameType | None) -> None:
+        nonlocal last
+        previous, last = last, time.monotonic()
         stops.append(number)
-        if not heard or len(stops) > 1:
+        if not heard or (len(stops) > 1 and last - previous > _ONE_STOP):
             raise as_interrupt()
 
     with _handled(remember):
@@ -72,10 +75,11 @@ def requests() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def left_to_children() -> Iterator[None]:
-    """Let the signals of the terminal stop the children alone, which this process waits for."""
+def left_to_children() -> Iterator[list[int]]:
+    """Give the signals that come, as they come, for the children that this process waits for."""
+    stops.clear()
     with _handled(lambda number, _: stops.append(number)):
-        yield
+        yield stops
 
 
 stops: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -138,8 +139,8 @@ class Request:
         else:
             from resnetd_cli.training import processes
 
-            with stopping.left_to_children():
-                summary = processes.run(train_in_child, (plan, self, terminal.quiet), self.processes)
+            with stopping.left_to_children() as signals:
+                summary = processes.run(train_in_child, (plan, self, terminal.quiet), self.processes, signals)
         _tell_end(summary, plan)
 
     def _print_recipe(self, changes: dict[str, Any]) -> None:
@@ -216,7 +217,7 @@ def _changes(settings: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
 
 def _tell_end(summary: dict[str, Any] | None, plan: Any) -> None:
     if summary is None:
-        terminal.note(f"saved; to go on: {_again(plan)}")
+        terminal.note(f"saved; to go on: {_again()}")
         raise stopping.as_interrupt()
     for split in ("val", "test"):
         if figures := summary[split]:
@@ -224,6 +225,7 @@ def _tell_end(summary: dict[str, Any] | None, plan: Any) -> None:
     terminal.note(f"{plan.folder} is a model now: resnetd predict IMAGE --model {shell_word(plan.folder)}")
 
 
-def _again(plan: Any) -> str:
-    words = ["resnetd", plan.command, shell_word(plan.data), "-o", shell_word(plan.folder), "--resume"]
-    return " ".join(words)
+def _again() -> str:
+    """Return the command line that goes on with this run: this one, and --resume."""
+    words = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+    return shlex.join(["resnetd", *words, "--resume"])

@@ -53,6 +53,7 @@ class Training:
         mixup: timm's, which mixes images and makes soft targets; None for none.
         schedule: which images each step sees.
         train, val: their batches; val is None where there is none.
+        input_size: of an image: channels, height and width.
         accelerator: devices, precision, processes.
         recipe: the settings.
         progress: how far it is; the loop goes on from there.
@@ -70,6 +71,7 @@ class Training:
     schedule: Schedule
     train: DataLoader[Any]
     val: DataLoader[Any] | None
+    input_size: tuple[int, int, int]
     accelerator: Accelerator
     recipe: Recipe
     progress: Progress
@@ -170,10 +172,15 @@ def step(training: Training, batches: Iterator[Batch]) -> None:
 
 def _backward(training: Training, batch: Batch) -> None:
     """Add the gradients of a part of a step, as its share of the mean over all images."""
+    import torch
+
     training.unreadable.update({failure.input: failure.message for failure in batch.failures})
-    if not len(batch):
-        return
     device = training.accelerator.device
+    if not len(batch):
+        if training.schedule.processes > 1:  # the others wait for its gradients
+            nothing = torch.zeros(2, *training.input_size).to(device)
+            training.accelerator.backward(training.task.get_trainable_module()(nothing).sum() * 0)
+        return
     images, targets = training.prepare(batch.images.to(device)), batch.targets.to(device)
     mixed, soft = training.mix(images, targets)
     result = training.task(mixed, soft)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,30 @@ class Start:
     config: Mapping[str, Any]
     preprocessing: Preprocessing
 
+    def record(self) -> dict[str, Any]:
+        """Return what `again` builds the network from, as JSON's types; its weights are not in it."""
+        return {
+            "name": self.name,
+            "architecture": self.architecture,
+            "arguments": dict(self.arguments),
+            "config": dict(self.config),
+            "preprocessing": asdict(self.preprocessing),
+        }
+
+
+def again(record: Mapping[str, Any], classes: int, recipe: Recipe) -> Start:
+    """Return a network as it was at the beginning of a run, but for its weights, which a checkpoint holds.
+
+    Raises:
+        ModelError: it cannot be built.
+    """
+    how = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in record["preprocessing"].items()
+    }
+    module = _build(record["architecture"], classes, record["arguments"], recipe)
+    named = {key: record[key] for key in ("name", "architecture", "arguments", "config")}
+    return Start(module, preprocessing=Preprocessing(**how), **named)
+
 
 def pretrained(
     model: str,
@@ -70,10 +94,13 @@ def pretrained(
     except (AttributeError, NotImplementedError, TypeError) as error:
         reason = f"{model} cannot be given another classifier: {first_line(error)}"
         raise ModelError(reason, hint="choose another model") from error
-    _set_drops(module, recipe)
     arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
     if definition.config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = network.preprocessing.input_size[1:]
+    if recipe.drop_rate or recipe.drop_path:  # which are built into a network
+        dropping = _build(definition.architecture, classes, arguments, recipe)
+        dropping.load_state_dict(module.state_dict())
+        module = dropping
     return _start(module, network.name, definition, arguments, network.preprocessing, classes)
 
 
@@ -84,8 +111,6 @@ def untrained(model: str, classes: int, recipe: Recipe, *, image_size: str = "tr
         UnknownModel: there is none of this name.
         ModelError: it cannot be built.
     """
-    import timm
-
     from resnetd_cli.training.loader import seed_all
 
     ref = models.resolve(model)
@@ -97,13 +122,20 @@ def untrained(model: str, classes: int, recipe: Recipe, *, image_size: str = "tr
     if definition.config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = preprocessing.input_size[1:]
     seed_all(recipe.seed)
-    drops = {"drop_rate": recipe.drop_rate} if recipe.drop_rate else {}
-    drops |= {"drop_path_rate": recipe.drop_path} if recipe.drop_path else {}
-    try:
-        module = timm.create_model(definition.architecture, num_classes=classes, **arguments, **drops)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"{model} cannot be built: {first_line(error)}", hint="choose another model") from error
+    module = _build(definition.architecture, classes, arguments, recipe)
     return _start(module, definition.architecture, definition, arguments, preprocessing, classes)
+
+
+def _build(architecture: str, classes: int, arguments: Mapping[str, Any], recipe: Recipe) -> nn.Module:
+    import timm
+
+    drops = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path}
+    wanted = {name: rate for name, rate in drops.items() if rate}
+    try:
+        module: nn.Module = timm.create_model(architecture, num_classes=classes, **arguments, **wanted)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{architecture} cannot be built: {first_line(error)}", hint="choose another") from error
+    return module
 
 
 def _start(
@@ -128,20 +160,6 @@ def _start(
     for key in ("label_names", "label_descriptions", "test_input_size", "test_crop_pct", "label_offset"):
         config.pop(key, None)
     return Start(module, name, definition.architecture, arguments, config, preprocessing)
-
-
-def _set_drops(module: nn.Module, recipe: Recipe) -> None:
-    """Give a network that is built already its dropout and stochastic depth."""
-    from timm.layers import DropPath
-
-    if recipe.drop_rate and hasattr(module, "drop_rate"):
-        module.drop_rate = recipe.drop_rate  # type: ignore[assignment]
-        for name in ("head_drop", "dropout"):
-            if hasattr(getattr(module, name, None), "p"):
-                getattr(module, name).p = recipe.drop_rate
-    paths = [layer for layer in module.modules() if isinstance(layer, DropPath)]
-    for position, layer in enumerate(paths):  # deeper ones more often, as timm builds them
-        layer.drop_prob = recipe.drop_path * position / max(1, len(paths) - 1)
 
 
 def classifier_of(module: nn.Module) -> nn.Module:

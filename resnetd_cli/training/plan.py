@@ -13,6 +13,7 @@ from resnetd_cli.datasets import open_dataset
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.exported import is_exported
 from resnetd_cli.loading import usable_cpus
 from resnetd_cli.results import Failure
 from resnetd_cli.training import network, sizes
@@ -103,6 +104,11 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
     Raises:
         ResnetdError: see `RunFolder`, `open_dataset`, `recipe.load`, `network` and `Session.run`.
     """
+    for model in filter(None, (plan.model, plan.teacher)):
+        if is_exported(model):
+            raise UsageError(
+                f"{model} is an exported file, which cannot be trained", hint="name what it came from"
+            )
     folder = RunFolder(plan.folder)
     begun = folder.begun() if plan.resume else None
     if begun:
@@ -116,9 +122,17 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
         data, found = _data(plan, recipe.seed, around)
         if begun is None:
             if recipe_name(plan) == sizes.FINETUNE:
-                recipe = sizes.finetuning(recipe, len(data.train)).replace(plan.changes)
+                recipe = sizes.finetuning(recipe, len(data.train), plan.changes)
             recipe = sizes.within(recipe, len(data.train), accelerator.num_processes)
-        start = _network(plan, recipe, data.train.classes, around)
+            if recipe.warmup_epochs >= recipe.epochs > 1:
+                around.note(
+                    f"the rate only rises: --set warmup_epochs={recipe.epochs // 10 or 1} shortens the warm-up"
+                )
+        start = (
+            network.again(begun[1]["network"], len(data.train.classes), recipe)
+            if begun and folder.last.is_file()
+            else _network(plan, recipe, data.train.classes, around)
+        )
         facts = _facts(plan, found.fingerprint)
         if begun:
             _check_same(begun[1], facts)

@@ -6,17 +6,26 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from resnetd_cli.errors import ResnetdError
 from resnetd_cli.loading import usable_cpus
 
+_POLL_SECONDS = 0.2
 
-def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> Any:
+
+def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int, signals: Sequence[int] = ()) -> Any:
     """Call a function in several processes at once, and return what it returned in the first.
 
     They find each other as torch.distributed's do, by the environment. One that fails ends the others.
+
+    Args:
+        function: can be pickled, as its arguments and what it returns.
+        arguments: of each call.
+        count: how many processes.
+        signals: those that came to this process, which are passed on as they are added.
 
     Raises:
         ResnetdError: the one that one of them raised; or another, where one of them died.
@@ -30,9 +39,14 @@ def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int) ->
         _call, (function, arguments, count, _free_port(), outcomes), count, join=False, start_method="spawn"
     )
     died: Exception | None = None
+    passed_on = 0
     try:
-        while not context.join():
-            pass
+        while not context.join(_POLL_SECONDS):
+            for number in signals[passed_on:]:
+                passed_on += 1
+                for pid in context.pids():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, number)
     except (ProcessExitedException, ProcessRaisedException) as error:
         died = error
     returned = {}

@@ -140,24 +140,27 @@ class RunFolder:
             raise write_error(self.path, error) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise OutputError(f"cannot write to {self.path}: permission denied", hint="choose another with -o")
-        content = [entry.name for entry in self.path.iterdir() if entry.name not in (".lock", "checkpoints")]
-        is_run = self._facts.is_file() or not any(not name.startswith(".resnetd-") for name in content)
+        content = {
+            entry.name for entry in self.path.iterdir() if not entry.name.startswith((".resnetd-", ".lock"))
+        }
+        # A run that was killed at its very beginning has its recipe alone.
+        is_run = self._facts.is_file() or content <= {"checkpoints", "tensorboard", self._recipe.name}
         if not is_run:
             raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
         if self._facts.is_file() and not (resume or overwrite):
             hint = "--resume goes on with it, --overwrite begins anew"
             raise OutputExists(f"{self.path} holds a run", hint=hint)
-        if overwrite and not resume:
-            self.clear()
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
         names = "summary.json", "metrics.csv", "curves.png", "model.safetensors", "config.json", "recipe.yaml"
-        for path in (self.last, self.best, self._facts, *(self.path / name for name in names)):
+        # What tells that it is a run goes last: a kill in between leaves one that can be replaced.
+        for path in (self.last, self.best, *(self.path / name for name in names), self._facts):
             path.unlink(missing_ok=True)
 
     def begin(self, recipe: Recipe, facts: Mapping[str, Any]) -> None:
-        """Write what the run is, before it begins."""
+        """Write what the run is, before it begins, in place of the one that may be there."""
+        self.clear()
         self._write("recipe.yaml", recipe.to_yaml())
         self._write_json("run.json", {"format": FORMAT, **facts})
 
@@ -185,10 +188,14 @@ class RunFolder:
         """
         import torch
 
-        with open_atomic(self.last) as file:
-            torch.save({"format": FORMAT, "progress": asdict(progress), **tensors}, file)
-        if is_best:
-            self.keep_best()
+        try:
+            with open_atomic(self.last) as file:
+                torch.save({"format": FORMAT, "progress": asdict(progress), **tensors}, file)
+            if is_best:
+                self.keep_best()
+        except OutputError as error:
+            error.hint = "the last checkpoint is kept: make room, and go on with --resume"
+            raise
 
     def keep_best(self) -> None:
         """Give the last checkpoint the name of the best, too."""

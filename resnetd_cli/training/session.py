@@ -97,13 +97,13 @@ class Session:
         if self.is_begun and (summary := self.folder.summary()):
             self.note("this run has ended already; --overwrite begins anew")
             return summary
-        found = self.folder.load(self.folder.last)
+        found = self.folder.load(self.folder.last) if self.is_begun else None
         progress, tensors = found or (Progress(), {})
         if found:
             progress.resumed += 1
         training = self.prepare(progress, tensors)
         if self.is_main and not self.is_begun:
-            self.folder.begin(self.recipe, self.facts)
+            self.folder.begin(self.recipe, {**self.facts, "network": self.start.record()})
         if self.is_main and found and progress.rows and progress.best_epoch == progress.rows[-1]["epoch"]:
             self._mend_best(training, progress)
         if not loop.run(training):
@@ -147,6 +147,7 @@ class Session:
             schedule=schedule,
             train=training_loader(self._training_images(), schedule, self.workers),
             val=self._evaluation(self.data.val),
+            input_size=self.start.preprocessing.input_size,
             accelerator=accelerator,
             recipe=recipe,
             progress=progress,
@@ -277,6 +278,7 @@ class Session:
         loader = self._evaluation(self.data.test)
         if loader is None:
             return None
+        self.accelerator.wait_for_everyone()  # the first process may still be writing it
         kept = self.folder.load(self.folder.best)
         if kept is not None:
             ema = training.task.has_ema()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+from resnetd_cli.errors import UsageError
 from resnetd_cli.training.recipe import Recipe
 
 FINETUNE = "finetune"
@@ -14,17 +17,36 @@ _EPOCHS = ((20_000, 5), (math.inf, 3))
 _KEEP_STATISTICS = 20_000
 """Training images up to which batches tell less of their distribution than what the network has seen before."""
 _WARM_UP = 0.1
+_STEPS_PER_EPOCH = 7
+"""At least, and batches are the smaller for it: what fills no batch is not learnt from."""
+_SMALLEST_BATCH = 4
 
 
-def finetuning(recipe: Recipe, images: int) -> Recipe:
-    """Return the recipe for fine-tuning as it suits a number of training images."""
+def finetuning(recipe: Recipe, images: int, changes: Mapping[str, Any]) -> Recipe:
+    """Return the recipe for fine-tuning as it suits a number of training images.
+
+    Args:
+        recipe: the settings.
+        images: how many there are.
+        changes: settings that the user wants, whatever suits.
+    """
+    batch_size = changes.get(
+        "batch_size", max(_SMALLEST_BATCH, min(recipe.batch_size, images // _STEPS_PER_EPOCH))
+    )
     epochs = next((epochs for most, epochs in _EPOCHS if images <= most), 1)
     for most, steps in _STEPS:
         if images <= most:
-            epochs = math.ceil(steps / max(1, images // recipe.batch_size))
+            epochs = math.ceil(steps / max(1, images // batch_size))
             break
+    epochs = changes.get("epochs", epochs)
     statistics = "freeze" if images <= _KEEP_STATISTICS else "update"
-    return recipe.replace({"epochs": epochs, "warmup_epochs": _WARM_UP * epochs, "batch_norm": statistics})
+    fitted = {
+        "epochs": epochs,
+        "warmup_epochs": _WARM_UP * epochs,
+        "batch_norm": statistics,
+        "batch_size": batch_size,
+    }
+    return recipe.replace({**fitted, **changes})
 
 
 def within(recipe: Recipe, images: int, processes: int = 1) -> Recipe:
@@ -35,4 +57,6 @@ def within(recipe: Recipe, images: int, processes: int = 1) -> Recipe:
     """
     if images >= recipe.batch_size:
         return recipe
+    if images < processes:
+        raise UsageError(f"{images} images for {processes} processes", hint="take fewer --processes")
     return recipe.replace({"batch_size": images // processes * processes})
