@@ -60,12 +60,15 @@ def again(record: Mapping[str, Any], classes: int, recipe: Recipe) -> Start:
     Raises:
         ModelError: it cannot be built.
     """
-    how = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in record["preprocessing"].items()
-    }
+    how: Mapping[str, Any] = record["preprocessing"]
+    preprocessing = Preprocessing(**{key: _tuple(value) for key, value in how.items()})
     module = _build(record["architecture"], classes, record["arguments"], recipe)
     named = {key: record[key] for key in ("name", "architecture", "arguments", "config")}
-    return Start(module, preprocessing=Preprocessing(**how), **named)
+    return Start(module, preprocessing=preprocessing, **named)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def pretrained(

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION
-from resnetd_cli.errors import OutputError, OutputExists, UsageError
+from resnetd_cli.errors import OutputError, OutputExists, UsageError, innermost
 from resnetd_cli.files import TEMPORARY_FILES, expand_user, open_atomic, write_atomic, write_error
 from resnetd_cli.labelled import Division
 from resnetd_cli.models import local_path
@@ -186,11 +186,9 @@ class RunFolder:
         Raises:
             OutputError: there is no room, or no permission.
         """
-        import torch
-
         try:
             with open_atomic(self.last) as file:
-                torch.save({"format": FORMAT, "progress": asdict(progress), **tensors}, file)
+                _save({"format": FORMAT, "progress": asdict(progress), **tensors}, file)
             if is_best:
                 self.keep_best()
         except OutputError as error:
@@ -278,3 +276,15 @@ class RunFolder:
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
         self._write(name, json.dumps(value, indent=1, ensure_ascii=True) + "\n")
+
+
+def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
+    """Write with torch; what the system refuses is an `OSError` here, which torch makes another error of."""
+    import torch
+
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(refused := innermost(error), OSError):
+            raise refused from error
+        raise
