@@ -220,7 +220,7 @@ def test_a_full_disk_costs_no_earlier_checkpoint(run_resnetd: Resnetd, data: Pat
     assert "cannot write" in refused.stderr and "Traceback" not in refused.stderr
     assert sorted(path.name for path in (again / "checkpoints").iterdir()) == []
     # And one that is there already stays, and is gone on with.
-    process = run_resnetd.start("train", data, "-o", again, *SMALL, "--epochs", "40")
+    process = run_resnetd.start("train", data, "-o", again, *SMALL, "--epochs", "40", "--overwrite")
     while not (again / "checkpoints" / "last.pth").exists():
         assert process.poll() is None
         time.sleep(0.05)
