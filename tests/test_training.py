@@ -226,6 +226,13 @@ def test_other_settings_or_images_are_not_gone_on_with(plan: Plan, data: Path, t
         extra.unlink()
 
 
+def test_the_same_command_goes_on_where_it_was_fitted_to_the_data(plan: Plan) -> None:
+    large = Plan(**{**vars(plan), "changes": {**QUICK, "batch_size": 64, "scale": [0.5, 1]}})
+    assert carry_out(large, Log(stop_after=2)) is None
+    assert RunFolder(plan.folder).begun()[0].batch_size == 42
+    assert carry_out(Plan(**{**vars(large), "resume": True}))["steps"] == 4
+
+
 def test_a_folder_that_is_in_use_is_left_alone(plan: Plan, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=1))
     with pytest.raises(OutputExists, match="holds a run"):

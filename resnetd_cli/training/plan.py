@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resnetd_cli.training.network import Start
 
 FINETUNE, TRAIN = "finetune", "train"
+_NEVER = object()
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
             if begun and folder.last.is_file()
             else _network(plan, recipe, data.train.classes, around)
         )
-        facts = _facts(plan, found.fingerprint)
+        facts = {**_facts(plan, found.fingerprint), "changes": dict(plan.changes)}
         if begun:
             _check_same(begun[1], facts)
         return Session(
@@ -167,7 +168,10 @@ def _as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
     """
     asked = {key: value for key, value in _facts(plan, None).items() if value is not None}
     differences = [f"{key} {facts.get(key)}, not {asked[key]}" for key in asked if asked[key] != facts.get(key)]
-    differences += recipe.differences(recipe.replace(plan.changes))
+    # A setting may have been asked for before and then fitted to the data.
+    before = facts.get("changes", {})
+    changes = {name: value for name, value in plan.changes.items() if before.get(name, _NEVER) != value}
+    differences += recipe.differences(recipe.replace(changes))
     if differences:
         message = f"{plan.folder} was begun with {'; '.join(differences)}"
         raise UsageError(message, hint="leave out what differs, or begin anew with --overwrite")
