@@ -177,3 +177,14 @@ def current_folder() -> Path:
         return Path.cwd()
     except OSError as error:
         raise ResnetdError("the current folder is gone", hint="cd to one that is there") from error
+
+
+def name_temporary_folder() -> None:
+    """Let `tempfile` have a folder also where none can be written to, as on a full disk.
+
+    Libraries ask for its name while they are imported, long before they write to it, if ever.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = os.environ.get("TMPDIR") or os.sep + "tmp"
