@@ -120,7 +120,6 @@ class Request:
     processes: int = 1
     threads: int | None = None
     tensorboard: bool = False
-    quiet: bool = False
 
     def run(self, *, print_recipe: bool) -> None:
         """Train, or print the recipe."""

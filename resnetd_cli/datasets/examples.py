@@ -102,6 +102,11 @@ class Examples:
         kept = self.select(np.flatnonzero(moved[self.labels] >= 0))
         return replace(kept, labels=moved[kept.labels], classes=classes)
 
+    def known_contents(self) -> NDArray[np.int64]:
+        """Return `contents` of images that a survey has looked at."""
+        assert self.contents is not None
+        return self.contents
+
     def counts(self) -> NDArray[np.int64]:
         """Return how many images each class has: int64, shape (C,)."""
         import numpy as np

@@ -26,7 +26,7 @@ def contradictions(dataset: Dataset, splits: Sequence[Examples]) -> Iterator[str
     """Yield which images are in several classes."""
     import numpy as np
 
-    contents = np.concatenate([_contents(examples) for examples in splits])
+    contents = np.concatenate([examples.known_contents() for examples in splits])
     labels = np.concatenate([examples.labels for examples in splits])
     order = np.lexsort((labels, contents))
     # Of one content, a label is followed by another.
@@ -57,7 +57,7 @@ def copies(dataset: Dataset) -> Iterator[str]:
     import numpy as np
 
     for split, examples in dataset.splits.items():
-        _, first = np.unique(_contents(examples), return_index=True)
+        _, first = np.unique(examples.known_contents(), return_index=True)
         if len(again := np.delete(np.arange(len(examples)), first)):
             names = _names(dataset, examples, again)
             yield f"copies of other images{_in(split)}, which count several times: {shown(names, len(again))}"
@@ -84,11 +84,6 @@ def classes(dataset: Dataset) -> Iterator[str]:
 
 def _names(dataset: Dataset, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
     return (dataset.place(examples.name(int(position))) for position in positions)
-
-
-def _contents(examples: Examples) -> NDArray[np.int64]:
-    assert examples.contents is not None
-    return examples.contents
 
 
 def _in(split: str) -> str:

@@ -36,15 +36,18 @@ class Survey:
         dataset: the data set without what is left out; its images know their `contents`.
         unreadable: the images that cannot be read, and why.
         notes: what users should know, a line each, those of the data set first.
-        counts: how many images each class has in each split: int64, shape (C,).
         fingerprint: SHA-256 over the name, class, split and size of each image, in hexadecimal.
     """
 
     dataset: Dataset
     unreadable: tuple[Failure, ...]
     notes: tuple[str, ...]
-    counts: Mapping[str, NDArray[np.int64]]
     fingerprint: str
+
+    @property
+    def counts(self) -> dict[str, NDArray[np.int64]]:
+        """How many images each class has in each split: int64, shape (C,)."""
+        return {split: examples.counts() for split, examples in self.dataset.splits.items()}
 
 
 def survey(
@@ -91,7 +94,6 @@ def survey(
         dataset=cleaned,
         unreadable=tuple(failure for part in readable.values() for failure in part.failures),
         notes=tuple(notes),
-        counts={split: examples.counts() for split, examples in cleaned.splits.items()},
         fingerprint=_fingerprint(cleaned, {split: part.sizes for split, part in readable.items()}),
     )
 
@@ -174,15 +176,10 @@ def _leaks(readable: Mapping[str, _Readable]) -> dict[str, NDArray[np.int64]]:
     splits = sorted(readable, key=ORDER.index)
     found = {}
     for index, split in enumerate(splits[:-1]):
-        later = np.concatenate([_contents(readable[name]) for name in splits[index + 1 :]])
-        if len(positions := np.flatnonzero(np.isin(_contents(readable[split]), later))):
+        later = np.concatenate([readable[name].examples.known_contents() for name in splits[index + 1 :]])
+        if len(positions := np.flatnonzero(np.isin(readable[split].examples.known_contents(), later))):
             found[split] = positions
     return found
-
-
-def _contents(part: _Readable) -> NDArray[np.int64]:
-    assert part.examples.contents is not None
-    return part.examples.contents
 
 
 def _fingerprint(dataset: Dataset, sizes: Mapping[str, NDArray[np.int64]]) -> str:

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resnetd_cli.datasets.survey import MAX_UNREADABLE
 from resnetd_cli.errors import DataError, ModelError
 from resnetd_cli.training.loader import Batch, Schedule, mixed_seed, seed_all
 from resnetd_cli.training.network import evaluating, set_training, unwrapped
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from resnetd_cli.training.recipe import Recipe
 
-_MOST_UNREADABLE = 0.05
 _COLLECT_STEPS = 20
 
 
@@ -195,7 +195,7 @@ def _end_epoch(training: Training) -> None:
     _collect(training)
     if not math.isfinite(progress.loss):
         raise ModelError("the loss is not a number any more", hint="a lower --lr may help, or --set clip_grad=1")
-    if len(progress.unreadable) > _MOST_UNREADABLE * training.schedule.images:
+    if len(progress.unreadable) > MAX_UNREADABLE * training.schedule.images:
         first = next(iter(progress.unreadable))
         raise DataError(
             f"{len(progress.unreadable)} images cannot be decoded, the first is {first}", hint="mend the data"
