@@ -273,6 +273,7 @@ def _with_labels(
         classes=tuple(_class_rows(scores, names)),
         confusion=metrics.confusion(actual, predicted),
         mistakes=tuple(_mistakes(images, answers, targets, names, mistakes)),
+        titles=names.titles,
     )
 
 

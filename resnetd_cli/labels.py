@@ -7,12 +7,14 @@ of one name apart. Names from a checkpoint's configuration or a user's file are 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from resnetd_cli.errors import LabelsError
+from resnetd_cli.results import titled
 
 SUBSETS = {
     "imagenet-1k": 1000,
@@ -26,6 +28,8 @@ SUBSETS = {
 
 _ALIASES = {"imagenet21k": "imagenet-21k-goog"}
 _INDEX = re.compile(r"[0-9]{1,9}")
+_SENSES = {"n02012849": "bird", "n03126707": "machine", "n03710637": "tights", "n03710721": "swimsuit"}
+"""What tells the cranes and the maillots of ImageNet apart; WordNet has no such words."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,23 @@ class ClassNames:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def senses(self) -> dict[int, str]:
+        """What tells classes of one name apart, by index: a word, else the id, else the index."""
+        if len(set(self.names)) == len(self.names):
+            return {}
+        count = Counter(self.names)
+        return {
+            index: _SENSES.get(id or "", id) or str(index)
+            for index, (name, id) in enumerate(zip(self.names, self.ids, strict=True))
+            if count[name] > 1
+        }
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The names that people see: `crane (bird)` where two classes are called crane."""
+        return tuple(titled(name, self.senses.get(index)) for index, name in enumerate(self.names))
 
 
 @dataclass(frozen=True)

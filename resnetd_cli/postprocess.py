@@ -67,7 +67,9 @@ def top_k(
     values = probabilities(logits, temperature)
     order = np.argsort(-values, kind="stable")[:k]
     return tuple(
-        Prediction(rank, int(index), names.ids[index], names.names[index], shortest(values[index]))
-        for rank, index in enumerate(order, start=1)
+        Prediction(
+            rank, index, names.ids[index], names.names[index], shortest(values[index]), names.senses.get(index)
+        )
+        for rank, index in enumerate(order.tolist(), start=1)
         if values[index] >= min_probability
     )

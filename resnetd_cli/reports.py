@@ -75,6 +75,7 @@ class Report:
         coverage: what is answered, and how well, if the model abstains below a probability.
         mistakes: the most confident, first.
         calibration: where one was asked for.
+        titles: the names of all the classes that people see, by index; records do not have them.
     """
 
     model: str
@@ -98,6 +99,7 @@ class Report:
     coverage: tuple[Coverage, ...]
     mistakes: tuple[Mistake, ...]
     calibration: Calibration | None = None
+    titles: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -108,7 +110,9 @@ class Report:
 
     def record(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return asdict(self)
+        record = asdict(self)
+        del record["titles"]
+        return record
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,34 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class of a top-k list. `rank` counts from 1; `probability` is 0 to 1."""
+    """One class of a top-k list.
+
+    Attributes:
+        rank: from 1.
+        index: of the class.
+        id: its WordNet id, if it has one.
+        label: its name, which another class may have too.
+        probability: 0 to 1.
+        sense: what tells it from other classes of this name; None where its name does.
+    """
 
     rank: int
     index: int
     id: str | None
     label: str
     probability: float
+    sense: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The name that people see: `crane (bird)` where two classes are called crane."""
+        return titled(self.label, self.sense)
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        record = asdict(self)
+        del record["sense"]
+        return record
 
 
 @dataclass(frozen=True)
@@ -94,7 +115,7 @@ class Classified:
             "input": self.input,
             "status": "ok",
             "model": self.model,
-            "predictions": [asdict(prediction) for prediction in self.predictions],
+            "predictions": [prediction.record() for prediction in self.predictions],
         }
         if self.abstained:
             record["abstained"] = True
@@ -186,6 +207,11 @@ def _are_sizes(values: object) -> bool:
     if not isinstance(values, tuple) or len(values) != 3:
         return False
     return all(isinstance(value, int) and _is_number(value) and 0 < value <= LARGEST_SIDE for value in values)
+
+
+def titled(name: str, sense: str | None) -> str:
+    """Return a class's name, with what tells it from other classes of this name, if anything has to."""
+    return f"{name} ({sense})" if sense else name
 
 
 def shortest(value: np.float32) -> float:

@@ -269,6 +269,21 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, classes: int, co
         assert stream.getvalue().count(".png") == 10
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_tables_tell_classes_of_one_name_apart_and_records_keep_the_label(count: int) -> None:
+    names = labels.ClassNames(("crane", "crane", "coot"), ("n02012849", "n03126707", None), "a test")
+    classes, actual = ("0", "1", "2"), np.arange(9) % 3
+    images = Images("somewhere", "all", (Examples(Pictures(), np.arange(9), actual, classes),), actual, classes)
+    result = evaluate.evaluate(Classifier("a/model", Scripted(3), HOW, names), images, fit=False)
+    stream = io.StringIO()
+    comparison = evaluate.compare(result, result) if count == 2 else None
+    write_reports(images, [result.report] * count, comparison, stream, "table")
+    for title in ("crane (bird)", "crane (machine)"):
+        assert title in stream.getvalue()
+    assert [row["label"] for row in result.report.record()["classes"]] == ["crane", "crane", "coot"]
+    assert "titles" not in result.report.record()
+
+
 @pytest.mark.parametrize("name", ["json", "tsv", "csv"])
 def test_others_words_do_nothing_to_a_terminal(name: str) -> None:
     images, result = reports(2)

@@ -97,6 +97,30 @@ def test_imagenet_1k_has_the_names_in_class_order() -> None:
     assert len(set(names.ids)) == 1000
 
 
+def test_classes_of_one_name_get_titles_that_tell_them_apart() -> None:
+    names = labels.imagenet()
+    assert [names.titles[index] for index in (134, 517, 638, 639, 258)] == [
+        "crane (bird)",
+        "crane (machine)",
+        "maillot (tights)",
+        "maillot (swimsuit)",
+        "Samoyed",
+    ]
+    assert len(set(names.titles)) == 1000
+    assert set(names.senses) == {134, 517, 638, 639}
+
+
+@pytest.mark.parametrize("subset", labels.SUBSETS)
+def test_titles_of_every_shipped_set_are_unique(subset: str) -> None:
+    names = labels.imagenet(subset)
+    assert len(set(names.titles)) == len(names)
+
+
+def test_titles_fall_back_to_ids_and_indices() -> None:
+    names = labels.ClassNames(("ram", "ram", "ram", "ewe"), ("n02412210", "n03649797", None, None), "a test")
+    assert names.titles == ("ram (n02412210)", "ram (n03649797)", "ram (2)", "ewe")
+
+
 @pytest.mark.parametrize("subset", labels.SUBSETS)
 def test_sets_equal_timms(subset: str) -> None:
     from timm.data import ImageNetInfo

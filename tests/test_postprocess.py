@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from resnetd_cli import labels
 from resnetd_cli.errors import ModelError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.postprocess import softmax, top_k
@@ -44,6 +45,24 @@ def test_top_k_names_the_most_probable_classes_in_order() -> None:
         Prediction(2, 2, None, "plum", 0.25),
         Prediction(3, 0, "n1", "apple", 0.125),
     )
+
+
+def test_classes_of_one_name_are_told_apart_by_title_and_keep_their_label() -> None:
+    logits = np.zeros(1000, np.float32)
+    logits[[134, 517, 258]] = 30, 20, 10
+    predictions = top_k(logits, labels.imagenet(), 3)
+    assert [(item.index, item.label, item.title) for item in predictions] == [
+        (134, "crane", "crane (bird)"),
+        (517, "crane", "crane (machine)"),
+        (258, "Samoyed", "Samoyed"),
+    ]
+    assert predictions[1].record() == {
+        "rank": 2,
+        "index": 517,
+        "id": "n03126707",
+        "label": "crane",
+        "probability": predictions[1].probability,
+    }
 
 
 def test_ties_go_to_the_lower_index() -> None:

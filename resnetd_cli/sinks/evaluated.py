@@ -77,7 +77,13 @@ def _write_one(report: Report, stream: IO[str]) -> None:
     if report.mistakes:
         stream.write("the surest mistakes\n")
         mistakes = [
-            (_percent(item.probability), item.predicted, item.actual, item.image) for item in report.mistakes
+            (
+                _percent(item.probability),
+                report.titles[item.predicted_index],
+                report.titles[item.actual_index],
+                item.image,
+            )
+            for item in report.mistakes
         ]
         _write_table(stream, {"probability": True, "taken for": False, "is": False, "image": False}, mistakes)
 
@@ -135,13 +141,16 @@ def _write_classes(report: Report, stream: IO[str]) -> None:
     _write_table(
         stream,
         headings,
-        [(row.label, f"{row.support:,}", *map(_percent, (row.precision, row.recall, row.f1))) for row in rows],
+        [
+            (report.titles[row.index], f"{row.support:,}", *map(_percent, (row.precision, row.recall, row.f1)))
+            for row in rows
+        ],
     )
 
 
 def _write_confusion(report: Report, stream: IO[str]) -> None:
     """Print the confusion matrix, or its largest cells where there are many classes."""
-    labels = {row.index: row.label for row in report.classes}
+    labels = {row.index: report.titles[row.index] for row in report.classes}
     if len(labels) <= _FEW:
         cells = {(actual, predicted): count for actual, predicted, count in report.confusion}
         stream.write("taken for (across)\n")
@@ -162,7 +171,9 @@ def _write_confusion(report: Report, stream: IO[str]) -> None:
 
 def _write_differences(reports: Sequence[Report], stream: IO[str]) -> None:
     """Print the F1 of the classes that both models know by one name; of many, those where they differ most."""
-    first, second = ({row.label: row for row in report.classes if row.support} for report in reports)
+    first, second = (
+        {report.titles[row.index]: row for row in report.classes if row.support} for report in reports
+    )
     shared = [label for label in first if label in second]
     if len(shared) > _FEW:
         differing = [label for label in shared if first[label].f1 != second[label].f1]

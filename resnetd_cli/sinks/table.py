@@ -61,7 +61,7 @@ class TableSink:
         if with_bar:
             table.add_column("", no_wrap=True)
         for item in result.predictions:
-            cells: list[str | Text] = [str(item.rank), Text(printable(item.label)), str(item.index)]
+            cells: list[str | Text] = [str(item.rank), Text(printable(item.title)), str(item.index)]
             cells += [Text(printable(item.id or ""))] if with_id else []
             cells += [f"{item.probability:.2%}"]
             cells += [Text("━" * round(item.probability * _BAR), style="green")] if with_bar else []
