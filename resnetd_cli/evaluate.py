@@ -57,8 +57,13 @@ def check(classifier: Classifier, images: Images, *, real: bool = False) -> None
 
     Raises:
         DataError: the classes are not the model's.
-        UsageError: real labels are not of this model's classes.
+        UsageError: the model has a single output; real labels are not of this model's classes.
     """
+    if len(classifier.class_names) == 1:
+        raise UsageError(
+            f"{classifier.name} has a single output, a yes or no, and cannot be measured by classes",
+            hint="predict gives its probability; --min-probability P leaves out what is less likely",
+        )
     images.targets(classifier.class_names)
     if real:
         real_labels.check(classifier.class_names)

@@ -81,14 +81,14 @@ def _compare(path: Path, images: torch.Tensor, expected: tuple[torch.Tensor, ...
     import numpy as np
 
     from resnetd_cli.engines.onnx import OnnxEngine
-    from resnetd_cli.postprocess import softmax
+    from resnetd_cli.postprocess import probabilities
 
     outputs = OnnxEngine(path).run(images.numpy())
     features = expected[-1].numpy()
     assert outputs.features is not None
     close = np.allclose(outputs.features, features, rtol=1e-3, atol=1e-3 * max(1.0, np.abs(features).max()))
     if outputs.logits is not None:
-        difference = np.abs(softmax(outputs.logits) - softmax(expected[0].numpy())).max()
+        difference = np.abs(probabilities(outputs.logits) - probabilities(expected[0].numpy())).max()
         close = close and bool(difference <= TOLERANCE)
     if not close:
         raise ModelError("the exported graph gives other answers than the network")

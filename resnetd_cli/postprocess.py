@@ -26,15 +26,29 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return probabilities
 
 
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probability of each logit on its own: float32, the same shape."""
+    import numpy as np
+
+    values = logits.astype(np.float64)
+    powers = np.exp(-np.abs(values))
+    probabilities: NDArray[np.float32] = (np.where(values < 0, powers, 1) / (1 + powers)).astype(np.float32)
+    return probabilities
+
+
 def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
     """Return the probabilities of logits, divided by a temperature first: float32, the same shape.
+
+    Classes exclude each other, so their probabilities add up to 1 (softmax). A model with a single output says
+    yes or no: its probability is the sigmoid, as for the binary cross-entropy that such models are trained with.
 
     Raises:
         ModelError: the logits are not numbers.
     """
     import numpy as np
 
-    values = softmax(logits if temperature == 1 else logits / np.float32(temperature))
+    scaled = logits if temperature == 1 else logits / np.float32(temperature)
+    values = sigmoid(scaled) if scaled.shape[-1] == 1 else softmax(scaled)
     if np.isnan(values).any():
         raise ModelError("the model's answer is not a number", hint="its weights are damaged")
     return values

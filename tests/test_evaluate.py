@@ -292,6 +292,13 @@ def test_real_labels_want_imagenets_classes(pets: Path) -> None:
         evaluate.evaluate(model(), open_images(str(pets)), real=True)
 
 
+def test_single_output_is_not_measured_by_classes(pets: Path) -> None:
+    one = model(np.array([[2.0]], np.float32), ClassNames(("cat",), (None,), "a test"))
+    with pytest.raises(UsageError, match="has a single output") as caught:
+        evaluate.evaluate(one, open_images(str(pets)))
+    assert "--min-probability" in (caught.value.hint or "")
+
+
 def test_images_without_labels_cannot_calibrate(tmp_path: Path) -> None:
     draw(tmp_path / "ILSVRC2012_val_00000002.png", 0)
     images = open_images(str(tmp_path), real=True)

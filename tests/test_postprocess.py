@@ -9,7 +9,7 @@ import torch
 from resnetd_cli import labels
 from resnetd_cli.errors import ModelError
 from resnetd_cli.labels import ClassNames
-from resnetd_cli.postprocess import softmax, top_k
+from resnetd_cli.postprocess import probabilities, sigmoid, softmax, top_k
 from resnetd_cli.results import Prediction
 
 FRUIT = ClassNames(("apple", "pear", "plum", "fig"), ("n1", "n2", None, "n4"), "a test")
@@ -37,6 +37,30 @@ def test_softmax_leaves_its_logits_alone() -> None:
     logits = np.array([1.0, 2.0], np.float32)
     softmax(logits)
     assert logits.tolist() == [1.0, 2.0]
+
+
+def test_sigmoid_equals_torchs_and_does_not_overflow() -> None:
+    logits = np.array([-1e4, -30, -2, 0, 0.5, 2, 30, 1e4], np.float32)
+    expected = torch.from_numpy(logits).double().sigmoid().numpy()
+    assert sigmoid(logits).dtype == np.float32
+    np.testing.assert_allclose(sigmoid(logits), expected, rtol=1e-6, atol=1e-30)
+
+
+def test_single_output_is_a_sigmoid_with_the_temperature() -> None:
+    assert probabilities(np.array([2.0], np.float32))[0] == pytest.approx(0.880797, abs=1e-6)
+    assert probabilities(np.array([[2.0], [-2.0]], np.float32), 2.0)[:, 0] == pytest.approx(
+        [0.731059, 0.268941], abs=1e-6
+    )
+    defect = ClassNames(("defect",), (None,), "a test")
+    (answer,) = top_k(np.array([2.0], np.float32), defect, 5, 0.88)
+    assert (answer.label, answer.rank, answer.index) == ("defect", 1, 0)
+    assert top_k(np.array([2.0], np.float32), defect, 5, 0.9) == ()
+
+
+def test_two_outputs_are_a_softmax() -> None:
+    assert probabilities(np.array([2.0, 0.0], np.float32)).tolist() == pytest.approx(
+        [0.880797, 0.119203], abs=1e-6
+    )
 
 
 def test_top_k_names_the_most_probable_classes_in_order() -> None:
