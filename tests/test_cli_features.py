@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -139,11 +140,11 @@ def test_logits_are_what_predict_turns_into_probabilities(cli: Cli) -> None:
     assert logits.shape == (2, 1000)
     powers = np.exp(logits)
     probabilities = powers / powers.sum(axis=1, keepdims=True)
-    ended = cli("predict", CAT, COFFEE, "-k", "1000", "-f", "tsv", "--no-header")
-    rows = [line.split("\t") for line in ended.stdout.splitlines()]
+    ended = cli("predict", CAT, COFFEE, "-k", "1000", "-f", "jsonl")
     predicted = np.zeros((2, 1000))
-    for input, _, _, index, _, _, probability, _ in rows:
-        predicted[int(input == str(COFFEE)), int(index)] = float(probability)
+    for row, line in enumerate(ended.stdout.splitlines()):
+        for item in json.loads(line)["predictions"]:
+            predicted[row, item["index"]] = item["probability"]
     np.testing.assert_allclose(predicted, probabilities, atol=1e-6)
 
 

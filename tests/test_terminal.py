@@ -219,7 +219,9 @@ def test_progress_comes_and_goes(terminal: Terminal) -> None:
     assert (code, [line for line in lines if line]) == (0, []), "nothing stays"
     assert (terminal.folder / "out.tsv").read_text(encoding="utf-8").count("espresso") == 60
     sent = terminal.sent()
-    assert sum(f"{done}/60".encode() in sent for done in range(61)) >= 3, "several states of the bar were drawn"
+    assert sum(f"{done}/60 images".encode() in sent for done in range(61)) >= 3, "several states were drawn"
+    assert b" images/s" in sent
+    assert b" left" in sent
     # The cursor, hidden while the bar is drawn, is back.
     assert sent.rindex(b"\x1b[?25h") > sent.rindex(b"\x1b[?25l")
 
@@ -228,6 +230,13 @@ def test_progress_comes_and_goes(terminal: Terminal) -> None:
 def test_no_progress_for_one_image_or_when_not_wanted(terminal: Terminal) -> None:
     for arguments in (f"{COFFEE}", f"{COFFEE} {COFFEE} --no-progress"):
         assert terminal.run(f"predict {arguments} -k 1")[0] == 0
+    assert b"\x1b[?25l" not in terminal.sent()
+
+
+@terminals(80)
+def test_no_bar_beside_the_reader_of_a_pipe(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 4)} -k 1 --no-header | cut -f 2,6")
+    assert (code, lines) == (0, ["ok\tespresso".expandtabs()] * 4)
     assert b"\x1b[?25l" not in terminal.sent()
 
 

@@ -43,7 +43,7 @@ def bench(
 
     resnetd bench photos/ --model embedded --seconds 60 -f json
     """
-    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     given = Inputs(inputs or [], files_from, null) if inputs or files_from or null else None
     sources = given.sources() if given else None
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from resnetd_cli.errors import ResnetdError
@@ -26,13 +28,22 @@ class Terminal:
         self.quiet = False
         self.verbose = False
         self.progress_wanted = True
+        self._into_pipe = False
         self._live: Progress | None = None
         self._hints: set[str] = set()
 
-    def setup(self, *, quiet: bool = False, verbose: bool = False, no_progress: bool = False) -> None:
-        """Take a command's options."""
+    def setup(
+        self,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        no_progress: bool = False,
+        output: Path | None = None,
+    ) -> None:
+        """Take a command's options. Without an output, or with `-`, its answers go to standard output."""
         self.quiet, self.verbose = quiet, verbose
         self.progress_wanted = not (quiet or no_progress)
+        self._into_pipe = is_pipe(sys.stdout if output is None or str(output) == "-" else output)
         self._hints.clear()
 
     def note(self, message: str) -> None:
@@ -55,8 +66,12 @@ class Terminal:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether progress bars are wanted and there is a terminal that can show them."""
-        return self.progress_wanted and is_tty(sys.stderr) and os.environ.get("TERM") != "dumb"
+        """Whether progress bars are wanted and there is a terminal for them alone.
+
+        What reads the answers from a pipe, like `less`, often writes to the same terminal.
+        """
+        can_show = is_tty(sys.stderr) and os.environ.get("TERM") != "dumb"
+        return self.progress_wanted and can_show and not self._into_pipe
 
     @contextmanager
     def tracking(
@@ -71,10 +86,9 @@ class Terminal:
         if not (wanted and self.shows_progress):
             yield iter
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from resnetd_cli.cli.progress import image_progress
 
-        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        progress = Progress(*columns, console=_stderr(), transient=True)
+        progress = image_progress(_stderr())
         task = progress.add_task("", total=None)
         threading.Thread(target=lambda: progress.update(task, total=count()), daemon=True).start()
 
@@ -153,6 +167,17 @@ def is_tty(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty()
     except ValueError:
         return False
+
+
+def is_pipe(target: Path | TextIO | None) -> bool:
+    """Tell whether what is written to a file or stream goes to another program."""
+    if target is None:
+        return False
+    try:
+        mode = (target.stat() if isinstance(target, Path) else os.fstat(target.fileno())).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _stderr() -> Console:

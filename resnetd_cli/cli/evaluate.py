@@ -108,7 +108,7 @@ def evaluate(
 
     resnetd evaluate photos/ --model RUN --model embedded.onnx -f json --fail-under 0.93
     """
-    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     models = model or [os.environ.get("RESNETD_MODEL") or DEFAULT_MODEL]
     _check(models, weights, fail_under, fit=fit, temperature=temperature)
 

@@ -41,7 +41,7 @@ def export(
 
     The file runs where neither torch nor timm is installed. --format is of what --verify found.
     """
-    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
 
     from resnetd_cli import pull as library
     from resnetd_cli.cli import figures, outputs, running

@@ -62,7 +62,7 @@ def features(
 
     Beside the array, FILE.index.csv names every input, with its row or why it has none.
     """
-    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     given = Inputs(inputs or [], files_from, null)
     reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
     sources = given.sources(reading)

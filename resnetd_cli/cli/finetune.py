@@ -50,7 +50,7 @@ def finetune(
 
     resnetd predict new.jpg --model mine
     """
-    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     training.Request(
         command="finetune",
         data=data,

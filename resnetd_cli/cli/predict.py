@@ -76,7 +76,7 @@ def predict(
 
     find . -name '*.jpg' -print0 | resnetd predict --files-from - -0 -f jsonl
     """
-    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     given = Inputs(inputs or [], files_from, null)
     reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
     sources = given.sources(reading)

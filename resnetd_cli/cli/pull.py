@@ -49,7 +49,7 @@ def pull(
 
     resnetd pull resnet50d --precision int8 --calibrate photos/ --verify others/
     """
-    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     if calibrate and precision != "int8":
         raise UsageError("--calibrate goes with --precision int8", hint="add it, or leave --calibrate out")
 

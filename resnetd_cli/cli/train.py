@@ -39,7 +39,7 @@ def train(
 
     resnetd train digits/ -o run --model resnet18d --image-size 32 --batch-size 64 --epochs 30 --set hflip=0
     """
-    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress)
+    terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     training.Request(
         command="train",
         data=data,
