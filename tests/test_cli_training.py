@@ -250,7 +250,7 @@ def test_a_full_disk_costs_no_earlier_checkpoint(run_resnetd: Resnetd, data: Pat
         (["train", "no-such-folder", "-o", "RUN"], "no-such-folder"),
         (["train", "DATA", "-o", "RUN", "--recipe", "nonsense"], "no recipe nonsense"),
         (["train", "DATA", "-o", "RUN", "--set", "epoch=3"], "recipes have no 'epoch'"),
-        (["train", "DATA", "-o", "RUN", "--set", "epochs=many"], "the recipe's epochs is 'many'"),
+        (["train", "DATA", "-o", "RUN", "--set", "epochs=many"], "--set epochs is 'many'"),
         (["train", "DATA", "-o", "RUN", "--model", "nonsense"], "unknown model 'nonsense'"),
         (["train", "DATA", "-o", "RUN", "--batch-size", "5", "--processes", "2"], "cannot be divided among 2"),
         (["train", "DATA", "-o", "RUN", "--image-size", "7"], "--image-size 7: not a size"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,19 @@ def test_near_names_are_told() -> None:
     ("text", "message"),
     [
         ("- 1\n- 2\n", "FILE is not a recipe"),
-        ("epochs: [1", "FILE is not YAML: while parsing a flow sequence"),
-        ("!!python/object/apply:os.system ['true']", "FILE is not YAML: could not determine a constructor"),
+        ("epochs: [1", "FILE is not YAML: expected ',' or ']', but got '<stream end>' (line 1)"),
+        ("!!python/object/apply:os.system ['true']", "FILE is not a recipe"),
         ("epochs: 3\n", "FILE lacks batch_size, micro_batch,"),
-        ("", "FILE is not a recipe"),
-        ("[" * 5000, "FILE is not YAML"),
+        ("", "no recipe FILE: zero bytes"),
+        ("# nothing\n", "FILE is not a recipe"),
+        ("[" * 5000, "FILE is not YAML: it is nested too deep"),
+        ("lr: 1\n\thflip: 0\n", "FILE is not YAML: found character '\\t' that cannot start any token (line 2)"),
+        ("[" * 2**17, "no recipe FILE: 131,072 bytes, more than 65,536"),
+        ("lr: 1\nwarmup: 5\n", "FILE, line 2: recipes have no 'warmup'"),
+        ("lr: 1\nLR: 2\n", "FILE, line 2: lr is set twice"),
+        ("lr: {value: 1}\n", "FILE, line 1: not a setting"),
+        ("lr: fast\n", "FILE, line 1: lr is 'fast'"),
+        ("momentum: 0,9\n", "FILE, line 1: momentum is '0,9'"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -91,6 +100,108 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message:
     with pytest.raises(UsageError) as caught:
         recipe.load(str(file))
     assert caught.value.message.replace(str(file), "FILE").startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("lr: 3e-3", {"lr": 0.003}),
+        ("lr: 1e-4", {"lr": 1e-4}),
+        ("weight_decay: 5E-2", {"weight_decay": 0.05}),
+        ("hflip: .5", {"hflip": 0.5}),
+        ("lr: '1.'", {"lr": 1.0}),
+        ('lr: "0.003"', {"lr": 0.003}),
+        ("lr: 1\N{MINUS SIGN}4".replace("1", "1e"), {"lr": 1e-4}),
+        ("epochs: 1_000", {"epochs": 1000}),
+        ("epochs: 32.0", {"epochs": 32}),
+        ("epochs: 1e3", {"epochs": 1000}),
+        ("epochs: 010", {"epochs": 10}),
+        ("epochs: +3", {"epochs": 3}),
+        ("freeze: True", {"freeze": True}),
+        ("freeze: yes", {"freeze": True}),
+        ("freeze: 'no'", {"freeze": False}),
+        ("freeze: OFF", {"freeze": False}),
+        ("clip_grad: None", {"clip_grad": None}),
+        ("clip_grad: ~", {"clip_grad": None}),
+        ("clip_grad:", {"clip_grad": None}),
+        ("ema_decay: Null", {"ema_decay": None}),
+        ("scale: (0.08, 1.0)", {"scale": (0.08, 1.0)}),
+        ("scale: [8e-2, '1']", {"scale": (0.08, 1)}),
+        ("scale:\n- .08\n- 1", {"scale": (0.08, 1)}),
+        ("schedule: Cosine", {"schedule": "cosine"}),
+        ("batch-size: 64", {"batch_size": 64}),
+        ("lr: 1e-3  # a comment\r\nhflip: 0", {"lr": 0.001, "hflip": 0}),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_settings_are_read_in_every_usual_notation(
+    tmp_path: Path, text: str, settings: dict[str, Any], encoding: str
+) -> None:
+    others = "".join(
+        line for line in BAG.to_yaml().splitlines(keepends=True) if line.partition(":")[0] not in settings
+    )
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(f"{text}\n{others}".encode(encoding))
+    expected = BAG.replace(settings)
+    assert recipe.load(str(file)) == expected
+    if "\n" not in text:
+        name, _, value = text.partition(":")
+        assert BAG.replace(dict([recipe.parse_setting(f"{name}={value}")])) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("lr=0,003", "write 0.003: commas do not belong in numbers"),
+        ("epochs=1,000", "write 1000: commas do not belong in numbers"),
+        ("label_smoothing=10%", "write 0.1: shares are written as numbers from 0 to 1"),
+        ("epochs=1:30", "it takes a whole number from 1 to 100000"),
+        ("epochs=0x10", "it takes a whole number from 1 to 100000"),
+        ("epochs=2.5", "it takes a whole number from 1 to 100000"),
+        ("epochs=1e999", "it takes a whole number from 1 to 100000"),
+        ("lr=nan", "it takes a number from 0 to 1000"),
+        ("lr=inf", "it takes a number from 0 to 1000"),
+        ("lr=", "it takes a number from 0 to 1000"),
+        ("lr=" + "9" * 5000, "it takes a number from 0 to 1000"),
+        ("freeze=maybe", "it takes true or false"),
+        ("scale=0.08", "it takes two numbers from 0.01 to 1, the smaller first"),
+        ("scale=0,08, 1", "it takes two numbers from 0.01 to 1, the smaller first"),
+        ("micro_batch=none of them", "it takes a whole number from 1 to 1000000, or null"),
+    ],
+)
+def test_what_is_not_a_value_is_refused_with_what_would_be(setting: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        recipe.parse_setting(setting)
+    name, _, value = setting.partition("=")
+    assert caught.value.message.startswith(f"--set {name} is {value!r}"[:60])
+    assert caught.value.hint == hint
+
+
+def test_aliases_in_a_file_cannot_multiply(tmp_path: Path) -> None:
+    lines = ["a: &a ['x', 'x']"] + [f"b{n}: &b{n} [*{'a' if not n else f'b{n - 1}'}, *a]" for n in range(99)]
+    file = tmp_path / "bomb.yaml"
+    file.write_text("\n".join(lines) + "\nlr: *b98\n")
+    with pytest.raises(UsageError, match="line 1: recipes have no 'a'"):
+        recipe.load(str(file))
+    file.write_text(f"lr: &a {['x']}\nhflip: [*a, *a]\n")
+    with pytest.raises(UsageError, match="lr is 'x'"):
+        recipe.load(str(file))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_an_endless_recipe_is_refused() -> None:
+    with pytest.raises(UsageError, match="no recipe /dev/zero: more than 65,536 bytes"):
+        recipe.load("/dev/zero")
+
+
+def test_a_recipe_may_come_through_a_pipe() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as file:
+        file.write(BAG.to_yaml().encode())
+    try:
+        assert recipe.load(f"/dev/fd/{reading}") == BAG
+    finally:
+        os.close(reading)
 
 
 def test_a_file_that_is_not_there_is_told_with_the_names_that_are() -> None:
@@ -104,9 +215,10 @@ def test_settings_of_the_command_line() -> None:
     assert recipe.parse_setting("scale=[0.5, 1]") == ("scale", [0.5, 1])
     assert recipe.parse_setting("ema_decay=null") == ("ema_decay", None)
     assert recipe.parse_setting("auto_augment=rand-m7-mstd0.5") == ("auto_augment", "rand-m7-mstd0.5")
-    for text in ("lr", "lr=fast"):
-        with pytest.raises(UsageError, match="no value"):
-            recipe.parse_setting(text)
+    with pytest.raises(UsageError, match="--set lr: no value"):
+        recipe.parse_setting("lr")
+    with pytest.raises(UsageError, match="--set lr is 'fast'"):
+        recipe.parse_setting("lr=fast")
 
 
 def test_differences_are_named() -> None:

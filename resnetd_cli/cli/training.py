@@ -55,13 +55,14 @@ Set = Annotated[
     Optional[list[str]],
     typer.Option("--set", metavar="NAME=VALUE", help="Change any setting of the recipe.", show_default=False),
 ]
-Epochs = Annotated[Optional[int], typer.Option("--epochs", min=1, metavar="N", help="See each image so often.")]
+# Settings of the recipe, read as those of `--set` and of files are.
+Epochs = Annotated[Optional[str], typer.Option("--epochs", metavar="N", help="Number of epochs.")]
 BatchSize = Annotated[
-    Optional[int],
-    typer.Option("--batch-size", "-b", min=1, metavar="N", help="Images in a step, over all processes."),
+    Optional[str],
+    typer.Option("--batch-size", "-b", metavar="N", help="Images in a step, over all processes."),
 ]
-Rate = Annotated[Optional[float], typer.Option("--lr", min=0, metavar="R", help="The highest learning rate.")]
-Seed = Annotated[Optional[int], typer.Option("--seed", min=0, metavar="N", help="Of everything random.")]
+Rate = Annotated[Optional[str], typer.Option("--lr", metavar="R", help="The highest learning rate.")]
+Seed = Annotated[Optional[str], typer.Option("--seed", metavar="N", help="Seed of all randomness.")]
 ImageSize = Annotated[
     Optional[str], typer.Option("--image-size", metavar="train|test|N", help="Input size, in pixels.")
 ]
@@ -208,9 +209,13 @@ def _set_threads(request: Request) -> None:
 
 
 def _changes(settings: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
-    from resnetd_cli.training.recipe import parse_setting
+    from resnetd_cli.training.recipe import parse_setting, read
 
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = {
+        name: read(name, value, f"--{name.replace('_', '-')}") if isinstance(value, str) else value
+        for name, value in settings.items()
+        if value is not None
+    }
     return {**dict(map(parse_setting, texts)), **given}
 
 

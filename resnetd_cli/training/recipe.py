@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
-from resnetd_cli.errors import UsageError, first_line
+from resnetd_cli.errors import InputError, UsageError, first_line
 from resnetd_cli.files import expand_user
+from resnetd_cli.reading import ReadOptions, read_file
+from resnetd_cli.training.values import Choice, Flag, Maybe, Number, Pair, Text, Value, Whole, unquoted
 
 _FOLDER = Path(__file__).parent.parent / "data" / "recipes"
-_MAX_BYTES = 2**16
+_READING = ReadOptions(max_bytes=2**16)
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
-            if not rule.is_right(getattr(self, name)):
+            if not rule.value.is_right(getattr(self, name)):
                 raise UsageError(
-                    f"the recipe's {name} is {_brief(getattr(self, name))}", hint=f"it takes {rule.takes}"
+                    f"the recipe's {name} is {_brief(getattr(self, name))}", hint=f"it takes {rule.value.takes}"
                 )
 
     @property
@@ -71,8 +72,8 @@ class Recipe:
         Raises:
             UsageError: there is no such setting, or it does not take this.
         """
-        _check_names(changes)
-        return dataclasses.replace(self, **{name: _tuples(value) for name, value in changes.items()})
+        known = {_known(name): _tuples(value) for name, value in changes.items()}
+        return dataclasses.replace(self, **known)
 
     def to_yaml(self) -> str:
         """Return it as YAML, with a comment at each setting."""
@@ -95,95 +96,51 @@ class Rule(NamedTuple):
     """What a setting means and may be."""
 
     help: str
-    is_right: Callable[[Any], bool]
-    takes: str
+    value: Value
 
 
-def _whole(low: int, high: int) -> tuple[Callable[[Any], bool], str]:
-    def is_right(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-    return is_right, f"a whole number from {low} to {high}"
-
-
-def _number(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: _is_number(value) and low <= value <= high, f"a number from {low:g} to {high:g}"
-
-
-def _pair(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
-    def is_right(value: Any) -> bool:
-        return (
-            isinstance(value, tuple)
-            and len(value) == 2
-            and all(map(_is_number, value))
-            and low <= value[0] <= value[1] <= high
-        )
-
-    return is_right, f"two numbers from {low:g} to {high:g}, the smaller first"
-
-
-def _choice(*names: str) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in names, " or ".join(names)
-
-
-def _optional(rule: tuple[Callable[[Any], bool], str]) -> tuple[Callable[[Any], bool], str]:
-    is_right, takes = rule
-    return lambda value: value is None or is_right(value), f"{takes}, or null"
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 100 and value.isascii() and value.isprintable()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_SHARE = _number(0, 1)
+_SHARE = Number(0, 1)
 RULES = {
-    "epochs": Rule("how often each training image is seen", *_whole(1, 100_000)),
-    "batch_size": Rule("images in a step, over all processes", *_whole(1, 1_000_000)),
-    "micro_batch": Rule("images a process runs at once; null: all of its share", *_optional(_whole(1, 1_000_000))),
-    "optimizer": Rule("one of timm's: sgd is Nesterov's, adamw", _text, "the name of one of timm's"),
-    "lr": Rule("the highest learning rate", *_number(0, 1000)),
+    "epochs": Rule("how often each training image is seen", Whole(1, 100_000)),
+    "batch_size": Rule("images in a step, over all processes", Whole(1, 1_000_000)),
+    "micro_batch": Rule("images a process runs at once; null: all of its share", Maybe(Whole(1, 1_000_000))),
+    "optimizer": Rule("one of timm's: sgd is Nesterov's, adamw", Text("the name of one of timm's")),
+    "lr": Rule("the highest learning rate", Number(0, 1000)),
     "lr_batch": Rule(
-        "lr is for batches of so many images and scaled to others; null: it is not",
-        *_optional(_whole(1, 1_000_000)),
+        "lr is for batches of so many images and scaled to others; null: it is not", Maybe(Whole(1, 1_000_000))
     ),
-    "backbone_lr": Rule("rate of all but the classifier, as a share of lr", *_number(0, 1)),
-    "momentum": Rule("of sgd", *_number(0, 0.9999)),
-    "weight_decay": Rule("of weights; biases and normalisations have none", *_number(0, 10)),
-    "clip_grad": Rule("longest gradient; null: any", *_optional(_number(1e-6, 1e6))),
-    "schedule": Rule("of the rate, one of timm's", *_choice("cosine", "step", "poly", "constant")),
-    "warmup_epochs": Rule("in which the rate rises from 0", *_number(0, 100_000)),
-    "label_smoothing": Rule("share of a label that goes to all classes", *_number(0, 0.9)),
-    "mixup": Rule("alpha; 0: none", *_number(0, 10)),
-    "cutmix": Rule("alpha; 0: none", *_number(0, 10)),
-    "scale": Rule("share of an image's area that a crop takes", *_pair(0.01, 1)),
-    "ratio": Rule("width by height of a crop", *_pair(0.1, 10)),
-    "hflip": Rule("how often an image is mirrored", *_SHARE),
-    "vflip": Rule("how often it is turned upside down", *_SHARE),
-    "color_jitter": Rule("how far brightness, contrast and saturation vary", *_SHARE),
-    "auto_augment": Rule(
-        "one of timm's policies, as rand-m7-mstd0.5; null: none", *_optional((_text, "a policy's name"))
-    ),
-    "random_erasing": Rule("how often a part is blanked out", *_SHARE),
+    "backbone_lr": Rule("rate of all but the classifier, as a share of lr", _SHARE),
+    "momentum": Rule("of sgd", Number(0, 0.9999)),
+    "weight_decay": Rule("of weights; biases and normalisations have none", Number(0, 10)),
+    "clip_grad": Rule("longest gradient; null: any", Maybe(Number(1e-6, 1e6))),
+    "schedule": Rule("of the rate, one of timm's", Choice(("cosine", "step", "poly", "constant"))),
+    "warmup_epochs": Rule("in which the rate rises from 0", Number(0, 100_000)),
+    "label_smoothing": Rule("share of a label that goes to all classes", Number(0, 0.9)),
+    "mixup": Rule("alpha; 0: none", Number(0, 10)),
+    "cutmix": Rule("alpha; 0: none", Number(0, 10)),
+    "scale": Rule("share of an image's area that a crop takes", Pair(0.01, 1)),
+    "ratio": Rule("width by height of a crop", Pair(0.1, 10)),
+    "hflip": Rule("how often an image is mirrored", _SHARE),
+    "vflip": Rule("how often it is turned upside down", _SHARE),
+    "color_jitter": Rule("how far brightness, contrast and saturation vary", _SHARE),
+    "auto_augment": Rule("one of timm's policies, as rand-m7-mstd0.5; null: none", Maybe(Text("a policy's name"))),
+    "random_erasing": Rule("how often a part is blanked out", _SHARE),
     "head": Rule(
         "how the classifier begins: at zero, at random, or fitted to the features (probe)",
-        *_choice("zero", "random", "probe"),
+        Choice(("zero", "random", "probe")),
     ),
-    "freeze": Rule("train the classifier alone", lambda value: isinstance(value, bool), "true or false"),
+    "freeze": Rule("train the classifier alone", Flag()),
     "batch_norm": Rule(
-        "statistics: of the batch and learnt (update), or kept (freeze)", *_choice("update", "freeze")
+        "statistics: of the batch and learnt (update), or kept (freeze)", Choice(("update", "freeze"))
     ),
-    "drop_rate": Rule("dropout before the classifier", *_number(0, 0.95)),
-    "drop_path": Rule("stochastic depth, where the network has it", *_number(0, 0.95)),
+    "drop_rate": Rule("dropout before the classifier", Number(0, 0.95)),
+    "drop_path": Rule("stochastic depth, where the network has it", Number(0, 0.95)),
     "ema_decay": Rule(
-        "of the moving average of the weights, which is kept; null: none", *_optional(_number(0, 0.999999))
+        "of the moving average of the weights, which is kept; null: none", Maybe(Number(0, 0.999999))
     ),
-    "teacher_temperature": Rule("of distillation, with --teacher", *_number(0.1, 100)),
-    "precision": Rule("auto: mixed on GPUs, fp32 else", *_choice("auto", "fp32", "fp16", "bf16")),
-    "seed": Rule("of everything random", *_whole(0, 2**31 - 1)),
+    "teacher_temperature": Rule("of distillation, with --teacher", Number(0.1, 100)),
+    "precision": Rule("auto: mixed on GPUs, fp32 else", Choice(("auto", "fp32", "fp16", "bf16"))),
+    "seed": Rule("of everything random", Whole(0, 2**31 - 1)),
 }
 
 
@@ -200,32 +157,26 @@ def load(name: str) -> Recipe:
     """
     path = _FOLDER / f"{name}.yaml" if name in names() else expand_user(name)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(f"{name} is not a recipe: it is too long", hint="--print-recipe shows one")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(
-            f"no recipe {name}: {reason.lower()}", hint=f"there is {', '.join(names())}; or name a YAML file"
-        ) from error
-    return parse(text, name)
+        data = read_file(str(path), _READING)
+    except InputError as error:
+        hint = f"there is {', '.join(names())}; or name a YAML file"
+        raise UsageError(f"no recipe {name}: {error.message}", hint=hint) from error
+    return parse(data, name)
 
 
-def parse(text: str, name: str = "the recipe") -> Recipe:
-    """Read a recipe's YAML.
+def parse(text: str | bytes, name: str = "the recipe") -> Recipe:
+    """Read a recipe's YAML, in UTF-8 or UTF-16.
 
     Raises:
         UsageError: it is not a recipe.
     """
-    import yaml
-
-    try:
-        settings = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"{name} is not YAML: {first_line(error)}", hint="--print-recipe shows one") from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{name} is not a recipe", hint="--print-recipe shows one")
-    _check_names(settings)
+    settings: dict[str, Any] = {}
+    for key, node in _entries(text, name):
+        where = f"{name}, line {node.start_mark.line + 1}"
+        setting = _known(key, where)
+        if setting in settings:
+            raise UsageError(f"{where}: {setting} is set twice", hint="leave one of them out")
+        settings[setting] = read(setting, _text(node, where), f"{where}: {setting}")
     if missing := [field for field in RULES if field not in settings]:
         raise UsageError(f"{name} lacks {', '.join(missing)}", hint="--print-recipe shows a whole one")
     return Recipe(**{field: _tuples(value) for field, value in settings.items()})
@@ -237,33 +188,79 @@ def parse_setting(text: str) -> tuple[str, Any]:
     Raises:
         UsageError: it is not one, or there is no such setting.
     """
+    name, sign, value = text.partition("=")
+    setting = _known(name.strip(), "--set")
+    if not sign:
+        takes = RULES[setting].value.takes
+        raise UsageError(f"--set {text}: no value", hint=f"--set {setting}=VALUE takes {takes}")
+    return setting, read(setting, unquoted(value), f"--set {setting}")
+
+
+def read(setting: str, text: str, where: str) -> Any:
+    """Return the value of a setting that is written as text, here or there.
+
+    Args:
+        setting: its name.
+        text: the value.
+        where: what to call it in errors.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    rule, reason = RULES[setting].value, ""
+    try:
+        value = rule.read(text)
+        if rule.is_right(_tuples(value)):
+            return value
+    except (ValueError, OverflowError) as error:
+        reason = str(error)
+    hint = reason if reason.startswith("write") else f"it takes {rule.takes}"
+    raise UsageError(f"{where} is {_brief(text)}", hint=hint)
+
+
+def _entries(text: str | bytes, name: str) -> list[tuple[str, Any]]:
+    """Return the keys of a YAML mapping and the nodes of their values."""
     import yaml
 
-    name, sign, value = text.partition("=")
-    _check_names([name])
     try:
-        if not sign:
-            raise ValueError
-        return name, _as_float(yaml.safe_load(value), name)
-    except (yaml.YAMLError, ValueError) as error:
+        top = yaml.compose(text, yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(
-            f"--set {text}: no value", hint=f"--set {name}=VALUE takes {RULES[name].takes}"
+            f"{name} is not YAML: {_what_is_wrong(error)}", hint="--print-recipe shows one"
         ) from error
+    if not isinstance(top, yaml.MappingNode) or not all(isinstance(key, yaml.ScalarNode) for key, _ in top.value):
+        raise UsageError(f"{name} is not a recipe", hint="--print-recipe shows one")
+    return [(key.value, node) for key, node in top.value]
 
 
-def _as_float(value: Any, name: str) -> Any:
-    """YAML takes 1e-4 for text."""
-    if isinstance(value, str) and "float" in str(get_type_hints(Recipe)[name]):
-        return float(value)
-    return value
+def _what_is_wrong(error: Exception) -> str:
+    """Return why YAML cannot be read."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"{problem} (line {mark.line + 1})" if mark and problem else first_line(error)
 
 
-def _check_names(settings: Any) -> None:
-    for name in settings:
-        if name not in RULES:
-            near = difflib.get_close_matches(str(name), RULES, n=1)
-            hint = f"perhaps {near[0]}" if near else f"there is {', '.join(RULES)}"
-            raise UsageError(f"recipes have no {_brief(name)}", hint=hint)
+def _text(node: Any, where: str) -> str:
+    """Return what is written in a YAML scalar, or a list of them."""
+    parts = [node] if isinstance(node.value, str) else node.value
+    if not all(isinstance(getattr(part, "value", None), str) for part in parts):
+        raise UsageError(f"{where}: not a setting", hint="--print-recipe shows how they are written")
+    return ", ".join(part.value.strip() for part in parts)
+
+
+def _known(name: str, where: str = "") -> str:
+    """Return a setting's name as it is spelled in `RULES`.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    setting = name.strip().replace("-", "_").lower()
+    if setting not in RULES:
+        near = difflib.get_close_matches(setting, RULES, n=1)
+        hint = f"perhaps {near[0]}" if near else f"there is {', '.join(RULES)}"
+        raise UsageError(f"{where and f'{where}: '}recipes have no {_brief(name)}", hint=hint)
+    return setting
 
 
 def _tuples(value: Any) -> Any:

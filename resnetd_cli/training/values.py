@@ -1,0 +1,218 @@
+"""Values of settings as people type them: one reader for files and for the command line.
+
+YAML's own rules are not used, for they read `1e-4` as text, `no` as false, `010` as 8 and `1:30` as 90.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+_DIGITS = r"[0-9]+(?:_[0-9]+)*"
+_NUMBER = re.compile(rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?[0-9]+)?")
+_WITH_COMMAS = re.compile(r"[+-]?[0-9]*(?:,[0-9]+)+(?:[eE][+-]?[0-9]+)?")
+_NOTHING = ("", "~", "null", "none")
+_YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class Value(ABC):
+    """What a setting may be."""
+
+    @property
+    @abstractmethod
+    def takes(self) -> str:
+        """What it may be, in words."""
+
+    @abstractmethod
+    def read(self, text: str) -> Any:
+        """Return the value of a text.
+
+        Raises:
+            ValueError: there is none; the error says what to write instead, where that is clear.
+        """
+
+    @abstractmethod
+    def is_right(self, value: Any) -> bool:
+        """Whether a value may be this setting's."""
+
+
+@dataclass(frozen=True)
+class Whole(Value):
+    """A whole number within bounds; `32.0` and `1e3` are whole, too."""
+
+    low: int
+    high: int
+
+    @property
+    def takes(self) -> str:
+        """The bounds."""
+        return f"a whole number from {self.low} to {self.high}"
+
+    def read(self, text: str) -> int | float:
+        """Read it."""
+        number = _number(text, without_commas=text.replace(",", ""))
+        return int(number) if math.isfinite(number) and number == int(number) else number
+
+    def is_right(self, value: Any) -> bool:
+        """Whether it is one."""
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Number(Value):
+    """A number within bounds."""
+
+    low: float
+    high: float
+
+    @property
+    def takes(self) -> str:
+        """The bounds."""
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    def read(self, text: str) -> int | float:
+        """Read it."""
+        return _number(text, without_commas=text.replace(",", "." if text.count(",") == 1 else ""))
+
+    def is_right(self, value: Any) -> bool:
+        """Whether it is one."""
+        return _is_number(value) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Pair(Value):
+    """Two numbers within bounds, as in `[0.08, 1]`, `(0.08, 1)` and `0.08,1`."""
+
+    low: float
+    high: float
+
+    @property
+    def takes(self) -> str:
+        """The bounds."""
+        return f"two numbers from {self.low:g} to {self.high:g}, the smaller first"
+
+    def read(self, text: str) -> list[int | float]:
+        """Read it, as a list: that is what JSON keeps of it."""
+        parts = re.split(r"\s*,\s*|\s+", text.strip().strip("[]()").strip())
+        if len(parts) != 2:
+            raise ValueError
+        return [Number(self.low, self.high).read(unquoted(part)) for part in parts]
+
+    def is_right(self, value: Any) -> bool:
+        """Whether it is one."""
+        return (
+            isinstance(value, tuple)
+            and len(value) == 2
+            and all(map(_is_number, value))
+            and self.low <= value[0] <= value[1] <= self.high
+        )
+
+
+@dataclass(frozen=True)
+class Choice(Value):
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def takes(self) -> str:
+        """The words."""
+        return " or ".join(self.words)
+
+    def read(self, text: str) -> str:
+        """Read it, whatever its case."""
+        return text.lower()
+
+    def is_right(self, value: Any) -> bool:
+        """Whether it is one of them."""
+        return value in self.words
+
+
+@dataclass(frozen=True)
+class Text(Value):
+    """A short text."""
+
+    meaning: str
+
+    @property
+    def takes(self) -> str:
+        """What it means."""
+        return self.meaning
+
+    def read(self, text: str) -> str:
+        """Return it as it is."""
+        return text
+
+    def is_right(self, value: Any) -> bool:
+        """Whether it is short and can be printed."""
+        return isinstance(value, str) and 0 < len(value) <= 100 and value.isascii() and value.isprintable()
+
+
+@dataclass(frozen=True)
+class Flag(Value):
+    """Yes or no."""
+
+    @property
+    def takes(self) -> str:
+        """The two words."""
+        return "true or false"
+
+    def read(self, text: str) -> bool:
+        """Read it."""
+        if text.lower() not in _YES + _NO:
+            raise ValueError
+        return text.lower() in _YES
+
+    def is_right(self, value: Any) -> bool:
+        """Whether it is one of them."""
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Maybe(Value):
+    """Another value, or none."""
+
+    value: Value
+
+    @property
+    def takes(self) -> str:
+        """What it may be."""
+        return f"{self.value.takes}, or null"
+
+    def read(self, text: str) -> Any:
+        """Read it."""
+        return None if text.lower() in _NOTHING else self.value.read(text)
+
+    def is_right(self, value: Any) -> bool:
+        """Whether it is one, or None."""
+        return value is None or self.value.is_right(value)
+
+
+def unquoted(text: str) -> str:
+    """Return a text without white space at its ends, and without the quotes around it."""
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _number(text: str, without_commas: str) -> int | float:
+    """Return the number that a text means.
+
+    Args:
+        text: what was typed.
+        without_commas: how a number with commas is to be written.
+    """
+    plain = text.replace("\N{MINUS SIGN}", "-")  # as papers print it
+    if _NUMBER.fullmatch(plain):
+        return int(plain) if plain.replace("_", "").lstrip("+-").isdigit() else float(plain)
+    if _WITH_COMMAS.fullmatch(plain):
+        raise ValueError(f"write {without_commas}: commas do not belong in numbers")
+    if plain.endswith("%") and _NUMBER.fullmatch(plain[:-1].rstrip()):
+        raise ValueError(f"write {float(plain[:-1]) / 100:g}: shares are written as numbers from 0 to 1")
+    raise ValueError
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
