@@ -15,6 +15,7 @@ from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.card import Card
 from resnetd_cli.classifier import DEFAULT_DECODING, Classifier
 from resnetd_cli.compiled import DamagedBundleError
+from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import (
     ENGINES,
@@ -308,10 +309,3 @@ def _check_temperature(value: float) -> None:
 def _import_numpy() -> None:
     """Import numpy before torch, whose start-up in C imports it too, and there swallows an interrupt."""
     import numpy as np  # noqa: F401
-
-
-def usable_cpus() -> int:
-    """Return how many processors this process may use: under taskset, fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

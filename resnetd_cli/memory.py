@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from resnetd_cli import cgroups
+
 _STATUS = Path("/proc/self/statm")
 _DATA = 5
-_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CONTAINER_LIMITS = ("memory.max", "memory.limit_in_bytes")
 _THREAD_BYTES = 2**24
 """What a library may take for each thread that it starts: a stack, mostly."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers of them, in malloc.h
@@ -83,9 +85,10 @@ def usable() -> int | None:
         sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     except (AttributeError, OSError, ValueError):
         return None
-    for path in _CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):
-            sizes.append(int(path.read_text(encoding="ascii")))
+    for name in _CONTAINER_LIMITS:
+        for text in cgroups.read("memory", name):
+            with suppress(ValueError):  # "max"
+                sizes.append(int(text))
     return min(sizes)
 
 

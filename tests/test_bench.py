@@ -278,7 +278,7 @@ class TestCommand:
             return replace(classifier, name=model, batch_size=options["batch_size"] or 1)
 
         monkeypatch.setattr("resnetd_cli.loading.load", load)
-        monkeypatch.setattr("resnetd_cli.loading.usable_cpus", lambda: 2)
+        monkeypatch.setattr("resnetd_cli.cpus.usable_cpus", lambda: 2)
 
     def run(self, *arguments: str | Path) -> tuple[int, str, str]:
         code = run(["bench", *map(str, arguments)])

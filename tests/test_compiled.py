@@ -405,7 +405,7 @@ def test_a_model_without_a_classifier_gives_features_only(cache: Path, tmp_path:
 
 
 def test_workers_and_threads_are_those_asked_for(cache: Path, by_torch: list[Classified]) -> None:
-    from resnetd_cli.loading import usable_cpus
+    from resnetd_cli.cpus import usable_cpus
 
     for single, expected in ((True, (1, None)), (False, (usable_cpus(), 1))):
         classifier = Loader("embedded", engine="torch", single=single).load()

@@ -56,7 +56,8 @@ def bench(
     from functools import partial
 
     from resnetd_cli import bench as library
-    from resnetd_cli.loading import load, usable_cpus
+    from resnetd_cli.cpus import usable_cpus
+    from resnetd_cli.loading import load
 
     sample = library.synthetic_sample() if sources is None else library.read_sample(sources, model)
     for failure in sample.failures:

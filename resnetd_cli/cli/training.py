@@ -203,7 +203,7 @@ def _tell_survey(found: Survey, divided: Divided) -> None:
 def _set_threads(request: Request) -> None:
     import torch
 
-    from resnetd_cli.loading import usable_cpus
+    from resnetd_cli.cpus import usable_cpus
 
     torch.set_num_threads(request.threads or max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.cpus import limited_cpus
 from resnetd_cli.engines import LAYER_LOGITS, LAYER_POOLED, Outputs
 from resnetd_cli.errors import ModelError, first_line
 from resnetd_cli.escaping import printable
@@ -33,6 +34,8 @@ def import_onnxruntime() -> Any:
     import numpy as np  # noqa: F401
     import onnxruntime
 
+    # What concerns no graph, as threads that may not be bound to a core, has this logger.
+    onnxruntime.set_default_logger_severity(_NO_MESSAGES)
     return onnxruntime
 
 
@@ -151,9 +154,11 @@ def _options(threads: int | None) -> Any:
     options = import_onnxruntime().SessionOptions()
     options.log_severity_level = _NO_MESSAGES
     options.inter_op_num_threads = 1
+    # Left alone, ONNX Runtime starts a thread for each core of the machine, whatever a container may use of it.
+    threads = limited_cpus() if threads is None else threads
     if threads is not None:
         options.intra_op_num_threads = threads
-        # Threads that wait for work by spinning take the cores from the other workers.
+        # Threads that wait for work by spinning take the cores from the other workers, or use up a quota.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _bound_memory():
         options.add_session_config_entry("session.use_env_allocators", "1")

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.cpus import limited_cpus
 from resnetd_cli.engines import FP32, LAYER_LOGITS, LAYER_POOLED, Outputs
 from resnetd_cli.errors import UsageError
 
@@ -50,6 +51,7 @@ class TorchEngine:
     ) -> None:
         import torch
 
+        threads = limited_cpus() if threads is None else threads
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = choose_device(device)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import factory, models
+from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.datasets import open_dataset
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.exported import is_exported
-from resnetd_cli.loading import usable_cpus
 from resnetd_cli.results import Failure
 from resnetd_cli.training import network, sizes
 from resnetd_cli.training import recipe as recipes

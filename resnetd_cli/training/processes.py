@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.errors import ResnetdError
-from resnetd_cli.loading import usable_cpus
 
 _POLL_SECONDS = 0.2
 

@@ -1,0 +1,52 @@
+"""Limits that containers and services have: Linux's control groups, of versions 1 and 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+ROOT = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def read(controller: str, name: str) -> Iterator[str]:
+    """Yield what a file says in this process's group and in each group around it, where there is such a file.
+
+    Args:
+        controller: `cpu` or `memory`.
+        name: of the file.
+    """
+    for folder in _folders(controller):
+        with suppress(OSError, ValueError):
+            yield (folder / name).read_text(encoding="ascii").strip()
+
+
+def _folders(controller: str) -> Iterator[Path]:
+    """Yield where a controller's files may lie, of both versions.
+
+    In a container the group's path is often that of the host, of which only the end is mounted: as the root.
+    """
+    paths = {path for controllers, path in _memberships() if controllers in ("", controller)}
+    for top in (ROOT, ROOT / controller, ROOT / f"{controller},{controller}acct"):
+        yield top
+        yield from dict.fromkeys(
+            top / part.relative_to("/")
+            for path in sorted(paths)
+            for part in (path, *path.parents)
+            if part != PurePosixPath("/")
+        )
+
+
+def _memberships() -> Iterator[tuple[str, PurePosixPath]]:
+    """Yield the controllers, none for version 2, and the paths of this process's groups."""
+    try:
+        lines = _MEMBERSHIP.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if path.startswith("/") and ".." not in path:  # a group outside of what the container sees
+            for controller in controllers.split(","):
+                yield controller, PurePosixPath(path)

@@ -1,0 +1,42 @@
+"""Processors: how many this process may keep busy."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+from resnetd_cli import cgroups
+
+
+def usable_cpus() -> int:
+    """Return how many processors this process may use: under taskset or in a container, fewer than there are.
+
+    A quota of one and a half processors counts as two.
+    """
+    return max(1, min([_allowed(), *map(math.ceil, _quotas())]))
+
+
+def limited_cpus() -> int | None:
+    """Return `usable_cpus` where that is fewer than there are; None where libraries may take what suits them."""
+    usable = usable_cpus()
+    return usable if usable < (os.cpu_count() or 1) else None
+
+
+def _allowed() -> int:
+    """Return how many processors the process may be scheduled on."""
+    if hasattr(os, "sched_getaffinity"):
+        with suppress(OSError):
+            return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _quotas() -> Iterator[float]:
+    """Yield the processors that each control group's share of time amounts to."""
+    shares = [text.split() for text in cgroups.read("cpu", "cpu.max")]
+    quotas, periods = (cgroups.read("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    for quota, period in (*(pair for pair in shares if len(pair) == 2), *zip(quotas, periods, strict=False)):
+        with suppress(ValueError, ZeroDivisionError):  # "max"; -1 in version 1
+            if float(quota) > 0:
+                yield float(quota) / float(period)

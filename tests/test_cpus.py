@@ -1,0 +1,108 @@
+"""How many processors a process may keep busy, in containers of both kinds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from resnetd_cli import cgroups, memory
+from resnetd_cli.cpus import limited_cpus, usable_cpus
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 8 processors, whose control groups are in a folder."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "_MEMBERSHIP", tmp_path / "membership")
+    return tmp_path
+
+
+def write(machine: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = machine / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, 8),
+        ({"cgroup/cpu.max": "max 100000"}, 8),
+        ({"cgroup/cpu.max": "100000 100000"}, 1),
+        ({"cgroup/cpu.max": "150000 100000"}, 2),
+        ({"cgroup/cpu.max": "5000 100000"}, 1),
+        ({"cgroup/cpu.max": "9000000 100000"}, 8),
+        ({"cgroup/cpu.max": "100000 0"}, 8),
+        ({"cgroup/cpu.max": "nonsense"}, 8),
+        ({"cgroup/cpu.max": ""}, 8),
+        # A service: its own group, in one with a tighter bound.
+        (
+            {
+                "membership": "0::/user.slice/job.service",
+                "cgroup/user.slice/cpu.max": "200000 100000",
+                "cgroup/user.slice/job.service/cpu.max": "400000 100000",
+            },
+            2,
+        ),
+        ({"membership": "0::/a:b c", "cgroup/a:b c/cpu.max": "300000 100000"}, 3),
+        ({"membership": "0::/../other", "other/cpu.max": "100000 100000"}, 8),
+        # Version 1, seen from inside of a container, whose path is the host's.
+        (
+            {
+                "membership": "4:cpu,cpuacct:/docker/abc\n3:cpuset:/docker/abc\n0::/docker/abc",
+                "cgroup/cpu,cpuacct/cpu.cfs_quota_us": "50000",
+                "cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            1,
+        ),
+        (
+            {
+                "membership": "4:cpu,cpuacct:/docker/abc",
+                "cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "cgroup/cpu/cpu.cfs_period_us": "100000",
+                "cgroup/cpu/docker/abc/cpu.cfs_quota_us": "250000",
+                "cgroup/cpu/docker/abc/cpu.cfs_period_us": "100000",
+            },
+            3,
+        ),
+    ],
+)
+def test_a_quota_of_processors_counts(machine: Path, files: dict[str, str], cpus: int) -> None:
+    write(machine, files)
+    assert usable_cpus() == cpus
+    assert limited_cpus() == (None if cpus == 8 else cpus)
+
+
+def test_processors_that_the_process_is_bound_to_count(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert (usable_cpus(), limited_cpus()) == (3, 3)
+    write(machine, {"cgroup/cpu.max": "150000 100000"})
+    assert usable_cpus() == 2
+
+
+def test_a_system_that_does_not_say_has_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> set[int]:
+        raise OSError
+
+    monkeypatch.setattr(os, "sched_getaffinity", refuse, raising=False)
+    assert (usable_cpus(), limited_cpus()) == (8, None)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cpus() == 1
+
+
+def test_memory_of_a_group_around_this_one_is_bounded_too(machine: Path) -> None:
+    write(
+        machine,
+        {
+            "membership": "0::/user.slice/job.service",
+            "cgroup/memory.max": "max",
+            "cgroup/user.slice/memory.max": "1000000",
+            "cgroup/user.slice/job.service/memory.max": "2000000",
+        },
+    )
+    assert memory.usable() == 1_000_000
