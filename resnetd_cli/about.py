@@ -265,16 +265,11 @@ def _describe_form(precision: str, card: Card | None, place: Path | None) -> Fac
 
 def _measure(definition: factory.Definition) -> tuple[float, float | None]:
     """Count a network's parameters, in millions, and multiply-adds, in thousands of millions."""
-    import timm
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = dict(definition.config)
     try:
-        with factory.bounded_building(checkpoints.BUILDING_BYTES), torch.device("meta"):
-            network = timm.create_model(
-                definition.architecture, pretrained_cfg=config, **definition.arguments
-            ).eval()
+        network = factory.outline(definition)
     except Exception as error:
         message = f"timm cannot build {definition.ref.name}: {first_line(error)}"
         raise ModelError(message, hint="check its config.json") from error

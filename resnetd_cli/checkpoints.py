@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import IO, Any
@@ -18,8 +19,11 @@ _HINT = "name the architecture it was trained with: --model NAME"
 _WANTED = "a .safetensors or .pth is wanted"
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
-_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""What training scripts keep the tensors under, best first."""
+_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model")
+"""What training scripts keep a network's tensors under, best first: averaged copies before the others."""
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""What torch's wrappers of layers add to the names of the layers' tensors."""
+_DEEPEST, _MOST = 5, 1000
 _READING_BYTES = 2**29
 BUILDING_BYTES = 2**30
 """Memory that reading a file, and building a network for it, may take beside its tensors."""
@@ -29,6 +33,25 @@ _LONGEST_REASON = 160
 _LONGEST_NAME = 1000
 _FAMILIAR = ("torch.", "collections.", "_codecs.", "argparse.", "builtins.bytearray", "builtins.set")
 """What the pickles of state dicts ask for."""
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """Tensors by name, as a training script saved them.
+
+    Attributes:
+        path: the names that lead to them in the file, joined by dots; empty where the file is nothing else.
+        tensors: by name, without torch's wrappers.
+    """
+
+    path: str
+    tensors: dict[str, Any]
+
+    @property
+    def rank(self) -> int:
+        """How likely it is the network that was trained, by what it is called: 0 is best."""
+        name = self.path.rpartition(".")[2]
+        return _KEYS.index(name) if name in _KEYS else len(_KEYS)
 
 
 def find(folder: Path) -> Path:
@@ -50,8 +73,8 @@ def find(folder: Path) -> Path:
     raise WeightsError(f"no weights in {folder}", hint="model.safetensors belongs beside config.json")
 
 
-def read(file: Path) -> dict[str, Any]:
-    """Return a checkpoint's tensors by name. Pickles are read with `weights_only=True` or not at all.
+def read(file: Path) -> list[StateDict]:
+    """Return what tensors a checkpoint holds, best first. Pickles are read with `weights_only=True` or not at all.
 
     The memory that this takes is bounded by the file's size, whatever the file claims to hold.
 
@@ -60,17 +83,16 @@ def read(file: Path) -> dict[str, Any]:
     """
     import safetensors.torch
     import torch  # noqa: F401  before the limit
-    from timm.models import clean_state_dict
 
     try:
         size = file.stat().st_size
         with limited(2 * size + _READING_BYTES), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            is_safe = file.suffix == ".safetensors"
+            is_safe = _is_safetensors(file)
             content = safetensors.torch.load_file(str(file)) if is_safe else _load_pickle(file)
-            tensors: dict[str, Any] = clean_state_dict(_state_dict(content))
-            _check_sizes(tensors, size)
-            return tensors
+            found = _state_dicts(content)
+            _check_sizes(found, size)
+            return found
     except ResnetdError:
         raise
     except Exception as error:  # of whatever kind the libraries raise on a file that they do not read
@@ -123,9 +145,7 @@ def does_not_fit(architecture: str, file: Path, error: Exception) -> WeightsErro
     elif "loading state_dict" not in text:
         reason = _short(error)
     else:
-        tensors = [f"{_count(text, 'Missing')} missing", f"{_count(text, 'Unexpected')} unexpected"]
-        tensors.append(f"{text.count('size mismatch')} of another shape")
-        message = f"{file} does not fit {architecture}: of its tensors {', '.join(tensors)}"
+        message = f"{file} does not fit {architecture}: {_differences(text)}"
         return WeightsError(message, hint=_HINT)
     return WeightsError(f"{file} cannot be loaded into {architecture}: {reason}", hint=_HINT)
 
@@ -161,20 +181,52 @@ def _check_archive(file: Path) -> None:
         raise WeightsError(message, hint="save it again with torch, best as .safetensors")
 
 
-def _state_dict(content: object) -> dict[str, Any]:
-    """Return the tensors of what a training script saved."""
-    if isinstance(content, Mapping):
-        content = next((content[key] for key in _KEYS if content.get(key) is not None), content)
-    if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
+def _is_safetensors(file: Path) -> bool:
+    """Tell by the name, or else by the content: the length of a JSON object, in eight bytes, and the object."""
+    if file.suffix == ".safetensors":
+        return True
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size
+
+
+def _state_dicts(content: object) -> list[StateDict]:
+    """Return all tensors by name that are in what a training script saved, best first."""
+    import torch
+
+    found: list[StateDict] = []
+    seen: set[int] = set()
+
+    def visit(value: object, path: tuple[str, ...]) -> None:
+        if not isinstance(value, Mapping) or id(value) in seen or len(path) > _DEEPEST or len(found) > _MOST:
+            return
+        seen.add(id(value))
+        named = {key: item for key, item in value.items() if isinstance(key, str)}
+        tensors = {key: item for key, item in named.items() if isinstance(item, torch.Tensor)}
+        if any(tensor.ndim for tensor in tensors.values()):
+            found.append(StateDict(".".join(path), _without_wrappers(tensors)))
+        for key, item in named.items():
+            visit(item, (*path, key))
+
+    visit(content, ())
+    if not found:
         raise ValueError("it holds no tensors by name")
-    return content
+    return sorted(found, key=lambda each: (each.rank, -len(each.tensors)))
 
 
-def _check_sizes(tensors: Mapping[str, Any], size: int) -> None:
+def _without_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the names of torch's wrappers out of the tensors' names, unless two of them then have one name."""
+    plain = {".".join(part for part in key.split(".") if part not in _WRAPPERS): key for key in tensors}
+    if len(plain) < len(tensors):
+        return dict(tensors)
+    return {name: tensors[key] for name, key in plain.items()}
+
+
+def _check_sizes(state_dicts: Sequence[StateDict], size: int) -> None:
     """Refuse tensors that are larger than their file: ones that repeat a value, or have none at all."""
     import torch
 
-    found = [tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor)]
+    found = {id(tensor): tensor for each in state_dicts for tensor in each.tensors.values()}.values()
     if any(tensor.layout != torch.strided or tensor.device.type != "cpu" for tensor in found):
         raise ValueError("it holds tensors without plain values")
     # Layers may share their weights.
@@ -249,9 +301,28 @@ def _globals_of(stream: IO[bytes]) -> Iterator[str]:
             return
 
 
-def _count(text: str, what: str) -> int:
-    match = re.search(rf"{what} key\(s\) in state_dict: (.*)", text)
-    return len(match[1].split(", ")) if match else 0
+def _differences(text: str) -> str:
+    """Return how a state dict differs from a network, in words: how many tensors, and the first of each kind."""
+    counted = []
+    for what, word in (("Missing", "missing"), ("Unexpected", "unexpected")):
+        if match := re.search(rf"{what} key\(s\) in state_dict: (.*)", text):
+            names = match[1].split(", ")
+            counted.append(f"{len(names)} {word} ({_name(names[0])}{', ...' if len(names) > 1 else ''})")
+    shapes = re.findall(r"size mismatch for (\S+): .*?torch.Size\(\[(.*?)\]\).*?torch.Size\(\[(.*?)\]\)", text)
+    if shapes:
+        name, there, here = shapes[0]
+        counted.append(
+            f"{len(shapes)} of another shape ({_name(name)}: {_shape(there)} in the file, {_shape(here)} wanted)"
+        )
+    return f"of its tensors {', '.join(counted)}" if counted else "its tensors are others"
+
+
+def _name(text: str) -> str:
+    return shorten(printable(text.strip('". ')), 60, placeholder="...")
+
+
+def _shape(text: str) -> str:
+    return text.replace(", ", " x ") or "a number"
 
 
 def _short(error: Exception) -> str:

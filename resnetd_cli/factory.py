@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import checkpoints, configs, embedded, label_files, labels, models, weights
+from resnetd_cli import checkpoints, configs, embedded, fitting, label_files, labels, models, weights
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError, first_line
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.memory import limited
@@ -240,18 +240,16 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     import timm
 
     config, arguments = dict(definition.config), dict(definition.arguments)
-    embedded_weights = definition.ref.kind is Kind.EMBEDDED and not own_weights
-    classes, overlay = None, _load(file)
-    if embedded_weights:
-        overlay = {"state_dict": embedded.to_timm(overlay["state_dict"])}
-    elif "state_dict" in overlay:
-        # timm would drop a classifier of another size than the configuration's, and answer at random.
-        classes = checkpoints.class_count(overlay["state_dict"], config)
-    if classes or (classes == 0 and own_weights):
-        arguments["num_classes"] = config["num_classes"] = classes
-    if config.get("fixed_input_size") and image_size != "train":
-        arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
+    is_embedded = definition.ref.kind is Kind.EMBEDDED and not own_weights
     try:
+        classes, overlay = None, _load(definition, file, is_embedded=is_embedded)
+        if "state_dict" in overlay and not is_embedded:
+            # timm would drop a classifier of another size than the configuration's, and answer at random.
+            classes = checkpoints.class_count(overlay["state_dict"], config)
+        if classes or (classes == 0 and own_weights):
+            arguments["num_classes"] = config["num_classes"] = classes
+        if config.get("fixed_input_size") and image_size != "train":
+            arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
         with bounded_building(checkpoints.building_bytes(file)):
             network = timm.create_model(
                 definition.architecture,
@@ -268,16 +266,36 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     return network.eval()  # type: ignore[no-any-return]
 
 
-def _load(file: Path) -> dict[str, Any]:
+def outline(definition: Definition) -> nn.Module:
+    """Build a network without memory for its weights, so that its tensors have names and shapes and no values.
+
+    Raises:
+        Exception: whatever timm raises on a configuration that it cannot build.
+    """
+    import timm
+    import torch
+
+    with bounded_building(checkpoints.BUILDING_BYTES), torch.device("meta"):
+        network: nn.Module = timm.create_model(
+            definition.architecture, pretrained_cfg=dict(definition.config), **definition.arguments
+        )
+    return network.eval()
+
+
+def _load(definition: Definition, file: Path, *, is_embedded: bool) -> dict[str, Any]:
     """Return what tells timm to take this checkpoint. timm does not read it itself, unless it is NumPy's.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: it cannot be read, or holds more than the network.
     """
     if file.suffix == checkpoints.NUMPY:
         checkpoints.check_numpy(file)
         return {"file": str(file), "custom_load": True}
-    return {"state_dict": checkpoints.read(file)}
+    found = checkpoints.read(file)
+    if is_embedded:
+        return {"state_dict": embedded.to_timm(found[0].tensors)}
+    tensors = fitting.fit(file, found, definition.architecture, definition.config, lambda: outline(definition))
+    return {"state_dict": tensors}
 
 
 @contextmanager

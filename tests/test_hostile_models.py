@@ -242,7 +242,7 @@ def test_a_state_dict_of_no_tensors_is_told_in_a_line(tmp_path: Path) -> None:
 
 
 def test_an_honest_archive_repacked_is_read(tmp_path: Path) -> None:
-    tensors = checkpoints.read(repacked(tmp_path / "w.pth", {}))
+    tensors = checkpoints.read(repacked(tmp_path / "w.pth", {}))[0].tensors
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
         "fc.weight": (3, 4),
         "fc.bias": (3,),
@@ -344,7 +344,7 @@ def test_a_hostile_header_is_told_in_a_line(header: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**60, 2**64 - 1])
 def test_a_header_of_another_length_is_told(length: int, tmp_path: Path) -> None:
-    assert checkpoints.read(safetensors_file(tmp_path / "w.safetensors", SOUND))["w"].shape == (3, 4)
+    assert checkpoints.read(safetensors_file(tmp_path / "w.safetensors", SOUND))[0].tensors["w"].shape == (3, 4)
     with pytest.raises(WeightsError, match="header"):
         checkpoints.read(safetensors_file(tmp_path / "w.safetensors", SOUND, length))
 
@@ -464,7 +464,7 @@ def test_a_configuration_without_end_is_told_in_a_line(content: bytes, folder: P
     ids=ascii,
 )
 def test_a_configuration_does_not_say_where_the_weights_are(pretrained: dict[str, Any], folder: Path) -> None:
-    weight = checkpoints.read(folder / "model.safetensors")["fc.weight"]
+    weight = checkpoints.read(folder / "model.safetensors")[0].tensors["fc.weight"]
     configure(folder, {}, pretrained)
     assert torch.equal(load_folder(folder).engine.network.fc.weight, weight)
 

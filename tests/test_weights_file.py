@@ -444,3 +444,36 @@ def test_preprocessing_that_makes_no_sense_is_told_on_loading(changes: dict[str,
     configure_pretrained(folder, **changes)
     with pytest.raises(ModelError):
         load_offline(str(folder))
+
+
+def test_checkpoint_that_differs_names_the_first_tensor_and_both_shapes(
+    thousand: dict[str, bytes], tmp_path: Path
+) -> None:
+    tensors = state_dict(thousand)
+    tensors["layer1.0.conv1.weight"] = torch.zeros(7, 5)
+    tensors["more.weight"] = torch.zeros(4)
+    tensors["even.more"] = torch.zeros(4)
+    del tensors["bn1.weight"]
+    with pytest.raises(WeightsError) as caught:
+        load_offline(TINY, weights=save(tmp_path / "w.pth", tensors))
+    shape = " x ".join(map(str, state_dict(thousand)["layer1.0.conv1.weight"].shape))
+    assert caught.value.message.endswith(
+        "does not fit test_resnet: of its tensors 1 missing (bn1.weight), 2 unexpected (more.weight, ...), "
+        f"1 of another shape (layer1.0.conv1.weight: 7 x 5 in the file, {shape} wanted)"
+    )
+
+
+@pytest.mark.parametrize("name", ["lightning.ckpt", "half.pth"])
+def test_checkpoint_of_a_framework_gives_the_network_s_answers(
+    name: str, ten: dict[str, bytes], tmp_path: Path
+) -> None:
+    tensors = state_dict(ten)
+    if name == "half.pth":
+        tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+        content: dict[str, Any] = {"net": tensors}
+    else:
+        prefixed = {f"model.{key}": tensors[key] for key in tensors}
+        content = {"state_dict": {**prefixed, "loss.weight": torch.ones(10)}, "epoch": 3}
+    classifier = load_offline(TINY, weights=save(tmp_path / name, content))
+    expected = of_timm(tensors, classifier, 10)
+    np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,207 @@
+"""Which tensors of a checkpoint are the network's: its averaged copy before the others, without prefixes.
+
+A training script saves a network among other things: under a name (`{"net": ...}`), inside a module (`model.`,
+`backbone.module.`), beside an averaged copy, a loss with class weights, counters. The names that the architecture
+gives its tensors tell them apart, not a list of frameworks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.errors import WeightsError
+from resnetd_cli.escaping import printable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from resnetd_cli.checkpoints import StateDict
+
+    Tensors = Mapping[str, torch.Tensor]
+
+_COUNTER = "num_batches_tracked"
+_AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow)(?:$|[._])", re.IGNORECASE)
+_AVERAGES = "n_averaged"
+"""How torch's own averaged copies count what went into them."""
+_MOST_NAMED = 3
+_SAVE_ALONE = "save the state dict of the network alone: torch.save(model.state_dict(), 'weights.pth')"
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A network's tensors within a state dict, all under one prefix.
+
+    Attributes:
+        source: where they are.
+        prefix: what stands before the architecture's own names.
+        share: of the architecture's names that are there, without the classifier's.
+        has_classifier: so are the classifier's.
+    """
+
+    source: StateDict
+    prefix: str
+    share: float
+    has_classifier: bool
+
+    @property
+    def is_averaged(self) -> bool:
+        counters = (name for name in self.source.tensors if name.endswith(_AVERAGES))
+        return bool(_AVERAGED.search(f"{self.source.path}.{self.prefix}")) or any(
+            self.prefix.startswith(name.removesuffix(_AVERAGES)) for name in counters
+        )
+
+    @property
+    def name(self) -> str:
+        return ".".join(filter(None, (self.source.path, self.prefix.rstrip(".")))) or "the file itself"
+
+
+def fit(
+    file: Path,
+    found: Sequence[StateDict],
+    architecture: str,
+    config: Mapping[str, Any],
+    outline: Callable[[], nn.Module],
+) -> dict[str, Any]:
+    """Return a network's tensors by the architecture's own names, as far as they can be told.
+
+    What does not fit, and what timm converts as it loads, stays as it is in the file, for timm to judge.
+
+    Args:
+        file: the checkpoint, for errors.
+        found: its state dicts, best first.
+        architecture: timm's name for the network.
+        config: timm's pretrained configuration.
+        outline: builds the network without memory for its weights; called only where names alone do not tell.
+
+    Raises:
+        WeightsError: there are several networks, or weights beside the network's, or numbers that are no weights.
+    """
+    classifier = _names(config.get("classifier"))
+    landmarks = [f"{name}.weight" for name in (*_names(config.get("first_conv")), *classifier)]
+    if len(found) == 1 and landmarks and _is_plain(found[0].tensors, landmarks):
+        tensors = dict(found[0].tensors)
+    else:
+        tensors = _choose(file, found, architecture, classifier, outline().state_dict())
+    _check_numbers(file, architecture, tensors)
+    return tensors
+
+
+def _is_plain(tensors: Tensors, landmarks: Sequence[str]) -> bool:
+    """Tell whether the names are the architecture's own, by its first and last layer, without counters."""
+    return all(name in tensors for name in landmarks) and not any(
+        _is_counter(tensor) and not name.endswith(_COUNTER) for name, tensor in tensors.items()
+    )
+
+
+def _choose(
+    file: Path, found: Sequence[StateDict], architecture: str, classifier: Sequence[str], wanted: Tensors
+) -> dict[str, Any]:
+    from timm.models import clean_state_dict
+
+    copies = [copy for source in found for copy in _copies(source, wanted, classifier)]
+    if not copies:  # of another architecture, or in names that timm converts
+        return clean_state_dict(found[0].tensors)  # type: ignore[no-any-return]
+    chosen = _best(file, copies, architecture)
+    tensors = dict(chosen.source.tensors)
+    own = {
+        name.removeprefix(chosen.prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(chosen.prefix)
+    }
+    taken = tuple(copy.prefix for copy in copies if copy.source is chosen.source and copy.share == 1)
+    beside = {name: tensor for name, tensor in tensors.items() if not name.startswith((*taken, chosen.prefix))}
+    matrices = {name: tensor for name, tensor in beside.items() if sum(side > 1 for side in tensor.shape) > 1}
+    if not chosen.has_classifier:
+        own |= _classifier_beside(beside, matrices, classifier)
+    if matrices:
+        raise WeightsError(
+            f"{file} has weights that no {architecture} has, beside those under {printable(chosen.prefix)!r}: "
+            f"{_listed(matrices)}",
+            hint=_SAVE_ALONE,
+        )
+    # Counters of other tools: how many copies were averaged, how many operations a layer takes.
+    return {name: tensor for name, tensor in own.items() if name in wanted or not _is_counter(tensor)}
+
+
+def _best(file: Path, copies: Sequence[_Copy], architecture: str) -> _Copy:
+    """Return the copy that is whole; of several, the averaged one; of several, that of the best name."""
+    most = max((copy.share, copy.has_classifier) for copy in copies)
+    best = [copy for copy in copies if (copy.share, copy.has_classifier) == most]
+    best = [copy for copy in best if copy.is_averaged] or best
+    rank = min(copy.source.rank for copy in best)
+    best = [copy for copy in best if copy.source.rank == rank]
+    if len(best) > 1 and best[0].share == 1:
+        names = " and ".join(printable(copy.name) for copy in best[:_MOST_NAMED])
+        raise WeightsError(f"{file} holds more than one {architecture}: {names}", hint=_SAVE_ALONE)
+    return best[0]
+
+
+def _copies(source: StateDict, wanted: Tensors, classifier: Sequence[str]) -> list[_Copy]:
+    """Return where in a state dict there may be a network: under which prefixes most of its names are."""
+    head = {f"{name}.{kind}" for name in classifier for kind in ("weight", "bias")} & set(wanted)
+    body = {name for name, tensor in wanted.items() if not _is_counter(tensor)} - head
+    votes: Counter[str] = Counter()
+    for name in source.tensors:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in body:
+                votes["".join(f"{part}." for part in parts[:start])] += 1
+    return [
+        _Copy(source, prefix, count / len(body), all(prefix + name in source.tensors for name in head))
+        for prefix, count in votes.items()
+        if 2 * count >= len(body)
+    ]
+
+
+def _classifier_beside(beside: Tensors, matrices: dict[str, Any], classifier: Sequence[str]) -> dict[str, Any]:
+    """Return the classifier where another prefix has it under the architecture's name: `head.fc` of mmpretrain.
+
+    It must be all the weights there are beside the network's; it is taken out of the matrices.
+    """
+    for layer in classifier:
+        ending = f".{layer}.weight"
+        if len(matrices) == 1 and (name := next(iter(matrices))).endswith(ending):
+            del matrices[name]
+            bias = f"{name.removesuffix('weight')}bias"
+            own = {f"{layer}.weight": beside[name]}
+            return own | ({f"{layer}.bias": beside[bias]} if bias in beside else {})
+    return {}
+
+
+def _check_numbers(file: Path, architecture: str, tensors: Mapping[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        if name.endswith((".weight", ".bias")) and not tensor.is_floating_point():
+            raise WeightsError(
+                f"{file} does not fit {architecture}: {printable(name)[:80]} holds {_kind(tensor)}, not "
+                "floating-point numbers",
+                hint="quantised weights are not read: give those it was quantised from",
+            )
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _is_counter(tensor: torch.Tensor) -> bool:
+    return tensor.numel() <= 1 and tensor.ndim <= 1
+
+
+def _names(names: object) -> tuple[str, ...]:
+    if isinstance(names, str):
+        return (names,)
+    return tuple(names) if isinstance(names, (list, tuple)) else ()
+
+
+def _listed(tensors: Tensors) -> str:
+    shown = [
+        f"{printable(name)[:80]} ({' x '.join(map(str, tensor.shape))})"
+        for name, tensor in list(tensors.items())[:_MOST_NAMED]
+    ]
+    more = len(tensors) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
