@@ -52,8 +52,11 @@ class Answers:
     logits: NDArray[np.float32] | None = None
 
 
-def check(classifier: Classifier, images: Images, *, real: bool = False) -> None:
+def check(classifier: Classifier, images: Images, *, real: bool = False) -> str | None:
     """Find out before the work that a model cannot be measured on these images.
+
+    Returns:
+        What users should know of how the classes were found in the model, if anything.
 
     Raises:
         DataError: the classes are not the model's.
@@ -64,9 +67,9 @@ def check(classifier: Classifier, images: Images, *, real: bool = False) -> None
             f"{classifier.name} has a single output, a yes or no, and cannot be measured by classes",
             hint="predict gives its probability; --min-probability P leaves out what is less likely",
         )
-    images.targets(classifier.class_names)
     if real:
         real_labels.check(classifier.class_names)
+    return images.note_on(classifier.class_names)
 
 
 def evaluate(

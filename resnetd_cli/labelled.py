@@ -77,10 +77,27 @@ class Images:
         """
         import numpy as np
 
-        present = np.unique(self.labels[self.labels != NO_LABEL])
         index = np.full(len(self.classes) + 1, NO_LABEL)  # the last is of those without a label
-        index[present] = matching.match([self.classes[label] for label in present], names)
+        index[self._present()] = self._match(names).indices
         return index[self.labels]
+
+    def note_on(self, names: ClassNames) -> str | None:
+        """Return what users should know of how the classes were found in a model, if anything.
+
+        Raises:
+            DataError: see `matching.match`.
+        """
+        found = self._match(names)
+        classes = [self.classes[label] for label in self._present()]
+        return matching.in_words(classes, found.indices, names) if found.by_index else None
+
+    def _match(self, names: ClassNames) -> matching.Match:
+        return matching.match([self.classes[label] for label in self._present()], names)
+
+    def _present(self) -> NDArray[np.int64]:
+        import numpy as np
+
+        return np.unique(self.labels[self.labels != NO_LABEL])
 
 
 class Division(NamedTuple):

@@ -7,8 +7,9 @@ of one name apart. Names from a checkpoint's configuration or a user's file are 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -112,15 +113,46 @@ def search(query: str, names: ClassNames) -> list[ClassEntry]:
     matter, nor does `_` for a space. A number that is a class index means that class alone.
     """
     entries = _entries(names)
-    wanted = _folded(query.strip())
+    wanted = folded(query)
     if _INDEX.fullmatch(wanted) and int(wanted) < len(entries):
         return [entries[int(wanted)]]
     return [
         entry
         for entry in entries
-        if _folded(entry.id or "").startswith(wanted)
-        or any(wanted in _folded(word) for word in (entry.name, *entry.synonyms))
+        if folded(entry.id or "").startswith(wanted)
+        or any(wanted in folded(word) for word in (entry.name, *entry.synonyms))
     ]
+
+
+def folded(name: str) -> str:
+    """Return a name without its spelling: Unicode composition, case, `_` and spaces do not count."""
+    composed = unicodedata.normalize("NFC", name)
+    return unicodedata.normalize("NFC", " ".join(composed.casefold().replace("_", " ").split()))
+
+
+def finder(names: ClassNames) -> Callable[[str], Sequence[int]]:
+    """Return what finds the classes that a name means: none, one, or several where it is ambiguous.
+
+    The first of these that fits decides: a class's name as it is written, its name in another spelling (`folded`),
+    one of its synonyms. A title (`crane (bird)`) is a name, too. In a list of synonyms each one that is known
+    has to mean the same class.
+    """
+    exact, first, others = (defaultdict[str, list[int]](list) for _ in range(3))
+    for entry, title in zip(_entries(names), names.titles, strict=True):
+        for name in dict.fromkeys((entry.name, title)):
+            exact[name].append(entry.index)
+        for name in dict.fromkeys((folded(entry.name), folded(title))):
+            first[name].append(entry.index)
+        for word in dict.fromkeys(map(folded, (*entry.name.split(","), *entry.synonyms))):
+            others[word].append(entry.index)
+
+    def find(name: str) -> Sequence[int]:
+        whole = folded(name)
+        if found := exact.get(name) or first.get(whole) or others.get(whole):
+            return found
+        return sorted({index for word in name.split(",") for index in others.get(folded(word), ())})
+
+    return find
 
 
 def words(ids: Iterable[str]) -> dict[str, str]:
@@ -182,7 +214,3 @@ def _first_cell(row: str) -> str:
 
 def _bare(subset: str) -> str:
     return re.sub(r"[-_\s]", "", subset.lower())
-
-
-def _folded(text: str) -> str:
-    return text.casefold().replace("_", " ")

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from resnetd_cli import labels
 from resnetd_cli.errors import DataError
-from resnetd_cli.labels import ClassNames
+from resnetd_cli.labels import ClassNames, folded
 
 _TOLD = 5
 _INDEX = re.compile(r"[0-9]{1,9}")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 _Rule = Callable[[str], Sequence[int]]
 
 
-def match(classes: Sequence[str], names: ClassNames) -> list[int]:
-    """Return the index of the model's class for each class of a data set.
+class Match(NamedTuple):
+    """The model's index for each class of a data set, and whether the classes are called by it."""
 
-    One rule holds for all: names (with synonyms, whatever the case, `_` for a space), else ImageNet ids, else
-    indices; the first of these that fits them all.
+    indices: list[int]
+    by_index: bool
+
+
+def match(classes: Sequence[str], names: ClassNames) -> Match:
+    """Find the model's class for each class of a data set.
+
+    One rule holds for all: names (as `labels.finder` compares them), else ImageNet ids, else indices; the first of
+    these that fits them all. A model whose own classes are called by numbers has no indices beside them.
 
     Args:
         classes: the names that the data set uses.
@@ -30,38 +37,24 @@ def match(classes: Sequence[str], names: ClassNames) -> list[int]:
     Raises:
         DataError: no rule fits all of them; a name means several classes; two of them mean one class.
     """
-    rules = [_by_name(names), _by_id(names), _by_index(len(names))]
+    rules = [labels.finder(names), _by_id(names), _by_index(names)]
     found = [[rule(name) for name in classes] for rule in rules]
-    fitting = next((candidates for candidates in found if all(candidates)), None)
+    fitting = next((rule for rule, candidates in enumerate(found) if all(candidates)), None)
     if fitting is None:
         raise _unmatched(classes, found, names)
-    for name, candidates in zip(classes, fitting, strict=True):
+    for name, candidates in zip(classes, found[fitting], strict=True):
         if len(candidates) > 1:
-            which = ", ".join(map(str, candidates[:_TOLD]))
-            hint = "use ids (n02012849) or indices for all the classes"
-            raise DataError(f"{name} is the name of several of the model's classes: {which}", hint=hint)
-    chosen = [candidates[0] for candidates in fitting]
+            raise _ambiguous(name, candidates, names)
+    chosen = [candidates[0] for candidates in found[fitting]]
     _check_different(classes, chosen)
-    return chosen
+    return Match(chosen, by_index=bool(classes) and rules[fitting] is rules[-1])
 
 
-def _by_name(names: ClassNames) -> _Rule:
-    """Match a name; where it is no class's first name, a synonym."""
-    first: dict[str, list[int]] = defaultdict(list)
-    others: dict[str, list[int]] = defaultdict(list)
-    for entry in labels.search("", names):
-        first[_folded(entry.name)].append(entry.index)
-        for word in dict.fromkeys(map(_folded, (*entry.name.split(","), *entry.synonyms))):
-            others[word].append(entry.index)
-
-    def candidates(name: str) -> Sequence[int]:
-        whole = _folded(name)
-        if found := first.get(whole) or others.get(whole):
-            return found
-        # A list of synonyms: each that is known has to mean the same.
-        return sorted({index for word in name.split(",") for index in others.get(_folded(word), ())})
-
-    return candidates
+def in_words(classes: Sequence[str], indices: Sequence[int], names: ClassNames) -> str:
+    """Return what classes are that are called by their indices, in a line."""
+    pairs = list(zip(classes, indices, strict=True))
+    told = ", ".join(f"{name} is {names.titles[index]}" for name, index in pairs[:_TOLD])
+    return f"classes are taken for the model's by index: {told}{', ...' if len(pairs) > _TOLD else ''}"
 
 
 def _by_id(names: ClassNames) -> _Rule:
@@ -69,8 +62,17 @@ def _by_id(names: ClassNames) -> _Rule:
     return lambda name: [index[name]] if name in index else []
 
 
-def _by_index(count: int) -> _Rule:
-    return lambda name: [int(name)] if _INDEX.fullmatch(name) and int(name) < count else []
+def _by_index(names: ClassNames) -> _Rule:
+    if any(map(_NUMBER.fullmatch, names.names)):
+        return lambda name: []
+    return lambda name: [int(name)] if _INDEX.fullmatch(name) and int(name) < len(names) else []
+
+
+def _ambiguous(name: str, candidates: Sequence[int], names: ClassNames) -> DataError:
+    which = ", ".join(map(str, candidates[:_TOLD]))
+    titles = " or ".join(names.titles[index] for index in candidates[:_TOLD])
+    hint = f"call it {titles}, or use ids (n02012849) or indices for all the classes"
+    return DataError(f"{name} is the name of several of the model's classes: {which}", hint=hint)
 
 
 def _check_different(classes: Sequence[str], chosen: Sequence[int]) -> None:
@@ -96,14 +98,9 @@ def _unmatched(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]],
 
 
 def _near(strangers: Iterable[str], names: ClassNames) -> str:
-    known = {_folded(name): name for name in reversed(names.names)}
+    known = {folded(name): name for name in reversed(names.names)}
     for stranger in list(strangers)[:_TOLD]:
-        if near := difflib.get_close_matches(_folded(stranger), known, n=3, cutoff=0.6):
+        if near := difflib.get_close_matches(folded(stranger), known, n=3, cutoff=0.6):
             return f"near {stranger}: {', '.join(known[name] for name in near)}"
     some = ", ".join(names.names[:_TOLD])
     return f"the model's are {some}{', ...' if len(names) > _TOLD else ''}; --labels FILE names them otherwise"
-
-
-def _folded(name: str) -> str:
-    """Return what is the same for two spellings of a name; file systems compose accents each in their own way."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())

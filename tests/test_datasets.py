@@ -225,6 +225,34 @@ def test_a_folder_called_like_an_image() -> None:
     assert [name for name, _ in listings(open_dataset("d"))["all"]] == ["d/cat/x.jpg/1.png", "d/dog/2.png"]
 
 
+# --- spellings ---
+
+
+def test_classes_of_val_get_trains_spelling() -> None:
+    paint("d/train/hot dog/1.png", "d/train/Cafe\u0301/2.png", "d/val/Hot_Dog/3.png", "d/val/caf\u00e9/4.png")
+    dataset = open_dataset("d")
+    assert dataset.classes == ("Cafe\u0301", "hot dog")
+    assert listings(dataset)["val"] == [
+        ("d/val/Hot_Dog/3.png", "hot dog"),
+        ("d/val/caf\u00e9/4.png", "Cafe\u0301"),
+    ]
+    assert listings(dataset)["train"] == [
+        ("d/train/Cafe\u0301/2.png", "Cafe\u0301"),
+        ("d/train/hot dog/1.png", "hot dog"),
+    ]
+    assert dataset.notes == (
+        "classes that are spelled differently in train: Hot_Dog is hot dog, caf\u00e9 is Cafe\u0301",
+    )
+
+
+def test_classes_that_train_has_as_written_stay_apart() -> None:
+    paint("d/train/Cat/1.png", "d/train/cat/2.png", "d/val/cat/3.png", "d/val/Cat/4.png", "d/val/CAT/5.png")
+    found = surveyed()
+    assert found.dataset.classes == ("CAT", "Cat", "cat")
+    assert [label for _, label in listings(found.dataset)["val"]] == ["CAT", "Cat", "cat"]
+    assert "different classes whose names differ in spelling only: CAT and Cat and cat" in found.notes
+
+
 # --- tables ---
 
 

@@ -79,22 +79,71 @@ IMAGENET = labels.imagenet()
     ids=["names", "spelling", "synonyms", "lists", "ids", "indices"],
 )
 def test_classes_are_found_by_one_rule(classes: list[str], found: list[int]) -> None:
-    assert matching.match(classes, IMAGENET) == found
+    assert matching.match(classes, IMAGENET).indices == found
 
 
 def test_a_first_name_wins_over_another_classs_synonym() -> None:
     # `cat` is also what WordNet calls other things.
     names = ClassNames(("sofa", "couch, sofa"), (None, None), "a test")
-    assert matching.match(["sofa", "couch"], names) == [0, 1]
+    assert matching.match(["sofa", "couch"], names).indices == [0, 1]
 
 
 def test_digits_are_names_before_they_are_indices() -> None:
     names = ClassNames(("1", "0"), (None, None), "a test")
-    assert matching.match(["0", "1"], names) == [1, 0]
+    assert matching.match(["0", "1"], names).indices == [1, 0]
 
 
 def test_accents_may_be_composed_either_way() -> None:
-    assert matching.match(["cafe\u0301"], ClassNames(("tea", "caf\u00e9"), (None, None), "a test")) == [1]
+    names = ClassNames(("tea", "caf\u00e9"), (None, None), "a test")
+    assert matching.match(["cafe\u0301"], names).indices == [1]
+
+
+def named(*names: str) -> ClassNames:
+    return ClassNames(names, (None,) * len(names), "a test")
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "found"),
+    [
+        (["Cat", "cat"], ("cat", "Cat"), [1, 0]),
+        (["hot_dog"], ("hot dog", "hot_dog"), [1]),
+        (["HOT  DOG"], ("cat", "hot_dog"), [1]),
+        (["x\u00b2"], ("x2", "x\u00b2"), [1]),
+        (["gro\u00df"], ("GROSS", "gro\u00df"), [1]),
+    ],
+)
+def test_a_name_as_it_is_written_wins_over_other_spellings(
+    classes: list[str], names: tuple[str, ...], found: list[int]
+) -> None:
+    assert matching.match(classes, named(*names)).indices == found
+
+
+def test_a_spelling_that_fits_two_classes_is_refused() -> None:
+    with pytest.raises(DataError, match="CAT is the name of several of the model's classes: 0, 1"):
+        matching.match(["CAT"], named("Cat", "cat"))
+
+
+def test_characters_that_only_look_alike_are_different_names() -> None:
+    with pytest.raises(DataError, match="the class is not among"):
+        matching.match(["x\u00b2"], named("x2", "y"))
+
+
+@pytest.mark.parametrize("names", [("1", "2", "3", "4"), ("0.5", "1.0", "1.5"), ("10", "other"), ("-1", "1")])
+def test_indices_are_not_used_where_classes_are_called_by_numbers(names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="the class is not among the model's [234]: 0"):
+        matching.match(["0"], named(*names))
+
+
+def test_classes_called_by_their_index_are_told() -> None:
+    found = matching.match(["1", "134"], IMAGENET)
+    assert found == ([1, 134], True)
+    assert not matching.match(["goldfish"], IMAGENET).by_index
+    expected = "classes are taken for the model's by index: 1 is goldfish, 134 is crane (bird)"
+    assert matching.in_words(["1", "134"], found.indices, IMAGENET) == expected
+
+
+def test_titles_tell_classes_of_one_name_apart() -> None:
+    assert matching.match(["crane (machine)", "Crane_(bird)"], IMAGENET).indices == [517, 134]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +278,17 @@ def test_a_split_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no split test") as caught:
         open_images(layout(tmp_path, {"train": [0, 3], "val": [1]}), "test")
     assert "train" in (caught.value.hint or "")
+
+
+def test_folders_called_by_index_are_told(tmp_path: Path) -> None:
+    images = open_images(layout(tmp_path, {"train": [0, 3]}))
+    assert evaluate.check(model(), images) is None
+    for number, name in enumerate(("cat", "dog", "x")):
+        draw(tmp_path / "numbers" / str(number) / f"{name}.png", 0)
+    note = evaluate.check(model(), open_images(str(tmp_path / "numbers")))
+    assert note == (
+        "classes are taken for the model's by index: 0 is cat, 1 is dog, 2 is Gila monster, Heloderma suspectum"
+    )
 
 
 def test_only_the_classes_of_the_split_have_to_be_the_models(tmp_path: Path) -> None:

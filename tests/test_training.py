@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import timm
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training_data import COLOURS, NETWORK, write_colours
 
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
@@ -294,3 +295,26 @@ def test_an_unknown_optimiser_or_policy_is_told(plan: Plan) -> None:
         with pytest.raises(UsageError, match=message):
             carry_out(Plan(**{**vars(plan), "changes": {**QUICK, **changes}}))
         assert not (plan.folder / "run.json").exists()
+
+
+def test_a_teacher_may_order_and_spell_its_classes_differently(finished: Path, plan: Plan, tmp_path: Path) -> None:
+    twin = tmp_path / "twin"
+    twin.mkdir()
+    order, names = [2, 0, 1], ["Red", "BLUE", "green"]
+    config = json.loads((finished / "config.json").read_text())
+    config["label_names"] = names
+    (twin / "config.json").write_text(json.dumps(config))
+    weights = load_file(finished / "model.safetensors")
+    for part in ("fc.weight", "fc.bias"):
+        weights[part] = weights[part][order].contiguous()
+    save_file(weights, twin / "model.safetensors")
+    learnt = []
+    for teacher in (finished, twin):
+        run = tmp_path / f"student of {teacher.name}"
+        carry_out(replace(plan, folder=run, teacher=str(teacher), changes={**QUICK, "epochs": 1}))
+        learnt.append(load_file(run / "model.safetensors"))
+    assert all(torch.equal(learnt[0][name], learnt[1][name]) for name in learnt[0])
+    config["label_names"] = ["Red", "BLUE", "yellow"]
+    (twin / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="does not tell the same classes apart"):
+        carry_out(replace(plan, folder=tmp_path / "no", teacher=str(twin)))

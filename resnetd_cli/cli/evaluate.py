@@ -162,7 +162,8 @@ def evaluate(
             note=terminal.note,
         )
         running.tell_engine(classifier)
-        library.check(classifier, images, real=real)
+        if note := library.check(classifier, images, real=real):
+            terminal.note(f"{name}: {note}")
         return classifier
 
     evaluated = []

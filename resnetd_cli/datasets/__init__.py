@@ -8,6 +8,7 @@ from resnetd_cli import http
 from resnetd_cli.datasets import hugging_face, shards
 from resnetd_cli.datasets.examples import Dataset, Examples, Store
 from resnetd_cli.datasets.folders import open_folder
+from resnetd_cli.datasets.spellings import with_one_spelling
 from resnetd_cli.datasets.tables import is_table, open_table
 from resnetd_cli.errors import DataError
 from resnetd_cli.escaping import printable
@@ -28,6 +29,10 @@ def open_dataset(location: str, *, offline: bool = False) -> Dataset:
     Raises:
         DataError: there are none, or they are not laid out in a way that is known.
     """
+    return with_one_spelling(_open(location, offline=offline))
+
+
+def _open(location: str, *, offline: bool) -> Dataset:
     if http.is_url(location):
         raise DataError(f"{printable(location)} is a URL", hint=f"download it first; {_HINT}")
     prefix = location[: location.find("/") + 1].lower()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.datasets.examples import ALL, ORDER, TRAIN, Dataset, Examples
 from resnetd_cli.datasets.texts import shown
+from resnetd_cli.labels import folded
 from resnetd_cli.results import Failure
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def classes(dataset: Dataset) -> Iterator[str]:
     if learnt is None:
         return
     names = dataset.classes
+    if alike := list(_spelled_alike(names)):
+        yield f"different classes whose names differ in spelling only: {shown(alike)}"
     where = TRAIN if TRAIN in counts else "the data set"
     if single := [name for name, count in zip(names, learnt, strict=True) if count == 1]:
         yield f"classes with a single image in {where}, too few to learn from: {shown(single)}"
@@ -80,6 +83,13 @@ def classes(dataset: Dataset) -> Iterator[str]:
             yield f"classes of {split} that train lacks: {shown(lacking)}"
         if missing := [name for name, n, known in zip(names, have, learnt, strict=True) if known and not n]:
             yield f"classes without an image in {split}: {shown(missing)}"
+
+
+def _spelled_alike(names: Sequence[str]) -> Iterator[str]:
+    by_spelling: dict[str, list[str]] = {}
+    for name in names:
+        by_spelling.setdefault(folded(name), []).append(name)
+    return (" and ".join(alike) for alike in by_spelling.values() if len(alike) > 1)
 
 
 def _names(dataset: Dataset, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:

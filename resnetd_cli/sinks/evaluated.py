@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 from resnetd_cli.escaping import printable
+from resnetd_cli.labels import folded
 from resnetd_cli.sinks.listing import write_facts
 from resnetd_cli.sinks.text import row_writer, to_json
 
@@ -172,13 +173,14 @@ def _write_confusion(report: Report, stream: IO[str]) -> None:
 def _write_differences(reports: Sequence[Report], stream: IO[str]) -> None:
     """Print the F1 of the classes that both models know by one name; of many, those where they differ most."""
     first, second = (
-        {report.titles[row.index]: row for row in report.classes if row.support} for report in reports
+        {folded(report.titles[row.index]): row for row in report.classes if row.support} for report in reports
     )
-    shared = [label for label in first if label in second]
+    shared = [name for name in first if name in second]
     if len(shared) > _FEW:
-        differing = [label for label in shared if first[label].f1 != second[label].f1]
-        shared = sorted(differing, key=lambda label: -abs(first[label].f1 - second[label].f1))[:_FEW]
-    rows = [(label, _percent(first[label].f1), _percent(second[label].f1)) for label in shared]
+        differing = [name for name in shared if first[name].f1 != second[name].f1]
+        shared = sorted(differing, key=lambda name: -abs(first[name].f1 - second[name].f1))[:_FEW]
+    titles = reports[0].titles
+    rows = [(titles[first[name].index], _percent(first[name].f1), _percent(second[name].f1)) for name in shared]
     if rows:
         _write_table(
             stream,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -163,6 +163,17 @@ def _start(
     for key in ("label_names", "label_descriptions", "test_input_size", "test_crop_pct", "label_offset"):
         config.pop(key, None)
     return Start(module, name, definition.architecture, arguments, config, preprocessing)
+
+
+def reorder(module: nn.Module, order: Sequence[int]) -> None:
+    """Have a network give its logits in another order of its classes.
+
+    Args:
+        module: the network.
+        order: the index that each class has so far.
+    """
+    if list(order) != sorted(order):
+        module.register_forward_hook(lambda _, images, logits: logits[:, list(order)])
 
 
 def classifier_of(module: nn.Module) -> nn.Module:

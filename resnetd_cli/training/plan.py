@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import factory, models
+from resnetd_cli import factory, matching, models
 from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.datasets import open_dataset
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
@@ -230,7 +230,7 @@ def _network(plan: Plan, recipe: Recipe, classes: tuple[str, ...], around: Surro
 
 
 def _teacher(plan: Plan, classes: tuple[str, ...], around: Surroundings) -> nn.Module | None:
-    """Return the network of the teacher.
+    """Return the network of the teacher, its answers in the order of the classes.
 
     Raises:
         UsageError: it does not tell the same classes apart.
@@ -238,9 +238,14 @@ def _teacher(plan: Plan, classes: tuple[str, ...], around: Surroundings) -> nn.M
     if plan.teacher is None:
         return None
     teacher = factory.load_network(plan.teacher, offline=plan.offline, progress=around.progress)
-    if teacher.class_names.names != classes:
+    try:
+        order = matching.match(classes, teacher.class_names).indices
+    except DataError:
+        order = []
+    if sorted(order) != list(range(len(teacher.class_names))):
         message = f"{plan.teacher} does not tell the same classes apart as {plan.data}"
         raise UsageError(message, hint="finetune it on the same images first, and name its run")
+    network.reorder(teacher.module, order)
     return teacher.module
 
 
