@@ -130,7 +130,7 @@ def test_characters_that_only_look_alike_are_different_names() -> None:
 
 @pytest.mark.parametrize("names", [("1", "2", "3", "4"), ("0.5", "1.0", "1.5"), ("10", "other"), ("-1", "1")])
 def test_indices_are_not_used_where_classes_are_called_by_numbers(names: tuple[str, ...]) -> None:
-    with pytest.raises(DataError, match="the class is not among the model's [234]: 0"):
+    with pytest.raises(DataError, match=r"the class is not among the model's [234]: 0"):
         matching.match(["0"], named(*names))
 
 
