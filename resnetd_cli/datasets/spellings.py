@@ -28,7 +28,7 @@ def with_one_spelling(dataset: Dataset) -> Dataset:
     moved = {
         index: found[0]
         for index, name in enumerate(names)
-        if not learnt[index] and len(found := known.get(folded(name), ())) == 1
+        if not learnt[index] and len(found := known[folded(name)]) == 1
     }
     if not moved:
         return dataset
