@@ -18,6 +18,7 @@ from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.files import expand_user
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.sources import Source, expand
+from resnetd_cli.walks import Walker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,6 +186,8 @@ def _flat(location: str) -> Images | None:
     folder = str(expand_user(location))
     if not os.path.isdir(folder):
         return None
-    found = tuple(expand([folder]))
+    walker = Walker()
+    found = tuple(expand([folder], walker=walker))
     labels = np.full(len(found), NO_LABEL)
-    return Images(location, ALL, (Examples(_Sources(found), np.arange(len(found)), labels, ()),), labels, ())
+    parts = (Examples(_Sources(found), np.arange(len(found)), labels, ()),)
+    return Images(location, ALL, parts, labels, (), tuple(walker.notes()))

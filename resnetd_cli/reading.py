@@ -164,7 +164,7 @@ def _no_bytes() -> InputError:
 
 
 def _no_path(error: ValueError) -> InputError:
-    return InputError(ErrorKind.NOT_FOUND, f"not a path: {error}", hint="--null reads NUL-separated lists")
+    return InputError(ErrorKind.NOT_FOUND, f"not a path: {error}", hint="in a list, NUL may separate names")
 
 
 def _input_error(path: str, error: OSError) -> InputError:

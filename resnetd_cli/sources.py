@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import os
-import sys
+import string
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import BinaryIO
+from functools import partial
 
-from resnetd_cli import http
-from resnetd_cli.errors import ErrorKind, InputError, UsageError
+from resnetd_cli import http, patterns, spellings
+from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.escaping import shell_word
 from resnetd_cli.files import too_many_files_hint
+from resnetd_cli.lists import STDIN, read_list
 from resnetd_cli.reading import (
     DEFAULT_READING,
     ReadOptions,
@@ -26,15 +24,10 @@ from resnetd_cli.reading import (
     read_url,
     strerror,
 )
+from resnetd_cli.walks import Skipped, Walker
 
-STDIN = "-"
-_BLOCK = 2**16
-# Pillow names these as openable, but holds only stubs for them: there is no image to get from them.
-_STUB_FORMATS = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
-# And it opens these through another format's plug-in.
-_ADOPTED_FORMATS = frozenset({"MPO"})
-# Decoded with an extra; without it each gets a row that says so.
-_OPTIONAL_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
+_AROUND_URLS = string.whitespace + "\u00a0\u200b\ufeff\"'"
+"""What comes along when URLs are copied, or stands around them in lists."""
 
 
 @dataclass(frozen=True)
@@ -52,173 +45,152 @@ class Source:
     is_remote: bool = False
 
 
-def expand(inputs: Iterable[str], options: ReadOptions = DEFAULT_READING) -> Iterator[Source]:
+def expand(
+    inputs: Iterable[str], options: ReadOptions = DEFAULT_READING, walker: Walker | None = None
+) -> Iterator[Source]:
     """Turn command-line INPUTs into sources, in order.
 
-    An INPUT is `-`, an http(s) URL, a file, a folder (its images, recursively, in sorted order) or a glob.
-    What does not exist is a source all the same: its `read` raises.
+    An INPUT is `-`, an http(s) or `file:` URL, a file, a folder (its images, recursively, in sorted order) or a
+    pattern. What exists exactly as written is never taken for anything else. What does not exist is a source all
+    the same: its `read` raises.
+
+    Args:
+        inputs: what the user typed.
+        options: bounds of reading one input.
+        walker: goes through folders, and counts what it skips.
     """
+    walker = walker or Walker()
     for text in inputs:
-        if text == STDIN:
+        name = _meant(text)
+        if name == STDIN:
             yield Source(STDIN, partial(read_stdin, options))
-        elif glob.has_magic(text) and not http.is_url(text) and not os.path.lexists(text):
-            yield from _expand_glob(text, options)
+        elif patterns.is_pattern(name) and not _is_url(name) and not os.path.lexists(name):
+            yield from _expand_pattern(name, options, walker)
         else:
-            yield from _expand_literal(text, options)
+            yield from _expand_literal(name, options, walker)
 
 
-def expand_list(location: str, *, null: bool = False, options: ReadOptions = DEFAULT_READING) -> Iterator[Source]:
+def expand_list(
+    location: str, *, null: bool = False, options: ReadOptions = DEFAULT_READING, walker: Walker | None = None
+) -> Iterator[Source]:
     """Turn a list of inputs into sources, as it is read: one a line, or NUL-separated.
 
     Args:
-        location: a file, or `-` for standard input. Entries are taken literally: no globs, no `-`.
+        location: a file, or `-` for standard input. Entries are taken literally: no patterns, no `-`.
         null: entries end with NUL, not with a newline.
         options: bounds of reading one input.
+        walker: goes through folders, and counts what it skips.
 
     Raises:
-        UsageError: the list cannot be read.
+        UsageError: see `read_list`.
     """
-    try:
-        # `with` not wanted here: the stream is read lazily, and closed when the generator ends.
-        stream = _stdin() if location == STDIN else Path(location).open("rb")  # noqa: SIM115
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the list {location}: {strerror(error)}",
-            hint="--files-from takes a file, or - for stdin",
-        ) from error
-    return _expand_entries(stream, options, null=null)
+    return _expand_entries(read_list(location, null=null), options, walker or Walker(), null=null)
 
 
 def is_single(inputs: list[str]) -> bool:
     """Tell, without reading anything, whether these INPUTs are exactly one image."""
-    return len(inputs) == 1 and (http.is_url(inputs[0]) or inputs[0] == STDIN or os.path.isfile(inputs[0]))
+    if len(inputs) != 1:
+        return False
+    name = _meant(inputs[0])
+    path = spellings.path_of_url(name) or name
+    return name == STDIN or os.path.isfile(path) or (path == name and http.is_url(name))
 
 
-@lru_cache
-def image_extensions() -> frozenset[str]:
-    """Return every file extension (`.jpg`, lower case) of the formats Pillow can open."""
-    from PIL import Image
-
-    extensions = Image.registered_extensions()
-    opened = (Image.OPEN.keys() | _ADOPTED_FORMATS) - _STUB_FORMATS
-    opened_here = frozenset(extension.lower() for extension, name in extensions.items() if name in opened)
-    return opened_here | _OPTIONAL_EXTENSIONS
+def _meant(text: str) -> str:
+    """Return the file or URL that a text stands for; the text, if it exists just so or stands for nothing else."""
+    if os.path.lexists(text):
+        return text
+    return _url_in(text) or spellings.on_disk(text) or text
 
 
-def _expand_literal(text: str, options: ReadOptions, *, typed: bool = True) -> Iterator[Source]:
-    if http.is_url(text):
-        yield Source(text, partial(read_url, text, options, typed=typed), is_remote=True)
-    elif os.path.isdir(text):
-        yield from _expand_folder(text, options)
+def _url_in(text: str) -> str | None:
+    """Return the URL that a text is but for white space or quotation marks around it."""
+    trimmed = text.strip(_AROUND_URLS)
+    return trimmed if _is_url(trimmed) else None
+
+
+def _is_url(text: str) -> bool:
+    return http.is_url(text) or spellings.path_of_url(text) is not None
+
+
+def _expand_literal(text: str, options: ReadOptions, walker: Walker, *, typed: bool = True) -> Iterator[Source]:
+    path = text if os.path.lexists(text) else spellings.path_of_url(text)
+    if path is None and http.is_url(text):
+        yield _of_url(text, options, typed=typed)
+    elif os.path.isdir(path or text):
+        yield from _expand_folder(path or text, options, walker)
     else:
-        yield Source(text, partial(read_file, text, options))
+        yield Source(text, partial(read_file, path or text, options))
 
 
-def _expand_glob(pattern: str, options: ReadOptions) -> Iterator[Source]:
-    matches = sorted(set(_matches(pattern)))
-    if "**" in pattern:  # which gives folders beside what is in them: nothing may be counted twice
-        files = [match for match in matches if not os.path.isdir(match)]
-        matches = files or _outermost(matches)
-    if not matches:
+def _of_url(url: str, options: ReadOptions, *, typed: bool) -> Source:
+    if url.lower().startswith("file:"):
+        hint = "file:///PATH, with three slashes, is a file on this machine"
+        return _failing(url, ErrorKind.BLOCKED, "a file on another machine", hint=hint)
+    return Source(url, partial(read_url, url, options, typed=typed), is_remote=True)
+
+
+def _expand_pattern(pattern: str, options: ReadOptions, walker: Walker) -> Iterator[Source]:
+    each = patterns.alternatives(pattern)
+    # Braces alone only shorten a list of names, each of which is an input.
+    found = {name for one in each for name in (_matches(one) if glob.has_magic(one) else [_meant(one)])}
+    if not found:
         yield _failing(pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=folder_hint())
-    for match in matches:
-        yield from _expand_literal(match, options)
+    for name in sorted(found):
+        yield from _expand_literal(name, options, walker)
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    """Yield what a pattern matches, as `glob.iglob` does; but `**` follows no links, which may lead in circles."""
-    parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
-    if "**" not in parts:
-        yield from glob.iglob(pattern)
-        return
-    at = parts.index("**")
-    before, after = os.sep.join([*parts[:at], ""]), os.sep.join(parts[at + 1 :])
-    for top in glob.iglob(before) if at else [""]:
-        for folder in _folders(top):
-            if not after and folder:
-                yield folder
-            if after or at == len(parts) - 1:
-                yield from _matches(os.path.join(glob.escape(folder), after or "*"))
+def _matches(pattern: str) -> list[str]:
+    """Return what matches a pattern, as it is written or else in another Unicode composition."""
+    forms = dict.fromkeys((pattern, unicodedata.normalize("NFC", pattern), unicodedata.normalize("NFD", pattern)))
+    return next(filter(None, map(patterns.matches, forms)), [])
 
 
-def _folders(top: str) -> Iterator[str]:
-    """Yield a folder and those in it, neither hidden ones nor links."""
-    yield top
-    with suppress(OSError), os.scandir(top or os.curdir) as entries:
-        for entry in entries:
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                yield from _folders(os.path.join(top, entry.name))
+def _expand_folder(folder: str, options: ReadOptions, walker: Walker) -> Iterator[Source]:
+    before = walker.skipped.copy()
+    is_empty = True
+    for path, error in walker.images(folder):
+        is_empty = False
+        if error is None:
+            yield Source(path, partial(read_file, path, options))
+        else:
+            hint = too_many_files_hint(error) or f"look at it: ls -ld {shell_word(path)}"
+            yield _failing(path, ErrorKind.UNREADABLE, strerror(error), hint=hint)
+    if is_empty:
+        yield _empty(folder, walker.skipped.since(before), walker)
 
 
-def _outermost(folders: list[str]) -> list[str]:
-    """Leave out folders that lie inside another of them."""
-    inside = [folder.rstrip(os.sep) + os.sep for folder in folders]
-    return [
-        folder for folder in folders if not any(folder.startswith(outer) for outer in inside if outer != folder)
-    ]
+def _empty(folder: str, skipped: Skipped, walker: Walker) -> Source:
+    message, hint = "no images in the folder", "it is empty"
+    if skipped.links:
+        message = f"{skipped.links_in_words} in the folder, not followed, and no images beside"
+        hint = "--follow follows links" if walker.advise else "name the folders that they lead to"
+    elif skipped.files:
+        hint = f"it holds {skipped.files_in_words}"
+        if walker.advise and not walker.all_files:
+            hint += "; --all-files looks at their bytes"
+    elif skipped.hidden:
+        hint = "what it holds is hidden, and skipped unless it is named"
+    return _failing(folder, ErrorKind.EMPTY, message, hint=hint)
 
 
-def _expand_folder(folder: str, options: ReadOptions) -> Iterator[Source]:
-    paths = _walk(folder, options)
-    first = next(paths, None)
-    if first is None:
-        yield _failing(
-            folder, ErrorKind.EMPTY, "no images in the folder", hint="files are chosen by their extension"
-        )
-        return
-    yield first
-    yield from paths
-
-
-def _walk(folder: str, options: ReadOptions) -> Iterator[Source]:
-    try:
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:
-        yield _failing(
-            folder,
-            ErrorKind.UNREADABLE,
-            strerror(error),
-            hint=too_many_files_hint(error) or f"look at it: ls -ld {shell_word(folder)}",
-        )
-        return
+def _expand_entries(
+    entries: Iterable[bytes], options: ReadOptions, walker: Walker, *, null: bool
+) -> Iterator[Source]:
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, options)
-        elif os.path.splitext(entry.name)[1].lower() in image_extensions():
-            yield Source(entry.path, partial(read_file, entry.path, options))
+        text = os.fsdecode(entry)
+        for name in [_meant(text)] if null else _listed(text):
+            yield from _expand_literal(name, options, walker, typed=False)
 
 
-def _expand_entries(stream: BinaryIO, options: ReadOptions, *, null: bool) -> Iterator[Source]:
-    try:
-        for entry in _split_null(stream) if null else _split_lines(stream):
-            if entry:
-                yield from _expand_literal(os.fsdecode(entry), options, typed=False)
-    except OSError as error:
-        raise UsageError(f"cannot read the list: {strerror(error)}", hint="--files-from takes a file") from error
-    finally:
-        if sys.stdin is None or stream is not sys.stdin.buffer:
-            stream.close()
-
-
-def _split_lines(stream: BinaryIO) -> Iterator[bytes]:
-    for line in stream:
-        yield line.rstrip(b"\r\n")
-
-
-def _split_null(stream: BinaryIO) -> Iterator[bytes]:
-    rest = b""
-    # read1 returns what is there: names that a slow `find` has already printed need not wait for the next.
-    while block := stream.read1(_BLOCK) if hasattr(stream, "read1") else stream.read(_BLOCK):
-        *entries, rest = (rest + block).split(b"\0")
-        yield from entries
-    yield rest
-
-
-def _stdin() -> BinaryIO:
-    if sys.stdin is None:
-        raise OSError(errno.EBADF, "standard input is closed")
-    return sys.stdin.buffer
+def _listed(line: str) -> list[str]:
+    """Return the file or URL that a line of a list stands for; several if only carriage returns end its lines."""
+    if name := spellings.of_list(line):
+        return [name]
+    lines = [text for text in line.split("\r") if text.strip()]
+    if len(lines) > 1:
+        return [name for text in lines for name in _listed(text)]
+    return [_url_in(text) or text for text in lines]
 
 
 def _failing(name: str, kind: ErrorKind, message: str, *, hint: str) -> Source:

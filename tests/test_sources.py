@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from resnetd_cli import sources
+from resnetd_cli import patterns
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
 from resnetd_cli.sources import Source, expand, expand_list, is_single
+from resnetd_cli.walks import Walker
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files and names")
 
@@ -231,7 +233,9 @@ def test_links_to_folders_are_followed_at_the_top_and_not_below() -> None:
     make("real/a.jpg")
     Path("real/back").symlink_to("..")
     Path("link").symlink_to("real")
-    assert expanded("link") == ["link/a.jpg"]
+    walker = Walker()
+    assert names(expand(["link"], walker=walker)) == ["link/a.jpg"]
+    assert walker.skipped.links == 1
 
 
 @posix
@@ -346,7 +350,7 @@ def test_a_recursive_glob_matches_what_python_s_does(pattern: str) -> None:
         "0.jpg",
     )
     expected = {match.rstrip("/") for match in glob.iglob(pattern, recursive=True)}
-    assert {match.rstrip("/") for match in sources._matches(pattern)} == expected
+    assert {match.rstrip("/") for match in patterns._matches(pattern)} == expected
     assert expected
 
 
@@ -357,6 +361,113 @@ def test_a_file_whose_name_is_a_pattern_is_that_file() -> None:
     assert only(expand(["img[1].jpg"])).read() == b"img[1].jpg"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("p/*.{jpg,png}", ["p/1.jpg", "p/2.png"]),
+        ("{p,q}/*.jpg", ["p/1.jpg", "q/1.jpg"]),
+        ("{p,q}/**/*.{j*,webp}", ["p/1.jpg", "p/e/3.webp", "q/1.jpg"]),
+        ("p/{1,2}.{jpg,png}", ["p/1.jpg", "p/1.png", "p/2.jpg", "p/2.png"]),
+        ("p/{1..3}.jpg", ["p/1.jpg", "p/2.jpg", "p/3.jpg"]),
+        ("p/{e/{3,4},1}.webp", ["p/1.webp", "p/e/3.webp", "p/e/4.webp"]),
+    ],
+)
+def test_braces_in_a_glob_stand_for_each_of_their_parts(pattern: str, expected: list[str]) -> None:
+    """Those without wildcards name their files, which may be missing, as in a shell."""
+    make("p/1.jpg", "p/2.png", "p/n.txt", "p/e/3.webp", "q/1.jpg")
+    assert expanded(pattern) == expected
+
+
+@posix
+@pytest.mark.parametrize("name", ["a{1}.jpg", "{x,y}.jpg", "{.jpg", "}{.jpg"])
+def test_a_file_whose_name_has_braces_is_that_file(name: str) -> None:
+    make(name)
+    assert only(expand([name])).read() == name.encode()
+
+
+@pytest.mark.parametrize("name", ["a{1}.jpg", "{.jpg", "{}"])
+def test_braces_without_alternatives_are_themselves(name: str) -> None:
+    source = only(expand([name]))
+    assert (source.name, why(source).message) == (name, "no such file or folder")
+
+
+def test_braces_for_too_many_names_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"stands for 1,000,000,000,000 names"):
+        expanded("{0..999999}{0..999999}")
+
+
+def test_a_wildcard_matches_no_companion_files() -> None:
+    make("p/a.jpg", "p/@eaDir/a.jpg", "p/Thumbs.db", "p/.b.jpg", "p/~$c.jpg", "p/q/d.jpg")
+    assert expanded("p/*") == ["p/a.jpg", "p/q/d.jpg"]
+    assert expanded("p/*/*") == ["p/q/d.jpg"]
+    assert sorted(expanded("p/**/*.jpg")) == ["p/a.jpg", "p/q/d.jpg"]
+    assert expanded("p/@ea*/*.jpg") == ["p/@eaDir/a.jpg"]
+    assert expanded("p/~$*") == ["p/~$c.jpg"]
+    assert expanded("p/.*.jpg") == ["p/.b.jpg"]
+
+
+# --- other spellings of names ---
+
+COMPOSED, DECOMPOSED = "caf\u00e9/\u00fc.jpg", "cafe\u0301/u\u0308.jpg"
+
+
+@posix
+@pytest.mark.parametrize(("there", "asked"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_a_name_in_the_other_unicode_composition_reaches_its_file(there: str, asked: str) -> None:
+    make(there)
+    mixed = asked.split("/", maxsplit=1)[0] + "/" + there.split("/")[1]
+    assert expanded(asked, mixed, str(Path(asked).absolute())) == [there, there, str(Path(there).absolute())]
+    assert expanded(str(Path(asked).parent)) == [there]
+    assert expanded(asked[:-3] + "*") == [there]
+    assert listed(f"{asked}\n".encode()) == [there]
+    assert listed(f"{asked}\0".encode(), null=True) == [there]
+
+
+@posix
+def test_a_name_that_exists_as_written_wins_over_its_other_composition() -> None:
+    make("\u00e9.jpg", "e\u0301.jpg")
+    assert [source.read().decode() for source in expand(["e\u0301.jpg", "\u00e9.jpg"])] == [
+        "e\u0301.jpg",
+        "\u00e9.jpg",
+    ]
+
+
+@posix
+@pytest.mark.parametrize("name", ["a.jpg ", " a.jpg", "a.jpg\r", '"a.jpg"', "p\\a.jpg", "*.jpg", "a\rb.jpg"])
+def test_a_line_of_a_list_that_exists_as_written_wins(name: str) -> None:
+    make("a.jpg", "p/a.jpg", "b.jpg", name)
+    assert listed(f"{name}\n".encode()) == [name]
+    assert only(expand_list("list")).read() == name.encode()
+    assert listed(f"{name}\r\n".encode()) == [name]
+
+
+@pytest.mark.parametrize("line", ["p/a.jpg ", "\tp/a.jpg", '"p/a.jpg"', "'p/a.jpg'", "p\\a.jpg", '"p\\a.jpg"\r'])
+def test_a_line_of_a_list_as_other_programs_write_it_reaches_its_file(line: str) -> None:
+    make("p/a.jpg")
+    Path("list").write_bytes(f"{line}\n".encode())
+    source = only(expand_list("list"))
+    assert (Path(source.name), source.read()) == (Path("p/a.jpg"), b"p/a.jpg")
+
+
+@posix
+@pytest.mark.parametrize("page", ["cp1252", "cp850"])
+def test_a_list_in_a_code_page_of_windows_reaches_its_files(page: str) -> None:
+    make("p/\u00e9t\u00e9.jpg")
+    assert listed("p\\\u00e9t\u00e9.jpg\r\n".encode(page)) == ["p/\u00e9t\u00e9.jpg"]
+
+
+def test_entries_between_nul_are_only_themselves() -> None:
+    make("a.jpg")
+    assert listed(b"a.jpg \0'a.jpg'\0a.jpg\r\0", null=True) == ["a.jpg ", "'a.jpg'", "a.jpg\r"]
+
+
+def test_a_list_whose_lines_end_with_carriage_returns_alone() -> None:
+    make("a.jpg")
+    assert listed(b"a.jpg\rb c.jpg\r") == ["a.jpg", "b c.jpg"]
+    many = [f"{number:05d}.jpg" for number in range(30_000)]
+    assert listed("\r".join(many).encode()) == many
+
+
 # --- URLs and standard input ---
 
 
@@ -365,6 +476,53 @@ def test_a_file_whose_name_is_a_pattern_is_that_file() -> None:
 )
 def test_a_url_is_one_input_and_not_a_pattern(url: str) -> None:
     assert expanded(url) == [url]
+
+
+@pytest.mark.parametrize("around", [" {}", "{} ", "\t{}\r\n", "\ufeff{}", "{}\u200b", "\u00a0{}", '"{}"'])
+def test_what_stands_around_a_url_is_no_part_of_it(around: str) -> None:
+    url = "https://host/a%20b.jpg"
+    assert expanded(around.format(url)) == [url]
+    assert listed(around.format(url).strip("\n").encode()) == [url]
+    assert is_single([around.format(url)])
+
+
+@posix
+@pytest.mark.parametrize("form", ["file://{}", "FILE://{}", "file://localhost{}", "file:{}"])
+def test_a_file_url_is_the_file_that_its_decoded_path_names(form: str) -> None:
+    make("p q/\u00e9#1?.jpg")
+    url = form.format(quote(str(Path("p q/\u00e9#1?.jpg").absolute())))
+    assert is_single([url])
+    Path("list").write_text(url, encoding="utf-8")
+    for source in (*expand([url, f" {url}"]), *expand_list("list")):
+        assert (source.name, source.read().decode()) == (url, "p q/\u00e9#1?.jpg")
+
+
+@posix
+def test_a_file_url_of_a_folder_gives_its_images() -> None:
+    make("p q/a.jpg", "p q/n.txt")
+    folder = Path("p q").absolute()
+    assert not is_single([folder.as_uri()])
+    assert expanded(folder.as_uri()) == [f"{folder}/a.jpg"]
+
+
+@posix
+def test_a_file_url_with_bytes_that_are_not_utf_8() -> None:
+    source = only(expand([f"file://{Path.cwd()}/%E9.jpg"]))
+    Path(os.fsdecode(b"\xe9.jpg")).write_bytes(b"found")
+    assert source.read() == b"found"
+
+
+def test_a_file_url_of_another_machine_is_blocked() -> None:
+    error = why(only(expand(["file://elsewhere/a.jpg"])))
+    assert (error.kind, error.message) == (ErrorKind.BLOCKED, "a file on another machine")
+    assert "three slashes" in (error.hint or "")
+
+
+@posix
+def test_a_file_wins_over_the_url_that_its_name_looks_like() -> None:
+    make("http:/host/a.jpg", "https:/b.jpg ")
+    assert only(expand(["http://host/a.jpg"])).read() == b"http:/host/a.jpg"
+    assert only(expand(["https://b.jpg "])).read() == b"https:/b.jpg "
 
 
 def test_a_url_is_fetched_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,10 +679,3 @@ def test_the_list_s_file_is_closed_at_the_end_and_when_given_up(monkeypatch: pyt
     next(given_up)
     given_up.close()  # type: ignore[attr-defined]
     assert [stream.closed for stream in opened] == [True, True]
-
-
-def test_every_image_extension_is_one_that_pillow_opens() -> None:
-    extensions = sources.image_extensions()
-    assert {".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".ico"} <= extensions
-    assert not extensions & {".pdf", ".txt", ".h5", ".mpg", ".mp4", ".html", ".svg"}
-    assert all(extension == extension.lower() and extension[0] == "." for extension in extensions)

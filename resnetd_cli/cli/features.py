@@ -30,6 +30,8 @@ def features(
     ] = "pooled",
     files_from: options.FilesFrom = None,
     null: options.Null = False,
+    all_files: options.AllFiles = False,
+    follow: options.Follow = False,
     ignore_exif: options.IgnoreExif = False,
     allow_truncated: options.AllowTruncated = False,
     max_pixels: options.MaxPixels = MAX_PIXELS,
@@ -63,7 +65,7 @@ def features(
     Beside the array, FILE.index.csv names every input, with its row or why it has none.
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
-    given = Inputs(inputs or [], files_from, null)
+    given = Inputs(inputs or [], files_from, null, all_files, follow)
     reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
     sources = given.sources(reading)
 

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from resnetd_cli import sources as library
+from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
+from resnetd_cli.lists import STDIN
 from resnetd_cli.reading import DEFAULT_READING, ReadOptions
+from resnetd_cli.walks import Skipped, Walker
 
 
 def images_of(option: str, texts: list[str] | None) -> list[library.Source] | None:
-    """Return the images that an option names; None where it is not given.
+    """Return the images that an option names, and note what was skipped; None where it is not given.
 
     Raises:
         UsageError: there is none, or standard input, which cannot be read twice, is among them.
     """
     if not texts:
         return None
-    if library.STDIN in texts:
+    if STDIN in texts:
         raise UsageError(f"{option} does not read standard input", hint="name files, folders or globs")
-    return list(library.expand(texts))
+    walker = Walker()
+    images = list(library.expand(texts, walker=walker))
+    for note in walker.notes():
+        terminal.note(f"{option} {note}")
+    return images
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What the user named: INPUTs, or a list of them.
+
+    Attributes:
+        texts: INPUTs.
+        files_from: a list of inputs, `-` for standard input.
+        null: its entries end with NUL.
+        all_files: see `Walker`; None: the command has neither this option nor the next.
+        follow: see `Walker`.
 
     Raises:
         UsageError: there is nothing, or standard input is wanted twice.
@@ -34,6 +49,8 @@ class Inputs:
     texts: list[str]
     files_from: str | None = None
     null: bool = False
+    all_files: bool | None = None
+    follow: bool = False
 
     def __post_init__(self) -> None:
         if self.null and self.files_from is None:
@@ -42,7 +59,7 @@ class Inputs:
             )
         if not self.texts and self.files_from is None:
             raise UsageError("no input", hint="name a file, a folder, a glob, a URL, or - for standard input")
-        if [*self.texts, self.files_from].count(library.STDIN) > 1:
+        if [*self.texts, self.files_from].count(STDIN) > 1:
             raise UsageError("standard input can be read only once", hint="write - in one place")
 
     @property
@@ -59,14 +76,34 @@ class Inputs:
         listed = (
             iter(())
             if self.files_from is None
-            else library.expand_list(self.files_from, null=self.null, options=options)
+            else library.expand_list(self.files_from, null=self.null, options=options, walker=self._walker)
         )
         return self._chain(listed, options)
 
     def _chain(self, listed: Iterator[library.Source], options: ReadOptions) -> Iterator[library.Source]:
-        yield from library.expand(self.texts, options)
+        yield from library.expand(self.texts, options, self._walker)
         yield from listed
 
     def count(self) -> int | None:
         """Return how many inputs there are; None for a list, which may not have ended."""
-        return None if self.files_from is not None else sum(1 for _ in library.expand(self.texts))
+        if self.files_from is not None:
+            return None
+        return sum(1 for _ in library.expand(self.texts, walker=self._new_walker()))
+
+    @property
+    def skipped(self) -> Skipped:
+        """What was skipped in folders so far."""
+        return self._walker.skipped
+
+    def tell_skipped(self) -> None:
+        """Note what was skipped in folders."""
+        for note in self._walker.notes():
+            terminal.note(note)
+
+    @cached_property
+    def _walker(self) -> Walker:
+        return self._new_walker()
+
+    def _new_walker(self) -> Walker:
+        has_options = self.all_files is not None
+        return Walker(all_files=bool(self.all_files), follow=self.follow, advise=has_options)

@@ -48,6 +48,14 @@ FilesFrom = Annotated[
     typer.Option("--files-from", metavar="FILE|-", help="Read inputs from a list, one a line."),
 ]
 Null = Annotated[bool, typer.Option("--null", "-0", help="The list is NUL-separated (find -print0).")]
+AllFiles = Annotated[
+    bool,
+    typer.Option("--all-files", help="In folders, go by the bytes of files, not only by their names."),
+]
+Follow = Annotated[
+    bool,
+    typer.Option("--follow", help="Follow links to folders; each folder is visited once."),
+]
 IgnoreExif = Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images upright.")]
 AllowTruncated = Annotated[
     bool, typer.Option("--allow-truncated", help="Take what is there of a truncated image.")

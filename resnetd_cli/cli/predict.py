@@ -25,6 +25,8 @@ def predict(
     model: options.Model = DEFAULT_MODEL,
     files_from: options.FilesFrom = None,
     null: options.Null = False,
+    all_files: options.AllFiles = False,
+    follow: options.Follow = False,
     ignore_exif: options.IgnoreExif = False,
     allow_truncated: options.AllowTruncated = False,
     max_pixels: options.MaxPixels = MAX_PIXELS,
@@ -77,7 +79,7 @@ def predict(
     find . -name '*.jpg' -print0 | resnetd predict --files-from - -0 -f jsonl
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
-    given = Inputs(inputs or [], files_from, null)
+    given = Inputs(inputs or [], files_from, null, all_files, follow)
     reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
     sources = given.sources(reading)
 

@@ -67,4 +67,5 @@ def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, 
         terminal.note("no inputs")
     elif failed and total > 1:
         terminal.note(f"{failed} of {total} inputs failed")
+    inputs.tell_skipped()
     return ExitCode.PARTIAL if failed else ExitCode.OK

@@ -16,7 +16,7 @@ from resnetd_cli.errors import DataError
 from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.files import expand_user
 from resnetd_cli.reading import strerror
-from resnetd_cli.sources import image_extensions
+from resnetd_cli.walks import Skipped, Walker, is_folder, is_named_like_image, listed
 
 SPLIT_NAMES = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 """What people call the splits, in lower case."""
@@ -55,12 +55,32 @@ def _examples(top: str, found: Mapping[str, Mapping[str, TextsBuilder]]) -> dict
     return splits
 
 
+class _Others(Skipped):
+    """What is skipped in the folders of classes, with the first names."""
+
+    def __init__(self, top: str) -> None:
+        super().__init__()
+        self._top = top
+        self.named, self.linked = Few(), Few()
+
+    def add_file(self, path: str) -> None:
+        """Note a file that is no image."""
+        super().add_file(path)
+        self.named.add(_relative(path, self._top))
+
+    def add_link(self, path: str) -> None:
+        """Note a link to a folder."""
+        super().add_link(path)
+        self.linked.add(_relative(path, self._top))
+
+
 class _Listing:
     """What lies in a folder, and what of it is left out."""
 
     def __init__(self, top: str) -> None:
         self._top = top
-        self._others, self._links, self._loose, self._beside, self._empty = (Few() for _ in range(5))
+        self._others = _Others(top)
+        self._loose, self._beside, self._empty = (Few() for _ in range(3))
 
     def splits(self) -> dict[str, str]:
         """Return the folders of splits, or the one that holds the classes.
@@ -106,8 +126,8 @@ class _Listing:
             "folders beside the splits are left out": self._beside,
             "folders without images": self._empty,
             "images in no class folder are left out": self._loose,
-            "files whose names do not end like an image's are left out": self._others,
-            "links to folders below the classes are not followed": self._links,
+            "files whose names do not end like an image's are left out": self._others.named,
+            "links to folders below the classes are not followed": self._others.linked,
         }
         yield from (f"{what}: {few}" for what, few in told.items() if few.count)
 
@@ -115,51 +135,39 @@ class _Listing:
         return os.path.join(self._top, name)
 
     def _relative(self, path: str) -> str:
-        return path.removeprefix(self._top).lstrip(os.sep)
+        return _relative(path, self._top)
 
     def _has_images(self, name: str) -> bool:
         return next(_Listing(self._top)._images(self._join(name)), None) is not None
 
     def _note_loose(self, folder: str) -> None:
         for entry in _entries(folder):
-            if not _is_folder(entry) and _is_image(entry.name):
+            if not is_folder(entry) and is_named_like_image(entry.name):
                 self._loose.add(self._relative(entry.path))
 
     def _images(self, folder: str) -> Iterator[str]:
-        for entry in _entries(folder):
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._images(entry.path)
-            elif _is_folder(entry):
-                self._links.add(self._relative(entry.path))
-            elif _is_image(entry.name):
-                yield entry.path
-            else:
-                self._others.add(self._relative(entry.path))
+        for path, error in Walker(skipped=self._others).images(folder):
+            if error is not None:
+                raise _unlisted(path, error) from error
+            yield path
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in image_extensions()
+def _relative(path: str, top: str) -> str:
+    return path.removeprefix(top).lstrip(os.sep)
 
 
 def _subfolders(folder: str) -> list[str]:
-    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell a folder, or a link to one; a link that leads in a circle is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+    return [entry.name for entry in _entries(folder) if is_folder(entry)]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     """Return what is in a folder, sorted and without what is hidden."""
     try:
-        with os.scandir(folder) as scan:
-            return sorted(
-                (entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name
-            )
+        return listed(folder)[0]
     except OSError as error:
-        message = f"cannot read the folder {printable(folder)}: {strerror(error)}"
-        raise DataError(message, hint=f"look at it: ls -ld {shell_word(folder)}") from error
+        raise _unlisted(folder, error) from error
+
+
+def _unlisted(folder: str, error: OSError) -> DataError:
+    message = f"cannot read the folder {printable(folder)}: {strerror(error)}"
+    return DataError(message, hint=f"look at it: ls -ld {shell_word(folder)}")

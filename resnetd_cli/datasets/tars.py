@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from resnetd_cli.companions import is_companion
 from resnetd_cli.datasets.texts import Texts
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
 from resnetd_cli.escaping import printable, shell_word
@@ -114,7 +115,7 @@ def _members(tar: str) -> Iterator[Member]:
         kept: list[tarfile.TarInfo] = vars(archive)["members"]
         while (member := archive.next()) is not None:
             kept.clear()  # of a million it would take a gigabyte
-            if member.isreg() and not _base(member.name).startswith("."):
+            if member.isreg() and not is_companion(_base(member.name)):
                 yield Member(member.name, member.offset_data, member.size, _data_of_label(archive, member))
         # The standard library takes a damaged header for the end.
         file.seek(archive.offset)

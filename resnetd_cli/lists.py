@@ -1,0 +1,153 @@
+"""Lists of inputs, as people and programs of all systems write them, read as they come and within bounds."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from resnetd_cli.errors import UsageError
+from resnetd_cli.escaping import printable
+from resnetd_cli.reading import strerror
+from resnetd_cli.walks import are_image_bytes
+
+STDIN = "-"
+MAX_ENTRY = 2**16
+"""Bytes of one entry."""
+_MAX_EMPTY = 2**20
+"""Empty entries in a row: a device gives them without end."""
+_BLOCK = 2**16
+_ONE_EACH = "--files-from reads one name a line, or with --null NUL-separated names"
+# The longer ones first: UTF-32's begins like UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+def read_list(location: str, *, null: bool = False) -> Iterator[bytes]:
+    r"""Yield the entries of a list, as it is read: lines, without their line feed, or what NUL separates.
+
+    Byte-order marks are dropped. UTF-16 and UTF-32 become UTF-8; all else is bytes, as file names are. A carriage
+    return at the end of a line stays: it may belong to the name.
+
+    Args:
+        location: a file, or `-` for standard input.
+        null: entries end with NUL, not with a line feed.
+
+    Raises:
+        UsageError: the list cannot be read, now or later, is an image, or has an entry of more than `MAX_ENTRY`
+            bytes.
+    """
+    try:
+        # `with` not wanted here: the stream is read lazily, and closed when the generator ends.
+        stream = _stdin() if location == STDIN else Path(location).open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the list {location}: {strerror(error)}",
+            hint="--files-from takes a file, or - for stdin",
+        ) from error
+    return _entries(stream, location, b"\0" if null else b"\n")
+
+
+def _entries(stream: BinaryIO, location: str, separator: bytes) -> Iterator[bytes]:
+    name = "the list on standard input" if location == STDIN else printable(location)
+    number = empty = 0
+    try:
+        for number, entry in enumerate(_split(_decoded(stream, location, separator), separator), 1):
+            if len(entry) > MAX_ENTRY:
+                message = f"{name}, entry {number:,}: longer than {MAX_ENTRY:,} bytes"
+                raise UsageError(message, hint=_ONE_EACH)
+            empty = 0 if entry else empty + 1
+            if empty > _MAX_EMPTY:
+                raise UsageError(f"{name}: more than {_MAX_EMPTY:,} empty entries in a row", hint=_ONE_EACH)
+            if entry:
+                yield entry
+    except UnicodeDecodeError as error:
+        message = f"{name}: not valid {error.encoding.upper()}"
+        raise UsageError(message, hint="save the list as UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"cannot read the list: {strerror(error)}", hint="--files-from takes a file") from error
+    finally:
+        if sys.stdin is None or stream is not sys.stdin.buffer:
+            stream.close()
+
+
+def _split(blocks: Iterator[bytes], separator: bytes) -> Iterator[bytes]:
+    rest = b""
+    for block in blocks:
+        *entries, rest = (rest + block).split(separator)
+        yield from entries
+        if len(rest) > MAX_ENTRY:
+            # Lines may end with carriage returns alone. Of shorter ones the caller finds out what they are.
+            *entries, rest = rest.split(b"\r") if separator == b"\n" else [rest, b""]
+            yield from entries or [rest]
+    yield rest
+
+
+def _decoded(stream: BinaryIO, location: str, separator: bytes) -> Iterator[bytes]:
+    """Yield what is in a list, block by block, without a mark, and as UTF-8 if it is UTF-16 or UTF-32."""
+
+    def read() -> bytes:
+        # read1 returns what is there: names that a slow `find` has already printed need not wait for the next.
+        return stream.read1(_BLOCK) if hasattr(stream, "read1") else stream.read(_BLOCK)
+
+    head = _head(read, separator)
+    mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
+    encoding = _MARKS.get(mark) or (_unmarked(head) if separator == b"\n" else None)
+    if encoding is None and b"\0" in head and are_image_bytes(head):
+        hint = "name images as INPUT, without --files-from"
+        raise UsageError(f"{printable(location)} is an image, not a list", hint=hint)
+    if encoding is None or encoding == "utf-8":
+        block = head[len(mark) :]
+        while block or (block := read()):
+            yield block
+            block = b""
+        return
+    decoder = codecs.getincrementaldecoder(encoding)()
+    yield decoder.decode(head[len(mark) :]).encode()
+    while block := read():
+        yield decoder.decode(block).encode()
+    yield decoder.decode(b"", final=True).encode()
+
+
+def _head(read: Callable[[], bytes], separator: bytes) -> bytes:
+    """Return enough of the beginning to know the encoding, and no more: the rest may come much later."""
+    head = b""
+    while len(head) < _BLOCK and not _is_enough(head, separator) and (block := read()):
+        head += block
+    return head
+
+
+def _is_enough(head: bytes, separator: bytes) -> bool:
+    if separator == b"\n" and b"\0" in head:  # UTF-16, or no list
+        return b"\n\0" in head or b"\0\n" in head
+    return separator in head or len(head) >= max(map(len, _MARKS))
+
+
+def _unmarked(head: bytes) -> str | None:
+    """Return the encoding of a list of lines in UTF-16 without a mark, as `cmd /u` writes; None if it is not one.
+
+    No name holds a NUL. Where all of them are every other byte, and a line feed is among the characters they
+    are part of, nothing else is possible.
+    """
+    if b"\0" not in head:
+        return None
+    whole = head[: len(head) // 2 * 2]
+    even, odd = whole[::2], whole[1::2]
+    for encoding, high, low in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        if b"\0" in high and b"\0" not in low and "\n" in whole.decode(encoding, "replace"):
+            return encoding
+    return None
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer

@@ -1,0 +1,79 @@
+"""Names of files as other systems and programs spell them. The name exactly as written always comes first."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import unquote_to_bytes
+
+_CODE_PAGES = ("cp1252", "cp850", "cp437")
+"""Of Western Windows and its console."""
+_FILE_URL = re.compile(r"file:(?://([^/]*))?(/.*)", re.IGNORECASE | re.DOTALL)
+
+
+def on_disk(path: str) -> str | None:
+    """Return the name of what exists under a path: as written, or in the other Unicode composition.
+
+    macOS writes `é` as two characters, other systems as one; archives and copies carry both. None: neither exists.
+    """
+    if os.path.lexists(path):
+        return path
+    if path.isascii():
+        return None
+    found = ""
+    for part in re.split(rf"([{re.escape(os.sep)}]+)", path):
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        there = next((found + form for form in forms if os.path.lexists(found + form)), None)
+        if there is None and part.strip(os.sep):
+            return None
+        found = there or found + part
+    return found
+
+
+def of_list(line: str) -> str | None:
+    """Return the name of what exists under an entry of a list, however it was written; None if nothing does.
+
+    In this order: as it is, without the carriage return of Windows, without white space around it, without
+    quotation marks, with slashes for backslashes, from a code page of Windows.
+    """
+    return next(filter(None, map(on_disk, dict.fromkeys(_forms(line)))), None)
+
+
+def path_of_url(text: str) -> str | None:
+    """Return the path that a `file:` URL of this machine names; None for all other texts."""
+    url = _FILE_URL.fullmatch(text)
+    if url is None:
+        return None
+    host, path = url.groups()
+    if host and host.lower() not in ("localhost", _this_machine()):
+        return None
+    with suppress(ValueError):
+        text = os.fsdecode(unquote_to_bytes(os.fsencode(path)))
+        return text[1:] if os.name == "nt" and re.match(r"/[A-Za-z]:", text) else text
+    return None
+
+
+def _forms(line: str) -> Iterator[str]:
+    bare = line.rstrip("\r")
+    trimmed = bare.strip()
+    unquoted = trimmed[1:-1] if len(trimmed) > 2 and trimmed[0] == trimmed[-1] in "\"'" else trimmed
+    yield from (line, line.removesuffix("\r"), bare, trimmed, unquoted)
+    if os.sep == "/" and "\\" in unquoted:
+        yield unquoted.replace("\\", "/")
+    data = os.fsencode(unquoted)
+    with suppress(UnicodeDecodeError):
+        data.decode()
+        return
+    for page in _CODE_PAGES:
+        with suppress(UnicodeDecodeError):
+            text = data.decode(page)
+            yield from (text, text.replace("\\", "/"))
+
+
+def _this_machine() -> str:
+    import socket
+
+    return socket.gethostname().lower()
