@@ -63,9 +63,9 @@ def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, 
                 if fail_fast:
                     raise ResnetdError(f"{result.input}: {result.message}", hint=result.hint)
                 tell_failure(result)
+    inputs.tell_skipped()
     if not total:
         terminal.note("no inputs")
     elif failed and total > 1:
         terminal.note(f"{failed} of {total} inputs failed")
-    inputs.tell_skipped()
     return ExitCode.PARTIAL if failed else ExitCode.OK
