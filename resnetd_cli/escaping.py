@@ -13,18 +13,26 @@ from collections.abc import Iterable
 
 # Control, format and surrogate characters, line and paragraph separators.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Unicode's Default_Ignorable_Code_Point, without those of category Cf: fillers and variation selectors. Python
+# calls them printable, but nothing is drawn for them.
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000\U000e0002-\U000e001f\U000e0080-\U000e0fff]"
+)
 _TSV_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _CSV_SPECIAL = frozenset(',"\r\n')
-# What spreadsheets take for the start of a formula. An apostrophe counts among what may stand before it, so that
-# a cell which had one already is told from one that was given it.
-_FORMULA = re.compile(r"[\s'\"]*[=+\-@＝＋－＠]|[ '\"]*[\t\r\n]")
+# What spreadsheets take for the start of a formula, in any width (NFKC); U+2212 is the minus sign.
+_FORMULA_SIGNS = frozenset("=+-@\u2212")
+# These may stand before it: the apostrophe too, so that a cell which had one is not taken for one that got it.
+_QUOTES = frozenset("'\"")
+_BREAKS = frozenset("\t\r\n")
 
 
 def printable(text: str) -> str:
     """Return the text with all that is not printable, and what is not UTF-8, written as escapes."""
-    if text.isprintable():
+    if _is_printable(text):
         return text
-    return "".join(char if char.isprintable() else _escape(char) for char in _decoded(text))
+    return "".join(char if _is_printable(char) else _escape(char) for char in _decoded(text))
 
 
 def shell_word(path: object) -> str:
@@ -32,7 +40,7 @@ def shell_word(path: object) -> str:
     text = str(path)
     if text.startswith("-"):
         text = f"./{text}"  # else it is an option
-    if text.isprintable():
+    if _is_printable(text):
         return shlex.quote(text)
     return "$'" + "".join(map(_in_dollar_quotes, text)) + "'"
 
@@ -42,7 +50,7 @@ def json_safe(text: str) -> str:
 
     It means the same. Newlines, which stand only between its values, stay.
     """
-    if text.isprintable():
+    if _is_printable(text):
         return text
     return "".join(_json_escape(char) if _is_unsafe(char) and char != "\n" else char for char in _decoded(text))
 
@@ -77,11 +85,28 @@ def csv_line(cells: Iterable[object], *, terminal: bool = False) -> str:
 
 def without_formulas(cells: Iterable[object]) -> list[object]:
     """Return cells that no spreadsheet takes for formulas: texts that begin like one get an apostrophe."""
-    return [f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in cells]
+    return [f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in cells]
+
+
+def _is_formula(text: str) -> bool:
+    """Tell whether a spreadsheet may take a cell for a formula, or for two cells.
+
+    What stands before the sign and shows nothing, as spaces and marks of byte order, some programs drop.
+    """
+    for char in _decoded(text):
+        if char in _BREAKS:
+            return True
+        if not (char in _QUOTES or _shows_nothing(char)):
+            return unicodedata.normalize("NFKC", char)[0] in _FORMULA_SIGNS
+    return False
+
+
+def _shows_nothing(char: str) -> bool:
+    return char.isspace() or _is_unsafe(char)
 
 
 def _tsv_cell(text: str, *, terminal: bool) -> str:
-    if text.isprintable() and "\\" not in text:
+    if _is_printable(text) and "\\" not in text:
         return text
     text = _decoded(text)
     bytes_pass = not terminal and _is_name(text)
@@ -102,8 +127,12 @@ def _text(cell: object) -> str:
     return "" if cell is None else str(cell)
 
 
+def _is_printable(text: str) -> bool:
+    return text.isprintable() and (text.isascii() or not _IGNORABLE.search(text))
+
+
 def _is_unsafe(char: str) -> bool:
-    return unicodedata.category(char) in _UNSAFE_CATEGORIES
+    return unicodedata.category(char) in _UNSAFE_CATEGORIES or bool(_IGNORABLE.match(char))
 
 
 def _is_surrogate(char: str) -> bool:
@@ -146,7 +175,7 @@ def _json_escape(char: str) -> str:
 def _in_dollar_quotes(char: str) -> str:
     if char in "\\'":
         return f"\\{char}"
-    if char.isprintable():
+    if _is_printable(char):
         return char
     data = char.encode("utf-8", "surrogateescape" if _is_name(char) else "replace")
     return "".join(f"\\x{byte:02x}" for byte in data)

@@ -154,6 +154,7 @@ class Failure:
             "input": self.input,
             "status": "error",
             "model": self.model,
+            "predictions": [],
             "error": {"kind": self.kind.value, "message": self.message},
         }
 

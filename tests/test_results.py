@@ -26,7 +26,7 @@ def test_answer_is_recorded_as_documented() -> None:
 def test_failure_is_recorded_as_documented() -> None:
     failure = Failure("x.jpg", "resnet50d.ra2_in1k", ErrorKind.UNDECODABLE, "not an image", "convert it")
     assert json.dumps(failure.record()) == (
-        '{"input": "x.jpg", "status": "error", "model": "resnet50d.ra2_in1k", '
+        '{"input": "x.jpg", "status": "error", "model": "resnet50d.ra2_in1k", "predictions": [], '
         '"error": {"kind": "undecodable", "message": "not an image"}}'
     )
 

@@ -41,6 +41,8 @@ NASTY = {
     "zero width": "a\u200bb\u200dc\ufeff",
     "lines": "a\u2028b\u2029c\x85d\x0b\x0c\x1c",
     "tag": "a\U000e0041",
+    "fillers": "a\u3164\u115f\u034f",
+    "selectors": "a\ufe0f\U000e0100",
     "not utf-8": "\udc9b31m\udcff",
 }
 MARKUP = ("[red]x[/red]", "[/]", "[link=http://evil]x[/link]", ":smile:", "[bold", "\\[red]")
@@ -59,6 +61,7 @@ class Screen(io.StringIO):
 def acted_on(text: str) -> set[str]:
     """Return the characters that a terminal would act on, or not show."""
     unsafe = {char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    unsafe |= set("\u034f\u115f\u3164\ufe0f\U000e0100").intersection(text)  # nothing is drawn for them
     return unsafe - {"\n", "\t"}
 
 
@@ -302,6 +305,26 @@ def _no_int8(model: str, weights: Path) -> Exception:
         "＝1",
         "-1",
         "''@",
+        "\ufeff=1",
+        "\u200b=1",
+        "\u200d\u2060@x",
+        "\u00ad-1",
+        "\u00a0=1",
+        "\u3000\u2009=1",
+        "\u2028=1",
+        "\u3164=1",
+        "\ufe0f=1",
+        "\x00=1",
+        "\u202e=1",
+        '\ufeff "\u200b＝1',
+        "\udcff=1",
+        "\udcef\udcbc\udc9d1",  # a full-width sign, as Python reads it in the C locale
+        "﹦1",
+        "﹢1",
+        "﹣1",
+        "﹫x",
+        "⁼1",
+        "−1",
     ],
 )
 def test_no_cell_begins_like_a_formula(text: str) -> None:
@@ -311,7 +334,22 @@ def test_no_cell_begins_like_a_formula(text: str) -> None:
 
 
 def test_other_cells_and_numbers_stay() -> None:
-    cells = ["x.jpg", "a=1", "", None, -1, 1e-5, -0.5, "'quoted'", "a\tb"]
+    cells = [
+        "x.jpg",
+        "a=1",
+        "",
+        None,
+        -1,
+        1e-5,
+        -0.5,
+        "'quoted'",
+        "a\tb",
+        "\ufeffa=1",
+        "é=1",
+        "\u200b",
+        "≠1",
+        "—1",
+    ]
     assert without_formulas(cells) == cells
 
 
