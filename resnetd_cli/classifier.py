@@ -127,6 +127,14 @@ class Classifier:
 
         return self._run(inputs, finish)
 
+    def feature_width(self) -> int:
+        """Return how many features an image has, D, by running the network."""
+        import numpy as np
+
+        features = self.engine.run(np.zeros((1, *self.preprocessing.input_size), np.float32)).features
+        assert features is not None
+        return int(features.shape[1])
+
     def _run(self, inputs: Inputs, finish: Callable[..., Any]) -> Iterator[Any]:
         pipeline = Pipeline(
             engine=self.engine,

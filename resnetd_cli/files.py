@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
+import io
+import itertools
 import mmap
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -15,9 +20,12 @@ from typing import IO, Any
 from resnetd_cli.errors import OutputError, OutputExists, ResnetdError
 from resnetd_cli.escaping import shell_word
 
-_TEMPORARY = ".resnetd-"
-TEMPORARY_FILES = f"{_TEMPORARY}*.tmp"
-"""What matches files that a killed process left half written."""
+PARTIAL = ".partial"
+"""What the name of a file ends in that is not complete."""
+_LONGEST_NAME = 255
+_MOST_LINKS = 40
+_STANDARD_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/(?P<process>self|\d+))/fd/(?P<number>\d+)")
 _BLOCK = 2**20
 
 
@@ -42,54 +50,225 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     """
     if is_stream(path):
         return
-    if path.is_dir():
+    target = followed(path)
+    if target.is_symlink():
+        raise OutputError(f"{path} is a link that leads in circles", hint="choose another place with -o")
+    if target.is_dir():
         raise OutputError(f"{path} is a folder", hint="name a file to write to")
-    if path.exists() and not overwrite:
+    if target.exists() and not overwrite:
         raise OutputExists(f"{path} exists", hint="--overwrite replaces it")
-    folder = path.parent
+    folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"{folder} is not a folder", hint=f"make it first: mkdir -p {shell_word(folder)}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to {folder}: permission denied", hint="choose another place with -o")
 
 
+def followed(path: Path) -> Path:
+    """Return the file that a link leads to, which may be missing; any other path is returned as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def is_stream(path: Path) -> bool:
-    """Tell whether the path is a pipe or a device, which cannot be replaced by a rename."""
+    """Tell whether the path is a pipe, a device or an open descriptor, which no rename can replace."""
+    if descriptor_of(path) is not None:
+        return True
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+def descriptor_of(path: Path) -> int | None:
+    """Return the number of this process's descriptor that a path names, as `/dev/fd/3` does; None for others."""
+    for _ in range(_MOST_LINKS):
+        path = Path(os.path.normpath(path))
+        if str(path) in _STANDARD_STREAMS:
+            return _STANDARD_STREAMS[str(path)]
+        if match := _DESCRIPTOR.fullmatch(str(path)):
+            return int(match["number"]) if match["process"] in (None, "self", str(os.getpid())) else None
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None
+
+
+class OutputFile:
+    """A file that is `NAME.partial` until all of it is written. What a killed process wrote is found there.
+
+    A link is followed, to a file that may be missing. A file that takes another's place gets its permissions, and
+    its owner where the system allows that. Other hard links to the one replaced keep what it held.
+
+    Args:
+        path: its name.
+        overwrite: replace what has this name. Otherwise a file that turns up there meanwhile stays.
+        suffix: added to the name of the partial file, which is in another format.
+
+    Attributes:
+        partial: where it is for now.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool, suffix: str = "") -> None:
+        self.path = path
+        self._overwrite = overwrite
+        self._target = followed(path)
+        replaced = _status(self._target) if overwrite else None
+        # What replaces a private file must not be public, not even while it is written.
+        mode = 0o600 if replaced else 0o666
+        try:
+            self.partial, descriptor = _create_beside(self._target, f"{suffix}{PARTIAL}", mode)
+        except OSError as error:
+            raise write_error(path, error) from error
+        if replaced:
+            _dress(descriptor, replaced)
+        self._raw = _Raw(descriptor, "w")
+        self._file: IO[Any] = io.BufferedWriter(self._raw)
+        self._complete = 0, 0
+        self._settled = False
+
+    def open(self, mode: str = "wb", **kwargs: Any) -> IO[Any]:
+        """Return the stream to write to, as `wb` or `w`, with the options of `io.TextIOWrapper`."""
+        if "b" not in mode:
+            self._file = io.TextIOWrapper(self._file, **kwargs)
+        return self._file
+
+    @property
+    def records(self) -> int:
+        """How many records there were at the last `mark`."""
+        return self._complete[1]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has its name, or is kept without it."""
+        return self._settled
+
+    def mark(self, records: int) -> None:
+        """Say that what was written so far is complete in itself, and how many records that is."""
+        with self.reporting():
+            self._file.flush()
+        # Both in one step, for an interrupt may come between two.
+        self._complete = os.lseek(self._raw.fileno(), 0, os.SEEK_CUR), records
+
+    def publish(self) -> None:
+        """Give the file its name, now that all is written.
+
+        Raises:
+            OutputError: the system refuses; or another file has the name now: then this one stays where it is.
+        """
+        with self.reporting():
+            self._file.flush()
+            os.fsync(self._raw.fileno())
+            self._file.close()
+            if self._overwrite:
+                self.partial.replace(self._target)
+                self._settled = True
+                return
+            try:
+                self._take_name()
+            except FileExistsError as error:
+                self._settled = True
+                hint = f"the result of this one is in {shell_word(self.partial)}"
+                raise OutputError(f"{self.path} was made by another program meanwhile", hint=hint) from error
+
+    def rewind(self) -> None:
+        """Forget what was written after the last `mark`."""
+        with self._raw.deaf(), suppress(OSError, ValueError):
+            self._file.flush()
+        with suppress(OSError, ValueError):
+            os.ftruncate(self._raw.fileno(), self._complete[0])
+            os.lseek(self._raw.fileno(), self._complete[0], os.SEEK_SET)
+
+    def keep(self) -> None:
+        """Leave what was written under its partial name."""
+        self._settled = True
+        with suppress(OSError, ValueError):
+            self._file.flush()
+            os.fsync(self._raw.fileno())
+        with self._raw.deaf(), suppress(OSError):  # the disk may be full
+            self._file.close()
+
+    def discard(self) -> None:
+        """Remove what was written, unless it has its name or is kept."""
+        if self._settled:
+            return
+        with self._raw.deaf(), suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self.partial.unlink()
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Turn the system's refusals to write into `OutputError`.
+
+        An error that names another file is not ours, nor is a closed pipe an error.
+        """
+        with _as_output_error(self.path, self.path, self._target, self.partial):
+            yield
+
+    def _take_name(self) -> None:
+        """Take a name that no file has.
+
+        Raises:
+            FileExistsError: one has.
+        """
+        try:
+            os.link(self.partial, self._target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: an empty file keeps the name until it is replaced
+            os.close(os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            self.partial.replace(self._target)
+            self._settled = True
+        else:
+            self._settled = True
+            with suppress(OSError):
+                self.partial.unlink()
+
+
 @contextmanager
-def open_atomic(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
+def open_atomic(path: Path, mode: str = "wb", *, overwrite: bool = True, **kwargs: Any) -> Iterator[IO[Any]]:
     """Open a file that takes its name only when all of it is written and on the disk.
 
     A pipe or a device is written to directly. On any exception, an interrupt too, nothing remains.
 
     Raises:
-        OutputError: the system refused (no space, no permission, ...).
+        OutputError: the system refused (no space, no permission, ...), or the name was taken meanwhile.
     """
-    with _as_output_error(path):
-        if is_stream(path):
-            with path.open(mode, **kwargs) as stream:
-                yield stream
-            return
-        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, mode, **kwargs) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~umask())  # mkstemp makes private files
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+    if is_stream(path):
+        with open_stream(path, mode, **kwargs) as stream:
+            yield stream
+        return
+    file = OutputFile(path, overwrite=overwrite)
+    try:
+        with file.reporting():
+            yield file.open(mode, **kwargs)
+        file.publish()
+    finally:
+        file.discard()
 
 
-def open_atomic_text(path: Path) -> AbstractContextManager[IO[str]]:
+@contextmanager
+def open_stream(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
+    """Open a pipe, a device or a descriptor, which is written to where it stands.
+
+    Raises:
+        OutputError: the system refused.
+    """
+    number = descriptor_of(path)
+    with (
+        _as_output_error(path, path),
+        path.open(mode, **kwargs) if number is None else os.fdopen(os.dup(number), mode, **kwargs) as stream,
+    ):
+        yield stream
+
+
+TEXT: Mapping[str, str] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+"""How text is written: bytes of file names that are not UTF-8 pass through."""
+
+
+def open_atomic_text(path: Path, *, overwrite: bool = True) -> AbstractContextManager[IO[str]]:
     """Open a UTF-8 file as `open_atomic` does; bytes of file names that are not UTF-8 pass through."""
-    return open_atomic(path, "w", encoding="utf-8", errors="surrogateescape", newline="")
+    return open_atomic(path, "w", overwrite=overwrite, **TEXT)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -136,20 +315,77 @@ def too_many_files_hint(error: OSError) -> str | None:
 
 
 @contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def _as_output_error(path: Path, *ours: Path) -> Iterator[None]:
     """Turn the system's refusals to write into `OutputError`.
 
-    An error that names another file is not ours, nor is a closed pipe an error.
+    An error that names a file which is not ours is not ours, nor is a closed pipe an error.
     """
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        named = None if error.filename is None else Path(os.fsdecode(error.filename))
-        if named is None or named == path or named.name.startswith(_TEMPORARY):
+        if error.filename is None or Path(os.fsdecode(error.filename)) in ours:
             raise write_error(path, error) from error
         raise
+
+
+class _Raw(io.FileIO):
+    """A descriptor that can be made to drop what is written, for buffers that would write when they are closed."""
+
+    _drops = False
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        self._drops = True
+        try:
+            yield
+        finally:
+            self._drops = False
+
+    def write(self, data: Any, /) -> int:
+        return len(data) if self._drops else super().write(data)
+
+
+def _create_beside(target: Path, suffix: str, mode: int) -> tuple[Path, int]:
+    """Return the path of a new file with a name like the target's, and a descriptor of it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    for count in itertools.count(1):
+        ending = suffix if count == 1 else f".{count}{suffix}"
+        stem = target.name
+        while len(os.fsencode(stem + ending)) > _LONGEST_NAME:
+            stem = stem[:-1]
+        path = target.with_name(stem + ending)
+        with suppress(FileExistsError):
+            return path, os.open(path, flags, mode)
+    raise AssertionError
+
+
+def partial_files(path: Path) -> Iterator[Path]:
+    """Yield what killed processes left of a file."""
+    name = glob.escape(path.name)
+    for pattern in (f"{name}{PARTIAL}", f"{name}.[0-9]*{PARTIAL}"):
+        yield from path.parent.glob(pattern)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _dress(descriptor: int, status: os.stat_result) -> None:
+    """Give a new file another's owner, as far as the system allows, and its permissions."""
+    if not hasattr(os, "fchmod"):  # Windows
+        return
+    try:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    except OSError:
+        with suppress(OSError):
+            os.fchown(descriptor, -1, status.st_gid)
+    with suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o777)
 
 
 def umask() -> int:

@@ -59,12 +59,13 @@ def pull(
     return _quantise(loader, calibration, on_failure)
 
 
-def export(loader: Loader, path: Path) -> Card:
+def export(loader: Loader, path: Path, *, overwrite: bool = False) -> Card:
     """Write a model as one `.onnx` file that says all that running it takes, and return what it says.
 
     Args:
         loader: the model, the precision, and the class names where they are not its own.
         path: where to write: whole or not at all.
+        overwrite: replace a file that is there.
 
     Raises:
         ResnetdError: see `errors`.
@@ -75,7 +76,7 @@ def export(loader: Loader, path: Path) -> Card:
     card = bundle.card
     if loader.class_names:
         card = replace(card, class_names=label_files.load(loader.class_names, len(card.class_names.names)))
-    with open_atomic(path) as stream:
+    with open_atomic(path, overwrite=overwrite) as stream:
         exported.write_file(bundle.graph, card, stream)
     return card
 

@@ -49,9 +49,15 @@ def bench(
 
     from resnetd_cli.cli import running
     from resnetd_cli.cli.outputs import TextOutput
+    from resnetd_cli.cli.spared import model_files
     from resnetd_cli.sinks.measured import write_report
 
-    target = TextOutput.choose(format.value, output, overwrite=overwrite)
+    target = TextOutput.choose(
+        format.value,
+        output,
+        overwrite=overwrite,
+        reads=[*(inputs or []), files_from, weights, *model_files(model)],
+    )
 
     from functools import partial
 

@@ -114,9 +114,12 @@ def evaluate(
 
     from resnetd_cli.cli import running
     from resnetd_cli.cli.outputs import TextOutput
+    from resnetd_cli.cli.spared import model_files
     from resnetd_cli.sinks.evaluated import write_reports
 
-    target = TextOutput.choose(format.value, output, overwrite=overwrite)
+    target = TextOutput.choose(
+        format.value, output, overwrite=overwrite, reads=[data, weights, labels, *model_files(*models)]
+    )
 
     from resnetd_cli import calibrate
     from resnetd_cli import evaluate as library

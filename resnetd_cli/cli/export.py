@@ -46,13 +46,14 @@ def export(
     from resnetd_cli import pull as library
     from resnetd_cli.cli import figures, outputs, running
     from resnetd_cli.cli.inputs import images_of
+    from resnetd_cli.cli.spared import model_files
     from resnetd_cli.exported import is_exported
     from resnetd_cli.loading import Loader
 
     path = outputs.as_path(output)
     if path is None or not is_exported(path.name):
         raise UsageError("the model goes to a file whose name ends in .onnx", hint=f"-o {shell_word(model)}.onnx")
-    outputs.check_outputs(path, overwrite=overwrite)
+    outputs.check_outputs(path, overwrite=overwrite, reads=[weights, labels, *(verify or []), *model_files(model)])
     comparison = images_of("--verify", verify)
     loader = Loader(
         model,
@@ -65,7 +66,7 @@ def export(
         note=terminal.note,
     )
     failures = running.Failures()
-    card = library.export(loader, path)
+    card = library.export(loader, path, overwrite=overwrite)
     terminal.note(f"{path}: {card.name} in {card.precision}, {path.stat().st_size / 1e6:.1f} MB")
     if comparison:
         agreement = library.verify_file(loader, path, comparison, on_failure=failures.tell)

@@ -69,16 +69,17 @@ def features(
     reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
     sources = given.sources(reading)
 
-    from resnetd_cli import sinks
-    from resnetd_cli.cli import outputs, running
+    from resnetd_cli.cli import outputs, records, running, spared
 
     if output is None:
         raise UsageError(
             "features go to a file", hint="--out feats.npy, or predict --features -f jsonl for records"
         )
-    sink = sinks.open_array_sink(output, escape_formulas=escape_formulas)
-    index = sinks.index_path(output)
-    outputs.check_outputs(output, index, overwrite=overwrite)
+    path = outputs.as_path(output)
+    sink = records.array_sink(path, overwrite=overwrite, keep=not fail_fast, escape_formulas=escape_formulas)
+    paths = records.array_paths(path)
+    reads = [*given.texts, files_from, weights, *spared.model_files(model)]
+    outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
     from resnetd_cli.loading import load
 
@@ -105,8 +106,12 @@ def features(
         note=terminal.note,
     )
     running.tell_engine(classifier)
-    with sink:
-        code = running.drain(classifier.embed(sources), sink.write, given, fail_fast=fail_fast)
-    terminal.note(f"{output}: {sink.rows} x {sink.width} float32; its index: {index}")
+    with records.open_arrays(sink):
+        results = classifier.embed(spared.guarded(sources, *paths))
+        code = running.drain(results, sink.write, given, fail_fast=fail_fast)
+        if not sink.rows:
+            sink.width = classifier.feature_width()
+    index = f"; its index: {paths[1]}" if len(paths) > 1 else ""
+    terminal.note(f"{output}: {sink.rows} x {sink.width} float32{index}")
     running.finish(classifier)
     return code

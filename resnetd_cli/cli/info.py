@@ -38,9 +38,10 @@ def info(
 
     from resnetd_cli import about
     from resnetd_cli.cli.outputs import TextOutput
+    from resnetd_cli.cli.spared import model_files
     from resnetd_cli.sinks.listing import write_facts
 
-    target = TextOutput.choose(format.value, output, overwrite=overwrite)
+    target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=[weights, *model_files(model)])
     if bibtex:
         with target.open() as stream:
             stream.write(about.bibtex(model))

@@ -86,15 +86,20 @@ def predict(
     import sys
 
     from resnetd_cli import sinks
-    from resnetd_cli.cli import outputs, running
+    from resnetd_cli.cli import outputs, records, running, spared
 
     path = outputs.as_path(output)
     format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
     if embeddings and format_name not in ("json", "jsonl"):
         raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
-    arrays = sinks.open_array_sink(features_out, escape_formulas=escape_formulas) if features_out else None
-    index = sinks.index_path(features_out) if features_out else None
-    outputs.check_outputs(path, features_out, index, overwrite=overwrite)
+    arrays_path = outputs.as_path(features_out)
+    writing = {"overwrite": overwrite, "keep": not fail_fast, "escape_formulas": escape_formulas}
+    arrays = records.array_sink(arrays_path, **writing) if features_out else None
+    if arrays and arrays_path is None and path is None:
+        raise UsageError("two outputs would be written to standard output", hint="-o FILE writes one of them")
+    paths = [path, *(records.array_paths(arrays_path) if arrays else [])]
+    reads = [*given.texts, files_from, weights, labels, *spared.model_files(model)]
+    outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
     from resnetd_cli.engines import LAYER_POOLED
     from resnetd_cli.loading import load
@@ -125,29 +130,28 @@ def predict(
     running.tell_engine(classifier)
     with ExitStack() as stack:
         if arrays:
-            stack.enter_context(arrays)
-        stream = stack.enter_context(outputs.open_text(path))
+            stack.enter_context(records.open_arrays(arrays))
         told_on_terminal = path is None and is_tty(sys.stdout) and is_tty(sys.stderr)
-        sink = sinks.open_sink(
-            format_name,
-            stream,
-            header=not no_header,
-            escape_formulas=escape_formulas,
-            failures=not told_on_terminal,
+        answers = records.Records(
+            path, format_name, header=not no_header, failures=not told_on_terminal, **writing
         )
-        stack.callback(sink.close)
+        stack.enter_context(answers)
 
         def write(result: Classified | Failure) -> None:
             if arrays:
                 arrays.write(result)
             if not embeddings and isinstance(result, Classified):
                 result = replace(result, embedding=None)
-            sink.write(result)
-            stream.flush()
+            answers.write(result)
 
         results = classifier.predict(
-            sources, top_k=top_k, min_probability=min_probability, embeddings=bool(embeddings or arrays)
+            spared.guarded(sources, *paths),
+            top_k=top_k,
+            min_probability=min_probability,
+            embeddings=bool(embeddings or arrays),
         )
         code = running.drain(results, write, given, fail_fast=fail_fast)
+        if arrays and not arrays.rows:
+            arrays.width = classifier.feature_width()
     running.finish(classifier)
     return code

@@ -57,11 +57,13 @@ def pull(
     from resnetd_cli.cli.inputs import images_of
     from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.cli.running import Failures
+    from resnetd_cli.cli.spared import model_files
     from resnetd_cli.exported import is_exported
     from resnetd_cli.loading import Loader
     from resnetd_cli.sinks.listing import write_facts, write_rows
 
-    target = TextOutput.choose(format.value, output, overwrite=overwrite)
+    reads = [weights, *(calibrate or []), *(verify or []), *model_files(*models)]
+    target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
     calibration, comparison = images_of("--calibrate", calibrate), images_of("--verify", verify)
     for model in models:  # a misspelt name comes to light before the first download
         if not is_exported(model):

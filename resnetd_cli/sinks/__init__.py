@@ -72,7 +72,7 @@ def open_sink(format_name: str, stream: IO[str], **options: Any) -> Sink:
     return sink
 
 
-def open_array_sink(path: Path, *, escape_formulas: bool = False) -> ArraySink:
+def open_array_sink(path: Path, **options: Any) -> ArraySink:
     """Return the sink of an array file, by its suffix.
 
     Raises:
@@ -83,7 +83,7 @@ def open_array_sink(path: Path, *, escape_formulas: bool = False) -> ArraySink:
     except KeyError:
         endings = ", ".join(ARRAY_FORMATS)
         raise UsageError(f"{path}: not a name for features", hint=f"end it in one of {endings}") from None
-    sink: ArraySink = _load(target)(path, escape_formulas=escape_formulas)
+    sink: ArraySink = _load(target)(path, **options)
     return sink
 
 

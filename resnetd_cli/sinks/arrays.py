@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli.errors import OutputError
-from resnetd_cli.files import open_atomic, open_atomic_text, write_error
+from resnetd_cli.files import TEXT, OutputFile
 from resnetd_cli.results import Classified, Embedded, Failure
 from resnetd_cli.sinks import index_path
 from resnetd_cli.sinks.text import row_writer
@@ -19,100 +21,228 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEX_COLUMNS = ("row", "input", "status", "error")
+_ITEM = 4
+"""Bytes of a float32."""
+Result = Classified | Embedded | Failure
+Save = Callable[[IO[bytes], "NDArray[np.float32]"], None]
 
 
-class ArraySink:
+class _Rows:
+    """Rows of float32 in a file that is a whole `.npy` after each of them.
+
+    Attributes:
+        count: of rows, N.
+        width: of a row, D; the first row tells it.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.count = 0
+        self.width = 0
+        self._file = file
+
+    def append(self, result: Classified | Embedded) -> None:
+        """Add the features of one input, float32, shape (D,).
+
+        Raises:
+            OutputError: they are more or fewer than those of the others.
+        """
+        row = result.embedding
+        assert row is not None
+        self.width = self.width or len(row)
+        if len(row) != self.width:
+            raise OutputError(f"{result.input} gave {len(row)} features, the others {self.width}")
+        if not self.count:
+            self._file.write(self._header(0))
+        self._file.write(row.astype("<f4").tobytes())
+        self.settle(self.count + 1)
+
+    def settle(self, count: int) -> None:
+        """Say in the file's header that it has so many rows, and go to their end."""
+        header = self._header(count)  # of the same length for any count: NumPy leaves room
+        self._file.seek(0)
+        self._file.write(header)
+        self._file.seek(len(header) + count * self.width * _ITEM)
+        self.count = count
+
+    def _header(self, count: int) -> bytes:
+        from numpy.lib import format as npy
+
+        header = io.BytesIO()
+        npy.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (count, self.width)})
+        return header.getvalue()
+
+
+class _Sink:
+    """Takes the features of one input after the other."""
+
+    _rows: _Rows
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, N."""
+        return self._rows.count
+
+    @property
+    def width(self) -> int:
+        """How wide they are, D. It can be set where there are none."""
+        return self._rows.width
+
+    @width.setter
+    def width(self, value: int) -> None:
+        self._rows.width = value
+
+
+class ArraySink(_Sink):
     """An array of float32, N x D, whose row i is the i-th input that succeeded, and its index.
 
-    The rows go to a nameless file first, so that memory does not grow with N. The array and then the index
-    take their names when the sink ends well; otherwise neither does.
+    Memory does not grow with N. The array and then the index take their names when the sink ends well. If it ends
+    otherwise, the rows so far are kept, if there are any, in files whose names end in `.partial`.
 
     Args:
         path: the array file.
-        save: writes an array to an open file in the format wanted.
+        save: writes an array to an open file in the format wanted; None for `.npy`, in which the rows are written.
+        overwrite: replace files of these names.
+        keep: keep the rows so far where an error ends it. An interrupt keeps them in any case.
         escape_formulas: let no text in the index begin like a spreadsheet's formula.
+
+    Attributes:
+        kept: the rows that were kept.
     """
 
     def __init__(
         self,
         path: Path,
-        save: Callable[[IO[bytes], NDArray[np.float32]], None],
+        save: Save | None = None,
         *,
+        overwrite: bool = False,
+        keep: bool = True,
         escape_formulas: bool = False,
     ) -> None:
-        self.rows = 0
-        self.width = 0
+        self.kept: Path | None = None
         self._path = path
         self._save = save
+        self._overwrite = overwrite
+        self._keep = keep
         self._escape_formulas = escape_formulas
+        self._is_finished = False
 
     def __enter__(self) -> ArraySink:
-        with ExitStack() as stack:
-            self._rows = stack.enter_context(self._nameless_file())
-            self._index = stack.enter_context(open_atomic_text(index_path(self._path)))
-            self._line = row_writer("csv", self._index, escape_formulas=self._escape_formulas)
-            self._index.write(self._line(INDEX_COLUMNS))
-            # Left last in, first out: the array takes its name before the index that speaks of it.
-            stack.push(self._save_array)
-            self._open = stack.pop_all()
+        self._file = OutputFile(self._path, overwrite=self._overwrite, suffix=".npy" if self._save else "")
+        try:
+            self._index_file = OutputFile(index_path(self._path), overwrite=self._overwrite)
+        except BaseException:
+            self._file.discard()
+            raise
+        self._rows = _Rows(self._file.open())
+        self._index = self._index_file.open("w", **TEXT)
+        self._line = row_writer("csv", self._index, escape_formulas=self._escape_formulas)
+        self._index.write(self._line(INDEX_COLUMNS))
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self._open.__exit__(*exception)
-
-    def write(self, result: Classified | Embedded | Failure) -> None:
-        """Write one row of features, or the reason why there is none."""
-        if isinstance(result, Failure):
-            self._index.write(self._line((None, result.input, "error", f"{result.kind.value}: {result.message}")))
-            return
-        assert result.embedding is not None
-        self.width = self.width or len(result.embedding)
-        if len(result.embedding) != self.width:
-            raise OutputError(f"{result.input} gave {len(result.embedding)} features, the others {self.width}")
-        with self._telling():
-            self._rows.write(result.embedding.astype("<f4").tobytes())
-            self._index.write(self._line((self.rows, result.input, "ok", None)))
-        self.rows += 1
-
-    @contextmanager
-    def _nameless_file(self) -> Iterator[IO[bytes]]:
-        with self._telling():
-            file = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        keeps = self._keep or kind is None or not issubclass(kind, Exception)
         try:
-            yield file
+            if kind is None:
+                self._publish()
+                keeps = False
         finally:
-            with suppress(OSError):  # what could not be written has been told before
-                file.close()
+            if keeps and self._index_file.records:
+                self._keep_partial()
+            self._file.discard()
+            self._index_file.discard()
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise write_error(self._path, error) from error
+    def write(self, result: Result) -> None:
+        """Write one row of features, or the reason why there is none."""
+        cells: tuple[object, ...]
+        if isinstance(result, Failure):
+            cells = None, result.input, "error", f"{result.kind.value}: {result.message}"
+        else:
+            cells = self.rows, result.input, "ok", None
+            with self._file.reporting():
+                self._rows.append(result)
+            self._file.mark(self.rows)
+        with self._index_file.reporting():
+            self._index.write(self._line(cells))
+        self._index_file.mark(self.rows)
 
-    def _save_array(self, exception_type: type[BaseException] | None, *_: object) -> None:
-        if exception_type is not None:
-            return
+    def _publish(self) -> None:
+        with self._file.reporting():
+            self._rows.settle(self.rows)
+        self._file = self._finished()
+        self._is_finished = True
+        self._file.publish()
+        self._index_file.publish()
+
+    def _finished(self) -> OutputFile:
+        """Return the file that has the rows in the format wanted."""
+        self._file.mark(self.rows)
+        self._file.rewind()  # an interrupted row may follow
+        if self._save is None:
+            return self._file
         import numpy as np
 
-        with self._telling():
-            self._rows.flush()
-        shape = (self.rows, self.width)
-        array = np.memmap(self._rows, "<f4", "r", shape=shape) if self.rows else np.empty(shape, "<f4")
-        with open_atomic(self._path) as file:
-            self._save(file, array)
+        finished = OutputFile(self._path, overwrite=self._overwrite)
+        try:
+            with finished.reporting():
+                self._save(finished.open(), np.load(self._file.partial, mmap_mode="r"))
+            finished.mark(self.rows)
+        except BaseException:
+            finished.discard()
+            raise
+        self._file.discard()
+        return finished
+
+    def _keep_partial(self) -> None:
+        """Keep the rows that the index names, and the index."""
+        self._index_file.rewind()
+        if not self._is_finished:
+            self._file.rewind()
+            with suppress(OutputError):  # else they stay as .npy
+                with self._file.reporting():
+                    self._rows.settle(self._index_file.records)
+                self._file = self._finished()
+        self._file.keep()
+        self._index_file.keep()
+        if self._file.partial.exists():
+            self.kept = self._file.partial
+
+
+class ArrayStream(_Sink):
+    """The same array as `.npy` on a stream, without an index. It comes at the end, for it begins with its length.
+
+    Args:
+        stream: opens the stream.
+    """
+
+    kept = None
+
+    def __init__(self, stream: Callable[[], AbstractContextManager[IO[bytes]]]) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> ArrayStream:
+        self._spool: IO[bytes] = tempfile.TemporaryFile()
+        self._rows = _Rows(self._spool)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._spool:
+            if kind is not None:
+                return
+            self._rows.settle(self.rows)
+            self._spool.seek(0)
+            with self._stream() as stream:
+                shutil.copyfileobj(self._spool, stream)
+                stream.flush()
+
+    def write(self, result: Result) -> None:
+        """Write one row of features; an input that has none has no row."""
+        if not isinstance(result, Failure):
+            self._rows.append(result)
 
 
 def npy(path: Path, **options: Any) -> ArraySink:
     """Return a sink for `.npy`."""
-
-    def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
-        import numpy as np
-
-        np.save(file, array)
-
-    return ArraySink(path, save, **options)
+    return ArraySink(path, **options)
 
 
 def npz(path: Path, **options: Any) -> ArraySink:

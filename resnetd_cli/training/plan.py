@@ -117,6 +117,8 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
     recipe = begun[0] if begun else recipes.load(recipe_name(plan)).replace(plan.changes)
     accelerator = open_accelerator(plan.device, recipe.precision)
     if accelerator.is_main_process:
+        if not begun:
+            _check_spared(plan)
         folder.make(resume=plan.resume, overwrite=plan.overwrite)
     with folder.claimed() if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
@@ -153,6 +155,20 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
             is_begun=begun is not None,
             left_out={failure.input: failure.message for failure in found.unreadable},
         ).run()
+
+
+def _check_spared(plan: Plan) -> None:
+    """Refuse to replace a run by one that is made from it.
+
+    Raises:
+        UsageError: it would be.
+    """
+    run = plan.folder.resolve()
+    made_from = [models.local_path(model) for model in (plan.model, plan.teacher) if model]
+    for path in filter(None, (*made_from, plan.weights)):
+        if run in (path.resolve(), *path.resolve().parents):
+            message = f"{plan.folder} would be replaced, and the run is made from {path}"
+            raise UsageError(message, hint="name another folder with -o")
 
 
 def recipe_name(plan: Plan) -> str:

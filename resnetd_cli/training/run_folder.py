@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION
 from resnetd_cli.errors import OutputError, OutputExists, UsageError, innermost
-from resnetd_cli.files import TEMPORARY_FILES, expand_user, open_atomic, write_atomic, write_error
+from resnetd_cli.files import PARTIAL, expand_user, open_atomic, partial_files, write_atomic, write_error
 from resnetd_cli.labelled import Division
 from resnetd_cli.models import local_path
 from resnetd_cli.training.recipe import Recipe, parse
@@ -120,9 +120,10 @@ class RunFolder:
 
         try:
             with FileLock(self.path / ".lock", timeout=0):
-                for left in (*self.path.glob(TEMPORARY_FILES), *self.last.parent.glob(TEMPORARY_FILES)):
-                    with suppress(OSError):  # of a process that was killed
-                        left.unlink()
+                for file in self._files:
+                    for left in partial_files(file):
+                        with suppress(OSError):  # of a process that was killed
+                            left.unlink()
                 yield
         except Timeout as error:
             raise UsageError(f"{self.path} is written to by another process", hint="wait until it ends") from error
@@ -140,11 +141,9 @@ class RunFolder:
             raise write_error(self.path, error) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise OutputError(f"cannot write to {self.path}: permission denied", hint="choose another with -o")
-        content = {
-            entry.name for entry in self.path.iterdir() if not entry.name.startswith((".resnetd-", ".lock"))
-        }
+        names = {entry.name for entry in self.path.iterdir() if entry.suffix != PARTIAL}
         # A run that was killed at its very beginning has its recipe alone.
-        is_run = self._facts.is_file() or content <= {"checkpoints", "tensorboard", self._recipe.name}
+        is_run = self._facts.is_file() or names <= {"checkpoints", "tensorboard", self._recipe.name, ".lock"}
         if not is_run:
             raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
         if self._facts.is_file() and not (resume or overwrite):
@@ -153,10 +152,14 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
-        names = "summary.json", "metrics.csv", "curves.png", "model.safetensors", "config.json", "recipe.yaml"
-        # What tells that it is a run goes last: a kill in between leaves one that can be replaced.
-        for path in (self.last, self.best, *(self.path / name for name in names), self._facts):
+        for path in self._files:
             path.unlink(missing_ok=True)
+
+    @property
+    def _files(self) -> Sequence[Path]:
+        """What a run writes. Last what tells that it is a run: one that is half removed can be replaced."""
+        names = "summary.json", "metrics.csv", "curves.png", "model.safetensors", "config.json", "recipe.yaml"
+        return self.last, self.best, *(self.path / name for name in names), self._facts
 
     def begin(self, recipe: Recipe, facts: Mapping[str, Any]) -> None:
         """Write what the run is, before it begins, in place of the one that may be there."""
@@ -197,7 +200,7 @@ class RunFolder:
 
     def keep_best(self) -> None:
         """Give the last checkpoint the name of the best, too."""
-        link = self.best.with_name(".resnetd-best.tmp")
+        link = self.best.with_name(f"{self.best.name}{PARTIAL}")
         try:
             link.unlink(missing_ok=True)
             try:

@@ -1,0 +1,136 @@
+"""The results of one image after the other, in files that are whole or, where a run ends early, say so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from resnetd_cli import sinks
+from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.outputs import open_binary_stdout, open_text
+from resnetd_cli.errors import UsageError
+from resnetd_cli.files import TEXT, OutputFile, is_stream, open_stream
+from resnetd_cli.results import Classified, Failure
+from resnetd_cli.sinks.arrays import ArraySink, ArrayStream
+
+Arrays = ArraySink | ArrayStream
+
+
+class Records:
+    """Records, one after the other, in a file or on standard output.
+
+    A file takes its name at the end. If the run ends early, it keeps the records so far, if there are any, under
+    another name, and says so.
+
+    Args:
+        path: the file; None for standard output.
+        format_name: as of `sinks.open_sink`.
+        overwrite: replace a file that is there.
+        keep: keep the records so far where an error ends the run. An interrupt keeps them in any case.
+        options: of the sink.
+    """
+
+    def __init__(
+        self, path: Path | None, format_name: str, *, overwrite: bool, keep: bool, **options: Any
+    ) -> None:
+        self._path = path
+        self._format = format_name
+        self._overwrite = overwrite
+        self._keep = keep
+        self._options = options
+        self._file: OutputFile | None = None
+        self._count = self._failed = 0
+
+    def __enter__(self) -> Records:
+        with ExitStack() as stack:
+            if self._path is None or is_stream(self._path):
+                self._stream = stack.enter_context(open_text(self._path, overwrite=self._overwrite))
+            else:
+                self._file = OutputFile(self._path, overwrite=self._overwrite)
+                stack.callback(self._file.discard)
+                self._stream = self._file.open("w", **TEXT)
+            self._sink = sinks.open_sink(self._format, self._stream, **self._options)
+            if self._file:
+                self._file.mark(0)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._open:
+            if self._file is None:
+                self._sink.close()
+            elif kind is None:
+                self._publish(self._file)
+            elif self._keep or not issubclass(kind, Exception):
+                self._keep_partial(self._file)
+        if kind is None and self._path is not None:
+            failed = f", {self._failed:,} of them failed" if self._failed else ""
+            terminal.note(f"{self._path}: {_inputs(self._count)}{failed}")
+
+    def write(self, result: Classified | Failure) -> None:
+        """Write one record."""
+        with self._file.reporting() if self._file else nullcontext():
+            self._sink.write(result)
+            self._stream.flush()
+        self._count += 1
+        self._failed += isinstance(result, Failure)
+        if self._file:
+            self._file.mark(self._count)
+
+    def _publish(self, file: OutputFile) -> None:
+        try:
+            with file.reporting():
+                self._sink.close()
+            file.publish()
+        except BaseException:
+            self._keep_partial(file)
+            raise
+
+    def _keep_partial(self, file: OutputFile) -> None:
+        if file.is_settled or not file.records:
+            return
+        file.rewind()
+        with suppress(OSError):
+            self._sink.close()
+        file.keep()
+        terminal.note(f"the run ended early: {file.partial} holds the first {_inputs(file.records)}")
+
+
+def _inputs(count: int) -> str:
+    return "1 input" if count == 1 else f"{count:,} inputs"
+
+
+@contextmanager
+def open_arrays(sink: Arrays) -> Iterator[Arrays]:
+    """Open a sink of arrays, and say so if it keeps only a part."""
+    try:
+        with sink:
+            yield sink
+    finally:
+        if sink.kept:
+            rows = "1 row" if sink.rows == 1 else f"{sink.rows:,} rows"
+            terminal.note(f"the run ended early: {sink.kept} and its index hold the first {rows}")
+
+
+def array_sink(path: Path | None, *, overwrite: bool, keep: bool, escape_formulas: bool) -> Arrays:
+    """Return the sink of an array: a file and its index, or standard output, a pipe or a device, without one.
+
+    Raises:
+        UsageError: the file's name does not tell the format, or standard output is a terminal.
+    """
+    if path is None:
+        if is_tty(sys.stdout):
+            raise UsageError("an array is nothing to look at", hint="-o feats.npy, or | another program")
+        return ArrayStream(open_binary_stdout)
+    if is_stream(path):
+        return ArrayStream(partial(open_stream, path))
+    return sinks.open_array_sink(path, overwrite=overwrite, keep=keep, escape_formulas=escape_formulas)
+
+
+def array_paths(path: Path | None) -> list[Path | None]:
+    """Return the files that an array and its index go to."""
+    return [path] if path is None or is_stream(path) else [path, sinks.index_path(path)]

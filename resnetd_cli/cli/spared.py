@@ -1,0 +1,97 @@
+"""What no output may replace, whatever the options say: what the command reads, and images."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnetd_cli.errors import UsageError
+from resnetd_cli.files import is_stream
+
+if TYPE_CHECKING:
+    from resnetd_cli.sources import Source
+
+Named = str | Path | None
+_STDIN, _STDOUT = 0, 1
+_MODEL_FILES = ("config.json", "*.safetensors", "*.pth", "*.pt", "*.bin", "*.ckpt", "*.onnx")
+# Raw photographs that begin like no image of Pillow's, and films.
+_CAMERA = re.compile(rb"FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|\0MRM|....ftyp", re.DOTALL)
+_HINT = "name a new file; a shell's pattern may have named this one"
+
+
+def check_spared(*paths: Path | None, reads: Iterable[Named] = ()) -> None:
+    """Refuse outputs that would replace what the command reads, or an image.
+
+    Args:
+        paths: the outputs; None is standard output, which a shell may append to a file.
+        reads: the files that are known to be read; `-` is standard input, None is nothing.
+
+    Raises:
+        UsageError: one would.
+    """
+    there = {identity: path for path in paths if (identity := _identity(_STDOUT if path is None else path))}
+    for read in reads if there else ():
+        if read is not None and (identity := _identity(_STDIN if str(read) == "-" else read)) in there:
+            raise _is_input(there[identity])
+    for path in paths:
+        if path is not None and not is_stream(path) and is_image(path):
+            raise UsageError(f"{path} is an image, which no output replaces", hint=_HINT)
+
+
+def guarded(sources: Iterator[Source], *paths: Path | None) -> Iterator[Source]:
+    """Pass inputs on, unless one is an output: those of lists, folders and patterns are known only when they come.
+
+    Raises:
+        UsageError: one is.
+    """
+    there = {identity: path for path in paths if path and (identity := _identity(path))}
+    return _guarded(sources, there) if there else sources
+
+
+def _guarded(sources: Iterator[Source], there: Mapping[tuple[int, int], Path]) -> Iterator[Source]:
+    for source in sources:
+        identity = None if source.is_remote else _identity(source.name)
+        if identity and identity in there:
+            raise _is_input(there[identity])
+        yield source
+
+
+def model_files(*models: str | None) -> Iterator[Path]:
+    """Yield the files of those models that are files or folders on this machine."""
+    from resnetd_cli.models import local_path
+
+    for path in filter(None, map(local_path, filter(None, models))):
+        yield path
+        for pattern in _MODEL_FILES if path.is_dir() else ():
+            yield from path.glob(pattern)
+
+
+def is_image(path: Path) -> bool:
+    """Tell a file that is an image, by its bytes or by its name: a damaged one may be the only one there is."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    from resnetd_cli.walks import begins_like_image, is_named_like_image
+
+    if is_named_like_image(path.name) or begins_like_image(str(path)):
+        return True
+    with suppress(OSError), path.open("rb") as file:
+        return _CAMERA.match(file.read(16)) is not None
+    return False
+
+
+def _is_input(path: Path | None) -> UsageError:
+    return UsageError(f"{path or 'standard output'} is one of the inputs", hint=_HINT)
+
+
+def _identity(file: str | Path | int) -> tuple[int, int] | None:
+    """Return what is the same of a file under all its names; None for what is no file."""
+    try:
+        status = os.stat(file)  # noqa: PTH116  (descriptors too)
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
