@@ -178,14 +178,15 @@ class OutputFile:
             os.ftruncate(self._raw.fileno(), self._complete[0])
             os.lseek(self._raw.fileno(), self._complete[0], os.SEEK_SET)
 
-    def keep(self) -> None:
-        """Leave what was written under its partial name."""
+    def keep(self) -> bool:
+        """Leave what was written under its partial name, and tell whether it is there."""
         self._settled = True
         with suppress(OSError, ValueError):
             self._file.flush()
             os.fsync(self._raw.fileno())
         with self._raw.deaf(), suppress(OSError):  # the disk may be full
             self._file.close()
+        return self.partial.exists()
 
     def discard(self) -> None:
         """Remove what was written, unless it has its name or is kept."""

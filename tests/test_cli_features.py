@@ -183,20 +183,23 @@ def test_overwrite_replaces_both(cli: Cli) -> None:
     assert there() == ["x.npy", "x.npy.index.csv"]
 
 
-def test_an_array_that_cannot_be_saved_leaves_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_that_cannot_be_saved_leaves_its_rows(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
-    ended = cli("features", COFFEE, "-o", "x.npy")
+    monkeypatch.setattr(np, "savez", full)
+    ended = cli("features", COFFEE, "-o", "x.npz")
     assert ended.code == 1
-    assert (
-        ended.stderr == "error: cannot write x.npy: no space left on device\nhint: choose another place with -o\n"
-    )
-    assert there() == []
+    assert ended.stderr.splitlines() == [
+        "the run ended early: x.npz.npy.partial and its index hold the first 1 row",
+        "error: cannot write x.npz: no space left on device",
+        "hint: choose another place with -o",
+    ]
+    assert there() == ["x.npz.index.csv.partial", "x.npz.npy.partial"]
+    assert np.load("x.npz.npy.partial").shape == (1, 1280)
 
 
-def test_an_engine_that_breaks_half_way_leaves_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_breaks_half_way_leaves_the_rows_so_far(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from resnetd_cli.engines.pytorch import TorchEngine
 
     calls: list[int] = []
@@ -212,8 +215,9 @@ def test_an_engine_that_breaks_half_way_leaves_nothing(cli: Cli, monkeypatch: py
     Path("x.npy").write_text("old", encoding="utf-8")
     ended = cli("features", *[COFFEE] * 6, "-o", "x.npy", "--overwrite")
     assert ended.code == 1
-    assert ended.stderr.splitlines()[0] == "error: unexpected RuntimeError: the device is gone"
-    assert there() == ["x.npy"]
+    assert "error: unexpected RuntimeError: the device is gone" in ended.stderr.splitlines()
+    assert there() == ["x.npy", "x.npy.index.csv.partial", "x.npy.partial"]
+    assert np.load("x.npy.partial").shape == (3, 1280)
     assert Path("x.npy").read_text(encoding="utf-8") == "old", "whole or not at all: the old one stays"
 
 
@@ -243,7 +247,7 @@ def fed(run_resnetd: Resnetd, tmp_path: Path) -> Iterator[Callable[..., subproce
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
-def test_nothing_is_left_behind_when_stopped(
+def test_the_rows_so_far_are_left_when_stopped(
     fed: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, stop: signal.Signals
 ) -> None:
     process = fed("predict", "-f", "jsonl", "--features-out", "x.npy", "--no-progress")
@@ -258,5 +262,9 @@ def test_nothing_is_left_behind_when_stopped(
     assert time.monotonic() - began < 5
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop]
     assert b"Traceback" not in err
-    left = [path.name for path in tmp_path.iterdir() if path.name != "home"]
-    assert left == []
+    left = sorted(path.name for path in tmp_path.iterdir() if path.name != "home")
+    assert left == ["x.npy.index.csv.partial", "x.npy.partial"]
+    rows = np.load(tmp_path / "x.npy.partial")
+    index = read_index(str(tmp_path / "x.npy.index.csv.partial"))
+    assert [row[0] for row in index[1:]] == [str(number) for number in range(len(rows))]
+    assert f"hold the first {len(rows)} row".encode() in err

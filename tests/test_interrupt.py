@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ FORMATS = ("tsv", "csv", "json", "jsonl", "table")
 INPUTS = 200
 LINES = 40
 """Lines of output after which the signal comes."""
+ENOUGH = 8000
+"""Bytes of a file after which it comes."""
 # How long Ctrl-C may take. It takes a tenth of a second; a busy machine may need more.
 PATIENCE = 5.0
 
@@ -117,10 +120,9 @@ def until_it_answers(process: subprocess.Popen[bytes], home: Path) -> None:
 
 
 def until_it_writes(process: subprocess.Popen[bytes], home: Path) -> None:
-    """Wait until there is a file in the working folder, and a moment longer."""
+    """Wait until some answers are in a file in the working folder."""
     give_inputs(process)
-    poll(process, lambda: any((home / "work").iterdir()))
-    time.sleep(0.5)
+    poll(process, lambda: any(path.stat().st_size > ENOUGH for path in (home / "work").iterdir()))
 
 
 def until_ready(seconds: float) -> Callable[[subprocess.Popen[bytes], Path], None]:
@@ -198,11 +200,14 @@ def test_what_was_said_in_tables_is_whole(interrupted: Interrupted) -> None:
 
 
 @pytest.mark.parametrize("name", INTO_FILES)
-def test_nothing_is_left_of_a_file(interrupted: Interrupted, name: str) -> None:
+def test_what_was_written_to_a_file_is_kept_under_another_name(interrupted: Interrupted, name: str) -> None:
     ended = interrupted(name)
-    assert (ended.code, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+    told, said = ended.stderr.splitlines()
+    assert (ended.code, ended.stdout, said) == (130, "", "interrupted")
+    assert re.fullmatch(rf"the run ended early: {name}\.partial (and its index )?holds? the first \d+ \w+", told)
     assert ended.seconds < PATIENCE
-    assert ended.left == []
+    assert f"{name}.partial" in ended.left
+    assert all(left.endswith(".partial") for left in ended.left)
 
 
 # --- while it starts ---

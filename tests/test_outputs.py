@@ -277,7 +277,9 @@ def test_records_so_far_are_kept_whole(
 ) -> None:
     for name in ("x.csv", "x.tsv", "x.jsonl", "x.json"):
         stopped(tmp_path / name, name[2:], error)
-        assert capsys.readouterr().err == f"the run ended early: {tmp_path / name}.partial holds the first 3 inputs\n"
+        assert (
+            capsys.readouterr().err == f"the run ended early: {tmp_path / name}.partial holds the first 3 inputs\n"
+        )
         assert not (tmp_path / name).exists()
     texts = {
         name: (tmp_path / f"x.{name}.partial").read_text(encoding="utf-8") for name in ("csv", "jsonl", "json")

@@ -96,8 +96,8 @@ class Records:
         file.rewind()
         with suppress(OSError):
             self._sink.close()
-        file.keep()
-        terminal.note(f"the run ended early: {file.partial} holds the first {_inputs(file.records)}")
+        if file.keep():
+            terminal.note(f"the run ended early: {file.partial} holds the first {_inputs(file.records)}")
 
 
 def _inputs(count: int) -> str:

@@ -201,9 +201,8 @@ class ArraySink(_Sink):
                 with self._file.reporting():
                     self._rows.settle(self._index_file.records)
                 self._file = self._finished()
-        self._file.keep()
         self._index_file.keep()
-        if self._file.partial.exists():
+        if self._file.keep():
             self.kept = self._file.partial
 
 
