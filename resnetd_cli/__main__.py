@@ -7,6 +7,7 @@ from contextlib import suppress
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    _start_in_utf8()
     try:
         from resnetd_cli.cli import stopping
 
@@ -27,6 +28,18 @@ def main() -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _start_in_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale is another, so that names are the bytes on disk.
+
+    In `C` and Latin-1 locales Python would read names in one encoding, and what is written is UTF-8.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode or not sys.executable:
+        return
+    os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
+    with suppress(OSError):
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 
 def _tell(text: str) -> None:

@@ -29,6 +29,7 @@ SUBSETS = {
 
 _ALIASES = {"imagenet21k": "imagenet-21k-goog"}
 _INDEX = re.compile(r"[0-9]{1,9}")
+_SHORTEST_PLURAL = len("cats")
 _SENSES = {"n02012849": "bird", "n03126707": "machine", "n03710637": "tights", "n03710721": "swimsuit"}
 """What tells the cranes and the maillots of ImageNet apart; WordNet has no such words."""
 
@@ -107,21 +108,57 @@ def unnamed(n: int) -> ClassNames:
 
 
 def search(query: str, names: ClassNames) -> list[ClassEntry]:
-    """Return the classes that match the query, in class order; all of them for an empty query.
+    """Return the classes that match the query, the best first, then in class order; all for an empty query.
 
-    A class matches if its name or a synonym contains the query, or if its id starts with it. Case does not
-    matter, nor does `_` for a space. A number that is a class index means that class alone.
+    The best are those of that name or id. Then come those that have the query among the words of the name, of a
+    synonym, of the definition; those whose name or a synonym holds it inside a word, or whose id starts with it;
+    and those that have its words in another order. Spelling (`folded`) does not matter, nor do hyphens and the `s`
+    of a plural. A number that is a class index means that class alone.
     """
     entries = _entries(names)
-    wanted = folded(query)
+    wanted = _searched(query)
     if _INDEX.fullmatch(wanted) and int(wanted) < len(entries):
         return [entries[int(wanted)]]
-    return [
-        entry
-        for entry in entries
-        if folded(entry.id or "").startswith(wanted)
-        or any(wanted in folded(word) for word in (entry.name, *entry.synonyms))
-    ]
+    if not wanted:
+        return entries
+    matcher = _Matcher(wanted)
+    ranked = [(rank, entry) for entry in entries if (rank := matcher.rank(entry)) is not None]
+    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
+
+
+class _Matcher:
+    """Tells how well classes match a query."""
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
+        self._phrase = _whole(wanted)
+        self._words = [_whole(word) for word in wanted.split()]
+
+    def rank(self, entry: ClassEntry) -> int | None:
+        """Return 0 for the best match, more for worse ones, None for none."""
+        id, name, definition = map(_searched, (entry.id or "", entry.name, entry.definition))
+        synonyms = list(map(_searched, entry.synonyms))
+        everything = " ".join((name, *synonyms, definition))
+        matches = (
+            self._wanted in (id, name),
+            self._wanted in synonyms,
+            self._phrase.search(name),
+            any(map(self._phrase.search, synonyms)),
+            self._phrase.search(definition),
+            id.startswith(self._wanted) or any(self._wanted in word for word in (name, *synonyms)),
+            all(word.search(everything) for word in self._words),
+        )
+        return next((rank for rank, match in enumerate(matches) if match), None)
+
+
+def _searched(text: str) -> str:
+    return folded(text.replace("-", " "))
+
+
+def _whole(wanted: str) -> re.Pattern[str]:
+    """Return what finds a query as whole words, in the singular or the plural."""
+    stem = wanted if len(wanted) < _SHORTEST_PLURAL or wanted.endswith("ss") else wanted.removesuffix("s")
+    return re.compile(rf"\b{re.escape(stem)}(?:s|es)?\b")
 
 
 def folded(name: str) -> str:

@@ -96,6 +96,15 @@ def is_single(inputs: list[str]) -> bool:
     return name == STDIN or os.path.isfile(path) or (path == name and http.is_url(name))
 
 
+def names_input(text: str) -> bool:
+    """Tell whether there is something to read under this name: a file, a folder, a URL, what a pattern matches."""
+    name = _meant(text)
+    if name == STDIN or _is_url(name) or os.path.lexists(name):
+        return True
+    each = patterns.alternatives(name) if patterns.is_pattern(name) else []
+    return any(_matches(one) if glob.has_magic(one) else os.path.lexists(one) for one in each)
+
+
 def _meant(text: str) -> str:
     """Return the file or URL that a text stands for; the text, if it exists just so or stands for nothing else."""
     if os.path.lexists(text):

@@ -448,19 +448,41 @@ def test_load_url_errors(server: str) -> None:
 # Search.
 
 
+def found(query: str, names: labels.ClassNames | None = None) -> list[str]:
+    return [entry.name for entry in labels.search(query, names or labels.imagenet())]
+
+
 def test_search_names_and_synonyms() -> None:
-    found = labels.search("terrier", labels.imagenet())
-    # The Maltese dog matches by a synonym; `bull mastiff` does not.
-    assert found[0] == labels.ClassEntry(
+    entries = labels.search("terrier", labels.imagenet())
+    # Names come first, then the Maltese dog by a synonym, then others by their definitions.
+    assert entries[0].name == "toy terrier"
+    by_name = [entry for entry in entries if "terrier" in entry.name.split()]
+    assert entries[: len(by_name)] == by_name
+    assert [entry.index for entry in by_name] == sorted(entry.index for entry in by_name)
+    assert entries[len(by_name)] == labels.ClassEntry(
         index=153,
         id="n02085936",
         name="Maltese dog",
         synonyms=("Maltese terrier", "Maltese"),
         definition="breed of toy dogs having a long straight silky white coat",
     )
-    assert [entry.index for entry in found] == sorted(entry.index for entry in found)
-    assert len(found) == 24
-    assert all("terrier" in " ".join((e.name, *e.synonyms)).lower() for e in found)
+    assert sum("terrier" in " ".join((e.name, *e.synonyms)).lower() for e in entries) == 24
+
+
+@pytest.mark.parametrize("query", ["airplane", "airplanes", "Airplane", "commercial airplane"])
+def test_search_finds_words_of_definitions(query: str) -> None:
+    assert found(query)[0] == "airliner"
+
+
+def test_search_puts_whole_words_before_parts() -> None:
+    assert found("plane") == ["plane", "warplane", "aircraft carrier", "seat belt", "planetarium"]
+    assert found("cat").index("tiger cat") < found("cat").index("tabby") < found("cat").index("bullfrog")
+
+
+def test_search_takes_plurals_hyphens_and_words_in_any_order() -> None:
+    assert found("dogs")[0] == "Maltese dog"
+    assert found("sports cars") == found("cars sports") == ["sports car"]
+    assert found("t shirt") == found("T-shirt") == ["jersey"]
 
 
 @pytest.mark.parametrize("query", ["samoyed", "SAMOYEDE", "n02111889", "N02111889", "258", " 258 ", "0258"])
@@ -489,7 +511,7 @@ def test_search_names_without_ids() -> None:
     assert [entry.index for entry in labels.search("1", names)] == [1]
     # WordNet's own words are synonyms of the user's.
     assert labels.search("samoyed", names)[0].synonyms == ("Samoyed", "Samoyede")
-    assert labels.search("n", names)[0].index == 2
+    assert labels.search("n02", names)[0].index == 2
 
 
 # Download.

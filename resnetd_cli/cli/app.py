@@ -9,6 +9,7 @@ import traceback
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from resnetd_cli import __version__
@@ -29,6 +30,7 @@ from resnetd_cli.cli import (
 )
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
+from resnetd_cli.cli.misread import understood
 from resnetd_cli.errors import ExitCode, ResnetdError, first_line, innermost
 from resnetd_cli.files import current_folder, too_many_files_hint, write_error
 
@@ -110,10 +112,11 @@ def _stopped(interrupt: KeyboardInterrupt) -> int:
 def _invoke(arguments: list[str]) -> int:
     """Parse and run. Not by `app()`, which turns a closed pipe into an exit of its own."""
     command = get_command(app)
+    assert isinstance(command, TyperGroup)
     if "_RESNETD_COMPLETE" in os.environ:
         command.main(arguments, prog_name="resnetd")
     try:
-        with command.make_context("resnetd", arguments) as context:
+        with command.make_context("resnetd", understood(arguments, command.commands)) as context:
             return int(command.invoke(context) or ExitCode.OK)
     except typer.Exit as exit_:
         return exit_.exit_code

@@ -1,0 +1,70 @@
+"""What people type that the parser would misread: `help`, an image where a command belongs, `-kitten.jpg`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from resnetd_cli.errors import UsageError
+from resnetd_cli.escaping import printable, shell_word
+from resnetd_cli.sources import names_input
+
+_HELP = ("--help", "-h")
+_WORDS_SHOWN = 4
+
+
+def understood(arguments: list[str], commands: Mapping[str, Any]) -> list[str]:
+    """Return the command line as it is meant: `help predict` is `predict --help`.
+
+    Raises:
+        UsageError: it begins with no command, or a file's name would be taken for options.
+    """
+    first, *others = arguments or [""]
+    if first == "help":
+        return understood([*others[:1], "--help"], commands)
+    if first in commands:
+        _refuse_files_like_options(others, _names_of_options(commands[first]))
+    elif first and (first == "-" or not first.startswith("-")):
+        raise UsageError(f"no command called '{printable(first)}'", hint=_hint(first, arguments, commands))
+    elif any(map(names_input, arguments)):
+        raise UsageError("no command", hint=_with_inputs("predict", arguments))
+    return arguments
+
+
+def _hint(first: str, arguments: list[str], commands: Collection[str]) -> str:
+    if names_input(first):
+        return _with_inputs("predict", arguments)
+    if near := get_close_matches(first, commands, n=1):
+        return _with_inputs(near[0], arguments[1:])
+    return "resnetd --help lists the commands"
+
+
+def _with_inputs(command: str, arguments: list[str]) -> str:
+    """Return a command line that can be pasted into a shell; the first words of one, if it is long."""
+    words = [_pasted(word) for word in arguments[:_WORDS_SHOWN]]
+    return " ".join(["resnetd", command, *words, *(["..."] if len(arguments) > _WORDS_SHOWN else [])])
+
+
+def _pasted(word: str) -> str:
+    return shell_word(word) if word != "-" and names_input(word) else shlex.quote(word)
+
+
+def _refuse_files_like_options(words: Iterable[str], options: Collection[str]) -> None:
+    """Refuse files, as patterns of the shell give them, that would be taken for options.
+
+    Raises:
+        UsageError: one of the words is such a name, and no option.
+    """
+    for word in words:
+        if word == "--":
+            return
+        if word.startswith("-") and word != "-" and word.partition("=")[0] not in options and names_input(word):
+            hint = f"write {shell_word(word)}, or put -- before the names"
+            raise UsageError(f"{printable(word)} is a file, but begins like an option", hint=hint)
+
+
+def _names_of_options(command: Any) -> frozenset[str]:
+    names = (name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts))
+    return frozenset([*_HELP, *names])

@@ -1,0 +1,169 @@
+"""Command lines that the parser alone would misread, and the locale they are read in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Resnetd
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from resnetd_cli import __main__ as program
+from resnetd_cli.cli.app import app
+from resnetd_cli.cli.many_values import _repeat
+from resnetd_cli.cli.misread import understood
+from resnetd_cli.errors import UsageError
+
+posix = pytest.mark.skipif(os.name == "nt", reason="POSIX names")
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("dog.jpg", "two words.jpg", "-kitten.jpg", "photos/a.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"x")
+
+
+def read(*arguments: str) -> list[str]:
+    command = get_command(app)
+    assert isinstance(command, TyperGroup)
+    return understood(list(arguments), command.commands)
+
+
+def refusal(*arguments: str) -> tuple[str, str | None]:
+    with pytest.raises(UsageError) as caught:
+        read(*arguments)
+    return caught.value.message, caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["help"], ["--help"]),
+        (["help", "predict"], ["predict", "--help"]),
+        (["help", "labels", "terrier"], ["labels", "--help"]),
+    ],
+)
+def test_help_is_understood_as_a_command(arguments: list[str], meant: list[str]) -> None:
+    assert read(*arguments) == meant
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["--version"],
+        ["predict", "dog.jpg", "-k", "3", "--model=embedded"],
+        ["predict", "-", "--", "-kitten.jpg"],
+        ["predict", "-k3", "./-kitten.jpg"],
+        ["train", "photos", "--lr", "-1", "--set", "scale=[0.6,1]"],
+        ["export", "embedded", "-o", "x.onnx", "--verify", "photos"],
+    ],
+)
+def test_an_ordinary_command_line_is_left_as_it_is(arguments: list[str]) -> None:
+    assert read(*arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["dog.jpg"], "resnetd predict dog.jpg"),
+        (["photos"], "resnetd predict photos"),
+        (["two words.jpg", "-k", "3"], "resnetd predict 'two words.jpg' -k 3"),
+        (["*.{jpg,png}"], "resnetd predict '*.{jpg,png}'"),
+        (["https://host/a.jpg"], "resnetd predict https://host/a.jpg"),
+        (["file:///a.jpg"], "resnetd predict file:///a.jpg"),
+        (["-"], "resnetd predict -"),
+        (["dog.jpg"] * 5, "resnetd predict dog.jpg dog.jpg dog.jpg dog.jpg ..."),
+        (["predcit", "dog.jpg"], "resnetd predict dog.jpg"),
+        (["help", "features!"], "resnetd features --help"),
+        (["bogus"], "resnetd --help lists the commands"),
+        (["*.gif"], "resnetd --help lists the commands"),
+    ],
+)
+def test_an_image_where_a_command_belongs_suggests_one(arguments: list[str], hint: str) -> None:
+    message, given = refusal(*arguments)
+    first = arguments[1] if arguments[0] == "help" else arguments[0]
+    assert (message, given) == (f"no command called '{first}'", hint)
+
+
+def test_options_and_an_image_without_a_command() -> None:
+    assert refusal("-k", "3", "dog.jpg") == ("no command", "resnetd predict -k 3 dog.jpg")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [("-kitten.jpg", "./-kitten.jpg"), ("-*.jpg", "'./-*.jpg'"), ("-k{itten,}.jpg", "'./-k{itten,}.jpg'")],
+)
+def test_a_file_whose_name_begins_like_an_option_is_refused(word: str, shown: str) -> None:
+    hint = f"write {shown}, or put -- before the names"
+    for command in ("predict", "features", "pull"):
+        message = f"{word} is a file, but begins like an option"
+        assert refusal(command, "--quiet", word, "dog.jpg") == (message, hint)
+
+
+@posix
+def test_an_option_stays_one_beside_a_file_of_its_name() -> None:
+    Path("-v").touch()
+    Path("--model=embedded").touch()
+    arguments = ["predict", "-v", "--model=embedded", "dog.jpg"]
+    assert read(*arguments) == arguments
+
+
+def test_several_values_after_an_equals_sign() -> None:
+    words = ["x", "--verify=a", "b", "--calibrate", "c", "d", "-o", "e", "--", "--verify"]
+    assert list(_repeat(words[:-2], ["--verify", "--calibrate"])) == (
+        ["x", "--verify", "a", "--verify", "b", "--calibrate", "c", "--calibrate", "d", "-o", "e"]
+    )
+
+
+# --- locales ---
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "euc_jp"])
+def test_a_locale_that_is_not_utf_8_starts_the_program_again(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "resnetd_cli", "predict", "x"])
+    monkeypatch.setattr(os, "execv", lambda path, arguments: started.append((path, arguments)))
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    program._start_in_utf8()
+    assert started == [(sys.executable, [sys.executable, "-X", "utf8", "-m", "resnetd_cli", "predict", "x"])]
+    assert os.environ["PYTHONUTF8"] == "1"
+
+
+def test_a_utf_8_locale_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started again"))
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "utf-8")
+    program._start_in_utf8()
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="no locale can be made")
+def test_names_are_the_bytes_on_disk_in_a_latin_1_locale(run_resnetd: Resnetd, tmp_path: Path) -> None:
+    command = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", tmp_path / "en_US.ISO-8859-1"]
+    made = subprocess.run(command, capture_output=True, check=False)
+    if made.returncode > 1:  # 1: with warnings
+        pytest.skip("no locale can be made")
+    names = [b"caf\xc3\xa9.jpg", b"lat\xe9.jpg"]
+    for name in names:
+        shutil.copy(ROOT / "samples" / "coffee.jpg", tmp_path / os.fsdecode(name))
+    paths = [os.fsencode(tmp_path) + b"/" + name for name in names]
+    (tmp_path / "list").write_bytes(b"\n".join(paths))
+    env = {"LC_ALL": "en_US.ISO-8859-1", "LOCPATH": str(tmp_path), "PYTHONUTF8": "0"}
+    arguments = ["--files-from", tmp_path / "list", "-m", "embedded", "-o", tmp_path / "f.npy"]
+    ended = run_resnetd("features", *arguments, **env)
+    assert ended.returncode == 0, ended.stderr
+    rows = (tmp_path / "f.npy.index.csv").read_bytes().splitlines()[1:]
+    assert [row.split(b",")[1] for row in rows] == paths
