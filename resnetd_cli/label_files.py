@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from resnetd_cli import labels
+from resnetd_cli.encodings import encoding_of, no_text
 from resnetd_cli.errors import InputError, LabelsError
 from resnetd_cli.files import write_atomic
 from resnetd_cli.http import fetch, is_url, without_secrets
+from resnetd_cli.label_forms import FORMS, Row, lines_of, read, rows_of
 from resnetd_cli.labels import ClassNames, words
 
 SEED_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classes.txt"
 """The 1,000 ImageNet names as PyTorch's own examples use them, one a line."""
 
 _SYNSET_ID = re.compile(r"n[0-9]{8}")
-_INDEX = re.compile(r"[0-9]{1,9}")
 _MAX_BYTES = 16 * 2**20
-_FORMS = "one name a line; a JSON list; a JSON map of index to name; or a table (.tsv, .csv) with a column `name`"
+_BACKGROUND = ("background", "__background__", "dummy")
+_MOST_ELSEWHERE = 0.1
+"""The share of names that a shipped set may have at other places than a list in its order."""
+_HINT = f"the forms: {FORMS}"
+_SAY_INDICES = 'give each class its index: {"0": "tench", ...}'
 
 
 def from_checkpoint(
@@ -45,10 +50,10 @@ def from_checkpoint(
     if isinstance(label_names, str) or not isinstance(label_names, (Mapping, Sequence)):
         raise LabelsError(f"{owner} has neither a list nor a map of class names", hint=hint)
     if isinstance(label_names, Mapping):
-        rows = _rows(label_names.items(), owner, hint)
+        rows = rows_of(label_names.items(), owner, hint)
         rows += _gaps(rows, n, owner, hint)
     else:
-        rows = _rows(enumerate(label_names), owner, hint)
+        rows = rows_of(enumerate(label_names), owner, hint)
     descriptions = label_descriptions if isinstance(label_descriptions, Mapping) else {}
     return _class_names(_in_order(rows, n, owner, hint), descriptions, "checkpoint")
 
@@ -56,24 +61,16 @@ def from_checkpoint(
 def load(location: str, n: int) -> ClassNames:
     """Return the n class names in a file or at an http(s) URL.
 
-    The forms: one name a line; a JSON list of names; a JSON map of index to name, or to `[id, name]`; a table
-    (.tsv or .csv) whose header line has `name` and perhaps `index` and `id`. Where the name is a WordNet id,
-    the class gets that id and its word.
+    The forms are those of `label_forms`. Where the name is a WordNet id, the class gets that id and its word;
+    names of a shipped set get its ids.
 
     Raises:
-        LabelsError: it cannot be had, is not one of the forms, or does not name exactly n classes.
+        LabelsError: it cannot be had, is in none of the forms, does not name exactly n classes, or leaves it
+            uncertain which is which.
     """
     text = _decoded(_read(location), location)
     suffix = Path(urlsplit(location).path if is_url(location) else location).suffix.lower()
-    start = text.lstrip()[:1] + text.rstrip()[-1:]
-    header = text.partition("\n")[0].strip().lower().split("\t")
-    if suffix == ".json" or start in ("[]", "{}"):
-        rows = _json_rows(text, location)
-    elif suffix in (".tsv", ".csv") or (len(header) > 1 and "name" in header):
-        rows = _table_rows(text, location, "," if suffix == ".csv" else "\t")
-    else:
-        rows = _rows(enumerate(_lines(text)), location, "one name a line, in class order")
-    return _class_names(_in_order(rows, n, location, f"the forms: {_FORMS}"), {}, location)
+    return _class_names(_placed(read(text, location, suffix), n, location), {}, location)
 
 
 def check_exists(location: str) -> None:
@@ -96,7 +93,7 @@ def download(url: str = SEED_URL, *, cache: Path) -> Path:
         OutputError: it cannot be written.
     """
     data = _fetched(url)
-    lines = _lines(_decoded(data, url))
+    lines = lines_of(_decoded(data, url))
     hint = "the names come with the install too: resnetd labels"
     if lines and lines[0].startswith("<"):
         raise LabelsError(f"{url} is a web page, not a list of class names", hint=hint)
@@ -108,110 +105,124 @@ def download(url: str = SEED_URL, *, cache: Path) -> Path:
     return path
 
 
-# Rows: what the forms have in common.
+# Placing: which class of the model a row is of.
 
 
-@dataclass(frozen=True)
-class _Row:
-    index: int
-    id: str | None
-    name: str
-
-
-class _Pairs(list[tuple[str, object]]):
-    """A JSON map as it is written, so that a key that comes twice is seen."""
-
-
-def _rows(items: Iterable[tuple[object, object]], owner: str, hint: str) -> list[_Row]:
-    """Return the rows of (index, name) or (index, [id, name]) items; the index may be text."""
-    rows = []
-    for key, value in items:
-        if not _INDEX.fullmatch(str(key)):
-            raise LabelsError(f"{owner}: {str(key)[:80]!r} is not a class index", hint=hint)
-        index = int(str(key))
-        pair = value if isinstance(value, (list, tuple)) and len(value) == 2 else (None, value)
-        id, name = pair
-        if not isinstance(name, str) or not (id is None or isinstance(id, str)):
-            raise LabelsError(f"{owner}: class {index} has no name but {str(value)[:80]!r}", hint=hint)
-        if not name.strip():
-            raise LabelsError(f"{owner}: the name of class {index} is empty", hint=hint)
-        rows.append(_Row(index, (id or "").strip() or None, name.strip()))
-    return rows
-
-
-def _json_rows(text: str, location: str) -> list[_Row]:
-    hint = 'a JSON list of names, or a map such as {"0": "tench", ...} or {"0": ["n01440764", "tench"], ...}'
-    try:
-        value = json.loads(text, object_pairs_hook=_Pairs)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise LabelsError(f"{location} is not valid JSON: {reason}", hint=hint) from error
-    if not isinstance(value, list):
-        raise LabelsError(f"{location} holds neither a JSON list nor a map", hint=hint)
-    return _rows(value if isinstance(value, _Pairs) else enumerate(value), location, hint)
-
-
-def _table_rows(text: str, location: str, delimiter: str) -> list[_Row]:
-    hint = "a header line with `name`, and perhaps `index` and `id`, then a line per class"
-    lines = _lines(text) or [""]
-    # A .tsv quotes nothing, as the shipped ones: WordNet's definitions have quotation marks in them.
-    reader = csv.reader(lines) if delimiter == "," else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        header, *body = reader
-    except csv.Error as error:
-        raise LabelsError(f"{location} is not a table: {error}", hint=hint) from error
-    columns = {title.strip().lower(): column for column, title in enumerate(header)}
-    if "name" not in columns:
-        raise LabelsError(f"{location} has no column `name`", hint=hint)
-    items: list[tuple[object, object]] = []
-    for position, cells in enumerate(body):
-        if len(cells) != len(header):
-            found = _counted(len(cells), "column")
-            message = f"{location}: line {position + 2} has {found}, the header {len(header)}"
-            raise LabelsError(message, hint=hint)
-        index = cells[columns["index"]].strip() if "index" in columns else position
-        items.append((index, (cells[columns["id"]] if "id" in columns else None, cells[columns["name"]])))
-    return _rows(items, location, hint)
-
-
-def _gaps(rows: list[_Row], n: int, owner: str, hint: str) -> list[_Row]:
+def _gaps(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
     """Return stand-ins for the classes that a map, not an empty one, leaves out."""
-    named = {row.index for row in rows}
+    named = {row.index for row in rows if row.index is not None}
     stray = [index for index in sorted(named) if index >= n]
     if stray:
         raise LabelsError(f"{owner} names class {stray[0]}, but the model has {_counted(n, 'class')}", hint=hint)
-    return [_Row(index, None, f"class {index}") for index in range(n) if named and index not in named]
+    return [Row(index, None, f"class {index}") for index in range(n) if named and index not in named]
 
 
-def _in_order(rows: list[_Row], n: int, owner: str, hint: str) -> list[_Row]:
-    """Return the rows by class index, having made sure that they name the classes 0 to n - 1 once each."""
-    by_index: dict[int, _Row] = {}
-    for row in rows:
-        if row.index in by_index:
-            raise LabelsError(f"{owner} names class {row.index} twice", hint=hint)
-        by_index[row.index] = row
+def _placed(rows: list[Row], n: int, location: str) -> list[Row]:
+    """Return the rows in the order of the model's n classes.
+
+    WordNet ids decide, where there are: a shipped set is in its known order, others are sorted. Else the indices
+    do, which may count from 1, or the order of the rows. Names of a shipped set have to be in its order.
+
+    Raises:
+        LabelsError: they do not name n classes, or it is not certain which class one of them is.
+    """
+    rows = _without_background(rows, n)
+    if rows and all(row.id and _SYNSET_ID.fullmatch(row.id) for row in rows):
+        return _by_id(rows, n, location)
+    if any(row.index is None for row in rows):
+        if any(row.id and _SYNSET_ID.fullmatch(row.id) for row in rows):
+            raise LabelsError(f"{location}: some classes have a WordNet id, others none", hint=_SAY_INDICES)
+        rows = [replace(row, index=position) for position, row in enumerate(rows)]
+    elif sorted(row.index or 0 for row in rows) == list(range(1, n + 1)):
+        rows = [replace(row, index=(row.index or 0) - 1) for row in rows]
+    rows = _in_order(rows, n, location, _HINT)
+    return _with_ids(rows, n, location)
+
+
+def _without_background(rows: list[Row], n: int) -> list[Row]:
+    """Return the rows without the class that TensorFlow's lists have before the others."""
+    first = min(rows, key=lambda row: row.index or 0, default=None)
+    if first is None or len(rows) != n + 1 or first.name.casefold() not in _BACKGROUND:
+        return rows
+    return [row for row in rows if row is not first]
+
+
+def _by_id(rows: list[Row], n: int, location: str) -> list[Row]:
+    by_id = {str(row.id): row for row in rows}
+    if len(by_id) < len(rows):
+        twice = next(id for id, count in Counter(row.id for row in rows).items() if count > 1)
+        raise LabelsError(f"{location} names class {twice} twice", hint=_HINT)
     if len(rows) != n:
-        message = f"{owner} has {_counted(len(rows), 'class name')}, but the model has {_counted(n, 'class')}"
-        raise LabelsError(message, hint=hint)
+        raise _miscounted(location, len(rows), n, _HINT)
+    shipped = labels.for_class_count(n)
+    if shipped is not None and set(shipped.ids) == set(by_id):
+        return [by_id[str(id)] for id in shipped.ids]
+    if sorted(row.index or 0 for row in rows) == list(range(n)):
+        return sorted(rows, key=lambda row: row.index or 0)
+    numbered = sorted(rows, key=lambda row: row.index or 0)
+    if [row.id for row in numbered] != sorted(by_id):
+        message = f"{location}: nothing says which class is which, as its WordNet ids are not in order"
+        raise LabelsError(message, hint=_SAY_INDICES)
+    return numbered
+
+
+def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
+    """Return the rows with WordNet ids where their names are those of a shipped set.
+
+    Raises:
+        LabelsError: they are, but in another order.
+    """
+    shipped = labels.for_class_count(n)
+    if shipped is None or any(row.id for row in rows):
+        return rows
+    find = labels.finder(shipped)
+    found = [find(row.name) for row in rows]
+    here = sum(index in candidates for index, candidates in enumerate(found))
+    elsewhere = sum(bool(candidates) for candidates in found) - here
+    if elsewhere > _MOST_ELSEWHERE * n and elsewhere > here * _MOST_ELSEWHERE:
+        message = (
+            f"{location} has names of {shipped.source}, but in another order: not certain which class is which"
+        )
+        raise LabelsError(message, hint=f"{_SAY_INDICES}, with WordNet ids; or leave out --labels")
+    if here < (1 - _MOST_ELSEWHERE) * n:
+        return rows
+    return [
+        replace(row, id=shipped.ids[index] if index in candidates else None)
+        for index, (row, candidates) in enumerate(zip(rows, found, strict=True))
+    ]
+
+
+def _in_order(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
+    """Return the rows by class index, having made sure that they name the classes 0 to n - 1 once each."""
+    by_index: dict[int, Row] = {}
+    for position, row in enumerate(rows):
+        index = position if row.index is None else row.index
+        if index in by_index:
+            raise LabelsError(f"{owner} names class {index} twice", hint=hint)
+        by_index[index] = row
+    if len(rows) != n:
+        raise _miscounted(owner, len(rows), n, hint)
     missing = next((index for index in range(n) if index not in by_index), None)
     if missing is not None:
         raise LabelsError(f"{owner} has no name for class {missing}", hint=f"class indices run from 0 to {n - 1}")
     return [by_index[index] for index in range(n)]
 
 
-def _class_names(rows: list[_Row], descriptions: Mapping[str, str], source: str) -> ClassNames:
-    """Put the rows together, with words in place of names that are WordNet ids."""
-    synset_ids = {row.name for row in rows if row.id is None and _SYNSET_ID.fullmatch(row.name)}
-    if synset_ids:
-        known = words(id for id in synset_ids if not descriptions.get(id))
-        named = {
-            id: str(descriptions.get(id) or "").partition(",")[0].strip() or known.get(id, id) for id in synset_ids
-        }
-        rows = [
-            _Row(row.index, row.name, named[row.name]) if row.name in named and row.id is None else row
-            for row in rows
-        ]
-    return ClassNames(names=tuple(row.name for row in rows), ids=tuple(row.id for row in rows), source=source)
+def _miscounted(owner: str, count: int, n: int, hint: str) -> LabelsError:
+    message = f"{owner} has {_counted(count, 'class name')}, but the model has {_counted(n, 'class')}"
+    return LabelsError(message, hint=hint)
+
+
+def _class_names(rows: list[Row], descriptions: Mapping[str, str], source: str) -> ClassNames:
+    """Put the rows together: with a word where there is a WordNet id alone, and the first of its synonyms."""
+    alone = {str(row.id) for row in rows if not row.name}
+    known = words(id for id in alone if not descriptions.get(id)) if alone else {}
+    named = {id: str(descriptions.get(id) or "").partition(",")[0].strip() or known.get(id, id) for id in alone}
+    names = (
+        (row.name.partition(",")[0] if row.id and _SYNSET_ID.fullmatch(row.id) else row.name) or named[str(row.id)]
+        for row in rows
+    )
+    return ClassNames(names=tuple(names), ids=tuple(row.id for row in rows), source=source)
 
 
 # Bytes and text.
@@ -229,7 +240,7 @@ def _read(location: str) -> bytes:
         reason = str(getattr(error, "strerror", None) or error).lower()
         raise LabelsError(f"{location} cannot be read: {reason}", hint="--labels takes a file") from error
     if len(data) > _MAX_BYTES:
-        raise LabelsError(f"{location} has more than {_MAX_BYTES:,} bytes", hint=f"the forms: {_FORMS}")
+        raise LabelsError(f"{location} has more than {_MAX_BYTES:,} bytes", hint=f"the forms: {FORMS}")
     return data
 
 
@@ -245,17 +256,12 @@ def _fetched(url: str) -> bytes:
 
 
 def _decoded(data: bytes, location: str) -> str:
+    if what := no_text(data):
+        raise LabelsError(f"{location} is {what}, not a list of class names", hint=f"the forms: {FORMS}")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
-        raise LabelsError(f"{location} is not UTF-8 text", hint=f"the forms: {_FORMS}") from error
-
-
-def _lines(text: str) -> list[str]:
-    """Return the lines without the empty ones at the end. One in the middle stays, an error to report."""
-    text = text.rstrip(" \r\n")  # not tabs: they are the empty last cells of a table
-    # Not splitlines: it also splits at characters that may stand inside a name.
-    return [line.strip(" \r") for line in text.split("\n")] if text else []
+        raise LabelsError(f"{location} is not UTF-8 text", hint="save it as UTF-8") from error
 
 
 def _counted(count: int, noun: str) -> str:

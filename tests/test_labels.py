@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -322,11 +323,108 @@ def test_load(write: Callable[[str, str | bytes], str], name: str, content: str)
     assert label_files.load(path, 3) == expected
 
 
+FORMS = {
+    "numbered": ("names.txt", "0 cat\n1 dog\n2 red fox\n"),
+    "numbered from one": ("names.txt", "1 cat\n2 dog\n3 red fox\n"),
+    "numbered, colons": ("names.txt", "1: dog\n0: cat\n2: red fox\n"),
+    "numbered, dots": ("names.txt", "1. cat\n2. dog\n3. red fox\n"),
+    "numbered, tabs": ("names.tsv", "2\tred fox\n0\tcat\n1\tdog\n"),
+    "numbered, commas": ("names.csv", '2,"red fox"\n0,cat\n1,dog\n'),
+    "numbers at the end": ("names.txt", "cat 0\ndog 1\nred fox 2\n"),
+    "numbers at the end, commas": ("names.csv", "red fox,2\ncat,0\ndog,1\n"),
+    "numbers of more digits": ("names.txt", "000 cat\n001 dog\n002 red fox\n"),
+    "python map": ("names.txt", "{0: 'cat',\n 1: 'dog',\n 2: \"red fox\",}\n"),
+    "python map in a .json": ("names.json", "{0: 'cat', 1: 'dog', 2: 'red fox'}"),
+    "python map without braces": ("names.txt", "0: 'cat',\n1: 'dog',\n2: 'red fox'"),
+    "python list": ("names.py", "NAMES = [\n    'cat',  # one\n    \"dog\",\n    'red fox',\n]\n"),
+    "python pairs": ("names.txt", "[(0, 'cat'), (2, 'red fox'), (1, 'dog')]"),
+    "quoted lines": ("names.txt", "'cat',\n'dog',\n'red fox'\n"),
+    "javascript": ("names.js", "export const NAMES = {\n  0: 'cat',\n  1: 'dog',\n  2: 'red fox'\n};\n"),
+    "map of name to index": ("class_indices.json", '{"dog": 1, "cat": 0, "red fox": 2}'),
+    "map of name to index as text": ("label2id.json", '{"dog": "1", "cat": "0", "red fox": "2"}'),
+    "configuration of transformers": (
+        "config.json",
+        '{"hidden": 3, "label2id": {"cat": 0}, "id2label": {"0": "cat", "1": "dog", "2": "red fox"}}',
+    ),
+    "configuration of timm": ("config.json", '{"architecture": "x", "label_names": ["cat", "dog", "red fox"]}'),
+    "categories": (
+        "x.json",
+        '{"categories": [{"id": 2, "name": "dog"}, {"id": 1, "name": "cat"}, {"id": 3, "name": "red fox"}]}',
+    ),
+    "yaml list": ("data.yaml", "path: d\nnc: 3\nnames: ['cat', dog, red fox]\n"),
+    "yaml map": ("data.yaml", "# a comment\nnames:\n  0: cat\n  2: red fox\n  1: dog\ntrain: images\n"),
+    "yaml block": ("data.txt", "names:\n- cat\n- dog\n- red fox\n"),
+    "pbtxt": (
+        "map.pbtxt",
+        "item {\n  id: 1\n  name: 'cat'\n}\nitem { id: 3 name: 'red fox' }\nitem {\n  name: \"dog\"\n  id: 2\n}\n",
+    ),
+    "csv, other headers": ("x.csv", "class_id,Class Name\n2,red fox\n0,cat\n1,dog\n"),
+    "csv, semicolons": ("x.csv", "Index;Label\r\n0;cat\r\n1;dog\r\n2;red fox\r\n"),
+    "csv, an id that is the index": ("x.csv", "id,label\n2,red fox\n1,dog\n0,cat\n"),
+    "csv, a class that is the index": ("x.csv", "class, description\n0, cat\n1, dog\n2, red fox\n"),
+    "utf-16": ("names.txt", "cat\r\ndog\r\nred fox\r\n".encode("utf-16")),
+    "utf-16 without a mark": ("names.txt", "cat\ndog\nred fox\n".encode("utf-16-le")),
+    "with tensorflow's background": ("names.txt", "background\ncat\ndog\nred fox\n"),
+    "with tensorflow's background, numbered": ("names.txt", "0:background\n1:cat\n2:dog\n3:red fox\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), FORMS.values(), ids=FORMS)
+def test_forms_of_other_programs(
+    write: Callable[[str, str | bytes], str], name: str, content: str | bytes
+) -> None:
+    assert label_files.load(write(name, content), 3).names == ("cat", "dog", "red fox")
+
+
+NAMES_AS_WRITTEN = {
+    "numbers that are no indices": ["10 euro", "20 euro", "50 euro"],
+    "numbers that all names share": ["level 0", "level 1", "level 2"],
+    "numbers first that all names share": ["1 euro", "2 euro"],
+    "commas": ["crane, bird", "crane, machine"],
+    "quotes": ['5" disk', '3" disk'],
+    "yes and no": ["no", "yes"],
+    "a colon": ["a: b", "c"],
+}
+
+
+@pytest.mark.parametrize("names", NAMES_AS_WRITTEN.values(), ids=NAMES_AS_WRITTEN)
+def test_lines_that_are_names_stay_as_they_are(write: Callable[[str, str | bytes], str], names: list[str]) -> None:
+    assert label_files.load(write("x.txt", "\n".join(names)), len(names)).names == tuple(names)
+
+
+def test_yaml_does_not_make_numbers_or_truths_of_names(write: Callable[[str, str | bytes], str]) -> None:
+    assert label_files.load(write("x.yaml", "names: [no, 1e3, 007, null, ~]"), 5).names == (
+        "no",
+        "1e3",
+        "007",
+        "null",
+        "~",
+    )
+
+
 WITH_IDS = {
     "lines of ids": ("names.txt", "n01440764\nn02111889\n"),
     "json list of ids": ("names.json", '["n01440764", "n02111889"]'),
     "json map of pairs": ("x.json", '{"0": ["n01440764", "tench"], "1": ["n02111889", "Samoyed"]}'),
     "json list of pairs": ("x.json", '[["n01440764", "tench"], ["n02111889", "Samoyed"]]'),
+    "synset words": ("synset_words.txt", "n01440764 tench, Tinca tinca\nn02111889 Samoyed, Samoyede\n"),
+    "synset words, tabs": ("words.txt", "n01440764\ttench, Tinca tinca\nn02111889\tSamoyed\n"),
+    "index, id, name": ("x.txt", "0 n01440764 tench\n1 n02111889 Samoyed\n"),
+    "id, index, name": ("map_clsloc.txt", "n01440764 1 tench\nn02111889 2 Samoyed\n"),
+    "id, index": ("x.txt", "n01440764 0\nn02111889 1\n"),
+    "json of id to index": ("class_to_idx.json", '{"n02111889": 1, "n01440764": 0}'),
+    "json of id to words": ("x.json", '{"n02111889": "Samoyed, Samoyede", "n01440764": ["tench", "Tinca tinca"]}'),
+    "json of parts": (
+        "x.json",
+        '{"0": {"id": "01440764-n", "label": "tench, Tinca tinca", "uri": ""},'
+        ' "1": {"id": "02111889-n", "label": "Samoyed"}}',
+    ),
+    "pbtxt": (
+        "x.pbtxt",
+        'entry {\n target_class: 2\n target_class_string: "n02111889"\n}\n'
+        'entry {\n target_class: 1\n target_class_string: "n01440764"\n}\n',
+    ),
+    "csv": ("x.csv", "WNID,words\nn01440764,tench\nn02111889,Samoyed\n"),
     "tsv": ("x.tsv", 'id\tname\tdefinition\nn01440764\ttench\t"fish\nn02111889\tSamoyed\t\n'),
 }
 
@@ -364,9 +462,14 @@ BAD = {
     "too few": ("x.txt", "cat\n", "{} has 1 class name, but the model has 2 classes"),
     "too many": ("x.txt", "a\nb\nc\n", "{} has 3 class names, but the model has 2 classes"),
     "nothing": ("x.txt", "", "{} has 0 class names, but the model has 2 classes"),
-    "nothing in a table": ("x.tsv", "", "{} has no column `name`"),
+    "nothing in a table": ("x.tsv", "", "{} has 0 class names, but the model has 2 classes"),
     "hole": ("x.txt", "cat\n\ndog\n", "{}: the name of class 1 is empty"),
-    "not text": ("x.txt", b"\xff\xfe\x00c\x00a", "{} is not UTF-8 text"),
+    "not text": ("x.txt", b"c\xe0t\ndog", "{} is not UTF-8 text"),
+    "half a character": ("x.txt", b"\xff\xfec\x00a", "{} is not UTF-8 text"),
+    "a workbook": ("x.csv", b"PK\x03\x04\x14\x00", "{} is an Excel workbook (.xlsx) or another zip archive"),
+    "a web page": ("x.txt", "\n<!DOCTYPE html>\n<p>", "{} is a web page, not a list of class names"),
+    "zeros": ("x.txt", b"cat\n\0\0\0\ndog", "{} is no text, not a list of class names"),
+    "a long line": ("x.txt", "a" * 100_001 + "\nb", "{} has a line of more than 100,000 characters"),
     "broken json": ("x.json", '["cat", "dog"', "{} is not valid JSON: "),
     "deep json": ("x.json", "[" * 200_000, "{} is not valid JSON: nested too deep"),
     "json text": ("x.json", '"cat"', "{} holds neither a JSON list nor a map"),
@@ -376,18 +479,19 @@ BAD = {
         '[["a", "b", "c"], "d"]',
         "{}: class 0 has no name but \"['a', 'b', 'c']\"",
     ),
-    "json map the other way": ("x.json", '{"cat": 0, "dog": 1}', "{}: 'cat' is not a class index"),
+    "json map of texts": ("x.json", '{"cat": "0", "dog": "x"}', "{}: 'cat' is not a class index"),
+    "json of something else": ("x.json", '{"epochs": 3, "lr": 0.1}', "{}: 'epochs' is not a class index"),
     "json key twice": ("x.json", '{"0": "cat", "0": "dog"}', "{} names class 0 twice"),
     "json index twice": ("x.json", '{"1": "cat", "01": "dog"}', "{} names class 1 twice"),
-    "json from one": ("x.json", '{"1": "cat", "2": "dog"}', "{} has no name for class 0"),
+    "json from two": ("x.json", '{"2": "cat", "3": "dog"}', "{} has no name for class 0"),
     "json map too short": ("x.json", '{"0": "cat"}', "{} has 1 class name, but the model has 2 classes"),
-    "tsv without names": ("x.tsv", "id\tlabel\nn1\tcat\n", "{} has no column `name`"),
+    "tsv without names": ("x.tsv", "index\tid\n0\t7\n1\t8\n", "{} has no column `name`"),
     "tsv, short row": ("x.tsv", "id\tname\na\tcat\nb\n", "{}: line 3 has 1 column, the header 2"),
     "tsv, index twice": ("x.tsv", "index\tname\n1\tcat\n1\tdog\n", "{} names class 1 twice"),
     "tsv, index missing": ("x.tsv", "index\tname\n0\tcat\n2\tdog\n", "{} has no name for class 1"),
     "tsv, no index": ("x.tsv", "index\tname\n0\tcat\n\tdog\n", "{}: '' is not a class index"),
-    "csv without header": ("x.csv", "0,cat\n1,dog\n", "{} has no column `name`"),
-    "csv, huge cell": ("x.csv", "name\n" + "a" * 200_000, "{} is not a table: field larger than"),
+    "csv without header": ("x.csv", "a,cat\nb,dog\n", "{} has no column `name`"),
+    "csv, an open quote": ("x.csv", 'name,note\n"cat,1\ndog,2\n', "{}: line 2 has 1 column, the header 2"),
 }
 
 
@@ -577,3 +681,108 @@ def test_well_known_class_index_form(write: Callable[[str, str | bytes], str]) -
     loaded = label_files.load(write("imagenet_class_index.json", json.dumps(index)), 1000)
     assert loaded.ids == ours.ids
     assert (loaded.names[0], loaded.names[2]) == ("tench", "great_white_shark")
+
+
+# ImageNet's own files, in the orders of their makers.
+
+SETS = labels.imagenet()
+PAIRS = list(zip(SETS.ids, SETS.names, strict=True))
+SHUFFLED = [PAIRS[index] for index in sorted(range(1000), key=lambda index: index * 7919 % 1000)]
+IN_ANOTHER_ORDER = {
+    "devkit": "".join(f"{id} {k} {name.replace(' ', '_')}\n" for k, (id, name) in enumerate(SHUFFLED, 1)),
+    "words": "".join(f"{id} {name}, another word\n" for id, name in SHUFFLED),
+    "ids": "".join(f"{id}\n" for id, _ in SHUFFLED),
+    "class index": json.dumps({str(k): pair for k, pair in enumerate(SHUFFLED)}),
+    "map to words": json.dumps(dict(SHUFFLED)),
+    "map to index": json.dumps({id: k for k, (id, _) in enumerate(SHUFFLED)}),
+    "table": "label,wnid\n" + "".join(f'"{name}",{id}\n' for id, name in SHUFFLED),
+    "lines with the id at the end": "".join(f"{name},{id}\n" for id, name in SHUFFLED),
+}
+
+
+@pytest.mark.parametrize("content", IN_ANOTHER_ORDER.values(), ids=IN_ANOTHER_ORDER)
+def test_wordnet_ids_decide_the_order(write: Callable[[str, str | bytes], str], content: str) -> None:
+    loaded = label_files.load(write("x.txt", content), 1000)
+    assert loaded.ids == SETS.ids
+    assert [name.replace("_", " ") for name in loaded.names] == [name.replace("_", " ") for name in SETS.names]
+
+
+NAMES_ALONE = {
+    "lines": THOUSAND,
+    "python map": "{" + ",\n ".join(f"{index}: {name!r}" for index, name in enumerate(SETS.names)) + "}",
+    "with background": "background\n" + THOUSAND,
+    "synonyms": "".join(
+        f"{', '.join((entry.name, *entry.synonyms))}\n" for entry in labels.search("", labels.imagenet())
+    ),
+    "numbered from one": "".join(f"{k} {name}\n" for k, name in enumerate(SETS.names, 1)),
+}
+
+
+@pytest.mark.parametrize("content", NAMES_ALONE.values(), ids=NAMES_ALONE)
+def test_names_of_imagenet_get_its_ids(write: Callable[[str, str | bytes], str], content: str) -> None:
+    loaded = label_files.load(write("x.txt", content), 1000)
+    assert loaded.ids == SETS.ids
+    assert loaded.names[967].startswith("espresso")
+
+
+@pytest.mark.parametrize("form", ["lines", "map", "reversed"])
+def test_names_of_imagenet_in_another_order_are_refused(
+    write: Callable[[str, str | bytes], str], form: str
+) -> None:
+    names = [name for _, name in SHUFFLED]
+    content = {
+        "lines": "\n".join(names),
+        "map": json.dumps(dict(enumerate(names))),
+        "reversed": "\n".join(reversed(SETS.names)),
+    }[form]
+    path = write("x.txt", content)
+    with pytest.raises(LabelsError) as caught:
+        label_files.load(path, 1000)
+    assert caught.value.message == (
+        f"{path} has names of imagenet-1k, but in another order: not certain which class is which"
+    )
+
+
+def test_a_thousand_classes_of_ones_own_have_no_ids(write: Callable[[str, str | bytes], str]) -> None:
+    own = [f"species {index}" for index in range(1000)]
+    assert label_files.load(write("x.txt", "\n".join(own)), 1000).ids == (None,) * 1000
+    few = [*own[:-3], "tench", "goldfish", "espresso"]
+    loaded = label_files.load(write("x.txt", "\n".join(few)), 1000)
+    assert (loaded.names, loaded.ids) == (tuple(few), (None,) * 1000)
+
+
+UNCERTAIN = {
+    "ids of no set, not in order": ("n02111889\nn01440764\n", "its WordNet ids are not in order"),
+    "ids of no set, numbered from one": ("n02111889 1 a\nn01440764 2 b\n", "its WordNet ids are not in order"),
+    "some ids": ("n01440764\ndog\n", "some classes have a WordNet id, others none"),
+    "an id twice": ("n01440764 a\nn01440764 b\n", "names class n01440764 twice"),
+    "numbers that may be indices": ("1 cent\n0 euro\n", "nothing says whether the numbers, like that of '1 cent'"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNCERTAIN.values(), ids=UNCERTAIN)
+def test_what_cannot_be_placed_for_certain_is_refused(
+    write: Callable[[str, str | bytes], str], content: str, message: str
+) -> None:
+    with pytest.raises(LabelsError) as caught:
+        label_files.load(write("x.txt", content), 2)
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["names: " + "[" * 5000, "names: [" + "a, " * 400_000 + "]", "names: &a [*a, *a]", "names: {0: [a, {b: c}]}"],
+    ids=["deep", "large", "recursive", "nested"],
+)
+def test_yaml_has_bounds(write: Callable[[str, str | bytes], str], content: str) -> None:
+    with pytest.raises(LabelsError):
+        label_files.load(write("x.yaml", content), 2)
+
+
+def test_hostile_lines_do_not_take_long(write: Callable[[str, str | bytes], str]) -> None:
+    for line in (" : " * 30_000, "1" * 99_000, "a " * 40_000 + "n0144076", "a:" * 40_000 + "n01440764x"):
+        path = write("x.txt", f"a{line}b\n" * 20)
+        start = time.perf_counter()
+        label_files.load(path, 20)
+        assert time.perf_counter() - start < 5

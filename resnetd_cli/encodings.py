@@ -1,0 +1,52 @@
+"""In which encoding a text is that somebody brought, or what it is instead of a text."""
+
+from __future__ import annotations
+
+import codecs
+
+# The longer ones first: UTF-32's begins like UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_OTHERS = {
+    b"PK\x03\x04": "an Excel workbook (.xlsx) or another zip archive",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "compressed (gzip)",
+    b"{\\rtf": "a document (RTF)",
+    b"%PDF": "a document (PDF)",
+    b"SQLite format 3": "a database (SQLite)",
+    b"\x89PNG": "an image (PNG)",
+    b"\xff\xd8\xff": "an image (JPEG)",
+    b"\x7fELF": "a program",
+}
+_PAGES = (b"<!doctype html", b"<html")
+
+
+def encoding_of(head: bytes) -> str:
+    """Return the encoding of a text by its first bytes: that of its mark, UTF-16 where it shows, else UTF-8.
+
+    Without a mark, UTF-16 shows where ASCII characters, like those of a header, leave every other byte zero. A
+    decoder for what is returned drops the mark.
+    """
+    for mark, encoding in _MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    even, odd = head[: len(head) // 2 * 2 : 2], head[1::2]
+    if even and b"\0" not in even and not any(odd):
+        return "utf-16-le"
+    if odd and b"\0" not in odd and not any(even):
+        return "utf-16-be"
+    return "utf-8"
+
+
+def no_text(head: bytes) -> str | None:
+    """Return what a file is by its first bytes, if it is certainly not a text; a web page is none here."""
+    if head.lstrip().lower().startswith(_PAGES):
+        return "a web page"
+    found = next((what for signature, what in _OTHERS.items() if head.startswith(signature)), None)
+    return found or ("no text" if encoding_of(head) == "utf-8" and b"\0" in head else None)

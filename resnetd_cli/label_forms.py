@@ -1,0 +1,442 @@
+"""The forms in which files name classes, read as rows of index, id and name.
+
+Nothing here decides which class of a model a row is of: `label_files` does.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnetd_cli.errors import LabelsError, first_line
+
+FORMS = (
+    "one name a line, numbered or not; a JSON or Python list, or map of index and name; "
+    "a table (.tsv, .csv) with a column `name`; a YAML file with `names`"
+)
+_INDEX = re.compile(r"[0-9]{1,9}")
+_SYNSET_ID = re.compile(r"n[0-9]{8}")
+_MAX_LINE = 100_000
+_MAX_YAML = 2**20
+"""Bytes of YAML: its reader is slow."""
+_WRAPPERS = (
+    "names",
+    "label_names",
+    "id2label",
+    "idx_to_class",
+    "class_names",
+    "classes",
+    "labels",
+    "categories",
+    "class_to_idx",
+    "label2id",
+    "class_indices",
+)
+"""Keys under which other programs keep the names."""
+_NAME_TITLES = (
+    "name",
+    "classname",
+    "labelname",
+    "categoryname",
+    "label",
+    "class",
+    "category",
+    "words",
+    "description",
+)
+_INDEX_TITLES = ("index", "idx", "classindex", "classidx", "classid", "labelid", "labelindex", "target")
+_ID_TITLES = ("id", "wnid", "synset", "synsetid", "wordnetid")
+"""Titles of columns, and keys of a class in JSON, without case, spaces and punctuation; the first counts."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a file says of one class.
+
+    Attributes:
+        index: where the file tells it.
+        id: a WordNet id, or any other.
+        name: empty where there is an id alone.
+    """
+
+    index: int | None
+    id: str | None
+    name: str
+
+
+class Pairs(list[tuple[str, object]]):
+    """A JSON map as it is written, so that a key that comes twice is seen."""
+
+
+def read(text: str, location: str, suffix: str) -> list[Row]:
+    """Return the rows of a text, in whatever form it is.
+
+    Args:
+        text: what is in the file.
+        location: the file, for errors.
+        suffix: of its name, in lower case.
+
+    Raises:
+        LabelsError: it is in none of the forms, or it cannot be said what its numbers mean.
+    """
+    body = re.sub(r"\A\s*(?:(?:export|const|let|var)\s+)*\w+\s*=\s*(?=[\[{])", "", text).rstrip().rstrip(";")
+    start = body.lstrip()[:1] + body.rstrip()[-1:]
+    if suffix == ".json" or start in ("[]", "{}"):
+        return _structured(body, location)
+    if suffix in (".yaml", ".yml") or re.search(r"^names[ \t]*:", text, re.MULTILINE):
+        return _yaml_rows(text, location)
+    if suffix in (".pbtxt", ".prototxt") or re.match(r"\s*(?:item|entry)\s*\{", text):
+        return _pbtxt_rows(text, location)
+    lines = lines_of(text)
+    if any(len(line) > _MAX_LINE for line in lines):
+        raise LabelsError(
+            f"{location} has a line of more than {_MAX_LINE:,} characters", hint=f"the forms: {FORMS}"
+        )
+    table = _table(lines, location, suffix)
+    return table if table is not None else _line_rows(lines, location, suffix)
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines without the empty ones at the end. One in the middle stays, an error to report."""
+    text = text.rstrip(" \r\n")  # not tabs: they are the empty last cells of a table
+    # Not splitlines: it also splits at characters that may stand inside a name.
+    return [line.strip(" \r") for line in text.split("\n")] if text else []
+
+
+def rows_of(items: Iterable[tuple[object, object]], owner: str, hint: str) -> list[Row]:
+    """Return the rows of (index, name), (index, [id, name]) or (index, {"id": ..., "name": ...}) items.
+
+    An index may be text, or None where it is not told.
+
+    Raises:
+        LabelsError: an index is none, or a name is missing or no text.
+    """
+    rows = []
+    for position, (key, value) in enumerate(items):
+        if key is not None and not _INDEX.fullmatch(str(key)):
+            raise LabelsError(f"{owner}: {str(key)[:80]!r} is not a class index", hint=hint)
+        index = None if key is None else int(str(key))
+        id, name = _id_and_name(value)
+        shown = position if index is None else index
+        if not isinstance(name, str) or not (id is None or isinstance(id, str)):
+            raise LabelsError(f"{owner}: class {shown} has no name but {str(value)[:80]!r}", hint=hint)
+        if not name.strip():
+            raise LabelsError(f"{owner}: the name of class {shown} is empty", hint=hint)
+        rows.append(_row(index, id, name))
+    return rows
+
+
+def _row(index: int | None, id: str | None, name: str) -> Row:
+    id, name = (id or "").strip() or None, name.strip()
+    if id is not None and (turned := re.fullmatch(r"([0-9]{8})-n", id)):
+        id = f"n{turned[1]}"
+    if id is None and _SYNSET_ID.fullmatch(name):
+        return Row(index, name, "")
+    return Row(index, id, name)
+
+
+def _id_and_name(value: object) -> tuple[object, object]:
+    if isinstance(value, (list, tuple)) and not isinstance(value, Pairs):
+        return (value[0], value[1]) if len(value) == 2 else (None, value)
+    if isinstance(value, Pairs):
+        fields = {_bare(key): item for key, item in value}
+        id = next((fields[key] for key in _ID_TITLES if isinstance(fields.get(key), str)), None)
+        return id, next((fields[key] for key in _NAME_TITLES if isinstance(fields.get(key), str)), value)
+    return None, value
+
+
+# JSON and Python.
+
+
+def _structured(text: str, location: str) -> list[Row]:
+    hint = 'a JSON list of names, or a map such as {"0": "tench", ...} or {"0": ["n01440764", "tench"], ...}'
+    try:
+        value = _parsed(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise LabelsError(f"{location} is not valid JSON: {reason}", hint=hint) from error
+    return _rows_in(_unwrapped(value), location, hint)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=Pairs)
+    except ValueError:
+        if (translated := _to_json(text)) is None:
+            raise
+        return json.loads(translated, object_pairs_hook=Pairs)
+
+
+_TOKEN = re.compile(
+    r"""(?P<text>'(?:[^'\\\n]|\\[^\n])*'|"(?:[^"\\\n]|\\[^\n])*")|(?P<number>[0-9]+)|(?P<mark>[][(){},:])|"""
+    r"""(?P<none>\s+|\#[^\n]*|//[^\n]*)"""
+)
+
+
+def _to_json(text: str) -> str | None:
+    """Return the JSON for Python's lists and maps of texts and numbers; None for anything else."""
+    parts: list[str] = []
+    end = 0
+    while end < len(text):
+        if (token := _TOKEN.match(text, end)) is None:
+            return None
+        end = token.end()
+        if token["text"]:
+            try:
+                parts.append(json.dumps(ast.literal_eval(token["text"])))
+            except (SyntaxError, ValueError):
+                return None
+        elif token["number"]:
+            parts.append(token["number"])
+        elif mark := token["mark"]:
+            mark = {"(": "[", ")": "]"}.get(mark, mark)
+            if mark in "]}" and parts and parts[-1] == ",":
+                parts.pop()
+            if mark == ":" and parts and parts[-1].isdigit():
+                parts[-1] = f'"{parts[-1]}"'
+            parts.append(mark)
+    return "".join(parts)
+
+
+def _unwrapped(value: object) -> object:
+    """Return the names in what another program keeps them in, among other things."""
+    if isinstance(value, Pairs):
+        keys = dict(value)
+        found = (keys[key] for key in _WRAPPERS if isinstance(keys.get(key), list))
+        return next(found, value)
+    return value
+
+
+def _rows_in(value: object, location: str, hint: str) -> list[Row]:
+    if not isinstance(value, list):
+        raise LabelsError(f"{location} holds neither a JSON list nor a map", hint=hint)
+    if not isinstance(value, Pairs):
+        return rows_of(((_own_index(item), _without_index(item)) for item in value), location, hint)
+    keys, values = [key for key, _ in value], [item for _, item in value]
+    if value and all(type(item) is int or (isinstance(item, str) and _INDEX.fullmatch(item)) for item in values):
+        if not all(map(_INDEX.fullmatch, keys)):
+            return rows_of(zip(values, keys, strict=True), location, hint)
+    elif value and all(map(_SYNSET_ID.fullmatch, keys)):
+        return rows_of(((None, [key, _joined(item)]) for key, item in sorted(value, key=_key)), location, hint)
+    return rows_of(value, location, hint)
+
+
+def _key(item: tuple[str, object]) -> str:
+    return item[0]
+
+
+def _joined(value: object) -> object:
+    """Return a name for what may be a list of synonyms."""
+    return ", ".join(map(str, value)) if isinstance(value, list) and not isinstance(value, Pairs) else value
+
+
+def _own_index(item: object) -> object:
+    """Return the index that a class of a list has: `{"id": 3, "name": ...}` or `[3, "cat"]`."""
+    if isinstance(item, Pairs):
+        fields = {_bare(key): field for key, field in item}
+        return next((fields[key] for key in (*_INDEX_TITLES, *_ID_TITLES) if type(fields.get(key)) is int), None)
+    if isinstance(item, list) and len(item) == 2:
+        return next((part for part in item if type(part) is int), None)
+    return None
+
+
+def _without_index(item: object) -> object:
+    if isinstance(item, list) and not isinstance(item, Pairs) and _own_index(item) is not None:
+        return next((part for part in item if type(part) is not int), None)
+    return item
+
+
+# YAML and text protocol buffers.
+
+
+def _yaml_rows(text: str, location: str) -> list[Row]:
+    hint = "names: a list of names, or a map of index to name"
+    try:
+        import yaml
+    except ImportError as error:
+        raise LabelsError(f"{location} is YAML, which needs a package more", hint="pip install pyyaml") from error
+    if len(text) > _MAX_YAML:
+        raise LabelsError(f"{location}: more than {_MAX_YAML:,} characters of YAML", hint=hint)
+    try:
+        top = yaml.compose(text, yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
+        raise LabelsError(f"{location} is not valid YAML: {reason}", hint=hint) from error
+    value = _plain(top, depth=3)
+    return _rows_in(_unwrapped(value), location, hint)
+
+
+def _plain(node: Any, depth: int) -> object:
+    """Return what a YAML node holds, down to a depth: texts as they are written, maps as pairs."""
+    if node is None or not depth:
+        return None
+    if node.id == "mapping":
+        return Pairs((str(key.value), _plain(value, depth - 1)) for key, value in node.value)
+    if node.id == "sequence":
+        return [_plain(item, depth - 1) for item in node.value]
+    return str(node.value)
+
+
+def _pbtxt_rows(text: str, location: str) -> list[Row]:
+    hint = 'item { id: 1 name: "cat" }, one for each class'
+    items: list[tuple[object, object]] = []
+    for body in re.findall(r"(?:item|entry)\s*\{([^{}]*)\}", text):
+        fields = dict(re.findall(r"(\w+)\s*:\s*(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[0-9]+)", body))
+        index = fields.get("id", fields.get("target_class"))
+        names = (fields.get(key) for key in ("display_name", "name", "target_class_string"))
+        texts = [str(ast.literal_eval(name)) for name in names if name is not None and not name.isdigit()]
+        id = next(filter(_SYNSET_ID.fullmatch, texts), None)
+        name = next((text for text in texts if text != id), id)
+        items.append((index, name if id in (None, name) else [id, name]))
+    return rows_of(items, location, hint)
+
+
+# Tables.
+
+
+def _table(lines: Sequence[str], location: str, suffix: str) -> list[Row] | None:
+    """Return the rows of a table with a header; None if it is not one."""
+    first = lines[0] if lines else ""
+    delimiter = next((mark for mark in "\t,;|" if _is_header(_split(first, mark), suffix)), None)
+    if delimiter is None:
+        return None
+    hint = "a header line with `name`, and perhaps `index` and `id`, then a line per class"
+    try:
+        body = [_split(line, delimiter) for line in lines[1:]]
+    except csv.Error as error:
+        raise LabelsError(f"{location} is not a table: {error}", hint=hint) from error
+    header = [_bare(title) for title in _split(first, delimiter)]
+    for number, cells in enumerate(body, 2):
+        if len(cells) != len(header):
+            found = _counted(len(cells), "column")
+            raise LabelsError(f"{location}: line {number} has {found}, the header {len(header)}", hint=hint)
+    columns = {title: [row[at].strip() for row in body] for at, title in enumerate(header)}
+    id = _first(columns, _ID_TITLES, lambda cells: not _are_indices(cells))
+    name = _first(columns, _NAME_TITLES, lambda cells: not _are_indices(cells)) or id
+    index = _first(columns, _INDEX_TITLES, lambda _: True) or _first(
+        columns, (*_ID_TITLES, *_NAME_TITLES), _are_indices
+    )
+    if name is None:
+        raise LabelsError(f"{location} has no column `name`", hint=hint)
+    indices: Iterable[object] = columns[index] if index else [None] * len(body)
+    names = columns[name] if id in (None, name) else zip(columns[str(id)], columns[name], strict=True)
+    return rows_of(zip(indices, names, strict=True), location, hint)
+
+
+def _is_header(cells: Sequence[str], suffix: str) -> bool:
+    titles = [_bare(cell) for cell in cells]
+    named = any(title in (*_NAME_TITLES, *_ID_TITLES[1:]) for title in titles)
+    return named and (len(titles) > 1 or suffix in (".csv", ".tsv"))
+
+
+def _first(
+    columns: dict[str, list[str]], titles: Sequence[str], fits: Callable[[Sequence[str]], bool]
+) -> str | None:
+    return next((title for title in titles if title in columns and fits(columns[title])), None)
+
+
+def _are_indices(cells: Sequence[str]) -> bool:
+    return bool(cells) and all(map(_INDEX.fullmatch, cells))
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    if (
+        delimiter == "\t"
+    ):  # quotes nothing, as the shipped ones: WordNet's definitions have quotation marks in them
+        return line.split("\t")
+    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+
+
+# Lines.
+
+# Repetitions are bounded, or begin with what cannot be in what is before them: no line takes long.
+_SEPARATOR = r"(?:\s{0,9}[:;,|.)=\t]\s{0,9}|\s{1,9})"
+_ID_LINES = (
+    re.compile(
+        rf"(?:(?P<index>[0-9]{{1,9}}){_SEPARATOR})?(?P<id>n[0-9]{{8}}|[0-9]{{8}}-n)"
+        rf"(?:{_SEPARATOR}(?P<after>[0-9]{{1,9}})(?={_SEPARATOR}|$))?(?:{_SEPARATOR}(?P<name>.*))?"
+    ),
+    re.compile(
+        rf"(?P<name>.*?){_SEPARATOR}(?P<id>n[0-9]{{8}})(?:{_SEPARATOR}(?P<index>[0-9]{{1,9}}))?(?P<after>)"
+    ),
+)
+_NUMBERED_LINES = (
+    (re.compile(r"(?P<index>[0-9]{1,9})\s{0,9}[:;,|.)=\t]\s{0,9}(?P<name>\S.*)"), True),
+    (re.compile(r"(?P<index>[0-9]{1,9})\s{1,9}(?P<name>\S.*)"), False),
+    (re.compile(r"(?P<name>\S.*?)\s{0,9}[:;,|=\t]\s{0,9}(?P<index>[0-9]{1,9})"), True),
+    (re.compile(r"(?P<name>\S.*?)\s{1,9}(?P<index>[0-9]{1,9})"), False),
+)
+"""And whether nothing but an index can be written so."""
+_QUOTED_LINE = re.compile(r"""(?:[0-9]+\s*:\s*)?(?:'.*'|".*"),?""")
+
+
+def _line_rows(lines: Sequence[str], location: str, suffix: str) -> list[Row]:
+    hint = "one name a line, in class order"
+    if lines and all(map(_QUOTED_LINE.fullmatch, lines)):
+        brackets = "{}" if lines[0][:1].isdigit() else "[]"
+        joined = "\n".join(f"{line.rstrip(',')}," for line in lines)
+        return _structured(f"{brackets[0]}{joined}{brackets[1]}", location)
+    for pattern in _ID_LINES:
+        if found := _matches(pattern, lines):
+            return _lines_with_ids(found)
+    for pattern, is_certain in _NUMBERED_LINES:
+        if not (found := _matches(pattern, lines)):
+            continue
+        indices, names = [int(match["index"]) for match in found], [_unquoted(match["name"]) for match in found]
+        # `level 1`, `level 2` are names as they are.
+        if sorted(indices) not in (_run(0, len(lines)), _run(1, len(lines))) or 2 * len(set(names)) <= len(names):
+            continue
+        if not is_certain and indices != sorted(indices):
+            message = f"{location}: nothing says whether the numbers, like that of {lines[0][:80]!r}, are indices"
+            raise LabelsError(message, hint="write lines as `0: name`, or a table with columns index and name")
+        return rows_of(zip(indices, names, strict=True), location, hint)
+    if any("\t" in line or ("," in line and suffix == ".csv") for line in lines):
+        hint = "a header line with `name`, and perhaps `index` and `id`, then a line per class"
+        raise LabelsError(f"{location} has no column `name`", hint=hint)
+    return rows_of(((None, line) for line in lines), location, hint)
+
+
+def _matches(pattern: re.Pattern[str], lines: Sequence[str]) -> list[re.Match[str]]:
+    """Return how a pattern fits the lines; none if there is one that it does not fit."""
+    found = []
+    for line in lines:
+        if (match := pattern.fullmatch(line)) is None:
+            return []
+        found.append(match)
+    return found
+
+
+def _lines_with_ids(found: Sequence[re.Match[str]]) -> list[Row]:
+    indices = [match["index"] or match["after"] for match in found]
+    rows = [
+        _row(int(index) if index and all(indices) else None, match["id"], _unquoted(match["name"] or ""))
+        for index, match in zip(indices, found, strict=True)
+    ]
+    if any(indices) and not all(indices):  # a number that only some have belongs to the name
+        return [
+            Row(None, row.id, _unquoted(match.string.partition(match["id"])[2].strip(" \t:;,|")))
+            for row, match in zip(rows, found, strict=True)
+        ]
+    return rows
+
+
+def _run(start: int, count: int) -> list[int]:
+    return list(range(start, start + count))
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1].replace('""', '"') if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def _bare(title: str) -> str:
+    return re.sub(r"[\W_]", "", title.casefold())
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
