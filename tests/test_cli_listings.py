@@ -22,7 +22,7 @@ PAGES = {
     "/names.txt": NAMES,
     "/short.txt": NAMES[: NAMES.rindex(b"\n", 0, -1) + 1],
     "/page.html": b"<!DOCTYPE html>\n" + b"<p>\n" * 999,
-    "/binary": b"\xff\xfe\x00" * 1000,
+    "/binary": b"\xff\xff\x01" * 1000,
     "/empty": b"",
     "/cut.txt": NAMES,
 }
