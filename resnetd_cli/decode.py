@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING
 
-from resnetd_cli import greys, guard
+from resnetd_cli import greys, guard, jpeg, png
 from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 MAX_PIXELS = 200_000_000
 USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
@@ -36,12 +37,18 @@ _KNOWN = {
     (b"gif8",): "a damaged GIF",
     (b"riff",): "a WebP that is damaged, or not an image",
     (b"\xff\x0a", b"\0\0\0\x0cjxl "): "a JPEG XL image, which is not decoded",
+    (b"\0\0\1\0", b"icns"): "an icon that is damaged, or of a kind that is not decoded",
 }
+_JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+_IMAGE_INSIDE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xdb\xe0-\xef]|GIF8[79]a")
 _HEAD = 512
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")
 _CONVERT = "convert it to JPEG or PNG"
+_FETCH = "fetch or export it again"
 _LARGE, _SMALL_BLOCK = 4_000_000, 2**11
 """Pixels of an image that is read in blocks of so many bytes: a progressive JPEG may take long over each byte."""
+_BAND = 256
 GUARD_SUSPECT = "suspect"
 GUARD_ALL = "all"
 
@@ -101,35 +108,125 @@ def decode_here(
         InputError: as `decode`.
         MemoryError: a decoder got no memory.
     """
-    from PIL import Image, ImageFile, UnidentifiedImageError
+    from PIL import Image, ImageFile
 
     import_pillow()
     # Pillow keeps both for the whole process. Its bound stops what a header did not tell, as in an icon.
     ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
     Image.MAX_IMAGE_PIXELS = options.max_pixels
+    decoding = _Decoding(options, formats, on_size)
+    data = _picture_in(data)
     try:
-        with Image.open(_Timed(data, options.timeout), formats=formats or _all_formats()) as image:
-            width, height = image.size
-            if width * height > options.max_pixels:
-                raise _too_large(width * height, options)
-            on_size(width * height)
-            if width * height > _LARGE:
+        return decoding.attempt(data)
+    except (InputError, _NotUsual) as error:
+        mended = jpeg.mended(data) if isinstance(error, _NotUsual) or error.kind is ErrorKind.UNDECODABLE else None
+        if mended is None:
+            raise
+        decoding.check_end(mended)
+        return decoding.attempt(mended)
+
+
+class _Decoding:
+    """The attempts to decode one file: they share its bounds, and its time."""
+
+    def __init__(
+        self, options: DecodeOptions, formats: tuple[str, ...] | None, on_size: Callable[[int], None]
+    ) -> None:
+        self._options = options
+        self._formats = formats
+        self._on_size = on_size
+        self._deadline = Deadline(options.timeout)
+
+    def attempt(self, data: bytes) -> Image.Image:
+        """Decode the file, or raise what `decode_here` does, or `_NotUsual`."""
+        strict = not self._options.allow_truncated
+        with self._opened(data) as image:
+            last_pixel = png.LastPixel(image) if strict and image.format == "PNG" else None
+            if image.width * image.height > _LARGE:
                 image.decodermaxblock = _SMALL_BLOCK
+            if strict and image.format == "TIFF" and not _tiles_cover(image):
+                raise _truncated()
             # First, and not within the reading of EXIF, whose errors do not count: a second attempt may give
             # black for damaged pixels.
             image.load()
-            if not options.ignore_exif:
+            if last_pixel and last_pixel.is_as_marked() and not png.has_all_rows(self._file(data), data):
+                raise _truncated()
+            if strict and image.format in ("JPEG", "MPO") and (_ends_grey(image) or jpeg.is_padded(data)):
+                self._check_blocks(data)
+            if not self._options.ignore_exif:
                 _turn_upright(image)
             return _to_rgb(image)
+
+    def check_end(self, data: bytes) -> None:
+        """Raise the error of a truncated file for a JPEG whose coded pixels end early, if that is not allowed."""
+        if not self._options.allow_truncated:
+            self._compare(data, jpeg.continued(data), shrink=1)
+
+    def _check_blocks(self, data: bytes) -> None:
+        """Raise the error of a truncated file for a JPEG of which blocks are missing: libjpeg makes them grey."""
+        continued = jpeg.continued(data)
+        if continued is not None:
+            self._compare(data, continued, shrink=8)
+
+    def _compare(self, data: bytes, other: bytes | None, *, shrink: int) -> None:
+        if other is None or self._fingerprint(data, shrink) != self._fingerprint(other, shrink):
+            raise _truncated()
+
+    def _fingerprint(self, data: bytes, shrink: int) -> int:
+        """Return a checksum of a JPEG's pixels, which are those of a smaller picture if they shrink."""
+        checksum = 0
+        with self._opened(data) as image:
+            if shrink > 1:
+                image.draft(image.mode, (max(1, image.width // shrink), max(1, image.height // shrink)))
+            image.load()
+            for top in range(0, image.height, _BAND):
+                band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+                checksum = zlib.crc32(band.tobytes(), checksum)
+        return checksum
+
+    def _file(self, data: bytes) -> _Timed:
+        return _Timed(data, self._deadline)
+
+    @contextmanager
+    def _opened(self, data: bytes) -> Iterator[ImageFile.ImageFile]:
+        """Open the file, within bounds. What goes wrong, until the end of the block, is one of our errors."""
+        from PIL import Image
+
+        with (
+            _our_errors(self._options, self._formats, lambda: data),
+            Image.open(self._file(data), formats=self._formats or _all_formats()) as image,
+        ):
+            pixels = image.width * image.height
+            if pixels > self._options.max_pixels:
+                raise _too_large(pixels, self._options)
+            self._on_size(pixels)
+            yield image
+
+
+@contextmanager
+def _our_errors(
+    options: DecodeOptions, formats: tuple[str, ...] | None, head: Callable[[], bytes]
+) -> Iterator[None]:
+    """Turn Pillow's errors into ours."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
     except (InputError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(_pixels_in(str(error)), options) from error
     except UnidentifiedImageError as error:
-        raise _NotUsual if formats else _no_image(data) from error
+        raise _NotUsual if formats else _no_image(head()) from error
     # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        raise _damaged(error) from error
+        raise _damaged(error, head()) from error
+
+
+def _picture_in(data: bytes) -> bytes:
+    """Return what of a file must be decoded: of an icon its picture, of a PNG what this takes."""
+    data = png.inside_icon(data) or data
+    return png.bare(data) if data.startswith(png.SIGNATURE) else data
 
 
 def check_header(stream: IO[bytes], options: DecodeOptions = DecodeOptions()) -> None:
@@ -162,25 +259,37 @@ def size_here(
         InputError: as `check_header`.
         MemoryError: a decoder got no memory.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     import_pillow()
     Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
-        with Image.open(stream, formats=formats or _all_formats()) as image:
-            width, height = image.size
-    except MemoryError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(_pixels_in(str(error)), options) from error
-    except UnidentifiedImageError as error:
+        return _size(stream, options, formats)
+    except (InputError, _NotUsual):
+        # The picture may be sound all the same: what is wrong may be beside it.
         stream.seek(0)
-        raise _NotUsual if formats else _no_image(stream.read(_HEAD)) from error
-    except Exception as error:
-        raise _damaged(error) from error
-    if width * height > options.max_pixels:
-        raise _too_large(width * height, options)
-    return width, height
+        data = stream.read()
+        picture = jpeg.mended(data) or _picture_in(data)
+        if picture == data:
+            raise
+        return _size(io.BytesIO(picture), options, formats)
+
+
+def _size(stream: IO[bytes], options: DecodeOptions, formats: tuple[str, ...] | None) -> tuple[int, int]:
+    from PIL import Image
+
+    def head() -> bytes:
+        stream.seek(0)
+        return stream.read(_HEAD)
+
+    with (
+        _our_errors(options, formats, head),
+        Image.open(stream, formats=formats or _all_formats()) as image,
+    ):
+        width, height = image.size
+        if width * height > options.max_pixels:
+            raise _too_large(width * height, options)
+        return width, height
 
 
 class _NotUsual(Exception):
@@ -190,9 +299,9 @@ class _NotUsual(Exception):
 class _Timed(io.BytesIO):
     """A file in memory that cannot be read beyond a deadline: decoders read a block at a time."""
 
-    def __init__(self, data: bytes, seconds: float) -> None:
+    def __init__(self, data: bytes, deadline: Deadline) -> None:
         super().__init__(data)
-        self._deadline = Deadline(seconds)
+        self._deadline = deadline
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self._deadline.passed:
@@ -271,25 +380,57 @@ def _on_white(image: Image.Image) -> Image.Image:
 
     # Of a large image each copy counts: one that is RGBA already is taken as it is, and nothing holds the white.
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    if rgba.getbbox() is None:  # transparent everywhere: what it shows are the colours below
+        return rgba.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _no_image(data: bytes) -> InputError:
     """Return the error of a file that no decoder knows, with what it is, if its first bytes tell."""
+    message, hint = "not an image", _CONVERT
+    head = data[:_HEAD].lower()
+    known = next((said for beginnings, said in _KNOWN.items() if head.lstrip().startswith(beginnings)), None)
     if is_heif(data):
         message, hint = "a HEIC image, which needs a package more", "pip install 'resnetd[heif]'"
-        return InputError(ErrorKind.UNDECODABLE, message, hint=hint)
-    head = data[:_HEAD].lstrip().lower()
-    message = next((said for beginnings, said in _KNOWN.items() if head.startswith(beginnings)), "not an image")
-    return InputError(ErrorKind.UNDECODABLE, message, hint=_CONVERT)
+    elif data[4:8] == b"ftyp" and data[8:12] in _AVIF_BRANDS:
+        message = "an AVIF that is damaged, or of a kind that is not decoded"
+    elif found := _IMAGE_INSIDE.search(data, 1, _HEAD) if known is None or head[:1].isspace() else None:
+        before = found.start()
+        others = "1 other byte" if before == 1 else f"{before:,} other bytes"
+        message = f"not an image: {_named(found[0])} begins after {others}"
+        hint = f"remove what is before it: tail -c +{before + 1} FILE > NEW"
+    elif known is not None:
+        message, hint = known, _FETCH if known.startswith("a damaged") else _CONVERT
+    return InputError(ErrorKind.UNDECODABLE, message, hint=hint)
 
 
-def _damaged(error: Exception) -> InputError:
+def _named(signature: bytes) -> str:
+    return "a JPEG" if signature.startswith(jpeg.START) else "a PNG" if signature == png.SIGNATURE else "a GIF"
+
+
+def _tiles_cover(image: ImageFile.ImageFile) -> bool:
+    """Tell whether an image's parts, as listed in its header, make up all of it."""
+    area = sum((box[2] - box[0]) * (box[3] - box[1]) for _, box, *_ in image.tile if box)
+    return area >= image.width * image.height
+
+
+def _ends_grey(image: Image.Image) -> bool:
+    """Tell whether the last pixel is of the grey that libjpeg gives blocks that are missing."""
+    pixel = image.getpixel((image.width - 1, image.height - 1))
+    return all(value in (127, 128) for value in (pixel if isinstance(pixel, tuple) else (pixel,)))
+
+
+def _truncated() -> InputError:
+    return _damaged(OSError("image file is truncated: rows are missing"))
+
+
+def _damaged(error: Exception, head: bytes = b"") -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(ErrorKind.UNDECODABLE, f"damaged image: {reason}", hint=_damage_hint(reason))
+    return InputError(ErrorKind.UNDECODABLE, f"damaged image: {reason}", hint=_damage_hint(reason, head))
 
 
-def _damage_hint(reason: str) -> str:
-    if "truncated" in reason:
+def _damage_hint(reason: str, head: bytes) -> str:
+    # Of a JPEG 2000 image that ends early, Pillow says no more than that.
+    if "truncated" in reason or ("broken data stream" in reason and head.startswith(_JPEG_2000)):
         return "--allow-truncated takes what is there"
-    return "fetch or export it again"
+    return _FETCH

@@ -53,7 +53,7 @@ def _png_with_much_text() -> bytes:
     packed = zlib.compress(bytes(200 * 2**20), 9)
     texts = [_chunk(b"zTXt", b"key%d\0\0" % number + packed) for number in range(3)]
     profile = _chunk(b"iCCP", b"icc\0\0" + packed)
-    return png(8, 8, profile, *texts, pixels=zlib.compress(bytes(8 * 25)))
+    return png(64, 64, profile, *texts, pixels=zlib.compress(bytes(64 * 193)))
 
 
 def _png_of_more_rows_than_told() -> bytes:

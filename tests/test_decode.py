@@ -256,6 +256,34 @@ def test_transparent_value_of_a_png_without_alpha_is_white(
     assert pixels(png(2, 1, depth, colour, row, (b"tRNS", transparent)))[0].tolist() == expected
 
 
+@pytest.mark.parametrize("format_name", ["PNG", "WEBP", "TIFF", "TGA", "DDS"])
+def test_colours_show_where_alpha_is_zero_everywhere(format_name: str) -> None:
+    """Programs that do not know alpha, or use it for something else, write it so."""
+    colours = random_pixels(8, 12)
+    options = {"lossless": True, "exact": True} if format_name == "WEBP" else {}
+    rgba = np.dstack([colours, np.zeros((8, 12), np.uint8)])
+    assert np.array_equal(pixels(encode(rgba, format_name, **options)), colours)
+    rgba[0, 0, 3] = 255
+    assert (pixels(encode(rgba, format_name, **options))[1:] == 255).all()
+
+
+def test_colours_show_where_every_palette_entry_is_transparent() -> None:
+    row = pixels(encode(palette_image(), "PNG", transparency=bytes(3)))[0]
+    assert row.tolist() == [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
+
+
+@pytest.mark.parametrize("header", [56, 108, 124])
+def test_a_bmp_whose_alpha_is_never_set_shows_its_colours(header: int) -> None:
+    colours = random_pixels(4, 6)
+    stored = np.dstack([colours[::-1, :, ::-1], np.zeros((4, 6), np.uint8)]).tobytes()
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = (struct.pack("<IiiHHIIiiII", header, 6, 4, 1, 32, 3, len(stored), 0, 0, 0, 0) + masks).ljust(
+        header, b"\0"
+    )
+    data = b"BM" + struct.pack("<IHHI", 14 + len(info) + len(stored), 0, 0, 14 + len(info)) + info + stored
+    assert np.array_equal(pixels(data), colours)
+
+
 def test_sixteen_bit_grey_with_alpha_is_laid_on_white() -> None:
     row = struct.pack(">4H", 30000, 0, 40092, 65535)
     assert pixels(png(2, 1, 16, 4, row))[0].tolist() == [WHITE, [156] * 3]
@@ -419,6 +447,25 @@ def test_allow_truncated_takes_what_is_there(format_name: str) -> None:
     assert not rows[70:].any()
 
 
+def test_a_tiff_that_lists_fewer_strips_than_its_height_needs_is_truncated() -> None:
+    data = encode(random_pixels(20, 15), "TIFF")
+    directory = struct.unpack_from("<I", data, 4)[0]
+    entries = range(directory + 2, directory + 2 + 12 * struct.unpack_from("<H", data, directory)[0], 12)
+    height = next(entry for entry in entries if struct.unpack_from("<H", data, entry)[0] == 257)
+    taller = data[: height + 8] + struct.pack("<I", 40) + data[height + 12 :]
+    for guard in ("suspect", "all"):
+        assert fails(taller, guard=guard).message == "damaged image: image file is truncated: rows are missing"
+    assert np.array_equal(pixels(taller, allow_truncated=True)[:20], pixels(data))
+
+
+@pytest.mark.parametrize("format_name", ["JPEG2000", "BMP", "PPM", "TGA", "SGI", "GIF"])
+def test_the_option_is_named_where_a_file_is_cut_and_it_helps(format_name: str) -> None:
+    data = encode(random_pixels(100, 150), format_name)
+    cut = data[: len(data) // 2]
+    assert fails(cut).hint == "--allow-truncated takes what is there"
+    assert pixels(cut, allow_truncated=True).shape == (100, 150, 3)
+
+
 def test_allow_truncated_holds_for_its_own_call_only() -> None:
     data = encode(random_pixels(100, 150), "JPEG")
     cut = data[: len(data) // 2]
@@ -460,6 +507,30 @@ def test_what_is_no_image_is_undecodable_and_says_what_it_looks_like(data: bytes
     assert error.kind is ErrorKind.UNDECODABLE
     assert said in error.message
     assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("before", "format_name", "said"),
+    [
+        (b"\n", "PNG", "a PNG begins after 1 other byte"),
+        (b"\xef\xbb\xbf", "JPEG", "a JPEG begins after 3 other bytes"),
+        (b"\r\n", "GIF", "a GIF begins after 2 other bytes"),
+        (b"<br />\n<b>Warning</b>: Undefined index<br />\n", "PNG", "a PNG begins after 45 other bytes"),
+    ],
+)
+def test_bytes_before_an_image_are_named(before: bytes, format_name: str, said: str) -> None:
+    """No viewer shows such a file."""
+    data = before + encode(random_pixels(8, 8), format_name)
+    error = fails(data)
+    assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, f"not an image: {said}")
+    assert error.hint == f"remove what is before it: tail -c +{len(before) + 1} FILE > NEW"
+
+
+@pytest.mark.parametrize("format_name", ["AVIF", "ICO", "ICNS"])
+def test_the_format_of_a_damaged_file_is_named(format_name: str) -> None:
+    name = "an AVIF" if format_name == "AVIF" else "an icon"
+    data = encode(random_pixels(64, 64), format_name)
+    assert fails(data[:16]).message == f"{name} that is damaged, or of a kind that is not decoded"
 
 
 @QUIET

@@ -1,0 +1,91 @@
+"""JPEG files whose headers or ends are not as they should be, though their picture may be whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+START, END = b"\xff\xd8", b"\xff\xd9"
+_PADDING = bytes(4)
+_SCAN = 0xDA
+_WITHOUT_CONTENT = frozenset({0x01, *range(0xD0, 0xD8)})
+_ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+_METADATA = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDC})
+# Application segments that change how the picture looks: what they begin with, and their least length.
+_NEEDED = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 14), 0xEE: (b"Adobe", 12)}
+# Whatever the tables of a JPEG are, these bytes decode to something, and restart markers let it go on.
+_NOISE = b"".join(
+    bytes(n * k % 251 + 1 for k in range(1, 200)) + bytes([0xFF, 0xD0 + n % 8]) for n in range(1, 41)
+)
+
+
+class _Segment(NamedTuple):
+    """A segment of the header: its marker's number, and where it starts and ends, marker included."""
+
+    marker: int
+    start: int
+    end: int
+
+
+def mended(data: bytes) -> bytes | None:
+    """Return a JPEG with nothing but what its picture needs in its header, and with an end marker.
+
+    None if nothing can be done: its header is broken, or it is coded so that what is missing cannot be told.
+    """
+    if not data.startswith(START):
+        return None
+    header = [START]
+    for segment in _segments(data):
+        if segment.marker == _SCAN:
+            return b"".join([*header, _coded(data[segment.start :]), END])
+        if segment.marker in _ARITHMETIC:
+            return None
+        if segment.marker not in _METADATA or _is_needed(data, segment):
+            header.append(data[segment.start : segment.end])
+    return None
+
+
+def continued(data: bytes) -> bytes | None:
+    """Return a JPEG with noise after its coded pixels. It decodes to the same picture only if none were missing.
+
+    None where that tells nothing: arithmetic coding takes what follows into account.
+    """
+    scan = next((found for found in _segments(data) if found.marker == _SCAN or found.marker in _ARITHMETIC), None)
+    if scan is None or scan.marker != _SCAN:
+        return None
+    end = data.find(END, scan.end)
+    return _coded(data[:end] if end >= 0 else data) + _NOISE + END
+
+
+def is_padded(data: bytes) -> bool:
+    """Tell a JPEG that goes on as zeros where its end should be, as after an interrupted transfer."""
+    return data.endswith(_PADDING) and not data.rstrip(b"\0").endswith(END)
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    """Yield the header's segments up to the first scan, over whatever lies between them."""
+    at = len(START)
+    while found := re.compile(rb"\xff+[^\xff\0]", re.DOTALL).search(data, at):
+        at = found.end()
+        marker = data[at - 1]
+        if marker in _WITHOUT_CONTENT:
+            continue
+        end = at + max(2, int.from_bytes(data[at : at + 2], "big"))
+        yield _Segment(marker, at - 2, end)
+        if marker in (_SCAN, START[1], END[1]):
+            return
+        at = end
+
+
+def _is_needed(data: bytes, segment: _Segment) -> bool:
+    beginning, least = _NEEDED.get(segment.marker, (b"", 2**16))
+    return data.startswith(beginning, segment.start + 4) and segment.end - segment.start - 4 >= least
+
+
+def _coded(data: bytes) -> bytes:
+    """Return data without the zeros that may pad it, and without half a marker at its end."""
+    if data.endswith(_PADDING):
+        data = data.rstrip(b"\0")
+        return data + b"\0" if data.endswith(b"\xff") else data
+    return data.rstrip(b"\xff")
