@@ -6,27 +6,72 @@ import ipaddress
 import queue
 import socket
 import threading
+from functools import lru_cache
 
+_SPECIAL_V4 = (
+    "0.0.0.0/8",  # this network
+    "10.0.0.0/8",  # private
+    "100.64.0.0/10",  # shared by the customers of a provider
+    "127.0.0.0/8",  # loopback
+    "169.254.0.0/16",  # link-local, and the metadata of clouds
+    "172.16.0.0/12",  # private
+    "192.0.0.0/24",  # protocols: the anycast addresses in it lead to the nearest router, too
+    "192.0.2.0/24",  # documentation
+    "192.88.99.0/24",  # 6to4 relays, abandoned
+    "192.168.0.0/16",  # private
+    "198.18.0.0/15",  # benchmarks
+    "198.51.100.0/24",  # documentation
+    "203.0.113.0/24",  # documentation
+    "224.0.0.0/4",  # multicast
+    "240.0.0.0/4",  # reserved, and broadcast
+)
+_SPECIAL_V6 = (
+    "2001::/23",  # protocols: Teredo, benchmarks, ORCHID
+    "2001:db8::/32",  # documentation
+    "3fff::/20",  # documentation
+)
+"""Networks that are not public: IANA's special-purpose registries of 2025-10-09, multicast, and what is reserved.
+
+https://www.iana.org/assignments/iana-ipv4-special-registry/ and .../iana-ipv6-special-registry/. We keep our own
+copy because that of Python's `ipaddress` is as old as the Python.
+"""
+_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
+"""All that IANA has allocated to public hosts lies in here."""
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses as a NAT64 gateway takes them."""
+_ISATAP = (0x5EFE, 0x02005EFE)
+"""What stands before the IPv4 address of an ISATAP interface."""
+_LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 
 
 def is_public(address: str) -> bool:
     """Tell whether an IP address is one of the public internet: not of a private network, this host or a group.
 
+    An IPv6 address that holds an IPv4 address is public only if that one is.
+
     Raises:
         ValueError: it is not an IP address.
     """
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is None and ip in _TRANSLATED:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip.is_site_local:
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not _is_in(ip, _SPECIAL_V4)
+    inner = _inner(ip)
+    if inner is not None and not is_public(str(inner)):
+        return False
+    if ip.ipv4_mapped or ip in _TRANSLATED:
+        return True
+    return ip in _UNICAST_V6 and not _is_in(ip, _SPECIAL_V6)
+
+
+def is_local_name(host: str) -> bool:
+    """Tell whether a name means the machine it is used on, whatever a look-up says."""
+    name = host.lower().rstrip(".")
+    return name in _LOCAL_NAMES or name.endswith(".localhost")
+
+
+def bare(host: str) -> str:
+    """Return a URL's host without brackets, zone and closing dots: with them it is the same host."""
+    return host.strip("[]").partition("%")[0].rstrip(".")
 
 
 def look_up(host: str, seconds: float) -> list[str]:
@@ -61,6 +106,24 @@ def look_up(host: str, seconds: float) -> list[str]:
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def _inner(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address holds: mapped, 6to4, NAT64 or ISATAP."""
+    if found := ip.ipv4_mapped or ip.sixtofour:
+        return found
+    if ip in _TRANSLATED or int(ip) >> 32 & 0xFFFFFFFF in _ISATAP:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return None
+
+
+def _is_in(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: tuple[str, ...]) -> bool:
+    return any(ip in network for network in _parsed(networks))
+
+
+@lru_cache
+def _parsed(networks: tuple[str, ...]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_network(network) for network in networks]
 
 
 def _addresses(host: str, flags: int = 0) -> list[str]:

@@ -13,21 +13,23 @@ from urllib.parse import urlsplit
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
 from urllib3.util.connection import create_connection
 
-from resnetd_cli.addresses import is_public, look_up
+from resnetd_cli.addresses import bare, is_local_name, is_public, look_up
 from resnetd_cli.deadline import Deadline
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind, InputError, UsageError
+from resnetd_cli.proxies import certificates, proxy_for
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
     from requests.adapters import HTTPAdapter
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds to wait for a connection."""
+"""Seconds to wait for a connection; more where the deadline is far away."""
 READ_TIMEOUT = 20.0
-"""Seconds to wait for the next bytes, and for the address of a name."""
+"""Seconds to wait for the next bytes, and for the address of a name; more where the deadline is far away."""
+_CONNECT_SHARE, _READ_SHARE = 1 / 12, 1 / 3
+"""Of the time for the whole, what one wait may take."""
 _HOSTS, _KEPT = 16, 8
 """Of how many hosts connections are kept, and how many of each."""
 
@@ -54,7 +56,7 @@ class Guard:
         if self.allow_private or is_public(address):
             return
         where = "is a private address" if host == address else f"leads to a private address, {address}"
-        raise InputError(ErrorKind.BLOCKED, f"{host} {where}", hint="--allow-private-hosts lets it")
+        raise _private(f"{host} {where}")
 
     def seconds(self, limit: float) -> float:
         """Return how long one wait may be.
@@ -66,6 +68,16 @@ class Guard:
             raise TimeoutError("the deadline has passed")
         return min(limit, self.deadline.left)
 
+    @property
+    def connect_seconds(self) -> float:
+        """How long to wait for a connection."""
+        return self.seconds(max(CONNECT_TIMEOUT, self.deadline.seconds * _CONNECT_SHARE))
+
+    @property
+    def read_seconds(self) -> float:
+        """How long to wait for the next bytes."""
+        return self.seconds(max(READ_TIMEOUT, self.deadline.seconds * _READ_SHARE))
+
     def watch(self, reader: io.BufferedReader) -> io.BufferedReader:
         """Remember who reads a connection, to close it with `close`."""
         self._readers.append(reader)
@@ -75,6 +87,10 @@ class Guard:
         """Close what still reads: a broken answer would hold its socket until it is collected as garbage."""
         for reader in self._readers:
             reader.close()
+
+
+def _private(message: str) -> InputError:
+    return InputError(ErrorKind.BLOCKED, message, hint="allow it with --allow-private-hosts")
 
 
 _guard: ContextVar[Guard] = ContextVar("guard")
@@ -91,24 +107,27 @@ def send(request: PreparedRequest, guard: Guard) -> Response:
         InputError: of kind `blocked`, or `connection` (the proxy that the environment names cannot be used).
         Exception: what requests and urllib3 raise.
     """
-    import requests
-
     url = str(request.url)
-    adapter = _adapter()
-    # The proxies and the certificates that the environment names.
-    settings = requests.Session().merge_environment_settings(url, {}, stream=True, verify=None, cert=None)
-    if proxy := requests.utils.select_proxy(url, settings["proxies"]):
-        _check_proxy(adapter, proxy)
+    try:
+        proxy = proxy_for(url)
+        trusted = certificates() if url.startswith("https:") else None
+    except UsageError as error:
+        raise InputError(ErrorKind.CONNECTION, error.message, hint=error.hint) from error
+    if proxy:
+        if proxy.is_socks:  # a connection through SOCKS could not be guarded
+            message = f"{proxy} cannot be used for URLs: {proxy.scheme}:// is not spoken"
+            hint = "HTTP_PROXY and HTTPS_PROXY name others, NO_PROXY exceptions"
+            raise InputError(ErrorKind.CONNECTION, message, hint=hint)
         _check_behind_proxy(urlsplit(url).hostname or "", guard)
-    timeout = (guard.seconds(CONNECT_TIMEOUT), guard.seconds(READ_TIMEOUT))
+    timeout = (guard.connect_seconds, guard.read_seconds)
     token = _guard.set(guard)
     try:
-        return adapter.send(
+        return _adapter().send(
             request,
             stream=True,
             timeout=timeout,
-            verify=settings["verify"] or True,
-            proxies=settings["proxies"],
+            verify=trusted[1] if trusted else True,
+            proxies={urlsplit(url).scheme: proxy.url} if proxy else {},
         )
     finally:
         _guard.reset(token)
@@ -135,27 +154,14 @@ def _use_guarded(manager: PoolManager) -> None:
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
-def _check_proxy(adapter: HTTPAdapter, proxy: str) -> None:
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(proxy)
-        if parts.scheme not in ("http", "https"):  # a connection through SOCKS could not be guarded
-            reason = f"{parts.scheme}:// is not spoken"
-        elif parts.hostname:
-            adapter.proxy_manager_for(proxy)
-            return
-        else:
-            reason = "its address names no host"
-    except (HTTPError, ValueError):  # whose message may show its password
-        reason = "its address is malformed"
-    hint = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
-    raise InputError(ErrorKind.CONNECTION, f"the proxy cannot be used: {reason}", hint=hint)
-
-
 def _check_behind_proxy(host: str, guard: Guard) -> None:
     """Check the host that a proxy is to lead to as far as it can be told here."""
-    if not guard.allow_private:
-        _permitted(host, _addresses_here(host, guard.seconds(CONNECT_TIMEOUT)), guard)
+    if guard.allow_private:
+        return
+    if is_local_name(host):
+        raise _private(f"{host} is this machine, which is private")
+    host = bare(host)
+    _permitted(host, _addresses_here(host, guard.connect_seconds), guard)
 
 
 @lru_cache(1024)
@@ -200,7 +206,7 @@ class _Connection(HTTPConnection):
         guard = _guard.get()
         limit = float(self.timeout or CONNECT_TIMEOUT)
         host = self._dns_host.strip("[]")
-        addresses = look_up(host, guard.seconds(READ_TIMEOUT))
+        addresses = look_up(host, guard.read_seconds)
         if not self.proxy:  # which the user chose
             addresses = _permitted(host, addresses, guard)
         failure: OSError | None = None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
+import ssl
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError, first_line, innermost
+from resnetd_cli.inflating import codings, inflate
+from resnetd_cli.proxies import certificates_hint, proxy_for
 
 if TYPE_CHECKING:
     from requests import Response
@@ -25,6 +30,9 @@ HOST_CONNECTIONS = 4
 MAX_REDIRECTS = 10
 _CHUNK = 2**16
 _HEADERS = {"User-Agent": "resnetd", "Accept-Encoding": "identity"}
+_NOT_IN_HOSTS = frozenset(' "#%/<>?@[\\]^`{|}') | frozenset(map(chr, range(0x20))) | {"\x7f"}
+_PROXY_WANTS_PASSWORD = 407
+_OF_CERTIFICATES = re.compile(r"CERTIFICATE|X509|PEM")
 _FORM = "write it as https://HOST/PATH"
 
 
@@ -74,9 +82,6 @@ def fetch(
     """
     _check(url)
 
-    import requests
-    from urllib3.exceptions import HTTPError
-
     from resnetd_cli.connections import Guard
 
     deadline = Deadline(timeout)
@@ -87,8 +92,10 @@ def fetch(
             with closing(guard), visit.get(url, guard) as response:
                 target = visit.target(response)
                 if target is None:
-                    return _body(response, max_bytes)
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+                    return _body(response, max_bytes, deadline)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # of requests, urllib3, the standard library, the system
             raise _input_error(error, url, deadline) from error
         url, guard = target, Guard(deadline, allow_private_hosts)
         _check(url)
@@ -139,7 +146,7 @@ class _Visit:
         location = self._session.get_redirect_target(response)
         if location is None:
             return None
-        target = urljoin(response.url, location)
+        target = urljoin(response.url, location.strip())
         if self._session.should_strip_auth(response.url, target):  # type: ignore[no-untyped-call]
             self._auth = None
         return target
@@ -157,28 +164,51 @@ def _check(url: str) -> None:
         )
     if not parts.hostname:
         raise InputError(ErrorKind.BLOCKED, "the URL names no host", hint=_FORM)
+    # Libraries disagree on these, and some trip over them.
+    if ":" not in parts.hostname and (odd := sorted(_NOT_IN_HOSTS.intersection(parts.hostname))):
+        raise InputError(ErrorKind.BLOCKED, f"malformed URL: {odd[0]!r} in the name of the host", hint=_FORM)
 
 
-def _body(response: Response, max_bytes: int) -> bytes:
+def _body(response: Response, max_bytes: int, deadline: Deadline) -> bytes:
     if response.status_code >= 400:
         from resnetd_cli.retries import status_of
 
-        raise InputError(
-            ErrorKind.HTTP_STATUS,
-            f"the server answered {status_of(response)}",
-            hint="open it in a browser",
-        )
+        proxy = proxy_for(response.url) if response.status_code == _PROXY_WANTS_PASSWORD else None
+        who, hint = (proxy, "http://NAME:PASSWORD@HOST:PORT") if proxy else ("the server", "open it in a browser")
+        raise InputError(ErrorKind.HTTP_STATUS, f"{who} answered {status_of(response)}", hint=hint)
     announced = response.raw.length_remaining
     if announced is not None and announced > max_bytes:
         raise too_many_bytes(max_bytes, announced)
     body = io.BytesIO()  # which grows, and gives its bytes, without a second copy of them
-    for chunk in response.iter_content(_CHUNK):
+    for chunk in _chunks(response, max_bytes, deadline):
         if body.tell() + len(chunk) > max_bytes:
             raise too_many_bytes(max_bytes)
         body.write(chunk)
     if not body.tell():
         raise InputError(ErrorKind.EMPTY, "the server sent zero bytes", hint="open it in a browser")
     return body.getvalue()
+
+
+def _chunks(response: Response, max_bytes: int, deadline: Deadline) -> Iterator[bytes]:
+    """Yield the bytes of a body, decompressed; `max_bytes` bounds each layer of compression."""
+    chunks: Iterator[bytes] = response.raw.stream(_CHUNK, decode_content=False)
+    for coding in codings(response.headers.get("Content-Encoding", "")):
+        chunks = inflate(chunks, coding, _meter(max_bytes, deadline))
+    return chunks
+
+
+def _meter(max_bytes: int, deadline: Deadline) -> Callable[[int], None]:
+    total = 0
+
+    def tick(count: int) -> None:
+        nonlocal total
+        total += count
+        if total > max_bytes:
+            raise too_many_bytes(max_bytes)
+        if deadline.passed:
+            raise TimeoutError("the deadline has passed")
+
+    return tick
 
 
 def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
@@ -190,13 +220,19 @@ def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
             ErrorKind.TIMEOUT, f"it took longer than {deadline.seconds:g} s", hint="--timeout raises the bound"
         )
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
-        return InputError(ErrorKind.TIMEOUT, "the server did not answer in time", hint="try again")
-    # InvalidURL and its like, of requests and of urllib3
-    if isinstance(error, ValueError) and not isinstance(error, requests.exceptions.InvalidHeader):
+        hint = "try again, or wait longer: --timeout raises the bound of each wait, too"
+        return InputError(ErrorKind.TIMEOUT, "the server did not answer in time", hint=hint)
+    # InvalidURL and its like, of requests and of urllib3; the standard library's client asserts what it expects.
+    if isinstance(error, (ValueError, AssertionError)) and not isinstance(
+        error, requests.exceptions.InvalidHeader
+    ):
         return _malformed(error, url)
     reason = " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())
-    who = "the proxy" if isinstance(error, requests.exceptions.ProxyError) else host_of(url)
-    hint = "check the address and the network"
+    who, hint = host_of(url), "check the address and the network"
+    if isinstance(error, requests.exceptions.ProxyError) and (proxy := proxy_for(url)):
+        who, hint = str(proxy), f"look at {proxy.variable or 'the settings of the system'} and NO_PROXY"
+    elif isinstance(cause, ssl.SSLError) and _OF_CERTIFICATES.search(str(cause)):
+        hint = certificates_hint()
     return InputError(ErrorKind.CONNECTION, f"no answer from {who}: {reason}", hint=hint)
 
 

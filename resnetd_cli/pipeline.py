@@ -9,14 +9,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.engines import Engine
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind, InputError, first_line
 from resnetd_cli.http import CONNECTIONS
 from resnetd_cli.memory import is_shortage
 from resnetd_cli.preprocess import preprocess
@@ -104,10 +105,24 @@ def prepare(source: Source, decoding: DecodeOptions, how: Preprocessing) -> NDAr
     Raises:
         InputError: it cannot be read or decoded, or there is not enough memory for it.
     """
+    with _as_failure(ErrorKind.UNREADABLE, "reading"):
+        data = source.read()
+    with _as_failure(ErrorKind.UNDECODABLE, "decoding"):
+        return preprocess(decode(data, decoding), how)
+
+
+@contextmanager
+def _as_failure(kind: ErrorKind, doing: str) -> Iterator[None]:
+    """Make whatever a library raises over one input that input's failure."""
     try:
-        return preprocess(decode(source.read(), decoding), how)
+        yield
+    except (InputError, CancelledError):
+        raise
     except MemoryError as error:
         raise _no_memory() from error
+    except Exception as error:
+        message = f"{doing} it failed: {type(error).__name__}: {first_line(error)}"
+        raise InputError(kind, message, hint="please report it, with the input") from error
 
 
 def _no_memory() -> InputError:

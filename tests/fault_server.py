@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -240,6 +241,13 @@ def redirect_with_password(handler: Handler) -> None:
         OK(handler)
 
 
+def packed(data: bytes, coding: str) -> Answer:
+    return answer(200, data, Content_Encoding=coding)
+
+
+_RAW_DEFLATE = zlib.compressobj(9, zlib.DEFLATED, -15)
+_EMPTY_MEMBERS = gzip.compress(b"") * 2**16
+_ENDLESS_NAME = b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 2**21  # in a gzip header, before anything comes of it
 _SQUEEZED = gzip.compress(bytes(BOMB_SIZE), 9)
 _START = b"HTTP/1.1 200 OK\r\n"
 ANSWERS: dict[str, Answer] = {
@@ -248,6 +256,14 @@ ANSWERS: dict[str, Answer] = {
     "/no-length": without_length,
     "/chunked": chunked(),
     "/gzip": lambda handler: answer(200, gzip.compress(handler.server.body), Content_Encoding="gzip")(handler),
+    "/gzip-in-two-members": packed(gzip.compress(BODY[:1000]) + gzip.compress(BODY[1000:]), "x-gzip"),
+    "/gzip-and-more": packed(gzip.compress(BODY) + b"\0" * 100, "gzip"),
+    "/gzip-twice": packed(gzip.compress(gzip.compress(BODY)), "gzip, GZIP"),
+    "/deflate": packed(zlib.compress(BODY), "deflate"),
+    "/raw-deflate": packed(_RAW_DEFLATE.compress(BODY) + _RAW_DEFLATE.flush(), "deflate"),
+    "/odd-encoding": packed(BODY, "image/jpeg, none"),
+    "/moved-to-spaces": to(" /a b.jpg "),
+    "/a%20b.jpg": OK,
     "/%C3%A9%20cat.jpg": OK,
     "/b%C3%A4r%2Fcat%231.jpg": OK,
     "/short-length": answer(200, None, length=1000),
@@ -284,6 +300,10 @@ ANSWERS: dict[str, Answer] = {
     "/hang-up": hang_up,
     "/babble": raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
     "/bad-gzip": answer(200, b"\x1f\x8b, not really", Content_Encoding="gzip"),
+    "/gzip-cut": packed(gzip.compress(BODY)[:-10], "gzip"),
+    "/brotli": packed(BODY, "br"),
+    "/empty-members": packed(gzip.compress(_EMPTY_MEMBERS), "gzip, gzip"),
+    "/gzip-thrice": packed(gzip.compress(gzip.compress(_EMPTY_MEMBERS * 64)), "gzip, gzip, gzip"),
     "/many-encodings": answer(200, _SQUEEZED, Content_Encoding=", ".join(["gzip"] * 100)),
     "/many-headers": raw(_START, b"X-Header: y\r\n" * 1000, b"\r\n"),
     "/long-header": raw(_START, b"X-Header: ", b"y" * 2**17, b"\r\n\r\n"),
@@ -301,6 +321,7 @@ ANSWERS: dict[str, Answer] = {
     "/flood": flood,
     "/announced": wait_in_the_body,
     "/bomb": answer(200, _SQUEEZED, Content_Encoding="gzip"),
+    "/large-inner-layer": packed(gzip.compress(_ENDLESS_NAME), "gzip, gzip"),
     "/layered-bomb": answer(200, gzip.compress(_SQUEEZED, 9), Content_Encoding="gzip, gzip"),
     # empty, undecodable
     "/empty": answer(200),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import ipaddress
 import socket
 import threading
 import time
@@ -12,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fault_server
 import pytest
 from fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
 
-from resnetd_cli import addresses, connections, http, retries
+from resnetd_cli import addresses, connections, http, inflating, retries
+from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
 
 FILES = Path("/proc/self/fd")
@@ -35,7 +39,7 @@ def server(shared_server: FaultServer) -> FaultServer:
 
 
 @pytest.fixture
-def secure_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+def secure_server(anew: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
     with FaultServer(tls=True) as server:
         yield server
@@ -44,7 +48,7 @@ def secure_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
 @pytest.fixture(autouse=True)
 def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No proxy, no kept connection, no host that is to be left alone; and no long pauses."""
-    for name in PROXIES:
+    for name in (*PROXIES, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(retries, "FIRST_PAUSE", 0.01)
@@ -79,7 +83,23 @@ def is_soon(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "path", ["/ok", "/no-length", "/chunked", "/gzip", "/moved", "/moved-twice", "/moved-in-full"]
+    "path",
+    [
+        "/ok",
+        "/no-length",
+        "/chunked",
+        "/gzip",
+        "/gzip-in-two-members",
+        "/gzip-and-more",
+        "/gzip-twice",
+        "/deflate",
+        "/raw-deflate",
+        "/odd-encoding",
+        "/moved",
+        "/moved-twice",
+        "/moved-in-full",
+        "/moved-to-spaces",
+    ],
 )
 def test_body_comes_whole(server: FaultServer, path: str) -> None:
     assert get(server.url + path) == BODY
@@ -188,6 +208,10 @@ def test_zero_bytes_are_empty(server: FaultServer, path: str) -> None:
         "/hang-up",
         "/babble",
         "/bad-gzip",
+        "/gzip-cut",
+        "/brotli",
+        "/gzip-thrice",
+        "/empty-members",
         "/many-encodings",
         "/many-headers",
         "/long-header",
@@ -220,6 +244,25 @@ def test_no_server_is_a_connection_failure_that_names_the_host() -> None:
 def test_more_bytes_than_allowed_are_too_large(server: FaultServer, path: str) -> None:
     assert failure(server.url + path, max_bytes=len(BODY) - 1).kind is ErrorKind.TOO_LARGE
     assert get(server.url + path, max_bytes=len(BODY)) == BODY
+
+
+def test_every_layer_of_compression_is_bounded_by_bytes(server: FaultServer) -> None:
+    """Nothing comes of the inner layer, so the bytes of the body alone would tell nothing."""
+    error = failure(server.url + "/large-inner-layer", max_bytes=2**20)
+    assert (error.kind, error.message) == (ErrorKind.TOO_LARGE, "more than 1,048,576 bytes")
+
+
+def test_empty_members_cannot_keep_the_decoder_busy(server: FaultServer) -> None:
+    began = time.monotonic()
+    assert failure(server.url + "/empty-members").kind is ErrorKind.CONNECTION
+    assert time.monotonic() - began < 2
+
+
+def test_decompression_is_bounded_by_time() -> None:
+    squeezed = gzip.compress(bytes(2**24))
+    with pytest.raises(TimeoutError):
+        for _ in inflating.inflate([squeezed], "gzip", http._meter(2**30, Deadline(0.0))):
+            pass
 
 
 def test_announced_size_is_enough_to_refuse(server: FaultServer) -> None:
@@ -472,6 +515,14 @@ def test_only_http_is_fetched(url: str) -> None:
         "http://a..host/",
         f"http://{'label' * 20}.host/dog.jpg",
         "http://%zz/",
+        "http://a%2fb/",
+        "http://a|b/",
+        "http://a<b/",
+        'http://a"b/',
+        "http://a^b/",
+        "http://a{b/",
+        "http://a\\b/",
+        "http://127.0.0.1%00.host/",
     ],
     ids=ascii,
 )
@@ -568,9 +619,81 @@ def test_peer_is_checked_before_anything_is_sent(server: FaultServer, monkeypatc
     assert not server.requests
 
 
+# IANA's registries of special-purpose addresses, of 2025-10-09: https://www.iana.org/assignments/ with
+# iana-ipv4-special-registry/ and iana-ipv6-special-registry/. Rows that hold IPv4 addresses are in test_is_public.
+SPECIAL = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.0.0/29",
+    "192.0.0.8/32",
+    "192.0.0.9/32",
+    "192.0.0.10/32",
+    "192.0.0.170/31",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "255.255.255.255/32",
+    "::1/128",
+    "::/128",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "100:0:0:1::/64",
+    "2001::/23",
+    "2001::/32",
+    "2001:1::1/128",
+    "2001:1::2/128",
+    "2001:1::3/128",
+    "2001:2::/48",
+    "2001:3::/32",
+    "2001:4:112::/48",
+    "2001:10::/28",
+    "2001:20::/28",
+    "2001:30::/28",
+    "2001:db8::/32",
+    "3fff::/20",
+    "5f00::/16",
+    "fc00::/7",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+]
+REACHABLE = ["192.31.196.0/24", "192.52.193.0/24", "192.175.48.0/24", "2620:4f:8000::/48"]
+NEIGHBOURS = ["1.0.0.0", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255"]
+NEIGHBOURS += ["128.0.0.0", "169.253.255.255", "172.15.255.255", "172.32.0.0", "191.255.255.255", "192.0.1.0"]
+NEIGHBOURS += ["198.17.255.255", "198.20.0.0", "223.255.255.255", "2001:200::", "2003::", "3ffe:ffff::"]
+
+
+@pytest.mark.parametrize(("networks", "expected"), [(SPECIAL, False), (REACHABLE, True), (NEIGHBOURS, True)])
+def test_special_purpose_addresses_are_those_of_the_registries(networks: list[str], expected: bool) -> None:
+    for text in networks:
+        network = ipaddress.ip_network(text)
+        middle = network[network.num_addresses // 2]
+        for address in (network[0], middle, network[-1]):
+            assert addresses.is_public(str(address)) is expected, f"{address} of {network}"
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
+        ("192.0.0.192", False),
+        ("2606:4700::5efe:10.0.0.1", False),
+        ("2606:4700::200:5efe:10.0.0.1", False),
+        ("2606:4700::5efe:8.8.8.8", True),
+        ("::ffff:192.0.0.192", False),
+        ("::ffff:0:8.8.8.8", False),
+        ("::8.8.8.8", False),
+        ("fe80::1%eth0", False),
+        ("::1%lo", False),
         ("8.8.8.8", True),
         ("198.41.0.4", True),
         ("2001:4860:4860::8888", True),
@@ -690,12 +813,51 @@ def test_proxy_is_not_used_for_hosts_that_are_excepted(proxy: FaultServer) -> No
     assert not proxy.requests
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "169.254.169.254", "[::1]", "[::ffff:10.0.0.1]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.1.",
+        "0x7f.1",
+        "0x7f.1.",
+        "169.254.169.254",
+        "192.0.0.192",
+        "[::1]",
+        "[::1%25lo]",
+        "[::1%lo]",
+        "[::ffff:10.0.0.1]",
+        "[::ffff:127.0.0.1%25lo]",
+        "localhost",
+        "localhost.",
+        "LOCALHOST",
+        "a.localhost",
+        "localhost.localdomain",
+    ],
+)
 def test_listed_private_address_is_not_asked_of_a_proxy(proxy: FaultServer, host: str) -> None:
     error = failure(f"http://{host}/ok", typed=False, allow_private_hosts=False)
     assert error.kind is ErrorKind.BLOCKED
     assert not proxy.requests
-    assert get(f"http://{host}/ok", typed=False) == BODY
+    if "%lo" not in host:
+        assert get(f"http://{host}/ok", typed=False) == BODY
+
+
+@pytest.mark.parametrize("char", [*"%|<>^{}`\\ ", '"', "%2f", "\x7f"], ids=ascii)
+def test_host_that_no_host_can_be_called_is_blocked_before_a_proxy_is_asked(proxy: FaultServer, char: str) -> None:
+    assert failure(f"http://a{char}b/ok").kind is ErrorKind.BLOCKED
+    proxy.answers["/to-odd"] = fault_server.to(f"http://a{char}b/ok")
+    assert failure("http://pictures.example/to-odd").kind is ErrorKind.BLOCKED
+    assert [request.path for request in proxy.requests] == ["http://pictures.example/to-odd"]
+
+
+def test_whatever_a_library_raises_is_a_failure(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trip(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(connections, "send", trip)
+    assert failure(server.url + "/ok").kind is ErrorKind.BLOCKED
+    monkeypatch.setattr(connections, "send", lambda *_: {}["key"])
+    assert failure(server.url + "/ok").kind is ErrorKind.CONNECTION
 
 
 def test_proxy_tunnels_https(proxy: FaultServer, secure_server: FaultServer) -> None:
@@ -714,7 +876,12 @@ def test_timeout_holds_with_a_proxy(proxy: FaultServer) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("http://127.0.0.1:9", "no answer from the proxy"),
+        ("http://127.0.0.1:9", "no answer from the proxy http://127.0.0.1:9 (http_proxy)"),
+        ("127.0.0.1:9", "no answer from the proxy http://127.0.0.1:9 (http_proxy)"),
+        ("http://user:secret@127.0.0.1:9/", "no answer from the proxy http://127.0.0.1:9 (http_proxy)"),
+        ("socks://127.0.0.1:9", "the proxy socks5://127.0.0.1:9 (http_proxy)"),
+        ("http://user:secret#1@127.0.0.1:9", "http_proxy is malformed"),
+        ("ftp://user:secret@127.0.0.1:9", "http_proxy: ftp:// is not spoken"),
         ("socks5://user:secret@127.0.0.1:9", "socks5:// is not spoken"),
         ("http://user:secret@[", "malformed"),
         ("http://", "proxy"),
@@ -727,7 +894,42 @@ def test_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, valu
     error = failure("http://pictures.example/ok")
     assert error.kind is ErrorKind.CONNECTION
     assert said in error.message
-    assert "secret" not in error.message
+    assert "secret" not in error.message + str(error.hint)
+
+
+def test_proxy_that_wants_a_password_is_named(proxy: FaultServer, secure_server: FaultServer) -> None:
+    proxy.answers["/password"] = fault_server.answer(407)
+    error = failure("http://pictures.example/password")
+    assert error.kind is ErrorKind.HTTP_STATUS
+    assert error.message == f"the proxy {proxy.url} (http_proxy) answered 407 Proxy Authentication Required"
+
+
+def test_proxy_without_a_scheme_is_used(proxy: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://"))
+    assert http.fetch("http://pictures.example/ok", typed=False) == BODY
+    assert [request.path for request in proxy.requests] == ["http://pictures.example/ok"]
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_certificates_of_every_variable_are_trusted(
+    secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    monkeypatch.setenv(variable, str(CERTIFICATE))
+    assert get(secure_server.url + "/ok") == BODY
+
+
+def test_certificates_that_do_not_do_are_named(
+    secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    assert "REQUESTS_CA_BUNDLE=FILE" in str(failure(secure_server.url + "/ok").hint)
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(tmp_path / "none.pem"))
+    error = failure(secure_server.url + "/ok")
+    assert error.kind is ErrorKind.CONNECTION
+    assert error.message == f"CURL_CA_BUNDLE={tmp_path / 'none.pem'}: no such file or folder"
+    (tmp_path / "none.pem").write_text("not a certificate")
+    assert f"CURL_CA_BUNDLE={tmp_path / 'none.pem'}" in str(failure(secure_server.url + "/ok").hint)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,29 @@ def test_image_that_memory_does_not_hold_is_a_failure_and_not_the_end(
     assert isinstance(second, Failure) or second == answers([2])[0]
 
 
+@pytest.mark.parametrize("error", [AssertionError(), RecursionError("too deep"), KeyError("x")])
+def test_whatever_a_library_raises_over_an_input_is_its_failure(error: Exception) -> None:
+    def trip() -> bytes:
+        raise error
+
+    first, second, third = pipeline(FakeEngine()).run([source(1), source(2, trip), source(3)])
+    assert (first, third) == tuple(answers([1, 3]))
+    assert isinstance(second, Failure)
+    assert second.kind is ErrorKind.UNREADABLE
+    assert type(error).__name__ in second.message
+
+
+def test_whatever_a_decoder_raises_over_an_input_is_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trip(*_: object) -> None:
+        raise IndexError("no such row")
+
+    monkeypatch.setattr("resnetd_cli.pipeline.preprocess", trip)
+    (only,) = pipeline(FakeEngine()).run([source(1)])
+    assert isinstance(only, Failure)
+    assert only.kind is ErrorKind.UNDECODABLE
+    assert only.message == "decoding it failed: IndexError: no such row"
+
+
 # --- what goes wrong outside the inputs ---
 
 

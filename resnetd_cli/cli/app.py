@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from resnetd_cli import __version__
+from resnetd_cli import __version__, hub
 from resnetd_cli.cli import (
     bench,
     evaluate,
@@ -177,6 +177,7 @@ def _help_hint(error: Exception) -> str:
 def _quiet_libraries() -> None:
     """Keep libraries' own chatter off the terminal; what matters of it comes as an error."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    hub.put_in_order()
     # numpy multiplies no matrices here, and for want of threads this library of its interrupts the whole process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import logging

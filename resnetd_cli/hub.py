@@ -1,0 +1,215 @@
+"""The Hugging Face hub as the environment describes it: its address, its time-outs, the way to it.
+
+huggingface_hub reads its variables when it is imported, and some of what people write there it cannot read. So
+they are put in order before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import ssl
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from resnetd_cli.errors import UsageError
+from resnetd_cli.files import cache_dir
+from resnetd_cli.proxies import Proxy, certificates, proxy_for
+
+if TYPE_CHECKING:
+    import httpx
+
+ENDPOINT, TOKEN = "HF_ENDPOINT", "HF_TOKEN"
+ETAG_TIMEOUT, DOWNLOAD_TIMEOUT = "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"
+CACHE = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
+_ON, _OFF = ("1", "on", "yes", "true", "y", "t"), ("0", "off", "no", "false", "n", "f")
+_found: dict[str, UsageError] = {}
+"""What is wrong with variables that were unset."""
+
+
+def put_in_order() -> None:
+    """Write the hub's variables as huggingface_hub reads them, and unset those that it cannot read.
+
+    To be called before anything imports huggingface_hub, as timm does. `check` tells what was wrong.
+    """
+    readers: dict[str, Callable[[str, str], str]] = {
+        ENDPOINT: _endpoint,
+        ETAG_TIMEOUT: _seconds,
+        DOWNLOAD_TIMEOUT: _seconds,
+        TOKEN: _token,
+        **dict.fromkeys(_SWITCHES, _switch),
+        **dict.fromkeys(CACHE, lambda _, value: value),
+    }
+    for variable, read in readers.items():
+        value = os.environ.get(variable)
+        if value is None:
+            continue
+        _found.pop(variable, None)
+        try:
+            value = value and read(variable, value.strip())
+        except UsageError as error:
+            _found[variable] = error
+            value = ""
+        if value:
+            os.environ[variable] = value
+        else:  # nothing, which some take for the current folder
+            del os.environ[variable]
+    if os.path.expanduser("~") == "~" and not any(name in os.environ for name in CACHE):  # noqa: PTH111
+        os.environ["HF_HOME"] = str(cache_dir() / "huggingface")  # not a folder named ~
+
+
+def check() -> None:
+    """Find out whether the hub's variables can be read.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    put_in_order()
+    for error in _found.values():
+        raise error
+
+
+def connect() -> None:
+    """Have huggingface_hub go the way that the environment says, whatever its HTTP library makes of it.
+
+    Raises:
+        UsageError: the environment says something that cannot be.
+    """
+    check()
+    _use_our_client()
+    from huggingface_hub import constants
+
+    way = proxy_for(constants.ENDPOINT)
+    if way and way.is_socks:
+        _need_socks(way)
+    if constants.ENDPOINT.startswith("https:"):
+        certificates()
+
+
+def timeouts(default: float) -> tuple[float, float]:
+    """Return the seconds to wait for what the hub says of a file, and for the file's next bytes."""
+    put_in_order()
+    return float(os.environ.get(ETAG_TIMEOUT, default)), float(os.environ.get(DOWNLOAD_TIMEOUT, default))
+
+
+@cache
+def _use_our_client() -> None:
+    from huggingface_hub import set_client_factory
+
+    set_client_factory(_client)
+
+
+def _client() -> httpx.Client:
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils._http import hf_request_event_hook
+
+    # httpx, or what follows it: whatever this huggingface_hub is built upon.
+    base = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    library: Any = importlib.import_module(base.__module__.partition(".")[0])
+
+    class Transport(library.BaseTransport):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._kept: dict[tuple[Proxy | None, bool], Any] = {}
+
+        def handle_request(self, request: Any) -> Any:
+            key = proxy_for(str(request.url)), request.url.scheme == "https"
+            if key not in self._kept:
+                self._kept[key] = _transport(library, *key)
+            return self._kept[key].handle_request(request)
+
+        def close(self) -> None:
+            for transport in self._kept.values():
+                transport.close()
+
+    client: httpx.Client = library.Client(
+        event_hooks={"request": [hf_request_event_hook]},
+        follow_redirects=True,
+        timeout=None,
+        transport=Transport(),
+        trust_env=False,
+    )
+    return client
+
+
+def _transport(library: Any, proxy: Proxy | None, is_secure: bool) -> Any:
+    trust: ssl.SSLContext | bool = True
+    named = certificates() if is_secure or (proxy and proxy.scheme == "https") else None
+    if named:
+        variable, path = named
+        try:
+            is_folder = os.path.isdir(path)
+            trust = ssl.create_default_context(
+                cafile=None if is_folder else path, capath=path if is_folder else None
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(
+                f"{variable}={path}: {error.strerror or error}", hint="it takes a PEM file"
+            ) from error
+    way = None
+    if proxy:
+        if proxy.is_socks:
+            _need_socks(proxy)
+        way = library.Proxy(proxy.url, ssl_context=trust if named and proxy.scheme == "https" else None)
+    return library.HTTPTransport(verify=trust, trust_env=False, proxy=way)
+
+
+def _need_socks(proxy: Proxy) -> None:
+    try:
+        importlib.import_module("socksio")
+    except ImportError as error:
+        raise UsageError(
+            f"{proxy} speaks SOCKS, which needs a package more", hint="pip install socksio"
+        ) from error
+
+
+def _endpoint(variable: str, value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        rest = value.lstrip("/")
+        scheme = "http" if _is_loopback(rest) else "https"
+    url = f"{scheme.lower()}://{rest}"
+    try:
+        parts = urlsplit(url)
+        is_good = bool(parts.hostname) and parts.port != 0 and not {*" \t<>\"'{}|\\^`"}.intersection(rest)
+    except ValueError:
+        is_good = False
+    if not is_good or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        shown = _without_password(value)
+        raise UsageError(f"{variable}={shown}: not the address of a hub", hint="write it as https://HOST")
+    return url.rstrip("/")
+
+
+def _without_password(url: str) -> str:
+    return url if "@" not in url else f"...@{url.rpartition('@')[2]}"
+
+
+def _is_loopback(authority: str) -> bool:
+    host = urlsplit(f"//{authority}").hostname if authority.count("[") == authority.count("]") else None
+    return host in ("localhost", "::1") or (host or "").startswith("127.")
+
+
+def _seconds(variable: str, value: str) -> str:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < 1e6:
+        raise UsageError(f"{variable}={value}: not a number of seconds", hint=f"for example {variable}=60")
+    return str(math.ceil(seconds)) if seconds else ""  # huggingface_hub takes 0 for its default, too
+
+
+def _switch(variable: str, value: str) -> str:
+    word = value.lower()
+    if word not in _ON + _OFF:
+        raise UsageError(f"{variable}={value}: neither yes nor no", hint=f"{variable}=1, or unset it")
+    return "1" if word in _ON else "0"
+
+
+def _token(variable: str, value: str) -> str:
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise UsageError(f"{variable} holds characters that no token has", hint="copy the token anew, or unset it")
+    return value
