@@ -49,8 +49,9 @@ def put_in_order() -> None:
         if value is None:
             continue
         _found.pop(variable, None)
+        value = value.strip()
         try:
-            value = value and read(variable, value.strip())
+            value = value and read(variable, value)
         except UsageError as error:
             _found[variable] = error
             value = ""

@@ -59,6 +59,9 @@ class Handler(BaseHTTPRequestHandler):
             with server.changed:
                 server.under_way -= 1
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_CONNECT(self) -> None:
         """Lead to the server behind the proxy, whatever it is called."""
         self.server.requests.append(Request(self.path, dict(self.headers), self.client_address[:2]))

@@ -54,7 +54,8 @@ class Fault:
 
     `at` limits it to requests at the "hub" (resolve addresses) or at the "cdn". `times` counts down; None is
     for ever. `cut_at` and `stall_at` are offsets in the file, not in the response: none gets past them,
-    resumed or not. `stall` takes the request and never answers; the hub's end cuts the connection.
+    resumed or not. `wait` is the seconds before the answer. `stall` takes the request and never answers; the hub's
+    end cuts the connection.
     """
 
     pattern: str
@@ -67,12 +68,13 @@ class Fault:
     cut_at: int | None = None
     corrupt: bool = False
     bytes_per_second: int | None = None
+    wait: float = 0
 
     def strikes(self, name: str, at: str, span: tuple[int, int] | None, size: int) -> bool:
         """Whether a request for a file at a place meets the fault; `span` is what it gets of the content."""
         if self.times == 0 or self.at not in ("any", at) or not fnmatch(name, self.pattern):
             return False
-        before_content = self.status is not None or self.stall
+        before_content = self.status is not None or self.stall or self.wait > 0
         if span is None or before_content:
             return span is None and before_content
         first, stop = span
@@ -114,6 +116,7 @@ class Hub:
         self._faults: list[Fault] = []
         self._requests: list[Request] = []
         self._lock = threading.Lock()
+        self.refuses_tokens = False
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
@@ -294,6 +297,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.name = f"{repo}/{filename}"
         if self._fails("hub"):
             return
+        if hub.refuses_tokens and self.headers.get("Authorization"):
+            self._reply(401, [("X-Error-Message", "Invalid credentials in Authorization header")])
+            return
         files = hub.files(repo)
         if files is None:
             # The real hub does not tell a missing repository from a private one.
@@ -318,6 +324,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Do what keeps the file from being served at all, if there is such a fault."""
         fault = self.server.hub.take_fault(self.name, at)
         if fault is None:
+            return False
+        if fault.wait:
+            self.server.closing.wait(fault.wait)
             return False
         if fault.status is not None:
             self._reply(fault.status, list(fault.headers))

@@ -1,0 +1,373 @@
+"""The hub as the environment describes it, and caches as people stage them: in this process, without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from fault_server import FaultServer, answer
+from hub import Hub
+from huggingface_hub import constants
+
+from resnetd_cli import hub as settings
+from resnetd_cli import weights
+from resnetd_cli.errors import HubError, UsageError
+
+REPO = "me/tiny"
+CONTENT = {"config.json": b'{"architecture": "resnet18"}', "model.safetensors": bytes(range(256)) * 40}
+COMMIT = "c0ffee" + "0" * 34
+VARIABLES = (
+    settings.ENDPOINT,
+    settings.TOKEN,
+    settings.ETAG_TIMEOUT,
+    settings.DOWNLOAD_TIMEOUT,
+    *settings.CACHE,
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HF_HUB_DISABLE_XET",
+    "HUGGING_FACE_HUB_TOKEN",
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without settings of ours, restored afterwards."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that it is restored, however the tests change it
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(settings, "_found", {})
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.add(REPO, CONTENT)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        huggingface_hub.close_session()
+        yield hub
+        huggingface_hub.close_session()
+
+
+def failure(*args: object, **options: object) -> HubError:
+    with pytest.raises(HubError) as caught:
+        weights.fetch(REPO, *args, **options)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+# --- variables ---
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://hf-mirror.com", "https://hf-mirror.com"),
+        ("https://hf-mirror.com/", "https://hf-mirror.com"),
+        ("HTTPS://hf-mirror.com//", "https://hf-mirror.com"),
+        ("https://host/artifactory/api/huggingfaceml/hub/", "https://host/artifactory/api/huggingfaceml/hub"),
+        ("hf-mirror.com", "https://hf-mirror.com"),
+        ("//hf-mirror.com/", "https://hf-mirror.com"),
+        ("localhost:8080", "http://localhost:8080"),
+        ("127.0.0.1:8080/hub", "http://127.0.0.1:8080/hub"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        (" https://hf-mirror.com\n", "https://hf-mirror.com"),
+        ("", None),
+        (" ", None),
+    ],
+)
+def test_endpoint_is_understood_however_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", value)
+    settings.check()
+    assert os.environ.get("HF_ENDPOINT") == expected
+    settings.check()
+    assert os.environ.get("HF_ENDPOINT") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[
+            ("HF_ENDPOINT", value)
+            for value in ("http://[::1", "https://", "ftp://host", "http://host:port", "a b")
+        ],
+        ("HF_ENDPOINT", "https://host?x=1"),
+        ("HF_HUB_ETAG_TIMEOUT", "abc"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "-1"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "nan"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "60s"),
+        ("HF_HUB_OFFLINE", "maybe"),
+        ("HF_TOKEN", "hf_\u201cquoted\u201d"),
+        ("HF_TOKEN", "hf_two words"),
+    ],
+)
+def test_variable_that_cannot_be_read_is_a_usage_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    settings.put_in_order()
+    assert name not in os.environ  # what imports huggingface_hub for other ends goes on
+    with pytest.raises(UsageError, match=name) as caught:
+        weights.fetch(REPO)
+    assert caught.value.hint
+    if name == "HF_TOKEN":
+        assert value not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("2.5", "3"), (" 60 ", "60"), ("1e2", "100"), ("0", None), ("", None)]
+)
+def test_seconds_are_whole_ones_for_huggingface_hub(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None
+) -> None:
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", value)
+    settings.check()
+    assert os.environ.get("HF_HUB_ETAG_TIMEOUT") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1", "1"), ("True", "1"), ("YES", "1"), (" on ", "1"), ("t", "1"), ("0", "0"), ("False", "0"), ("off", "0")],
+)
+def test_switches_are_read_in_every_spelling(monkeypatch: pytest.MonkeyPatch, value: str, expected: str) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    settings.check()
+    assert os.environ["HF_HUB_OFFLINE"] == expected
+
+
+def test_cache_that_is_set_to_nothing_is_not_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", "")
+    settings.check()
+    assert "HF_HOME" not in os.environ
+
+
+def test_user_without_a_home_does_not_get_a_folder_named_tilde(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "own"))
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    settings.check()
+    assert os.environ["HF_HOME"] == str(tmp_path / "own" / "huggingface")
+
+
+# --- the way ---
+
+
+def test_hub_behind_a_proxy_is_reached_in_every_spelling(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer() as proxy:
+        path = f"{hub.endpoint}/{REPO}/resolve/main/config.json"
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removeprefix("http://"))
+        monkeypatch.setenv("NO_PROXY", "[::1],fd07:b51a:cc66::/64")
+        error = failure(weights.CONFIG)
+        assert path in [request.path for request in proxy.requests]
+        assert hub.requests == []
+        assert error.message == (
+            f"cannot get {REPO} from {hub.endpoint} through the proxy {proxy.url} (HTTP_PROXY): "
+            "Server disconnected without sending a response."
+        )
+        assert "HTTP_PROXY" in str(error.hint)
+        monkeypatch.setenv("NO_PROXY", "[::1],fd07:b51a:cc66::/64, 127.0.0.0/8")
+        assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+
+
+@pytest.mark.parametrize("value", ["socks://127.0.0.1:7891/", "socks5h://127.0.0.1:7891", "ftp://host"])
+def test_proxy_that_does_not_matter_does_no_harm(hub: Hub, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", value)
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.0/8,[::1],fd07:b51a:cc66::/64")
+    assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+
+
+def test_proxy_that_cannot_be_used_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "ftp://host")
+    with pytest.raises(UsageError, match="ALL_PROXY"):
+        weights.fetch(REPO)
+    assert hub.requests == []
+
+
+def test_proxy_that_wants_a_password_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://user:secret@"))
+        for name in CONTENT:
+            proxy.answers[f"/{REPO}/resolve/main/{name}"] = answer(407)
+        error = failure(weights.CONFIG)
+    assert error.message == f"the proxy {proxy.url} (http_proxy) asks for a name and a password (407)"
+
+
+# --- tokens and time-outs ---
+
+
+def test_token_that_is_out_of_date_is_left_out(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.refuses_tokens = True
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    assert weights.fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
+    assert [request.status for request in hub.requests[:2]] == [401, 302]
+
+
+@pytest.mark.parametrize("where", ["variable", "file"])
+def test_refused_token_of_a_private_repository_is_named(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    hub.refuses_tokens = True
+    if where == "variable":
+        monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    else:
+        (tmp_path / "token").write_text("hf_expired\n")
+    source = "HF_TOKEN" if where == "variable" else str(tmp_path / "token")
+    with pytest.raises(HubError) as caught:
+        weights.fetch("me/private")
+    assert caught.value.message == (
+        f"me/private is not on {hub.endpoint}, or is private; the token ({source}) is not valid there"
+    )
+    assert "hf_expired" not in str(caught.value.hint)
+
+
+def test_error_of_a_hub_that_was_asked_without_a_token_does_not_mention_one(hub: Hub) -> None:
+    hub.fail("*", status=403)
+    assert "token" not in failure().message
+
+
+def test_slow_hub_is_waited_for_as_long_as_its_variables_say(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.fail("*/config.json", wait=0.6, at="hub")
+    monkeypatch.setattr(weights, "_PROBE_SECONDS", 0.2)
+    error = failure(weights.CONFIG)
+    assert "HF_HUB_ETAG_TIMEOUT=60" in str(error.hint)
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "2")
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "2")
+    assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+
+
+def test_time_out_may_be_shorter_than_ours(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.fail("*", stall=True)
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
+    began = time.monotonic()
+    failure(weights.CONFIG)
+    assert time.monotonic() - began < 4
+
+
+# --- caches staged by hand ---
+
+
+@pytest.fixture
+def staged(hub: Hub, tmp_path: Path) -> Path:
+    """The folder of a repository in the cache, as a download leaves it."""
+    for names in (weights.CONFIG, weights.WEIGHTS):
+        weights.fetch(REPO, names)
+    hub.forget_requests()
+    return tmp_path / "hub" / "models--me--tiny"
+
+
+def snapshot(folder: Path) -> Path:
+    (only,) = (folder / "snapshots").iterdir()
+    return only
+
+
+def dereference(folder: Path) -> None:
+    """Do what `cp -rL` does."""
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    shutil.rmtree(folder)
+    copy.rename(folder)
+
+
+def answers(repo: str = REPO) -> None:
+    assert weights.fetch(repo, offline=True).read_bytes() == CONTENT["model.safetensors"]
+    assert weights.fetch(repo, weights.CONFIG, offline=True).read_bytes() == CONTENT["config.json"]
+
+
+def test_cache_copied_without_links_is_used(staged: Path) -> None:
+    dereference(staged)
+    assert not (snapshot(staged) / "model.safetensors").is_symlink()
+    answers()
+
+
+def test_cache_copied_without_blobs_is_used(staged: Path) -> None:
+    dereference(staged)
+    shutil.rmtree(staged / "blobs")
+    answers()
+
+
+def test_file_copied_beside_its_blob_must_equal_it(staged: Path) -> None:
+    dereference(staged)
+    file = snapshot(staged) / "model.safetensors"
+    file.write_bytes(CONTENT["model.safetensors"][:-1] + b"?")
+    assert f"{REPO} is damaged on this machine ({file})" in failure(offline=True).message
+
+
+def test_cache_without_refs_is_used_if_it_has_one_snapshot(staged: Path) -> None:
+    shutil.rmtree(staged / "refs")
+    answers()
+
+
+def test_cache_without_refs_is_refused_if_it_has_several_snapshots(staged: Path) -> None:
+    shutil.rmtree(staged / "refs")
+    other = staged / "snapshots" / COMMIT
+    shutil.copytree(snapshot(staged), other)
+    assert failure(offline=True).message.startswith(f"{staged} has 2 snapshots, and refs/main names none of them")
+    assert weights.fetch(f"{REPO}@{COMMIT}", offline=True) == other / "model.safetensors"
+    assert weights.fetch(f"{REPO}@{COMMIT[:7]}", offline=True) == other / "model.safetensors"
+
+
+def test_ref_that_ends_in_a_line_break_is_read(staged: Path) -> None:
+    reference = staged / "refs" / "main"
+    reference.write_text(reference.read_text() + "\n")
+    answers()
+
+
+def test_snapshot_that_a_ref_does_not_name_is_not_taken(staged: Path) -> None:
+    (staged / "refs" / "main").write_text(COMMIT)
+    assert "is not on this machine" in failure(offline=True).message
+
+
+def test_snapshot_named_like_the_branch_is_used(staged: Path) -> None:
+    shutil.rmtree(staged / "refs")
+    snapshot(staged).rename(staged / "snapshots" / "main")
+    answers()
+
+
+def test_links_without_their_blobs_are_named(staged: Path) -> None:
+    shutil.rmtree(staged / "blobs")
+    error = failure(offline=True)
+    assert str(snapshot(staged) / "model.safetensors") in error.message
+    assert "link to nothing" in error.message
+
+
+def test_git_lfs_pointer_is_not_taken_for_weights(hub: Hub, staged: Path) -> None:
+    file = snapshot(staged) / "model.safetensors"
+    digest = hashlib.sha256(CONTENT["model.safetensors"]).hexdigest()
+    file.unlink()
+    file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 10240\n")
+    assert "a Git LFS pointer" in failure(offline=True).message
+    assert weights.fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
+
+
+def test_offline_error_says_where_was_looked(tmp_path: Path) -> None:
+    assert failure(offline=True).message == (
+        f"{REPO} is not on this machine ({tmp_path / 'hub'}), and this is an offline run"
+    )
+
+
+def test_damaged_file_in_a_cache_that_may_not_be_written_to_is_one_line(
+    staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    snapshot(staged).joinpath("model.safetensors").resolve().write_bytes(b"damage")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    error = failure()
+    assert "Read-only file system" in error.message
+    assert "HF_HOME" in str(error.hint)
