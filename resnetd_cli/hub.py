@@ -91,10 +91,19 @@ def connect() -> None:
         certificates()
 
 
-def timeouts(default: float) -> tuple[float, float]:
-    """Return the seconds to wait for what the hub says of a file, and for the file's next bytes."""
+def timeouts() -> tuple[float, float] | None:
+    """Return the seconds to wait for what the hub says of a file, and for the file's next bytes.
+
+    None where neither variable is set; one that is not has huggingface_hub's default.
+    """
     put_in_order()
-    return float(os.environ.get(ETAG_TIMEOUT, default)), float(os.environ.get(DOWNLOAD_TIMEOUT, default))
+    given = os.environ.get(ETAG_TIMEOUT), os.environ.get(DOWNLOAD_TIMEOUT)
+    if not any(given):
+        return None
+    from huggingface_hub import constants
+
+    defaults = constants.DEFAULT_ETAG_TIMEOUT, constants.DEFAULT_DOWNLOAD_TIMEOUT
+    return float(given[0] or defaults[0]), float(given[1] or defaults[1])
 
 
 @cache

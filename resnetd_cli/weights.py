@@ -115,9 +115,8 @@ def _transfer(
 
     name, revision = _split(repo)
     bar = _silent_bar() if progress is None or constants.HF_HUB_DISABLE_PROGRESS_BARS else progress
-    waits = hub.timeouts(_PROBE_SECONDS)
-    # Who gave no time-outs has the shorter wait for both together.
-    seconds = _PROBE_SECONDS if waits == (_PROBE_SECONDS, _PROBE_SECONDS) else sum(waits)
+    given = hub.timeouts()
+    waits, seconds = (given, sum(given)) if given else ((_PROBE_SECONDS, _PROBE_SECONDS), _PROBE_SECONDS)
     filename, etag = _within(seconds, lambda: _find(name, revision, filenames, waits, token))
     path = Path(hf_hub_download(name, filename, revision=revision, tqdm_class=bar, token=token))
     if not _is_intact(path, {etag} if etag else set()):

@@ -232,7 +232,7 @@ def assert_answers(run: Finished, expected: list[float]) -> list[dict[str, Any]]
     return predictions
 
 
-def assert_fails_well(run: Finished, *says: str, within: float = 10) -> None:
+def assert_fails_well(run: Finished, *says: str, within: float = 15) -> None:
     """Check that the run failed in good time, with a line that says why and a hint that says what to do."""
     assert run.returncode == 1, run.stdout + run.stderr
     assert run.stdout == ""
