@@ -286,7 +286,7 @@ def _local_weights(ref: ModelRef, repo: str | None) -> Path | None:
     if ref.kind is Kind.EMBEDDED:
         return embedded.weights_file()
     if ref.kind is Kind.FOLDER:
-        return checkpoints.find(Path(ref.location))
+        return ref.file or checkpoints.find(Path(ref.location))
     return weights.cached(repo) if repo else None
 
 

@@ -91,7 +91,7 @@ def place(model: str, weights: str | Path | None = None) -> Path | None:
         file = expand_user(model)
     else:
         ref = resolve(model)
-        if ref.kind is not Kind.FOLDER or not configs.keeps_temperature(Path(ref.location)):
+        if ref.kind is not Kind.FOLDER or ref.file or not configs.keeps_temperature(Path(ref.location)):
             return None
         file = Path(ref.location) / configs.NAME
     if file.is_file():

@@ -21,7 +21,7 @@ from resnetd_cli.errors import CacheError, ModelError, first_line
 from resnetd_cli.escaping import printable
 from resnetd_cli.files import expand_user, sha256, write_atomic
 from resnetd_cli.memory import is_shortage
-from resnetd_cli.models import local_path
+from resnetd_cli.models import local_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,7 +165,7 @@ def _keep(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
 
 def _sources(request: Request, file: Path) -> list[Path]:
     """Return the files whose change makes a bundle stale: the weights, and what chose them."""
-    folder = local_path(request.model)
+    folder = local_folder(request.model)
     config = [folder / "config.json"] if folder else []
     return [file.absolute(), *filter(Path.is_file, config), *_revisions(file.absolute())]
 

@@ -204,7 +204,7 @@ def find_weights(
     if ref.kind is Kind.EMBEDDED:
         return embedded.weights_file()
     if ref.kind is Kind.FOLDER:
-        return checkpoints.find(Path(ref.location))
+        return ref.file or checkpoints.find(Path(ref.location))
     repo = ref.location if ref.kind is Kind.HUB else config.get("hf_hub_id")
     if repo:
         names = (config["hf_hub_filename"],) if config.get("hf_hub_filename") else weights.WEIGHTS

@@ -266,6 +266,9 @@ class Loader:
         current_folder()  # without one, torch's libraries end the process
         name_temporary_folder()
         _import_numpy()
+        ref = models.resolve(self.model)
+        if ref.former:
+            self.note(f"timm calls {ref.former} {ref.name} now")
         return factory.load_network(
             self.model,
             weights_file=self._file,

@@ -7,19 +7,57 @@ import difflib
 import fnmatch
 import os
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from resnetd_cli import foreign
 from resnetd_cli.errors import UnknownModel
+from resnetd_cli.escaping import shell_word
 from resnetd_cli.files import expand_user
 
 DEFAULT_MODEL = "resnet50d"
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@\w[\w./-]*)?", re.ASCII)
+_HUB_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+)/([\w.-]+)(?:/(?:tree|blob|resolve)/([\w.-]+).*)?/?$",
+    re.ASCII,
+)
+_URL = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
 _FOLDER_SCHEME = "local-dir:"
+_TIMM_OWNER = "timm/"
+_TIMM_NAME = re.compile(r"timm/\w+(\.\w+)?", re.ASCII)
+_CACHED = "models--"
+"""How the hub's cache names a repository's folder: `models--OWNER--NAME`."""
+_CONFIG = "config.json"
+_TIMM_ONLY = "resnetd runs timm's models: resnetd list-models --all shows them"
+_REPLACED = {
+    "ig_resnext101_32x16d": "resnext101_32x16d.fb_wsl_ig1b_ft_in1k",
+    "ig_resnext101_32x32d": "resnext101_32x32d.fb_wsl_ig1b_ft_in1k",
+    "ig_resnext101_32x48d": "resnext101_32x48d.fb_wsl_ig1b_ft_in1k",
+    "mixer_b16_224_in21k": "mixer_b16_224.goog_in21k",
+    "mixer_l16_224_in21k": "mixer_l16_224.goog_in21k",
+    "resmlp_12_224_dino": "resmlp_12_224.fb_dino",
+    "resmlp_24_224_dino": "resmlp_24_224.fb_dino",
+}
+"""Former names for which timm's own table gives other weights than they had."""
+_ALSO = {
+    "mobilenet_v2": "mobilenetv2_100",
+    "mobilenet_v3_small": "mobilenetv3_small_100",
+    "mobilenet_v3_large": "mobilenetv3_large_100",
+    "vit_b_16": "vit_base_patch16_224",
+    "vit_b_32": "vit_base_patch32_224",
+    "vit_l_16": "vit_large_patch16_224",
+    "vit_l_32": "vit_large_patch32_224",
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224",
+    "maxvit_t": "maxvit_tiny_tf_224",
+}
+"""What timm calls torchvision's models, where the names are too far apart to be found near each other."""
 _TABLE = Path(__file__).parent / "data" / "resnetd-models.csv"
 
 
@@ -80,11 +118,15 @@ class ModelRef:
         name: as the records carry it.
         kind: where its definition comes from.
         location: timm's name, with the tag of its weights if it has any; the hub's OWNER/NAME; or the folder.
+        file: the folder's file of weights, where the MODEL names that.
+        former: what older versions of timm called it, where the MODEL is that.
     """
 
     name: str
     kind: Kind
     location: str
+    file: Path | None = None
+    former: str | None = None
 
 
 @lru_cache
@@ -111,17 +153,9 @@ def resolve(model: str) -> ModelRef:
         return ModelRef(EMBEDDED, Kind.EMBEDDED, "tf_efficientnet_lite0.in1k")
     if card := find_card(model):
         return ModelRef(card.name, Kind.TIMM, card.name)
-    scheme, _, location = model.partition(":")
-    if scheme in ("hf-hub", "hf_hub"):
+    if (location := _hub_location(model)) is not None:
         return ModelRef(f"hf-hub:{location}", Kind.HUB, _hub_id(location))
-    looks_like_path = "/" in model or "\\" in model or model.startswith((".", "~"))
-    if model.startswith(_FOLDER_SCHEME) or looks_like_path:
-        return _folder(model.removeprefix(_FOLDER_SCHEME))
-    if name := _timm_name(model):
-        return ModelRef(name, Kind.TIMM, name)
-    if os.path.isdir(model):
-        return _folder(model)
-    raise UnknownModel(f"unknown model {model!r}", hint=_near_names(model))
+    return _at_path(model) if _is_path(model) else _named(model)
 
 
 def local_path(model: str) -> Path | None:
@@ -130,6 +164,12 @@ def local_path(model: str) -> Path | None:
         return None
     path = expand_user(model.removeprefix(_FOLDER_SCHEME))
     return path.absolute() if os.path.exists(path) else None
+
+
+def local_folder(model: str) -> Path | None:
+    """Return the model folder that a MODEL names, or names a file of, absolute; None where there is none."""
+    path = local_path(model)
+    return path if path is None or path.is_dir() else _home(path)
 
 
 def timm_names(pattern: str = "*") -> list[str]:
@@ -177,41 +217,163 @@ def _hub_id(location: str) -> str:
     return location
 
 
-def _folder(location: str) -> ModelRef:
+def _hub_location(model: str) -> str | None:
+    """Return OWNER/NAME, and perhaps @REVISION, of what names a hub repository; None of what does not."""
+    if match := _HUB_PAGE.match(model):
+        owner, name, revision = match.groups()
+        return f"{owner}/{name}" + (f"@{revision}" if revision and revision != "main" else "")
+    scheme, _, location = model.partition(":")
+    return location if scheme in ("hf-hub", "hf_hub") else None
+
+
+def _is_path(model: str) -> bool:
+    """Tell whether a MODEL is written like a path, which no name of timm's is."""
+    has_suffix = foreign.is_weights(model) or foreign.tool_of_file(model) is not None
+    return has_suffix or "/" in model or "\\" in model or model.startswith((".", "~", _FOLDER_SCHEME))
+
+
+def _at_path(model: str) -> ModelRef:
+    location = model.removeprefix(_FOLDER_SCHEME)
     path = expand_user(location)
-    if not os.path.isdir(path):
-        looks_like_hub = _HUB_ID.fullmatch(location) and not location.startswith(".")
-        hint = f"a repository on the hub is hf-hub:{location}" if looks_like_hub else "check the path"
-        raise UnknownModel(f"no model folder {location}", hint=hint)
-    if not (path / "config.json").is_file():
+    if os.path.isdir(path):
+        return _folder(location, path)
+    if _TIMM_NAME.fullmatch(model) and not os.path.exists(path):  # timm takes it so, too
+        return resolve(model.removeprefix(_TIMM_OWNER))
+    return _file(location, path)
+
+
+def _named(model: str) -> ModelRef:
+    if ref := _timm(model):
+        return ref
+    if os.path.isdir(model):
+        return _folder(model, Path(model))
+    if os.path.isfile(model):
+        return _file(model, Path(model))
+    raise _unknown(model)
+
+
+def _folder(location: str, path: Path) -> ModelRef:
+    """Return what a folder that is there means.
+
+    Raises:
+        UnknownModel: it is not a model's; the hint says what is near.
+    """
+    if (path / _CONFIG).is_file():
+        return ModelRef(location, Kind.FOLDER, str(path))
+    if snapshot := _snapshot(path):
+        return ModelRef(location, Kind.FOLDER, str(snapshot))
+    names = _names_in(path)
+    if tool := foreign.tool_of_folder(names):
+        raise UnknownModel(f"{location} holds a model of {tool}, which timm does not read", hint=_TIMM_ONLY)
+    raise UnknownModel(f"{location} has no {_CONFIG}", hint=_near_folder(location, path, names))
+
+
+def _snapshot(path: Path) -> Path | None:
+    """Return what a repository's folder in the hub's cache has for its main revision, or as its only one."""
+    if not path.name.startswith(_CACHED):
+        return None
+    snapshots = [config.parent for config in sorted(path.glob(f"snapshots/*/{_CONFIG}"))]
+    with suppress(OSError, UnicodeDecodeError):
+        main = (path / "refs" / "main").read_text(encoding="utf-8").strip()
+        snapshots = [snapshot for snapshot in snapshots if snapshot.name == main] or snapshots
+    return snapshots[0] if len(snapshots) == 1 else None
+
+
+def _near_folder(location: str, path: Path, names: set[str]) -> str:
+    """Return what to do about a folder that is not a model's."""
+    cached = next((part for part in path.absolute().parts if part.startswith(_CACHED)), None)
+    if cached and (repo := cached.removeprefix(_CACHED).replace("--", "/")).count("/") == 1:
+        return f"the hub's cache holds {repo} there: the model is hf-hub:{repo}"
+    for name in sorted(names):
+        if (path / name / _CONFIG).is_file():
+            return f"{os.path.join(location, name)} has one"
+    weights = sorted(name for name in names if foreign.is_weights(name))
+    if weights:
+        return _with_weights(os.path.join(location, weights[0]))
+    return "name a folder that timm or a fine-tuning run wrote"
+
+
+def _names_in(path: Path) -> set[str]:
+    with suppress(OSError):
+        return {entry.name for entry in path.iterdir()}
+    return set()
+
+
+def _file(location: str, path: Path) -> ModelRef:
+    """Return what a file, or a path of something that is not there, means.
+
+    Raises:
+        UnknownModel: it is not a file of a model folder's weights.
+    """
+    is_there = os.path.isfile(path)
+    if is_there and foreign.is_weights(path.name) and (home := _home(path)):
+        return ModelRef(location, Kind.FOLDER, str(home), file=path)
+    if tool := foreign.tool_of_model(location) or foreign.tool_of_file(path.name):
+        raise UnknownModel(f"{location} is a model of {tool}, which timm does not read", hint=_TIMM_ONLY)
+    if _URL.match(location):
         raise UnknownModel(
-            f"{location} has no config.json", hint="name a folder that timm or a fine-tuning run wrote"
+            f"{location} is a URL, and models come from the hub or from this machine",
+            hint="download it, name its architecture as the model, and give it with --weights",
         )
-    return ModelRef(location, Kind.FOLDER, str(path))
+    if is_there:
+        what = "a file of weights" if foreign.is_weights(path.name) else "a file"
+        raise UnknownModel(f"{location} is {what}, not a model", hint=_with_weights(location))
+    if foreign.is_weights(path.name):
+        raise UnknownModel(f"no file {location}", hint="check the path; weights are given with --weights")
+    looks_like_hub = _HUB_ID.fullmatch(location) and not location.startswith(".")
+    hint = f"a repository on the hub is hf-hub:{location}" if looks_like_hub else "check the path"
+    raise UnknownModel(f"no model folder {location}", hint=hint)
 
 
-def _timm_name(model: str) -> str | None:
-    """Return timm's full name of a model, with the tag of its default weights where it has any."""
+def _with_weights(file: str) -> str:
+    return f"name the architecture as the model, and its weights with --weights {shell_word(file)}"
+
+
+def _home(file: Path) -> Path | None:
+    """Return the model folder that a file of weights belongs to: its own, or the run's with `checkpoints`."""
+    folders = [file.parent, *([file.parent.parent] if file.parent.name == "checkpoints" else [])]
+    return next((folder for folder in folders if (folder / _CONFIG).is_file()), None)
+
+
+def _timm(model: str) -> ModelRef | None:
+    """Return what timm knows under a name, with the tag of its default weights where it has any."""
     import timm
 
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
         return None
+    current = _REPLACED.get(model) or timm.models.get_deprecated_models().get(model)
+    if current and (ref := _timm(current)):
+        return replace(ref, former=model)
+    name = model
     if tag:
-        return model if timm.is_model_pretrained(model) else None
-    config = timm.get_pretrained_cfg(architecture)
-    name = f"{architecture}.{config.tag}" if config else architecture
-    return name if timm.is_model_pretrained(name) else architecture
+        return ModelRef(name, Kind.TIMM, name) if timm.is_model_pretrained(model) else None
+    if config := timm.get_pretrained_cfg(architecture):
+        name = f"{architecture}.{config.tag}"
+    elif model in timm.models.get_deprecated_models():
+        return None
+    name = name if timm.is_model_pretrained(name) else architecture
+    return ModelRef(name, Kind.TIMM, name)
 
 
-def _near_names(model: str) -> str:
+def _unknown(model: str) -> UnknownModel:
     import timm
 
-    names = [card.name for card in cards()] + [EMBEDDED, *timm.list_models(), *timm.list_pretrained()]
+    tool = foreign.tool_of_model(model)
+    message = f"unknown model {model!r}" + (f", a name of {tool}" if tool else "")
     tagged = timm.list_pretrained(model.partition(".")[0])
     if tagged:
-        return f"its weights are: {', '.join(tagged[:8])}"
-    near = difflib.get_close_matches(model.lower(), dict.fromkeys(names), n=4, cutoff=0.6)
+        return UnknownModel(message, hint=f"its weights are: {', '.join(tagged[:8])}")
+    names = dict.fromkeys(
+        [EMBEDDED, *(card.name for card in cards()), *timm.list_models(), *timm.list_pretrained()]
+    )
+    folded = {_folded(name): name for name in reversed(names)}
+    near = difflib.get_close_matches(_folded(_ALSO.get(model, model)), folded, n=4, cutoff=0.8 if tool else 0.6)
     if near:
-        return f"near names: {', '.join(near)}"
-    return "resnetd list-models --all shows every name"
+        return UnknownModel(message, hint=f"near names: {', '.join(folded[name] for name in near)}")
+    return UnknownModel(message, hint=_TIMM_ONLY if tool else "resnetd list-models --all shows every name")
+
+
+def _folded(name: str) -> str:
+    """Return a model's name as it is compared with others: `ResNet-50_D` is near `resnet50d`."""
+    return re.sub(r"[-_ ]", "", name.lower())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def test_embedded_is_the_network_that_comes_with_the_install() -> None:
 
 
 def test_table_is_enough_for_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_timm_name", lambda name: pytest.fail(f"timm was asked about {name}"))
+    monkeypatch.setattr(models, "_timm", lambda name: pytest.fail(f"timm was asked about {name}"))
     for model in ("embedded", "hf-hub:timm/resnet50d.ra2_in1k", *(card.name for card in cards()), *ARCHITECTURES):
         resolve(model)
 
@@ -224,8 +225,8 @@ def test_folder_without_a_configuration_is_no_model(folder: Path) -> None:
 
 def test_hub_name_without_its_prefix_gets_it_in_the_hint(folder: Path) -> None:
     with pytest.raises(UnknownModel) as caught:
-        resolve("timm/resnet50d.ra2_in1k")
-    assert "hf-hub:timm/resnet50d.ra2_in1k" in (caught.value.hint or "")
+        resolve("google/vit-base-patch16-224")
+    assert "hf-hub:google/vit-base-patch16-224" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -244,6 +245,199 @@ def test_misspelt_name_gets_near_ones(model: str, near: str) -> None:
         resolve(model)
     names = (caught.value.hint or "").removeprefix("near names: ").split(", ")
     assert near in names
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("gluon_resnet50_v1d", "resnet50d.gluon_in1k"),
+        ("swsl_resnet50", "resnet50.fb_swsl_ig1b_ft_in1k"),
+        ("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k"),
+        ("vit_base_patch16_224_in21k", "vit_base_patch16_224.augreg_in21k"),
+        ("resnetv2_50x1_bitm", "resnetv2_50x1_bit.goog_in21k_ft_in1k"),
+        ("ig_resnext101_32x8d", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k"),
+        ("efficientnet_b2a", "efficientnet_b2.ra_in1k"),
+        # For these timm's own table names weights of another size, or of other classes.
+        ("ig_resnext101_32x16d", "resnext101_32x16d.fb_wsl_ig1b_ft_in1k"),
+        ("ig_resnext101_32x32d", "resnext101_32x32d.fb_wsl_ig1b_ft_in1k"),
+        ("mixer_b16_224_in21k", "mixer_b16_224.goog_in21k"),
+        ("resmlp_12_224_dino", "resmlp_12_224.fb_dino"),
+    ],
+)
+def test_name_of_an_older_timm_is_its_present_one(model: str, name: str) -> None:
+    assert resolve(model) == ModelRef(name, Kind.TIMM, name, former=model)
+
+
+def test_every_former_name_is_found_or_refused_but_never_without_its_weights() -> None:
+    for former in timm.models.get_deprecated_models():
+        try:
+            ref = resolve(former)
+        except UnknownModel:
+            assert former in ("ig_resnext101_32x48d", "vit_base_patch16_224_sam", "vit_base_patch32_224_sam")
+        else:
+            assert ref.former == former
+            assert timm.is_model_pretrained(ref.name)
+            sizes = re.findall(r"[0-9]+x[0-9]+d", former)
+            assert all(size in ref.name for size in sizes)
+            assert ("in21k" in former and "ft" not in former) <= ("in1k" not in ref.name)
+
+
+@pytest.mark.parametrize("model", ["timm/resnet50d.ra2_in1k", "timm/resnet50d"])
+def test_timm_s_own_repository_is_the_model_of_that_name(model: str, folder: Path) -> None:
+    assert resolve(model) == ModelRef("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
+
+
+def test_folder_called_timm_wins_over_timm_s_repositories(folder: Path) -> None:
+    (folder.parent.parent / "timm" / "resnet50d").mkdir(parents=True)
+    (folder.parent.parent / "timm" / "resnet50d" / "config.json").write_text("{}")
+    assert resolve("timm/resnet50d").kind is Kind.FOLDER
+
+
+@pytest.mark.parametrize(
+    ("page", "location"),
+    [
+        ("https://huggingface.co/timm/resnet50d.ra2_in1k", "timm/resnet50d.ra2_in1k"),
+        ("https://huggingface.co/timm/resnet50d.ra2_in1k/", "timm/resnet50d.ra2_in1k"),
+        ("https://huggingface.co/o/n/tree/main", "o/n"),
+        ("https://hf.co/o/n/blob/v1.0/config.json", "o/n@v1.0"),
+        ("https://huggingface.co/o/n/resolve/abc123/model.safetensors", "o/n@abc123"),
+    ],
+)
+def test_page_of_the_hub_is_its_repository(page: str, location: str) -> None:
+    assert resolve(page) == ModelRef(f"hf-hub:{location}", Kind.HUB, location)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/w.pth", "s3://b/w.pth", "https://huggingface.co/datasets/o/n"]
+)
+def test_other_url_is_no_model(url: str) -> None:
+    with pytest.raises(UnknownModel, match="is a URL") as caught:
+        resolve(url)
+    assert "--weights" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("model", "tool"),
+    [
+        ("yolo11n-cls.pt", "Ultralytics"),
+        ("yolov8n-cls", "Ultralytics"),
+        ("ViT-B/32", "CLIP"),
+        ("ViT-B-32", "CLIP"),
+        ("RN50x4", "CLIP"),
+        ("EfficientNetB0", "Keras"),
+        ("ResNet50V2", "Keras"),
+        ("mobilenet_v2", "torchvision"),
+        ("vit_b_16", "torchvision"),
+        ("ResNet50_Weights.IMAGENET1K_V2", "torchvision"),
+        ("resnet50_8xb32_in1k", "mmpretrain"),
+        ("dinov2_vits14", "DINO"),
+        ("best.h5", "Keras"),
+        ("out/model.keras", "Keras"),
+        ("model.tflite", "TensorFlow Lite"),
+        ("model.engine", "TensorRT"),
+        ("./model.gguf", "GGUF"),
+        ("model.mlmodel", "Core ML"),
+        ("model.xml", "OpenVINO"),
+        ("export.pkl", "fastai"),
+    ],
+)
+def test_model_of_another_library_is_said_to_be_one(model: str, tool: str, folder: Path) -> None:
+    with pytest.raises(UnknownModel, match=tool) as caught:
+        resolve(model)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("model", "near"),
+    [
+        ("mobilenet_v2", "mobilenetv2_100"),
+        ("vit_b_16", "vit_base_patch16_224"),
+        ("EfficientNetB0", "efficientnet_b0"),
+    ],
+)
+def test_model_of_another_library_gets_timm_s_name_where_it_has_one(model: str, near: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        resolve(model)
+    assert (caught.value.hint or "").startswith(f"near names: {near}")
+
+
+@pytest.mark.parametrize("model", ["ResNet50-D", "ResNet-50d", "ResNet_50D", "RESNET50D", "Resnet 50 d"])
+def test_name_in_another_spelling_is_the_nearest(model: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        resolve(model)
+    assert (caught.value.hint or "").startswith("near names: resnet50d,")
+
+
+# --- files of weights, and folders that are no model's ---
+
+
+@pytest.mark.parametrize(
+    "name", ["best.pth", "./best.pth", "runs/best.ckpt", "w.safetensors", "a/b.bin", "w.pth.tar"]
+)
+def test_file_of_weights_gets_the_option_for_it_in_the_hint(name: str, folder: Path) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_bytes(b"weights")
+    with pytest.raises(UnknownModel, match="is a file of weights, not a model") as caught:
+        resolve(name)
+    assert f"--weights {name}" in (caught.value.hint or "")
+
+
+def test_file_of_weights_that_is_not_there_says_so(folder: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"no file best\.pth") as caught:
+        resolve("best.pth")
+    assert "--weights" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "resnet50d_ra2-464e36ba.pth", "checkpoints/last.pth"])
+def test_file_of_weights_in_a_model_folder_is_that_model(name: str, folder: Path) -> None:
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"weights")
+    text = f"runs/mine/{name}"
+    assert resolve(text) == ModelRef(text, Kind.FOLDER, "runs/mine", file=Path(text))
+    assert models.local_folder(text) == folder
+    assert models.local_path(text) == file
+
+
+@pytest.mark.parametrize(
+    ("files", "message", "hint"),
+    [
+        (["w.pth"], "has no config.json", "--weights runs/x/w.pth"),
+        (["out/config.json", "README.md"], "has no config.json", "runs/x/out has one"),
+        (["checkpoint-500/config.json"], "has no config.json", "runs/x/checkpoint-500 has one"),
+        (["saved_model.pb"], "holds a model of TensorFlow", "timm's models"),
+        (["open_clip_config.json", "open_clip_model.safetensors"], "holds a model of open_clip", "timm's models"),
+        (["adapter_config.json", "adapter_model.safetensors"], "an adapter", "timm's models"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_folder_without_a_configuration_says_what_is_near(
+    files: list[str], message: str, hint: str, folder: Path
+) -> None:
+    for name in files:
+        file = folder.parent / "x" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    with pytest.raises(UnknownModel, match=message) as caught:
+        resolve("runs/x")
+    assert hint in (caught.value.hint or "")
+
+
+def test_repository_in_the_hub_s_cache_is_its_main_snapshot(folder: Path) -> None:
+    repo = folder.parent / "models--timm--resnet50d.ra2_in1k"
+    for sha in ("aaa", "bbb"):
+        (repo / "snapshots" / sha).mkdir(parents=True)
+        (repo / "snapshots" / sha / "config.json").write_text("{}")
+    with pytest.raises(UnknownModel) as caught:
+        resolve(str(repo))
+    assert "hf-hub:timm/resnet50d.ra2_in1k" in (caught.value.hint or "")
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("bbb")
+    assert resolve(str(repo)) == ModelRef(str(repo), Kind.FOLDER, str(repo / "snapshots" / "bbb"))
+    (repo / "snapshots" / "bbb" / "config.json").unlink()
+    with pytest.raises(UnknownModel) as caught:
+        resolve(str(repo / "snapshots" / "bbb"))
+    assert "hf-hub:timm/resnet50d.ra2_in1k" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("model", ["resnet50d.no_such_tag", "resnet18.ra2_in1k"])

@@ -26,7 +26,7 @@ from resnetd_cli.datasets.splits import DEFAULT_FRACTION
 from resnetd_cli.errors import OutputError, OutputExists, UsageError, innermost
 from resnetd_cli.files import PARTIAL, expand_user, open_atomic, partial_files, write_atomic, write_error
 from resnetd_cli.labelled import Division
-from resnetd_cli.models import local_path
+from resnetd_cli.models import local_folder
 from resnetd_cli.training.recipe import Recipe, parse
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def division_of(model: str, data: str) -> Division | None:
         model: a MODEL.
         data: where the images are.
     """
-    folder = local_path(model)
+    folder = local_folder(model)
     begun = RunFolder(folder).begun() if folder else None
     if begun is None or begun[1].get("data") != absolute(data):
         return None
