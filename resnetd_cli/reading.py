@@ -16,6 +16,7 @@ from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.escaping import shell_word
 from resnetd_cli.files import too_many_files_hint
+from resnetd_cli.spellings import on_disk
 
 _BLOCK = 2**16
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # Windows has the second
@@ -47,8 +48,7 @@ def read_file(path: str, options: ReadOptions = DEFAULT_READING) -> bytes:
         InputError: of kind `not_found`, `unreadable`, `too_large`, `timeout` or `empty`.
     """
     try:
-        # Without waiting: opening a named pipe would wait for one who writes to it.
-        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)  # not Path, to which "" is the current folder
+        descriptor = _open(path)
         try:
             data = _read_to_end(descriptor, options)
         finally:
@@ -69,7 +69,7 @@ def open_file(path: str) -> IO[bytes]:
         InputError: of kind `not_found`, `unreadable` or `empty`.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
+        descriptor = _open(path)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -131,6 +131,20 @@ def folder_hint() -> str:
 def strerror(error: OSError) -> str:
     """Return what the system says of an error."""
     return (error.strerror or str(error)).lower()
+
+
+def _open(path: str) -> int:
+    """Open a file, under its name as it is or in the other Unicode composition.
+
+    Without waiting: opening a named pipe would wait for one who writes to it.
+    """
+    try:
+        return os.open(path, os.O_RDONLY | _NO_WAIT)  # not Path, to which "" is the current folder
+    except FileNotFoundError:
+        other = on_disk(path)
+        if other is None:
+            raise
+    return os.open(other, os.O_RDONLY | _NO_WAIT)
 
 
 def _read_to_end(descriptor: int, options: ReadOptions) -> bytes:

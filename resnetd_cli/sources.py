@@ -172,7 +172,7 @@ def _expand_folder(folder: str, options: ReadOptions, walker: Walker) -> Iterato
 def _empty(folder: str, skipped: Skipped, walker: Walker) -> Source:
     message, hint = "no images in the folder", "it is empty"
     if skipped.links:
-        message = f"{skipped.links_in_words} in the folder, not followed, and no images beside"
+        message = f"the folder holds {skipped.links_in_words}, not followed, and no other images"
         hint = "--follow follows links" if walker.advise else "name the folders that they lead to"
     elif skipped.files:
         hint = f"it holds {skipped.files_in_words}"

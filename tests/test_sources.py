@@ -15,6 +15,7 @@ import pytest
 
 from resnetd_cli import patterns
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
+from resnetd_cli.reading import open_file, read_file
 from resnetd_cli.sources import Source, expand, expand_list, is_single
 from resnetd_cli.walks import Walker
 
@@ -421,6 +422,16 @@ def test_a_name_in_the_other_unicode_composition_reaches_its_file(there: str, as
     assert expanded(asked[:-3] + "*") == [there]
     assert listed(f"{asked}\n".encode()) == [there]
     assert listed(f"{asked}\0".encode(), null=True) == [there]
+
+
+@posix
+def test_a_file_is_read_under_either_unicode_composition() -> None:
+    make(DECOMPOSED)
+    assert read_file(COMPOSED) == DECOMPOSED.encode()
+    with open_file(COMPOSED) as file:
+        assert file.read() == DECOMPOSED.encode()
+    with pytest.raises(InputError, match="no such file"):
+        read_file("gone/\u00e9.jpg")
 
 
 @posix

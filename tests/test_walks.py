@@ -249,7 +249,7 @@ def test_a_folder_of_links_alone_does_not_claim_to_hold_no_images() -> None:
     with pytest.raises(InputError) as caught:
         source.read()
     assert caught.value.kind is ErrorKind.EMPTY
-    assert caught.value.message == "1 link to a folder in the folder, not followed, and no images beside"
+    assert caught.value.message == "the folder holds 1 link to a folder, not followed, and no other images"
     assert caught.value.hint == "--follow follows links"
     assert [each.name for each in expand(["p"], walker=Walker(follow=True))] == ["p/album/a.jpg"]
 
