@@ -27,15 +27,19 @@ _OTHERS = {
 _PAGES = (b"<!doctype html", b"<html")
 
 
+def marked(head: bytes) -> str | None:
+    """Return the encoding that a byte-order mark tells, None without one. The decoder drops the mark."""
+    return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
+
+
 def encoding_of(head: bytes) -> str:
     """Return the encoding of a text by its first bytes: that of its mark, UTF-16 where it shows, else UTF-8.
 
     Without a mark, UTF-16 shows where ASCII characters, like those of a header, leave every other byte zero. A
     decoder for what is returned drops the mark.
     """
-    for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
-            return encoding
+    if encoding := marked(head):
+        return encoding
     even, odd = head[: len(head) // 2 * 2 : 2], head[1::2]
     if even and b"\0" not in even and not any(odd):
         return "utf-16-le"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from resnetd_cli.encodings import marked, no_text
 from resnetd_cli.errors import UsageError
 from resnetd_cli.escaping import printable
 from resnetd_cli.reading import strerror
@@ -21,14 +22,7 @@ _MAX_EMPTY = 2**20
 """Empty entries in a row: a device gives them without end."""
 _BLOCK = 2**16
 _ONE_EACH = "--files-from reads one name a line, or with --null NUL-separated names"
-# The longer ones first: UTF-32's begins like UTF-16's.
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
+_LONGEST_MARK = 4
 
 
 def read_list(location: str, *, null: bool = False) -> Iterator[bytes]:
@@ -99,22 +93,29 @@ def _decoded(stream: BinaryIO, location: str, separator: bytes) -> Iterator[byte
         return stream.read1(_BLOCK) if hasattr(stream, "read1") else stream.read(_BLOCK)
 
     head = _head(read, separator)
-    mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
-    encoding = _MARKS.get(mark) or (_unmarked(head) if separator == b"\n" else None)
-    if encoding is None and b"\0" in head and are_image_bytes(head):
-        hint = "name images as INPUT, without --files-from"
-        raise UsageError(f"{printable(location)} is an image, not a list", hint=hint)
-    if encoding is None or encoding == "utf-8":
-        block = head[len(mark) :]
-        while block or (block := read()):
-            yield block
-            block = b""
+    encoding = marked(head) or (_unmarked(head) if separator == b"\n" else None)
+    if encoding is None:
+        if what := _what_else(head):
+            hint = "name images as INPUT, without --files-from"
+            raise UsageError(f"{printable(location)} is {what}, not a list of names", hint=hint)
+        while head or (head := read()):
+            yield head
+            head = b""
         return
-    decoder = codecs.getincrementaldecoder(encoding)()
-    yield decoder.decode(head[len(mark) :]).encode()
-    while block := read():
-        yield decoder.decode(block).encode()
-    yield decoder.decode(b"", final=True).encode()
+    # With a mark or without, what is not UTF-8 in a list of bytes may still be a name.
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding == "utf-8-sig" else "strict")
+    while head or (head := read()):
+        yield decoder.decode(head).encode("utf-8", "surrogateescape")
+        head = b""
+    yield decoder.decode(b"", final=True).encode("utf-8", "surrogateescape")
+
+
+def _what_else(head: bytes) -> str | None:
+    """Return what a file is, if it is certainly no list."""
+    if b"\0" in head and are_image_bytes(head):
+        return "an image"
+    what = no_text(head)
+    return None if what == "no text" else what
 
 
 def _head(read: Callable[[], bytes], separator: bytes) -> bytes:
@@ -128,7 +129,7 @@ def _head(read: Callable[[], bytes], separator: bytes) -> bytes:
 def _is_enough(head: bytes, separator: bytes) -> bool:
     if separator == b"\n" and b"\0" in head:  # UTF-16, or no list
         return b"\n\0" in head or b"\0\n" in head
-    return separator in head or len(head) >= max(map(len, _MARKS))
+    return separator in head or len(head) >= _LONGEST_MARK
 
 
 def _unmarked(head: bytes) -> str | None:

@@ -64,7 +64,7 @@ def test_carriage_returns_are_left_to_the_reader_of_names() -> None:
 
 @pytest.mark.parametrize("content", ["\ufeffa.jpg\n".encode("utf-16-le") + b"x", b"\xff\xfea\0\n\0\x00\xd8x\0"])
 def test_damaged_utf_16_is_refused(content: bytes) -> None:
-    with pytest.raises(UsageError, match=r"^list: not valid UTF-16-LE$"):
+    with pytest.raises(UsageError, match=r"^list: not valid UTF-16"):
         read(content)
 
 
@@ -83,8 +83,20 @@ def test_a_list_without_end_is_refused(null: bool) -> None:
 
 
 def test_an_image_taken_for_a_list_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^list is an image, not a list$"):
+    with pytest.raises(UsageError, match=r"^list is an image, not a list of names$"):
         read(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"), [(b"PK\x03\x04", "an Excel workbook"), (b"<!DOCTYPE html><html>", "a web page")]
+)
+def test_what_is_no_text_is_refused_by_its_name(content: bytes, what: str) -> None:
+    with pytest.raises(UsageError, match=rf"^list is {what}.*, not a list of names$"):
+        read(content)
+
+
+def test_names_that_are_not_utf_8_may_follow_a_mark() -> None:
+    assert read(codecs.BOM_UTF8 + b"caf\xe9.jpg\n") == [b"caf\xe9.jpg"]
 
 
 def test_a_mark_that_comes_in_pieces_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
