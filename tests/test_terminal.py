@@ -25,6 +25,7 @@ DONE = "THE-END"
 
 # The shell of the terminal: it does one command line after the other, as they come.
 SHELL = """
+trap : INT
 cd work
 n=0
 while true; do
@@ -58,11 +59,19 @@ class Terminal:
 
     def run(self, arguments: str, *, timeout: float = 60) -> tuple[int, list[str]]:
         """Run `resnetd ARGUMENTS`; return its exit code and the lines it left, without trailing spaces."""
+        self.start(arguments)
+        return self.end(timeout=timeout)
+
+    def start(self, arguments: str) -> None:
+        """Start `resnetd ARGUMENTS`."""
         self._runs += 1
         line = f"{shlex.quote(sys.executable)} -m resnetd_cli {arguments}\n"
         draft = self.home / "draft"
         draft.write_text(line, encoding="utf-8")
         draft.replace(self.home / f"next-{self._runs}")
+
+    def end(self, *, timeout: float = 60) -> tuple[int, list[str]]:
+        """Wait for the end of what was started last; return what `run` does."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             lines = self.screen()
@@ -72,6 +81,21 @@ class Terminal:
                 return int(lines[ends[-1]].split()[1]), lines[start : ends[-1]]
             time.sleep(0.1)
         raise AssertionError("\n".join(["it did not end:", *self.screen()]))
+
+    def wait_for(self, text: str, *, timeout: float = 60) -> None:
+        """Wait until there is a line that holds a text."""
+        deadline = time.monotonic() + timeout
+        while not any(text in line for line in self.screen()):
+            assert time.monotonic() < deadline, "\n".join(self.screen())
+            time.sleep(0.1)
+
+    def press(self, key: str) -> None:
+        """Press a key, named as tmux names it."""
+        self._tmux("send-keys", key)
+
+    def resize(self, columns: int) -> None:
+        """Make the terminal narrower or wider."""
+        self._tmux("resize-window", "-x", str(columns), "-y", "50")
 
     def screen(self) -> list[str]:
         """Return the lines there are, as they are drawn."""
@@ -179,8 +203,8 @@ HEADINGS = (
 
 
 @terminals(100)
-def test_a_terminal_has_styles_and_the_failure_of_an_input_is_told_once(terminal: Terminal) -> None:
-    code, lines = terminal.run(f"predict missing.jpg {COFFEE} -k 1")
+def test_a_table_for_each_image_has_its_failures_on_stderr_alone(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict missing.jpg {COFFEE} -k 1 -f table")
     assert code == 3
     assert [line for line in lines if "missing.jpg" in line] == ["error: missing.jpg: no such file or folder"]
     assert lines.index("error: missing.jpg: no such file or folder") < lines.index(str(COFFEE))
@@ -189,12 +213,70 @@ def test_a_terminal_has_styles_and_the_failure_of_an_input_is_told_once(terminal
     assert b"\x1b[32m" in terminal.sent(), "green for bars"
 
 
+@terminals(20, 40, 60, 80, 120)
+def test_many_images_are_lines_and_a_summary_that_fit(terminal: Terminal) -> None:
+    names = ("cup.jpg", "猫の写真と長い名前のファイル.jpg", "👍🏽❤️ and some more words to make it long.jpg")
+    for name in names:
+        shutil.copy(COFFEE, terminal.folder / name)
+    code, lines = terminal.run(f"predict {shlex.join(names)} missing.jpg -q")
+    wide = terminal.columns
+    assert code == 3
+    assert len(lines) == 4, "no line is broken in two"
+    assert all("espresso" in line for line in lines[:3])
+    assert all(("95.5%" in line) == (wide >= 36) for line in lines[:3])
+    assert all(("━" in line) == (wide >= 72) for line in lines[:3])
+    assert lines[0].startswith("cup.jpg ")
+    assert lines[1].split()[0].endswith(".jpg")
+    assert "error" in lines[3]
+    assert b"\x1b[31m" in terminal.sent(), "red for errors"
+
+
+@terminals(80)
+def test_the_summary_of_many_images_and_one_that_failed(terminal: Terminal) -> None:
+    code, lines = terminal.run(f"predict missing.jpg {COFFEE} {COFFEE} --min-probability 0.5")
+    assert code == 3
+    assert lines[0].split("  ")[-1].endswith("error: no such file or folder")
+    assert [line.split()[1] for line in lines[1:3]] == ["espresso", "espresso"]
+    assert lines[3] == ""
+    assert lines[4].startswith("3 images in ")
+    assert lines[4].endswith(" s: 2 classified, 1 failed")
+    assert lines[5:7] == ["  2  espresso", "  1  not_found: missing.jpg"]
+    assert lines[7].startswith("hint: ")
+    assert len(lines) == 8, "nothing is said twice"
+
+
+@terminals(80)
+def test_an_interrupt_ends_with_the_summary_of_what_was_done(terminal: Terminal) -> None:
+    terminal.folder.joinpath("list").write_text(f"{COFFEE}\n" * 5000, encoding="utf-8")
+    terminal.start("predict --files-from list")
+    terminal.wait_for("espresso")
+    terminal.press("C-c")
+    code, lines = terminal.end()
+    assert code == 130
+    assert lines[-1] == "interrupted"
+    (summary,) = [place for place, line in enumerate(lines) if line.endswith(" classified")]
+    done = lines[summary].split()[0]
+    assert lines[summary + 1] == f"  {done}  espresso"
+
+
+@terminals(120)
+def test_a_terminal_that_becomes_narrow_gets_narrow_lines(terminal: Terminal) -> None:
+    terminal.folder.joinpath("list").write_text(f"{COFFEE}\n" * 5000, encoding="utf-8")
+    terminal.start("predict --files-from list")
+    terminal.wait_for("espresso")
+    terminal.resize(40)
+    terminal.wait_for("…/coffee.jpg     espresso          95.5%")
+    terminal.press("C-c")
+    assert terminal.end()[0] == 130
+
+
 @terminals(100, NO_COLOR="1")
 def test_no_color_means_no_escape_codes(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict {COFFEE} -k 1")
     assert code == 0
     assert str(COFFEE) in lines
     assert b"espresso" in terminal.sent()
+    assert terminal.run(f"predict {COFFEE} missing.jpg --no-progress")[0] == 3
     assert b"\x1b" not in terminal.sent()
 
 
@@ -202,15 +284,19 @@ def test_no_color_means_no_escape_codes(terminal: Terminal) -> None:
 def test_a_dumb_terminal_gets_no_codes_and_no_bar(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 3)} missing.jpg -k 1")
     assert code == 3
-    assert lines.count(str(COFFEE)) == 3
+    assert [line.split()[1] for line in lines[:4]] == ["espresso"] * 3 + ["error:"]
     assert b"\x1b" not in terminal.sent()
 
 
 @terminals(100)
 def test_a_failed_input_has_its_place_when_stderr_goes_elsewhere(terminal: Terminal) -> None:
-    code, lines = terminal.run(f"predict missing.jpg {COFFEE} -k 1 2> errors")
+    code, lines = terminal.run(f"predict missing.jpg {COFFEE} -k 1 -f table 2> errors")
     assert code == 3
     assert lines[:2] == ["missing.jpg", "  not_found: no such file or folder"]
+    code, lines = terminal.run(f"predict missing.jpg {COFFEE} 2> errors")
+    assert code == 3
+    assert lines[0].split() == ["missing.jpg", "error:", "no", "such", "file", "or", "folder"]
+    assert "missing.jpg: no such file or folder" in (terminal.folder / "errors").read_text(encoding="utf-8")
 
 
 @terminals(80)

@@ -11,7 +11,7 @@ from resnetd_cli.sinks.listing import write_facts
 def write(agreement: Agreement, format_name: str) -> None:
     """Print what a comparison found."""
     facts = figures(agreement)
-    target = TextOutput.choose(format_name, None, overwrite=False)
+    target = TextOutput.choose(format_name, None, overwrite=False, elsewhere="pairs")
     with target.open() as stream:
         write_facts(facts, stream, target.format, shown=in_words(facts))
 

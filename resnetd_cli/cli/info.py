@@ -22,7 +22,7 @@ def info(
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Print what to cite.")] = False,
-    format: options.OutputFormat = options.Format.AUTO,
+    format: options.FactsFormat = options.Format.AUTO,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -41,7 +41,9 @@ def info(
     from resnetd_cli.cli.spared import model_files
     from resnetd_cli.sinks.listing import write_facts
 
-    target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=[weights, *model_files(model)])
+    target = TextOutput.choose(
+        format.value, output, overwrite=overwrite, elsewhere="pairs", reads=[weights, *model_files(model)]
+    )
     if bibtex:
         with target.open() as stream:
             stream.write(about.bibtex(model))

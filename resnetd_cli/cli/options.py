@@ -183,7 +183,12 @@ Threads = Annotated[
     ),
 ]
 
-TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, metavar="K", help="Classes named for each image.")]
+TopK = Annotated[
+    Optional[int],
+    typer.Option(
+        "--top-k", "-k", min=1, metavar="K", help="Classes named for each image.  [default: 5]", show_default=False
+    ),
+]
 MinProbability = Annotated[
     float,
     typer.Option(
@@ -209,6 +214,23 @@ OutputFormat = Annotated[
         "--format",
         "-f",
         help="auto: by the name of the output, else table on a terminal and tsv in a pipe.",
+    ),
+]
+PredictFormat = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        "-f",
+        help="auto: by the name of the output, else tsv in a pipe, and on a terminal a table for one image, "
+        "a line for each of several and a summary; tables if -k asks for more classes.",
+    ),
+]
+FactsFormat = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        "-f",
+        help="auto: by the name of the output, else table on a terminal and in a pipe a line for each key.",
     ),
 ]
 Output = Annotated[

@@ -24,7 +24,7 @@ class TextOutput:
 
     Attributes:
         path: a file; None for standard output.
-        format: `table`, `tsv`, `csv`, `json` or `jsonl`.
+        format: `table`, `tsv`, `csv`, `json`, `jsonl`, or for the facts of one thing `pairs`.
         overwrite: replace a file that is there.
     """
 
@@ -34,16 +34,31 @@ class TextOutput:
 
     @classmethod
     def choose(
-        cls, format_name: str, output: Path | None, *, overwrite: bool, reads: Iterable[Named] = ()
+        cls,
+        format_name: str,
+        output: Path | None,
+        *,
+        overwrite: bool,
+        elsewhere: str = "tsv",
+        reads: Iterable[Named] = (),
     ) -> TextOutput:
         """Find out what the options mean, and that it can be written.
+
+        Args:
+            format_name: what the user asked for.
+            output: where to; None and `-` for standard output.
+            overwrite: it may be there already.
+            elsewhere: as in `choose_format`.
+            reads: as in `check_outputs`.
 
         Raises:
             UsageError, OutputError: it cannot, or the file's name does not tell the format.
         """
         path = as_path(output)
         check_outputs(path, overwrite=overwrite, reads=reads)
-        return cls(path, sinks.choose_format(format_name, path, terminal=is_tty(sys.stdout)), overwrite)
+        terminal = is_tty(sys.stdout)
+        format_name = sinks.choose_format(format_name, path, terminal=terminal, elsewhere=elsewhere)
+        return cls(path, format_name, overwrite)
 
     def open(self) -> AbstractContextManager[IO[str]]:
         """Open it."""

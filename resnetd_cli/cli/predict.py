@@ -19,6 +19,8 @@ from resnetd_cli.models import DEFAULT_MODEL
 from resnetd_cli.reading import ReadOptions
 from resnetd_cli.results import Classified, Failure
 
+_TOP_K = 5
+
 
 def predict(
     inputs: options.Inputs = None,
@@ -40,10 +42,10 @@ def predict(
     image_size: options.ImageSize = "train",
     labels: options.Labels = None,
     offline: options.Offline = False,
-    top_k: options.TopK = 5,
+    top_k: options.TopK = None,
     min_probability: options.MinProbability = 0.0,
     temperature: options.Temperature = None,
-    format: options.OutputFormat = options.Format.AUTO,
+    format: options.PredictFormat = options.Format.AUTO,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     no_header: options.NoHeader = False,
@@ -89,7 +91,12 @@ def predict(
     from resnetd_cli.cli import outputs, records, running, spared
 
     path = outputs.as_path(output)
-    format_name = sinks.choose_format(format.value, path, terminal=is_tty(sys.stdout))
+    on_terminal = path is None and is_tty(sys.stdout)
+    first, sources = running.look_ahead(sources) if on_terminal and not files_from else ([], sources)
+    as_lines = (files_from or len(first) > 1) and top_k in (None, 1)
+    format_name = sinks.choose_format(
+        format.value, path, terminal=on_terminal, on_terminal="lines" if as_lines else "table"
+    )
     if embeddings and format_name not in ("json", "jsonl"):
         raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
     arrays_path = outputs.as_path(features_out)
@@ -131,9 +138,18 @@ def predict(
     with ExitStack() as stack:
         if arrays:
             stack.enter_context(records.open_arrays(arrays))
-        told_on_terminal = path is None and is_tty(sys.stdout) and is_tty(sys.stderr)
+        shares_terminal = on_terminal and is_tty(sys.stderr)
+        lists_failures = shares_terminal and format_name == "lines"
+        if lists_failures:
+            stack.callback(given.tell_skipped)  # below the summary
         answers = records.Records(
-            path, format_name, header=not no_header, failures=not told_on_terminal, **writing
+            path,
+            format_name,
+            header=not no_header,
+            failures=lists_failures or not shares_terminal,
+            names=[source.name for source in first],
+            summary=not quiet,
+            **writing,
         )
         stack.enter_context(answers)
 
@@ -146,11 +162,11 @@ def predict(
 
         results = classifier.predict(
             spared.guarded(sources, *paths),
-            top_k=top_k,
+            top_k=top_k or _TOP_K,
             min_probability=min_probability,
             embeddings=bool(embeddings or arrays),
         )
-        code = running.drain(results, write, given, fail_fast=fail_fast)
+        code = running.drain(results, write, given, fail_fast=fail_fast, told=lists_failures)
         if arrays and not arrays.rows:
             arrays.width = classifier.feature_width()
     running.finish(classifier)

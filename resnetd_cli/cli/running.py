@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from itertools import chain, islice
 from typing import Any
 
 from resnetd_cli.classifier import Classifier
@@ -14,6 +15,10 @@ from resnetd_cli.engines import FP32
 from resnetd_cli.errors import ExitCode, InputError, ResnetdError
 from resnetd_cli.memory import return_large_blocks
 from resnetd_cli.results import Failure
+from resnetd_cli.sources import Source
+
+_FIRST = 200
+"""Inputs whose names are looked at before the first answer."""
 
 
 def tell_engine(classifier: Classifier) -> None:
@@ -48,8 +53,29 @@ def finish(classifier: Classifier) -> None:
         classifier.afterwards()
 
 
-def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, *, fail_fast: bool) -> ExitCode:
-    """Write each result as it comes and tell of each failure; return how it all ended."""
+def look_ahead(sources: Iterator[Source]) -> tuple[list[Source], Iterator[Source]]:
+    """Return the first sources, and all of them, of which none has been read."""
+    first = list(islice(sources, _FIRST))
+    return first, chain(first, sources)
+
+
+def drain(
+    results: Iterable[Any],
+    write: Callable[[Any], None],
+    inputs: Inputs,
+    *,
+    fail_fast: bool,
+    told: bool = False,
+) -> ExitCode:
+    """Write each result as it comes and tell of each failure; return how it all ended.
+
+    Args:
+        results: what comes of the inputs.
+        write: takes each.
+        inputs: what they are of.
+        fail_fast: raise at the first failure.
+        told: `write` shows failures where stderr goes, too, and a summary with what was skipped follows.
+    """
     return_large_blocks()
     total = failed = 0
     stdout_is_terminal = is_tty(sys.stdout)
@@ -62,10 +88,12 @@ def drain(results: Iterable[Any], write: Callable[[Any], None], inputs: Inputs, 
                 failed += 1
                 if fail_fast:
                     raise ResnetdError(f"{result.input}: {result.message}", hint=result.hint)
-                tell_failure(result)
-    inputs.tell_skipped()
+                if not told:
+                    tell_failure(result)
+    if not told:
+        inputs.tell_skipped()
     if not total:
         terminal.note("no inputs")
-    elif failed and total > 1:
+    elif failed and total > 1 and not told:
         terminal.note(f"{failed} of {total} inputs failed")
     return ExitCode.PARTIAL if failed else ExitCode.OK

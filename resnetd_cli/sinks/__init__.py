@@ -32,6 +32,10 @@ RECORD_FORMATS = {
     "json": "resnetd_cli.sinks.text:JsonSink",
     "jsonl": "resnetd_cli.sinks.text:JsonLinesSink",
 }
+_VIEWS = {
+    "lines": "resnetd_cli.sinks.lines:LinesSink",
+}
+"""What only `auto` stands for."""
 ARRAY_FORMATS = {
     ".npy": "resnetd_cli.sinks.arrays:npy",
     ".npz": "resnetd_cli.sinks.arrays:npz",
@@ -47,18 +51,27 @@ _SUFFIXES = {
 }
 
 
-def choose_format(wanted: str, output: Path | None, *, terminal: bool) -> str:
+def choose_format(
+    wanted: str, output: Path | None, *, terminal: bool, on_terminal: str = "table", elsewhere: str = "tsv"
+) -> str:
     """Return the record format that `auto` stands for; any other stands for itself.
 
+    Args:
+        wanted: what the user asked for.
+        output: a file, whose suffix tells; None for standard output.
+        terminal: standard output is one.
+        on_terminal: the format there: `table`, or `lines`.
+        elsewhere: the format in a pipe, and in a file without a suffix: `tsv`, or `pairs`.
+
     Raises:
-        UsageError: the output's name does not tell.
+        UsageError: the output's suffix does not tell.
     """
     if wanted != "auto":
         return wanted
     if output is None:
-        return "table" if terminal else "tsv"
+        return on_terminal if terminal else elsewhere
     if not output.suffix:
-        return "tsv"
+        return elsewhere
     try:
         return _SUFFIXES[output.suffix.lower()]
     except KeyError:
@@ -68,7 +81,7 @@ def choose_format(wanted: str, output: Path | None, *, terminal: bool) -> str:
 
 def open_sink(format_name: str, stream: IO[str], **options: Any) -> Sink:
     """Return the sink of a record format, writing to the stream."""
-    sink: Sink = _load(RECORD_FORMATS[format_name])(stream, **options)
+    sink: Sink = _load((RECORD_FORMATS | _VIEWS)[format_name])(stream, **options)
     return sink
 
 

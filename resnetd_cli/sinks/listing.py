@@ -47,11 +47,14 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
     Args:
         facts: all of them, which the data formats write.
         stream: where to.
-        format_name: as in `write_rows`.
+        format_name: as in `write_rows`, or `pairs`: lines of a key, a tab and a value, escaped as in tsv.
         shown: what a table shows: headings and texts.
     """
     if format_name == "json":
         stream.write(to_json(facts, indent=1) + "\n")
+    elif format_name == "pairs":
+        line = row_writer("tsv", stream)
+        stream.writelines(line((key, _cell(value))) for key, value in facts.items())
     elif format_name != "table":
         write_rows([facts], stream, format_name, columns={})
     else:

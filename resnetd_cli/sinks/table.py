@@ -11,7 +11,7 @@ from rich.text import Text
 
 from resnetd_cli.escaping import printable
 from resnetd_cli.results import Classified, Failure
-from resnetd_cli.sinks.screen import open_console
+from resnetd_cli.sinks.screen import bar, open_console
 
 _BAR = 20
 """Width of a full probability bar, in characters."""
@@ -64,6 +64,6 @@ class TableSink:
             cells: list[str | Text] = [str(item.rank), Text(printable(item.title)), str(item.index)]
             cells += [Text(printable(item.id or ""))] if with_id else []
             cells += [f"{item.probability:.2%}"]
-            cells += [Text("━" * round(item.probability * _BAR), style="green")] if with_bar else []
+            cells += [Text(bar(item.probability, _BAR, self._console), style="green")] if with_bar else []
             table.add_row(*cells)
         return table

@@ -1,0 +1,136 @@
+"""What people see of many images: a line for each, and a summary of all."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from resnetd_cli.escaping import printable
+from resnetd_cli.results import Classified, Failure
+from resnetd_cli.sinks.screen import bar, columns, fit, fit_name, open_console
+
+_GAP = 2
+_NAME, _CLASS, _PERCENT = 60, 30, 6
+"""The most columns that a name and a class get, and those of `100.0%`."""
+_PERCENT_FROM, _BAR_FROM, _LONG_BAR_FROM = 36, 72, 100
+"""Narrower terminals leave it out."""
+_CLASSES = 10
+"""Classes that a summary names."""
+_NAMES = 3
+"""Failed inputs that a summary names, of each kind."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """How many columns of a terminal each part of a line gets; 0 where it has no room."""
+
+    name: int
+    label: int
+    percent: int
+    bar: int
+
+
+def _parts(width: int, longest_name: int) -> _Parts:
+    percent = _PERCENT if width >= _PERCENT_FROM else 0
+    bar = 0 if width < _BAR_FROM else 10 if width < _LONG_BAR_FROM else 20
+    rest = width - sum(_GAP + part for part in (percent, bar) if part) - _GAP
+    label = min(_CLASS, max(rest // 2, rest - longest_name))
+    return _Parts(min(_NAME, rest - label, longest_name), label, percent, bar)
+
+
+class LinesSink:
+    """A line for each image with its most probable class, or why there is none; at the end a summary.
+
+    Args:
+        stream: where to.
+        names: of the first images, so that the column of names is no wider than it need be.
+        summary: end with how many images there were of what class, and what failed.
+    """
+
+    def __init__(self, stream: IO[str], *, names: list[str] | None = None, summary: bool = True, **_: Any) -> None:
+        self._console = open_console(stream)
+        self._longest_name = max((columns(printable(name)) for name in names or []), default=_NAME)
+        self._summary = summary
+        self._began = time.monotonic()
+        self._classes: Counter[tuple[int, str]] = Counter()
+        self._abstained = 0
+        self._failures: dict[str, tuple[int, tuple[str, ...]]] = {}
+        self._hints: dict[str, None] = {}
+
+    def write(self, result: Classified | Failure) -> None:
+        """Print the line of one result."""
+        parts = _parts(self._console.width, self._longest_name)
+        line = Text(fit_name(printable(result.input), parts.name))
+        line.append(" " * _GAP)
+        if isinstance(result, Failure):
+            self._count_failure(result)
+            line.append(self._rest(f"error: {result.message}", parts), style="red")
+        elif result.abstained:
+            self._abstained += 1
+            line.append(self._rest("abstained", parts), style="yellow")
+        else:
+            best = result.predictions[0]
+            self._classes[best.index, best.title] += 1
+            line.append(fit(printable(best.title), parts.label))
+            if parts.percent:
+                line.append(f"{best.probability:{_GAP + parts.percent}.1%}")
+            if parts.bar:
+                line.append(" " * _GAP)
+                line.append(bar(best.probability, parts.bar, self._console), style="green")
+        self._print(line)
+
+    def close(self) -> None:
+        """Print the summary. After an interrupt, it is that of what was done so far."""
+        failed = sum(count for count, _ in self._failures.values())
+        named = self._classes.total()
+        total = named + self._abstained + failed
+        if not self._summary or total < 2:
+            return
+        seconds = time.monotonic() - self._began
+        parts = [f"{named:,} classified", f"{self._abstained:,} abstained", f"{failed:,} failed"]
+        ends = ", ".join(part for part in parts if not part.startswith("0 "))
+        self._print(Text())
+        self._print(Text(f"{total:,} images in {seconds:.1f} s: {ends}", style="bold"))
+        counts = Table.grid("", "", padding=(0, _GAP))
+        counts.columns[0].justify = "right"
+        for count, words, style in (*self._class_counts(named), *self._failure_counts()):
+            counts.add_row(Text(f"  {count:,}"), Text(words, style=style, overflow="fold"))
+        self._console.print(counts)
+        for hint in self._hints:
+            self._print(Text(f"hint: {printable(hint)}", style="dim"))
+
+    def _class_counts(self, named: int) -> Iterator[tuple[int, str, str]]:
+        shown = self._classes.most_common(_CLASSES)
+        for (_, title), count in shown:
+            yield count, printable(title), ""
+        others = len(self._classes) - len(shown)
+        if others:
+            rest = named - sum(count for _, count in shown)
+            yield rest, f"in {others:,} other {'class' if others == 1 else 'classes'}", "dim"
+
+    def _failure_counts(self) -> Iterator[tuple[int, str, str]]:
+        for kind, (count, names) in self._failures.items():
+            others = count - len(names)
+            yield count, f"{kind}: {', '.join(names)}{f' and {others:,} more' if others else ''}", "red"
+
+    def _count_failure(self, failure: Failure) -> None:
+        count, names = self._failures.get(failure.kind.value, (0, ()))
+        names += (printable(failure.input),) if count < _NAMES else ()
+        self._failures[failure.kind.value] = count + 1, names
+        if failure.hint and len(self._hints) < _NAMES:
+            self._hints[failure.hint] = None
+
+    def _rest(self, text: str, parts: _Parts) -> str:
+        """Return a text in what a line has left beside the name."""
+        width = self._console.width - parts.name - _GAP
+        return fit(printable(text), width, keep_left=1).rstrip()
+
+    def _print(self, line: Text) -> None:
+        line.rstrip()
+        self._console.print(line)
