@@ -184,6 +184,26 @@ def test_info_to_a_file(cli: Cli, suffix: str, start: str) -> None:
     assert Path(f"x.{suffix}").read_text(encoding="utf-8").startswith(start)
 
 
+def test_info_in_a_pipe_is_a_line_for_each_key(cli: Cli) -> None:
+    facts = json_of(cli("info", "embedded", "-f", "json"))
+    lines = [line.split("\t") for line in cli("info", "embedded").stdout.splitlines()]
+    assert [key for key, _ in lines] == list(facts)
+    shown = dict(lines)
+    assert (shown["model"], shown["classes"], shown["mean"], shown["hub_id"]) == (
+        "embedded",
+        "1000",
+        "0.5, 0.5, 0.5",
+        "",
+    )
+
+
+def test_info_has_one_record_in_a_line_where_tsv_is_asked_for(cli: Cli) -> None:
+    header, record = cli("info", "embedded", "-f", "tsv").stdout.splitlines()
+    facts = json_of(cli("info", "embedded", "-f", "json"))
+    assert header.split("\t") == list(facts)
+    assert record.split("\t")[0] == "embedded"
+
+
 @pytest.mark.parametrize(
     ("model", "keys"),
     [
