@@ -93,13 +93,15 @@ def descriptor_of(path: Path) -> int | None:
 class OutputFile:
     """A file that is `NAME.partial` until all of it is written. What a killed process wrote is found there.
 
-    A link is followed, to a file that may be missing. A file that takes another's place gets its permissions, and
-    its owner where the system allows that. Other hard links to the one replaced keep what it held.
+    A link leads to the file that is meant, which may be missing. A file that takes another's place gets its
+    permissions, and its owner where the system allows that. Other hard links to the one replaced
+    keep what it held.
 
     Args:
         path: its name.
         overwrite: replace what has this name. Otherwise a file that turns up there meanwhile stays.
         suffix: added to the name of the partial file, which is in another format.
+        follow: where the name is a link, write the file that it leads to; otherwise the link is replaced.
 
     Attributes:
         partial: where it is for now.
@@ -108,10 +110,10 @@ class OutputFile:
         OutputError: it cannot be made.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool, suffix: str = "") -> None:
+    def __init__(self, path: Path, *, overwrite: bool, suffix: str = "", follow: bool = True) -> None:
         self.path = path
         self._overwrite = overwrite
-        self._target = followed(path)
+        self._target = followed(path) if follow else path
         replaced = _status(self._target) if overwrite else None
         # What replaces a private file must not be public, not even while it is written.
         mode = 0o600 if replaced else 0o666
@@ -227,7 +229,9 @@ class OutputFile:
 
 
 @contextmanager
-def open_atomic(path: Path, mode: str = "wb", *, overwrite: bool = True, **kwargs: Any) -> Iterator[IO[Any]]:
+def open_atomic(
+    path: Path, mode: str = "wb", *, overwrite: bool = True, follow: bool = True, **kwargs: Any
+) -> Iterator[IO[Any]]:
     """Open a file that takes its name only when all of it is written and on the disk.
 
     A pipe or a device is written to directly. On any exception, an interrupt too, nothing remains.
@@ -239,7 +243,7 @@ def open_atomic(path: Path, mode: str = "wb", *, overwrite: bool = True, **kwarg
         with open_stream(path, mode, **kwargs) as stream:
             yield stream
         return
-    file = OutputFile(path, overwrite=overwrite)
+    file = OutputFile(path, overwrite=overwrite, follow=follow)
     try:
         with file.reporting():
             yield file.open(mode, **kwargs)
@@ -263,7 +267,7 @@ def open_stream(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]
         yield stream
 
 
-TEXT: Mapping[str, str] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+TEXT: Mapping[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 """How text is written: bytes of file names that are not UTF-8 pass through."""
 
 
@@ -273,12 +277,15 @@ def open_atomic_text(path: Path, *, overwrite: bool = True) -> AbstractContextMa
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write the bytes to the path, whole or not at all, making its folder if needed."""
+    """Write the bytes to the path, whole or not at all, making its folder if needed.
+
+    A link is replaced: what it leads to, as in a cache of the hub's, may be shared.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(path, error) from error
-    with open_atomic(path) as file:
+    with open_atomic(path, follow=False) as file:
         file.write(data)
 
 

@@ -233,3 +233,11 @@ def test_cache_folder_is_the_one_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert files.cache_dir() == Path("~/mine").expanduser()
     monkeypatch.delenv("RESNETD_CACHE")
     assert files.cache_dir().name == "resnetd"
+
+
+@posix
+def test_a_link_in_a_cache_is_replaced_and_not_what_it_shares(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"shared")
+    (tmp_path / "config.json").symlink_to("blob")
+    write_atomic(tmp_path / "config.json", b"mine")
+    assert ((tmp_path / "config.json").read_bytes(), (tmp_path / "blob").read_bytes()) == (b"mine", b"shared")

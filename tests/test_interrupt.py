@@ -107,7 +107,7 @@ def give_inputs(process: subprocess.Popen[bytes]) -> None:
 
 def poll(process: subprocess.Popen[bytes], is_so: Callable[[], bool]) -> None:
     """Wait until something is so, or the process ends."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # a machine may be busy
     while process.poll() is None and time.monotonic() < deadline and not is_so():
         time.sleep(0.01)
     assert process.poll() is None, "it ended before it was interrupted"

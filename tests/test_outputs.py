@@ -27,8 +27,6 @@ from resnetd_cli.results import Classified, Embedded, Failure, Prediction
 from resnetd_cli.sinks.arrays import ArrayStream
 from resnetd_cli.sources import Source
 
-# A command line that is refused leaves its list to the end of the process, which here goes on.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX files and permissions")
 
 
@@ -445,12 +443,12 @@ def test_an_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:  # 
 @pytest.mark.parametrize(
     "command",
     [
-        ["predict", "--files-from", "list.txt", "-o"],
+        ["pull", "embedded", "--verify", "list.txt", "-o"],
         ["predict", "list.txt", "-f", "csv", "-o"],
         ["predict", "x.jpg", "--labels", "list.txt", "-o"],
         ["predict", "x.jpg", "--weights", "list.txt", "-o"],
         ["evaluate", "list.txt", "-o"],
-        ["bench", "--files-from", "list.txt", "-o"],
+        ["bench", "list.txt", "-o"],
         ["predict", "-m", "model", "x.jpg", "-f", "json", "-o"],
     ],
     ids=lambda words: " ".join(words[:3]),
@@ -475,7 +473,7 @@ def test_arrays_replace_no_input_either(cli: Cli, option: str) -> None:  # noqa:
     Path("x.npy").write_text("a.jpg\n", encoding="utf-8")
     Path("y.npy.index.csv").write_text("a.jpg\n", encoding="utf-8")
     for listed, output in {"x.npy": "x.npy", "y.npy.index.csv": "y.npy"}.items():
-        ended = cli(command, "--files-from", listed, option, output, "--overwrite")
+        ended = cli(command, listed, option, output, "--overwrite")
         assert is_one_error(ended, 2)
         assert ended.errors == [f"error: {listed} is one of the inputs"]
 
@@ -498,6 +496,35 @@ def test_a_list_that_names_the_output_keeps_it(cli: Cli) -> None:  # noqa: F811
     assert ended.errors == ["error: x.csv is one of the inputs"]
     assert Path("x.csv").read_text(encoding="utf-8") == "not lost"
     assert "espresso" in Path("x.csv.partial").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("listed", ["list.txt", "-"])
+def test_a_list_is_not_replaced_by_what_it_leads_to(run_resnetd: Resnetd, tmp_path: Path, listed: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("x.jpg\n", encoding="utf-8")
+    with path.open("rb") as stdin:
+        ended = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "resnetd_cli",
+                "predict",
+                "--files-from",
+                listed,
+                "-o",
+                "list.txt",
+                "--overwrite",
+            ],
+            cwd=tmp_path,
+            env={**run_resnetd.env(), "PYTHONPATH": str(ROOT)},
+            stdin=stdin,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (2, "error: list.txt is one of the inputs")
+    assert path.read_text(encoding="utf-8") == "x.jpg\n"
 
 
 @posix
@@ -563,7 +590,7 @@ def test_features_go_to_standard_output_as_npy(
     out, err = capsysbinary.readouterr()
     assert np.load(io.BytesIO(out)).shape == (2, 1280)
     assert b"missing.jpg: no such file" in err
-    assert err.endswith(b"-: 2 x 1280 float32\n")
+    assert err.endswith(b"standard output: 2 x 1280 float32\n")
     assert left_in(tmp_path) == []
     assert run(["features", "missing.jpg", "-m", "embedded", "-o", "/dev/stdout"]) == 3
     assert np.load(io.BytesIO(capsysbinary.readouterr().out)).shape == (0, 1280)

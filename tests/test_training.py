@@ -318,3 +318,32 @@ def test_a_teacher_may_order_and_spell_its_classes_differently(finished: Path, p
     (twin / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="does not tell the same classes apart"):
         carry_out(replace(plan, folder=tmp_path / "no", teacher=str(twin)))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"model": "run"}, {"model": "embedded", "teacher": "local-dir:run"}, {"weights": "best.pth"}]
+)
+def test_run_does_not_replace_what_it_is_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "run")
+    folder.make(resume=False, overwrite=False)
+    for file in (folder.path / "run.json", folder.path / "model.safetensors", folder.best):
+        file.write_text("{}", encoding="utf-8")
+    if "weights" in fields:
+        fields = {"weights": folder.best}
+    with pytest.raises(UsageError, match="would replace what it is made from"):
+        carry_out(Plan("finetune", "data", Path("run"), overwrite=True, device="cpu", **fields))
+    assert (folder.path / "model.safetensors").read_text(encoding="utf-8") == "{}"
+
+
+def test_what_a_killed_run_left_goes_and_other_partial_files_stay(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.make(resume=False, overwrite=False)
+    left = ["recipe.yaml.partial", "model.safetensors.2.partial", "checkpoints/last.pth.partial"]
+    kept = ["answers.csv.partial", "summary.json.mine.partial"]
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    with folder.claimed():
+        assert [name for name in (*left, *kept) if (tmp_path / name).exists()] == kept

@@ -67,7 +67,7 @@ class Records:
                 self._publish(self._file)
             elif self._keep or not issubclass(kind, Exception):
                 self._keep_partial(self._file)
-        if kind is None and self._path is not None:
+        if kind is None and self._file:
             failed = f", {self._failed:,} of them failed" if self._failed else ""
             terminal.note(f"{self._path}: {_inputs(self._count)}{failed}")
 

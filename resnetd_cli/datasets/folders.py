@@ -80,7 +80,7 @@ class _Listing:
     def __init__(self, top: str) -> None:
         self._top = top
         self._others = _Others(top)
-        self._loose, self._beside, self._empty = (Few() for _ in range(3))
+        self._loose, self._beside, self._empty, self._runs = (Few() for _ in range(4))
 
     def splits(self) -> dict[str, str]:
         """Return the folders of splits, or the one that holds the classes.
@@ -98,7 +98,7 @@ class _Listing:
             if (other := splits.setdefault(SPLIT_NAMES[name.lower()], name)) != name:
                 message = f"{shown([other, name])} are folders of the same split"
                 raise DataError(message, hint=f"keep one of them in {shell_word(self._top)}")
-        beside = [name for name in names if name not in found]
+        beside = [name for name in names if name not in found and not _is_run(self._join(name))]
         if TRAIN not in splits and any(self._has_images(name) for name in beside):
             message = f"folders of splits ({shown(found)}) and of classes ({shown(beside)}) lie side by side"
             raise DataError(message, hint="move the classes into a folder train")
@@ -112,6 +112,9 @@ class _Listing:
         self._note_loose(folder)
         classes = {}
         for name in _subfolders(folder):
+            if _is_run(os.path.join(folder, name)):
+                self._runs.add(self._relative(os.path.join(folder, name)))
+                continue
             paths = TextsBuilder()
             paths.extend(self._relative(path) for path in self._images(os.path.join(folder, name)))
             if paths:
@@ -125,6 +128,7 @@ class _Listing:
         told = {
             "folders beside the splits are left out": self._beside,
             "folders without images": self._empty,
+            "folders of training runs are left out": self._runs,
             "images in no class folder are left out": self._loose,
             "files whose names do not end like an image's are left out": self._others.named,
             "links to folders below the classes are not followed": self._others.linked,
@@ -150,6 +154,11 @@ class _Listing:
             if error is not None:
                 raise _unlisted(path, error) from error
             yield path
+
+
+def _is_run(folder: str) -> bool:
+    """Tell a folder that `finetune` or `train` wrote: its curves are an image, but not one of a class."""
+    return all(os.path.isfile(os.path.join(folder, name)) for name in ("run.json", "recipe.yaml"))
 
 
 def _relative(path: str, top: str) -> str:
