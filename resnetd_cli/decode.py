@@ -39,6 +39,7 @@ _KNOWN = {
     (b"\xff\x0a", b"\0\0\0\x0cjxl "): "a JPEG XL image, which is not decoded",
     (b"\0\0\1\0", b"icns"): "an icon that is damaged, or of a kind that is not decoded",
 }
+_APPLE_DOUBLE = b"\0\5\x16\7"
 _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _IMAGE_INSIDE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xdb\xe0-\xef]|GIF8[79]a")
 _HEAD = 512
@@ -392,6 +393,8 @@ def _no_image(data: bytes) -> InputError:
     known = next((said for beginnings, said in _KNOWN.items() if head.lstrip().startswith(beginnings)), None)
     if is_heif(data):
         message, hint = "a HEIC image, which needs a package more", "pip install 'resnetd[heif]'"
+    elif data.startswith(_APPLE_DOUBLE):
+        message, hint = "not an image but what macOS keeps beside a file", "the image is the file without ._"
     elif data[4:8] == b"ftyp" and data[8:12] in _AVIF_BRANDS:
         message = "an AVIF that is damaged, or of a kind that is not decoded"
     elif found := _IMAGE_INSIDE.search(data, 1, _HEAD) if known is None or head[:1].isspace() else None:

@@ -68,6 +68,8 @@ def bench(
     sample = library.synthetic_sample() if sources is None else library.read_sample(sources, model)
     for failure in sample.failures:
         running.tell_failure(failure)
+    if given:
+        given.tell_skipped()
     load_with = partial(
         load,
         model,

@@ -27,7 +27,7 @@ def images_of(option: str, texts: list[str] | None) -> list[library.Source] | No
     walker = Walker()
     images = list(library.expand(texts, walker=walker))
     for note in walker.notes():
-        terminal.note(f"{option} {note}")
+        terminal.note(f"{option}: {note}")
     return images
 
 

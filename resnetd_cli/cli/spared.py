@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.files import is_stream
+from resnetd_cli.spellings import path_of_url
 
 if TYPE_CHECKING:
     from resnetd_cli.sources import Source
@@ -55,7 +56,7 @@ def guarded(sources: Iterator[Source], *paths: Path | None) -> Iterator[Source]:
 
 def _guarded(sources: Iterator[Source], there: Mapping[tuple[int, int], Path]) -> Iterator[Source]:
     for source in sources:
-        identity = None if source.is_remote else _identity(source.name)
+        identity = None if source.is_remote else _identity(path_of_url(source.name) or source.name)
         if identity and identity in there:
             raise _is_input(there[identity])
         yield source

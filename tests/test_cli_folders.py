@@ -1,0 +1,91 @@
+"""Folders on the command line: what is taken, and what the user hears of the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli_errors import CAT, COFFEE, Cli, cli  # noqa: F401
+
+posix = pytest.mark.skipif(os.name == "nt", reason="POSIX links")
+
+
+@pytest.fixture(autouse=True)
+def photos(cli: Cli) -> None:  # noqa: F811
+    """A folder as a camera, a browser and a Mac leave it; `cli` moves to an empty folder first."""
+    for folder in ("p/raw", "p/.thumbnails", "real"):
+        Path(folder).mkdir(parents=True)
+    shutil.copy(COFFEE, "p/coffee.jpg")
+    shutil.copy(CAT, "p/photo")
+    shutil.copy(CAT, "p/.thumbnails/coffee.jpg")
+    shutil.copy(CAT, "real/cat.jpg")
+    Path("p/._coffee.jpg").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    for name in ("p/raw/1.CR2", "p/raw/2.cr2", "p/film.mp4"):
+        Path(name).write_bytes(b"x")
+    if os.name != "nt":
+        Path("p/album").symlink_to("../real")
+
+
+def names(stdout: str) -> list[str]:
+    return [line.split("\t")[0] for line in stdout.splitlines()[1:]]
+
+
+@posix
+def test_predict_counts_what_a_folder_holds_beside_images(cli: Cli) -> None:  # noqa: F811
+    ended = cli("predict", "p", "-k", "1")
+    assert (ended.code, names(ended.stdout)) == (0, ["p/coffee.jpg"])
+    assert ended.stderr.splitlines() == [
+        "skipped 4 files: 2 cr2, 1 mp4, 1 without extension (--all-files looks at their bytes)",
+        "skipped 1 link to a folder (--follow follows links)",
+    ]
+    assert cli("predict", "p", "-k", "1", "-q").stderr == ""
+
+
+@posix
+def test_all_files_and_follow_find_what_is_skipped_otherwise(cli: Cli) -> None:  # noqa: F811
+    ended = cli("predict", "p", "-k", "1", "--all-files", "--follow")
+    assert (ended.code, names(ended.stdout)) == (0, ["p/album/cat.jpg", "p/coffee.jpg", "p/photo"])
+    assert ended.stderr.splitlines() == ["skipped 3 files: 2 cr2, 1 mp4"]
+
+
+@posix
+def test_features_takes_the_same(cli: Cli) -> None:  # noqa: F811
+    ended = cli("features", "p", "-o", "f.npy")
+    assert (ended.code, np.load("f.npy").shape) == (0, (1, 1280))
+    assert ended.stderr.splitlines()[0].startswith("skipped 4 files: 2 cr2, 1 mp4, 1 without extension")
+    assert cli("features", "p", "-o", "g.npy", "--all-files", "--follow").code == 0
+    assert np.load("g.npy").shape == (3, 1280)
+
+
+@posix
+def test_folders_of_a_list_are_counted_too(cli: Cli) -> None:  # noqa: F811
+    Path("list").write_text("p\nreal\n", encoding="utf-8")
+    ended = cli("predict", "--files-from", "list", "-k", "1")
+    assert names(ended.stdout) == ["p/coffee.jpg", "real/cat.jpg"]
+    assert ended.stderr.startswith("skipped 4 files: ")
+
+
+def test_companions_are_taken_when_they_are_named(cli: Cli) -> None:  # noqa: F811
+    ended = cli("predict", "p/.thumbnails", "p/._coffee.jpg", "-k", "1")
+    assert (ended.code, names(ended.stdout)) == (3, ["p/.thumbnails/coffee.jpg", "p/._coffee.jpg"])
+    assert ended.errors == ["error: p/._coffee.jpg: not an image but what macOS keeps beside a file"]
+    assert ended.hints == ["hint: the image is the file without ._"]
+
+
+def test_a_list_without_end_is_wrong_usage(cli: Cli) -> None:  # noqa: F811
+    Path("list").write_bytes(b"p/coffee.jpg\n" + b"x" * 70_000)
+    ended = cli("predict", "--files-from", "list", "-k", "1")
+    assert (ended.code, names(ended.stdout)) == (2, ["p/coffee.jpg"])
+    assert ended.errors == ["error: list, entry 2: longer than 65,536 bytes"]
+
+
+def test_a_file_like_an_option_is_wrong_usage_and_writes_nothing(cli: Cli) -> None:  # noqa: F811
+    shutil.copy(COFFEE, "-overview.png")
+    ended = cli("predict", "-overview.png")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert ended.hints == ["hint: write ./-overview.png, or put -- before the names"]
+    assert not Path("verview.png").exists()
+    assert names(cli("predict", "-k", "1", "--", "-overview.png").stdout) == ["-overview.png"]
