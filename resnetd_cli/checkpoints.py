@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +11,25 @@ from pathlib import Path
 from textwrap import shorten
 from typing import IO, Any
 
+from resnetd_cli import foreign
 from resnetd_cli.errors import ResnetdError, WeightsError, first_line
-from resnetd_cli.escaping import printable
+from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.memory import is_shortage, limited
 
 NUMPY = ".npz"
 _HINT = "name the architecture it was trained with: --model NAME"
 _WANTED = "a .safetensors or .pth is wanted"
+_SAVE_ALONE = "where it was trained, save the state dict alone: torch.save(model.state_dict(), 'weights.pth')"
+_PAGE = ("a web page", "download the file itself, not the page that shows it")
+_NO_WEIGHTS = {
+    b"version https://git-lfs": ("what Git LFS left in place of a file", "fetch the file itself: git lfs pull"),
+    b"<!DOCTYPE": _PAGE,
+    b"<!doctype": _PAGE,
+    b"<html": _PAGE,
+    b"GGUF": ("a model of llama.cpp (GGUF)", _WANTED),
+    b"\x89HDF\r\n\x1a\n": ("a model of Keras (HDF5)", _WANTED),
+}
+"""How files begin that are often given for weights, what they are, and what to do."""
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model")
@@ -27,6 +40,12 @@ _DEEPEST, _MOST = 5, 1000
 _READING_BYTES = 2**29
 BUILDING_BYTES = 2**30
 """Memory that reading a file, and building a network for it, may take beside its tensors."""
+_INDEX = ".index.json"
+_MAX_INDEX_BYTES = 2**24
+_PART = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)", re.ASCII)
+_BESIDE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|random_states)", re.IGNORECASE)
+"""What Hugging Face's Trainer and accelerate keep beside the weights."""
+_MOST_NAMED = 5
 _NUMPY_RATIO = 20
 _OPCODES = 2**20
 _LONGEST_REASON = 160
@@ -57,20 +76,48 @@ class StateDict:
 def find(folder: Path) -> Path:
     """Return the checkpoint in a model folder, chosen as timm's `local-dir:` does.
 
-    The usual names come first, then the first file of each extension.
+    The usual names come first, with those of checkpoints in several files, then the only file of an extension.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is none, or it could be one of several.
     """
-    named = [
-        folder / name for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-    ]
-    for path in named + [
-        path for suffix in ("safetensors", "pth", "bin") for path in sorted(folder.glob(f"*.{suffix}"))
-    ]:
+    named = ("model.safetensors", f"model.safetensors{_INDEX}", "pytorch_model.bin", f"pytorch_model.bin{_INDEX}")
+    for path in (folder / name for name in (*named, "pytorch_model.pth", "model.pth")):
         if path.is_file():
             return path
+    for suffix in ("safetensors", "pth", "bin", "pt", "ckpt", "tar"):
+        found = [
+            path for path in sorted(folder.glob(f"*.{suffix}")) if path.is_file() and not _BESIDE.match(path.name)
+        ]
+        if len(found) > 1:
+            names = ", ".join(printable(path.name) for path in found[:_MOST_NAMED])
+            hint = f"name one of them with --weights: {shell_word(found[0])}"
+            raise WeightsError(f"{folder} has {len(found)} files of weights: {names}", hint=hint)
+        if found:
+            return found[0]
     raise WeightsError(f"no weights in {folder}", hint="model.safetensors belongs beside config.json")
+
+
+def parts(file: Path) -> list[Path]:
+    """Return the files that a checkpoint is made of: itself, or an index and the files that it names.
+
+    Raises:
+        WeightsError: the index names none, or files in other folders.
+    """
+    if not file.name.endswith(_INDEX):
+        return [file]
+    try:
+        if file.stat().st_size > _MAX_INDEX_BYTES:
+            raise ValueError("too long")
+        names = sorted(set(json.loads(file.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{file} is not an index of weights, or a damaged one", hint=_WANTED) from error
+    if not names or not all(_PART.fullmatch(name) for name in names):
+        raise WeightsError(f"{file} names no files of weights beside it", hint=_WANTED)
+    for name in names:
+        if not (file.parent / name).is_file():
+            raise WeightsError(f"{file} names {name}, which is not there", hint="copy all files of the model")
+    return [file, *(file.parent / name for name in names)]
 
 
 def read(file: Path) -> list[StateDict]:
@@ -84,6 +131,9 @@ def read(file: Path) -> list[StateDict]:
     import safetensors.torch
     import torch  # noqa: F401  before the limit
 
+    if len(files := parts(file)) > 1:
+        tensors = {name: each for part in files[1:] for name, each in read(part)[0].tensors.items()}
+        return [StateDict("", tensors)]
     try:
         size = file.stat().st_size
         with limited(2 * size + _READING_BYTES), warnings.catch_warnings():
@@ -117,7 +167,7 @@ def class_count(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> int | 
 
 def building_bytes(file: Path) -> int:
     """Return how much memory building the network of a checkpoint, and filling it, may take."""
-    return 4 * file.stat().st_size + BUILDING_BYTES
+    return 4 * sum(part.stat().st_size for part in parts(file)) + BUILDING_BYTES
 
 
 def check_numpy(file: Path) -> None:
@@ -175,7 +225,10 @@ def _check_archive(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
     if any(record.filename.endswith("/constants.pkl") for record in records):
-        raise WeightsError(f"{file} is a TorchScript program, not weights alone", hint=_WANTED)
+        raise WeightsError(
+            f"{file} is a TorchScript program, not weights alone",
+            hint=_SAVE_ALONE,
+        )
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
         message = f"{file} is a compressed archive, which torch.save never writes"
         raise WeightsError(message, hint="save it again with torch, best as .safetensors")
@@ -239,6 +292,8 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
     if is_shortage(error):
         message = f"{file} takes more memory to read than there is, or than its size explains"
         return WeightsError(message, hint=_WANTED)
+    if other := _something_else(file):
+        return other
     if "weights_only" not in text and "Unsupported" not in text:
         return WeightsError(f"{file} is not a weights file, or a damaged one: {_short(error)}", hint=_WANTED)
     # What torch says goes on with how to load it nevertheless.
@@ -249,15 +304,27 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
         message = f"{file} is damaged, or a pickle of a newer protocol than torch.save's own, which is not read"
         return WeightsError(message, hint="save it again with torch, best as .safetensors")
     asks = f", it asks for {shorten(printable(name), 80, placeholder='...')}" if name else ""
+    if tool := foreign.tool_of_pickle(name or ""):
+        asks += f" of {tool}"
     return WeightsError(
         f"{file} holds more than weights{asks}: loading it could run code, so it is refused",
-        hint="save the state dict alone, best as .safetensors",
+        hint=f"{_SAVE_ALONE}, or as .safetensors",
     )
+
+
+def _something_else(file: Path) -> WeightsError | None:
+    """Return what to tell of a file that is known, by its content or its name, to be something else."""
+    for start, (what, hint) in _NO_WEIGHTS.items():
+        if _starts_with(file, start):
+            return WeightsError(f"{file} is {what}, not a weights file", hint=hint)
+    if (tool := foreign.tool_of_file(file.name)) and not _starts_with(file, _ZIP, _PICKLE):
+        return WeightsError(f"{file} is a model of {tool}, not a weights file of torch's", hint=_WANTED)
+    return None
 
 
 def _starts_with(file: Path, *magic: bytes) -> bool:
     with file.open("rb") as opened:
-        return opened.read(4).startswith(magic)
+        return opened.read(max(map(len, magic))).startswith(magic)
 
 
 def _asked_for(file: Path, text: str) -> str | None:

@@ -13,6 +13,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from resnetd_cli import bundle as bundles
+from resnetd_cli import checkpoints
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.card import Card
 from resnetd_cli.decode import import_pillow
@@ -97,7 +98,7 @@ def compile_network(request: Request, network: Network) -> Bundle:
         preprocessing=network.preprocessing,
         class_names=network.class_names,
         parameters=sum(parameter.numel() for parameter in network.module.parameters()),
-        weights_sha256=sha256(network.file),
+        weights_sha256=sha256(*checkpoints.parts(network.file)),
         versions=bundles.current_versions(),
         temperature=network.temperature,
     )
@@ -167,7 +168,8 @@ def _sources(request: Request, file: Path) -> list[Path]:
     """Return the files whose change makes a bundle stale: the weights, and what chose them."""
     folder = local_folder(request.model)
     config = [folder / "config.json"] if folder else []
-    return [file.absolute(), *filter(Path.is_file, config), *_revisions(file.absolute())]
+    weights = [part.absolute() for part in checkpoints.parts(file)]
+    return [*weights, *filter(Path.is_file, config), *_revisions(file.absolute())]
 
 
 def _revisions(file: Path) -> list[Path]:

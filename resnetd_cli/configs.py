@@ -12,6 +12,7 @@ from textwrap import shorten
 from typing import Any
 
 from resnetd_cli.errors import ModelError, first_line
+from resnetd_cli.escaping import printable
 from resnetd_cli.files import write_atomic
 from resnetd_cli.results import check_temperature
 
@@ -22,6 +23,18 @@ _MOST_CLASSES = 2**20
 _LONGEST_REASON = 160
 _ARCHITECTURE = re.compile(r"\w{1,100}(\.\w{1,100})?", re.ASCII)
 _FILE = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+_PLACEHOLDER = re.compile(r"LABEL_[0-9]+")
+_MAY_BE_NULL = ("model_args", "label_names", "label_descriptions", "num_classes")
+_OTHERS = {
+    "_diffusers_version": "diffusers",
+    "keras_version": "Keras",
+    "peft_type": "PEFT",
+    "model_cfg": "open_clip",
+    "model_type": "Hugging Face's transformers",
+    "transformers_version": "Hugging Face's transformers",
+    "architectures": "Hugging Face's transformers",
+}
+"""Keys of other libraries' configurations, and whose they are. timm's have an `architecture`."""
 # Where the weights lie and how they are read is decided here, not by the configuration.
 _PLACES = ("source", "file", "hf_hub_id", "url", "state_dict", "custom_load")
 _RESERVED = (
@@ -44,15 +57,13 @@ def read(owner: str, folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]
     Raises:
         ModelError: it is not one that timm reads, or asks for what a model has no need of.
     """
-    from timm.models._hub import load_model_config_from_path
+    from timm.models._hub import _parse_model_cfg
 
     try:
-        if (folder / NAME).stat().st_size > _MAX_BYTES:
-            raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
-        # timm reads it with the same decoder, which refuses what is nested too deep.
-        if not isinstance(json.loads((folder / NAME).read_bytes()), dict):
-            raise ValueError("it is not a JSON object")
-        config, architecture, arguments = load_model_config_from_path(folder)
+        content = _content(folder)
+        if "architecture" not in content:
+            _refuse_others(owner, content)
+        config, architecture, arguments = _parse_model_cfg(_as_timm_writes(content), {})
         config = {key: value for key, value in config.items() if key not in _PLACES}
         _check_architecture(architecture)
         _check_arguments(arguments)
@@ -64,6 +75,58 @@ def read(owner: str, folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]
     except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
         raise _bad(owner, "its parts are not of the types that timm writes") from error
     return config, architecture, arguments
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    if (folder / NAME).stat().st_size > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
+    content = json.loads((folder / NAME).read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    return content
+
+
+def _refuse_others(owner: str, content: Mapping[str, Any]) -> None:
+    """Say whose model it is, where a configuration is another library's.
+
+    Raises:
+        ModelError: it is.
+    """
+    for mark, library in _OTHERS.items():
+        if mark in content:
+            classes = content.get("architectures")
+            kind = classes[0] if isinstance(classes, list) and classes else content.get("model_type")
+            which = f" ({printable(kind)[:80]})" if isinstance(kind, str) else ""
+            message = f"{owner} is a model of {library}{which}, not of timm"
+            raise ModelError(message, hint="choose one of timm's: resnetd list-models --all")
+
+
+def _as_timm_writes(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with what transformers' wrapper of timm, and people, write differently."""
+    content = {key: value for key, value in content.items() if value is not None or key not in _MAY_BE_NULL}
+    ids = {key: content.pop(key) for key in ("id2label", "label2id", "class_to_idx") if key in content}
+    inner = content.get("pretrained_cfg", {})
+    names = content.get("label_names") or content.get("labels") or inner.get("label_names")
+    names = _by_index(names or next(iter(ids.values()), None))
+    if names is not None:
+        content.pop("labels", None)
+        content["label_names"] = [] if _are_placeholders(names) else names
+    return content
+
+
+def _by_index(names: Any) -> Any:
+    """Return a map of names to indices turned round; anything else as it is."""
+    if isinstance(names, dict) and names and all(_is_count(value, _MOST_CLASSES) for value in names.values()):
+        turned = {str(index): name for name, index in names.items()}
+        if len(turned) == len(names):
+            return turned
+    return names
+
+
+def _are_placeholders(names: Any) -> bool:
+    """Tell whether names are those that transformers gives to classes that nobody named: `LABEL_7`."""
+    values = names.values() if isinstance(names, dict) else names if isinstance(names, list) else ()
+    return bool(values) and all(isinstance(name, str) and _PLACEHOLDER.fullmatch(name) for name in values)
 
 
 def read_temperature(owner: str, folder: Path) -> float:

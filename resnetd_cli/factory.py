@@ -199,7 +199,9 @@ def find_weights(
     ref, config = definition.ref, definition.config
     if file is not None:
         if not os.path.isfile(file):
-            raise WeightsError(f"no weights file {file}", hint="--weights takes a .safetensors or .pth file")
+            is_folder = os.path.isdir(file)
+            hint = "a folder is given as the model" if is_folder else "--weights takes a .safetensors or .pth file"
+            raise WeightsError(f"no weights file {file}" + (": it is a folder" if is_folder else ""), hint=hint)
         return file
     if ref.kind is Kind.EMBEDDED:
         return embedded.weights_file()

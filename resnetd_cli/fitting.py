@@ -30,7 +30,7 @@ _AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow)(?:$|[._])", 
 _AVERAGES = "n_averaged"
 """How torch's own averaged copies count what went into them."""
 _MOST_NAMED = 3
-_SAVE_ALONE = "save the state dict of the network alone: torch.save(model.state_dict(), 'weights.pth')"
+_SAVE_ALONE = "save the network alone: torch.save(model.state_dict(), 'weights.pth')"
 
 
 @dataclass(frozen=True)

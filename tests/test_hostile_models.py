@@ -167,8 +167,9 @@ def test_a_torchscript_program_is_told(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as file:
         for name in ("w/data.pkl", "w/constants.pkl", "w/code/__torch__.py"):
             file.writestr(name, b"\x80\x02}.")
-    with pytest.raises(WeightsError, match="TorchScript"):
+    with pytest.raises(WeightsError, match="TorchScript") as caught:
         checkpoints.read(tmp_path / "w.pth")
+    assert "torch.save(model.state_dict()" in (caught.value.hint or "")
 
 
 def test_numpy_objects_are_not_unpickled(tmp_path: Path) -> None:

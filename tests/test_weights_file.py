@@ -477,3 +477,185 @@ def test_checkpoint_of_a_framework_gives_the_network_s_answers(
     classifier = load_offline(TINY, weights=save(tmp_path / name, content))
     expected = of_timm(tensors, classifier, 10)
     np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
+
+
+# --- files of other tools, and files in parts ---
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message", "hint"),
+    [
+        (
+            "w.safetensors",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "Git LFS",
+            "lfs pull",
+        ),
+        ("w.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS", "lfs pull"),
+        ("w.pth", b"<!DOCTYPE html><html>", "a web page", "download the file"),
+        ("w.bin", b"GGUF\x03\0\0\0", "GGUF", ".safetensors"),
+        ("w.pt", b"\x89HDF\r\n\x1a\n\0\0", "Keras", ".safetensors"),
+        ("w.h5", b"other", "Keras", ".safetensors"),
+        ("w.onnx", b"\x08\x07\x12\x07pytorch", "ONNX", ".safetensors"),
+    ],
+)
+def test_file_of_another_tool_is_said_to_be_one(
+    name: str, content: bytes, message: str, hint: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_offline(TINY, weights=tmp_path / name)
+    assert hint in (caught.value.hint or "")
+
+
+def test_whole_module_that_was_pickled_is_refused_with_the_way_to_save_it(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.pth", timm.create_model(TINY))
+    with pytest.raises(WeightsError, match=r"it asks for timm\.models") as caught:
+        load_offline(TINY, weights=path)
+    assert "torch.save(model.state_dict()" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("module", "tool"),
+    [("ultralytics.nn.tasks", "Ultralytics"), ("fastai.learner", "fastai"), ("fastcore.foundation", "fastai")],
+)
+def test_pickle_of_another_library_is_said_to_be_one(module: str, tool: str, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"\x80\x02c" + module.encode() + b"\nModel\n)R.")
+    with pytest.raises(WeightsError, match=f"asks for {module}.Model of {tool}.*: loading it could run code"):
+        load_offline(TINY, weights=path)
+
+
+def test_folder_in_place_of_weights_says_so(folder: Path) -> None:
+    with pytest.raises(WeightsError, match="it is a folder") as caught:
+        load_offline(TINY, weights=folder)
+    assert "as the model" in (caught.value.hint or "")
+
+
+def divide(folder: Path, kind: str = "safetensors") -> Path:
+    """Put a folder's weights into two files and an index, as Hugging Face's tools do."""
+    path = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    path.unlink()
+    stem = "model" if kind == "safetensors" else "pytorch_model"
+    names = list(tensors)
+    halves = {
+        f"{stem}-0000{1 + index}-of-00002.{kind}": {name: tensors[name] for name in part}
+        for index, part in enumerate((names[:40], names[40:]))
+    }
+    for name, half in halves.items():
+        if kind == "safetensors":
+            safetensors.torch.save_file(half, folder / name)
+        else:
+            torch.save(half, folder / name)
+    weight_map = {name: file for file, half in halves.items() for name in half}
+    index = folder / f"{stem}.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return index
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_in_several_files_are_one_network(kind: str, folder: Path, ten: dict[str, bytes]) -> None:
+    index = divide(folder, kind)
+    classifier = load_offline(str(folder))
+    expected = of_timm(state_dict(ten), classifier, 10)
+    np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
+    assert load_offline(TINY, weights=index).engine.classes == 10
+
+
+def test_weights_in_several_files_need_all_of_them(folder: Path) -> None:
+    index = divide(folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"names model-00002-of-00002\.safetensors, which is not there"):
+        load_offline(str(folder))
+    for content in ("{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": 3}'):
+        index.write_text(content)
+        with pytest.raises(WeightsError, match="index"):
+            load_offline(str(folder))
+    for name in ("../secret.safetensors", "/etc/passwd", "a/b.bin", ".x.bin", "x.txt"):
+        index.write_text(json.dumps({"weight_map": {"fc.weight": name}}))
+        with pytest.raises(WeightsError, match="names no files of weights beside it"):
+            load_offline(str(folder))
+
+
+def test_folder_with_several_files_of_weights_is_not_chosen_from(folder: Path, ten: dict[str, bytes]) -> None:
+    (folder / "model.safetensors").unlink()
+    save(folder / "last.pth", state_dict(ten))
+    save(folder / "rng_state.pth", {"cpu": torch.zeros(3)})
+    assert load_offline(str(folder)).engine.classes == 10
+    save(folder / "best.pth", state_dict(ten))
+    with pytest.raises(WeightsError, match=r"has 2 files of weights: best\.pth, last\.pth") as caught:
+        load_offline(str(folder))
+    assert "best.pth" in (caught.value.hint or "")
+    assert load_offline(str(folder / "last.pth")).engine.classes == 10
+
+
+# --- configurations of other tools ---
+
+
+@pytest.mark.parametrize(
+    ("config", "library"),
+    [
+        ({"architectures": ["ViTForImageClassification"], "model_type": "vit"}, r"transformers \(ViTForImage"),
+        ({"model_type": "resnet", "id2label": {"0": "cat"}}, r"transformers \(resnet\)"),
+        ({"_diffusers_version": "0.30", "_class_name": "UNet"}, "diffusers"),
+        ({"keras_version": "3.5", "class_name": "Functional"}, "Keras"),
+        ({"model_cfg": {"embed_dim": 512}, "preprocess_cfg": {}}, "open_clip"),
+    ],
+    ids=["transformers", "model type", "diffusers", "keras", "open_clip"],
+)
+def test_configuration_of_another_library_is_said_to_be_one(
+    config: dict[str, Any], library: str, folder: Path
+) -> None:
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=f"is a model of .*{library}") as caught:
+        load_offline(str(folder))
+    assert "list-models" in (caught.value.hint or "")
+
+
+def wrapped_by_transformers(folder: Path, **changes: object) -> None:
+    """Make a folder what transformers' `TimmWrapperForImageClassification` saves."""
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"].pop("num_classes", None)
+    config |= {
+        "architectures": ["TimmWrapperForImageClassification"],
+        "model_type": "timm_wrapper",
+        "do_pooling": True,
+        "initializer_range": 0.02,
+        "model_args": None,
+        "torch_dtype": "float32",
+        "transformers_version": "4.55.0",
+    }
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    prefixed = {f"timm_model.{name}": tensor for name, tensor in tensors.items()}
+    safetensors.torch.save_file(prefixed, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_folder_of_transformers_wrapper_of_timm_is_timm_s_model(folder: Path, ten: dict[str, bytes]) -> None:
+    wrapped_by_transformers(folder, label_names=list(NAMES))
+    classifier = load_offline(str(folder))
+    assert classifier.class_names.names == NAMES
+    expected = of_timm(state_dict(ten), classifier, 10)
+    np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"id2label": {str(index): name for index, name in enumerate(NAMES)}},
+        {"label2id": {name: index for index, name in enumerate(NAMES)}},
+        {"class_to_idx": {name: index for index, name in enumerate(NAMES)}},
+        {"label_names": {name: index for index, name in enumerate(NAMES)}},
+        {"label_names": {str(index): name for index, name in enumerate(NAMES)}, "id2label": {"0": "x"}},
+    ],
+    ids="-".join,
+)
+def test_class_names_of_a_configuration_in_any_form(names: dict[str, Any], folder: Path) -> None:
+    configure(folder, **names)
+    assert load_offline(str(folder)).class_names.names == NAMES
+
+
+def test_placeholders_of_transformers_are_no_class_names(folder: Path) -> None:
+    configure(folder, id2label={str(index): f"LABEL_{index}" for index in range(10)})
+    assert load_offline(str(folder)).class_names.names == tuple(f"class {index}" for index in range(10))
