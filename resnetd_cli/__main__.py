@@ -12,6 +12,9 @@ def main() -> None:
         from resnetd_cli.cli import stopping
 
         stopping.heed()
+        from resnetd_cli.quiet import own_stderr
+
+        own_stderr(sys.argv)
         from resnetd_cli.cli.app import run
 
         code = run(sys.argv[1:])

@@ -24,6 +24,7 @@ from resnetd_cli.training.loader import (
     training_loader,
 )
 from resnetd_cli.training.recipe import load
+from resnetd_cli.training.workers import Workers
 
 HOW = Preprocessing((3, 16, 16), 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -83,10 +84,14 @@ def test_an_image_is_the_same_whenever_and_wherever_it_is_loaded(examples: Examp
     other, _ = images[(2, 4)]
     assert not torch.equal(first, other)
     steps = Schedule(images=9, batch_size=4, micro_batch=4, epochs=2, seed=3)
-    here, elsewhere = (list(training_loader(images, steps, workers)) for workers in (0, 2))
-    assert len(here) == len(elsewhere) == 4
-    for one, two in zip(here, elsewhere, strict=True):
-        assert torch.equal(one.images, two.images) and torch.equal(one.targets, two.targets)
+    here, elsewhere, by_pipe = (
+        list(training_loader(images, steps, workers))
+        for workers in (Workers(0), Workers(2), Workers(2, by_pipe=True))
+    )
+    assert len(here) == len(elsewhere) == len(by_pipe) == 4
+    for one, *others in zip(here, elsewhere, by_pipe, strict=True):
+        for other in others:
+            assert torch.equal(one.images, other.images) and torch.equal(one.targets, other.targets)
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(examples: Examples) -> None:
@@ -103,7 +108,9 @@ def test_images_that_cannot_be_read_are_named_and_left_out(examples: Examples) -
 
 def test_evaluation_sees_each_image_once_over_all_processes(examples: Examples) -> None:
     images = Images(examples, lambda image: np.zeros((3, 2, 2), np.float32), seed=0)
-    seen: list[Batch] = [batch for number in range(2) for batch in evaluation_loader(images, 2, 0, number, 2)]
+    seen: list[Batch] = [
+        batch for number in range(2) for batch in evaluation_loader(images, 2, Workers(0), number, 2)
+    ]
     assert sorted(torch.cat([batch.targets for batch in seen]).tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [len(batch) for batch in seen] == [2, 2, 1, 2, 2]
 

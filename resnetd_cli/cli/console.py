@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from resnetd_cli.errors import ResnetdError
 from resnetd_cli.escaping import printable
+from resnetd_cli.quiet import share_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +43,8 @@ class Terminal:
     ) -> None:
         """Take a command's options. Without an output, or with `-`, its answers go to standard output."""
         self.quiet, self.verbose = quiet, verbose
+        if verbose:
+            share_stderr()
         self.progress_wanted = not (quiet or no_progress)
         self._into_pipe = is_pipe(sys.stdout if output is None or str(output) == "-" else output)
         self._hints.clear()

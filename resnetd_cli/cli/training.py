@@ -16,6 +16,7 @@ from resnetd_cli.cli import options, stopping
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
 from resnetd_cli.escaping import shell_word
+from resnetd_cli.quiet import own_stderr
 
 if TYPE_CHECKING:
     from resnetd_cli.datasets.splits import Divided
@@ -140,7 +141,9 @@ class Request:
             from resnetd_cli.training import processes
 
             with stopping.left_to_children() as signals:
-                summary = processes.run(train_in_child, (plan, self, terminal.quiet), self.processes, signals)
+                summary = processes.run(
+                    train_in_child, (plan, self, terminal.quiet, terminal.verbose), self.processes, signals
+                )
         _tell_end(summary, plan)
 
     def _print_recipe(self, changes: dict[str, Any]) -> None:
@@ -178,9 +181,10 @@ def train(plan: Any, request: Request) -> dict[str, Any] | None:
             display.close()
 
 
-def train_in_child(plan: Any, request: Request, quiet: bool) -> dict[str, Any] | None:
+def train_in_child(plan: Any, request: Request, quiet: bool, verbose: bool) -> dict[str, Any] | None:
     """Carry out a plan as one of several processes."""
-    terminal.setup(quiet=quiet)
+    own_stderr()
+    terminal.setup(quiet=quiet, verbose=verbose)
     return train(plan, request)
 
 

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import locale
 import os
+from contextlib import suppress
 from typing import IO
 from unicodedata import east_asian_width
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 _LEAST_WIDTH = 20
-_USUAL_WIDTH = 80
+_USUAL_WIDTH, _USUAL_HEIGHT = 80, 25
 
 
 class _Console(Console):
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The size of the terminal that it writes to, which need not be one of the descriptors that Rich asks."""
+        if self._width is None and "COLUMNS" not in os.environ:
+            with suppress(OSError, ValueError):
+                width, height = os.get_terminal_size(self.file.fileno())
+                return ConsoleDimensions(width or _USUAL_WIDTH, height or _USUAL_HEIGHT)
+        return super().size
+
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self._width, self._height = size
+
     def on_broken_pipe(self) -> None:
         """Leave a closed pipe to the caller, where Rich would exit."""
         raise BrokenPipeError

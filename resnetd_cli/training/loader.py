@@ -8,7 +8,6 @@ never stopped.
 from __future__ import annotations
 
 import random
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import InputError
 from resnetd_cli.preprocess import preprocess
 from resnetd_cli.results import Failure, Preprocessing
+from resnetd_cli.training.workers import Batches, Workers, begin
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,18 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def packed(self) -> Batch:
+        """Return it with arrays for tensors, which are sent to other processes as bytes, not as shared memory."""
+        images: Any = self.images.numpy()
+        targets: Any = self.targets.numpy()
+        return Batch(images, targets, self.failures)
+
+    def unpacked(self) -> Batch:
+        """Return it with tensors, whatever it holds."""
+        import torch
+
+        return Batch(torch.as_tensor(self.images), torch.as_tensor(self.targets), self.failures)
 
 
 @dataclass(frozen=True)
@@ -175,31 +187,32 @@ def augmentation(recipe: Recipe, how: Preprocessing) -> Callable[[Image.Image], 
     return transform
 
 
-def training_loader(images: Images, schedule: Schedule, workers: int) -> DataLoader[Any]:
+def training_loader(images: Images, schedule: Schedule, workers: Workers) -> Batches:
     """Return the batches of a whole run, from its first step on."""
     return _loader(images, schedule, workers)
 
 
 def evaluation_loader(
-    images: Images, batch_size: int, workers: int, process: int = 0, processes: int = 1
-) -> DataLoader[Any]:
+    images: Images, batch_size: int, workers: Workers, process: int = 0, processes: int = 1
+) -> Batches:
     """Return the batches of each image once, of this process's share, in order."""
     keys = [(0, position) for position in range(process, len(images), processes)]
     return _loader(images, [keys[at : at + batch_size] for at in range(0, len(keys), batch_size)], workers)
 
 
-def _loader(images: Images, batches: Iterable[list[Key]], workers: int) -> DataLoader[Any]:
+def _loader(images: Images, batches: Iterable[list[Key]], workers: Workers) -> Batches:
     import torch
     from torch.utils.data import DataLoader
 
-    return DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         images,  # type: ignore[arg-type]  # of keys that are pairs
         batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_begin_worker,
+        num_workers=workers.count,
+        collate_fn=_collate_packed if workers.by_pipe and workers.count else collate,
+        worker_init_fn=begin,
         pin_memory=torch.cuda.is_available(),
     )
+    return Batches(loader)
 
 
 def collate(items: list[tuple[torch.Tensor, int] | Failure]) -> Batch:
@@ -212,10 +225,8 @@ def collate(items: list[tuple[torch.Tensor, int] | Failure]) -> Batch:
     return Batch(images, torch.tensor([target for _, target in read], dtype=torch.int64), failures)
 
 
-def _begin_worker(_: int) -> None:
-    """Leave Ctrl-C to the process that saves; what it ends, ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _collate_packed(items: list[tuple[torch.Tensor, int] | Failure]) -> Batch:
+    return collate(items).packed()
 
 
 def seed_all(seed: int) -> None:

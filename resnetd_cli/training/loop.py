@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from timm.data import Mixup
     from timm.task import TrainingTask
-    from torch.utils.data import DataLoader
 
     from resnetd_cli.training.recipe import Recipe
+    from resnetd_cli.training.workers import Batches
 
 _COLLECT_STEPS = 20
 
@@ -69,8 +69,8 @@ class Training:
     scheduler: Any
     mixup: Mixup | None
     schedule: Schedule
-    train: DataLoader[Any]
-    val: DataLoader[Any] | None
+    train: Batches
+    val: Batches | None
     input_size: tuple[int, int, int]
     accelerator: Accelerator
     recipe: Recipe
@@ -231,7 +231,7 @@ def _rank(row: Row) -> tuple[float, float, int]:
     return (row["val_top1"], -row["val_loss"], 0)
 
 
-def measure(training: Training, loader: DataLoader[Any] | None) -> dict[str, float | None]:
+def measure(training: Training, loader: Batches | None) -> dict[str, float | None]:
     """Return mean cross-entropy, and top-1 and top-5 accuracy, 0 to 1, of the weights that would be kept."""
     if loader is None:
         return {"loss": None, "top1": None, "top5": None}

@@ -6,12 +6,14 @@ gradients spoil the features; one that fits them already does not.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from torch.utils.data import DataLoader
+
+    from resnetd_cli.training.loader import Batch
 
 _ITERATIONS = 200
 L2 = 1e-2
@@ -19,7 +21,7 @@ L2 = 1e-2
 
 
 def features(
-    module: nn.Module, loader: DataLoader[Any], device: torch.device
+    module: nn.Module, loader: Iterable[Batch], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the classifier sees of each image and of its mirror image, and their targets.
 
@@ -77,7 +79,7 @@ def fit(rows: torch.Tensor, targets: torch.Tensor, classes: int) -> tuple[torch.
     return fitted, (bias - fitted @ mean).detach()
 
 
-def begin(module: nn.Module, loader: DataLoader[Any], classes: int, device: torch.device) -> bool:
+def begin(module: nn.Module, loader: Iterable[Batch], classes: int, device: torch.device) -> bool:
     """Give a network a classifier that fits its features; tell whether it has one that can be given.
 
     Only a linear classifier upon the pooled features can.

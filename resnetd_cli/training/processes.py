@@ -12,6 +12,7 @@ from typing import Any
 
 from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.errors import ResnetdError
+from resnetd_cli.quiet import sharing_stderr
 
 _POLL_SECONDS = 0.2
 
@@ -35,9 +36,10 @@ def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int, si
 
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # says which processes it ends
     outcomes = get_context("spawn").SimpleQueue()
-    context = start_processes(  # type: ignore[no-untyped-call]
-        _call, (function, arguments, count, _free_port(), outcomes), count, join=False, start_method="spawn"
-    )
+    with sharing_stderr():
+        context = start_processes(  # type: ignore[no-untyped-call]
+            _call, (function, arguments, count, _free_port(), outcomes), count, join=False, start_method="spawn"
+        )
     died: Exception | None = None
     passed_on = 0
     try:

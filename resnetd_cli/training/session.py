@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import __version__
@@ -26,13 +28,13 @@ from resnetd_cli.training.loader import (
 from resnetd_cli.training.network import Start
 from resnetd_cli.training.recipe import Recipe
 from resnetd_cli.training.run_folder import Progress, RunFolder
+from resnetd_cli.training.workers import Batches, Workers, watched
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
     from timm.task import TrainingTask
     from torch import nn
-    from torch.utils.data import DataLoader
 
     from resnetd_cli.training.loop import Monitor
 
@@ -106,10 +108,11 @@ class Session:
             self.folder.begin(self.recipe, {**self.facts, "network": self.start.record()})
         if self.is_main and found and progress.rows and progress.best_epoch == progress.rows[-1]["epoch"]:
             self._mend_best(training, progress)
-        if not loop.run(training):
-            self._write_rows(progress)
-            return None
-        return self._finish(training)
+        with watched():
+            if not loop.run(training):
+                self._write_rows(progress)
+                return None
+            return self._finish(training)
 
     def prepare(self, progress: Progress, tensors: dict[str, Any]) -> loop.Training:
         """Return what the loop works with, from a checkpoint's progress and tensors or from the start.
@@ -145,7 +148,7 @@ class Session:
             scheduler=scheduler,
             mixup=parts.make_mixup(recipe, len(self.classes)),
             schedule=schedule,
-            train=training_loader(self._training_images(), schedule, self.workers),
+            train=training_loader(self._training_images(), schedule, self._workers),
             val=self._evaluation(self.data.val),
             input_size=self.start.preprocessing.input_size,
             accelerator=accelerator,
@@ -183,6 +186,13 @@ class Session:
             first_step=first_step,
         )
 
+    @cached_property
+    def _workers(self) -> Workers:
+        """The processes that load images, by the size of the batches."""
+        image = 4 * math.prod(self.start.preprocessing.input_size)
+        batches = (image * self.schedule().micro_batch, image * _EVALUATION_BATCH)
+        return Workers.fitting(self.workers, batches, self.accelerator.num_processes)
+
     def _begin_classifier(self, module: nn.Module) -> None:
         """Give the classifier its first weights, the same in all processes."""
         if self.recipe.head == "zero":
@@ -198,7 +208,7 @@ class Session:
                     broadcast(tensor.data, from_process=0)
 
     def _fit_classifier(self, module: nn.Module) -> None:
-        loader = evaluation_loader(self._images_to_measure(self.data.train), _EVALUATION_BATCH, self.workers)
+        loader = evaluation_loader(self._images_to_measure(self.data.train), _EVALUATION_BATCH, self._workers)
         seed_all(self.recipe.seed)
         if probe.begin(module, loader, len(self.classes), self.accelerator.device):
             self.note("the classifier begins fitted to the features")
@@ -209,12 +219,12 @@ class Session:
     def _images_to_measure(self, examples: Examples) -> Images:
         return Images(examples, Evaluation(self.start.preprocessing), self.recipe.seed)
 
-    def _evaluation(self, examples: Examples | None) -> DataLoader[Any] | None:
+    def _evaluation(self, examples: Examples | None) -> Batches | None:
         """Return this process's share of the images to measure with."""
         if examples is None or not len(examples):
             return None
         share = self.accelerator.process_index, self.accelerator.num_processes
-        return evaluation_loader(self._images_to_measure(examples), _EVALUATION_BATCH, self.workers, *share)
+        return evaluation_loader(self._images_to_measure(examples), _EVALUATION_BATCH, self._workers, *share)
 
     def _save(self, training: loop.Training, *, is_best: bool) -> None:
         if not self.is_main:

@@ -1,0 +1,176 @@
+"""The processes that load images: how batches come from them, and what is said when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.errors import ResnetdError, first_line
+from resnetd_cli.memory import is_shortage
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from torch.utils.data import DataLoader
+
+    from resnetd_cli.training.loader import Batch
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux has it
+_AHEAD = 2
+"""Batches that each process loads ahead."""
+_NOT_SENT = 71
+"""Exit code of one that could not send a batch."""
+_NO_ROOM = "shared memory (/dev/shm) is full: --workers 0 does without; in Docker, --shm-size=1g gives more"
+_GRACE = 0.5
+"""Seconds within which one that died has an exit code."""
+_RESUME = "--resume goes on from the last checkpoint; fewer --workers need less memory"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that load images.
+
+    Attributes:
+        count: how many; 0 for none, where the process that trains does it.
+        by_pipe: they send batches through a pipe, not through shared memory: somewhat slower.
+    """
+
+    count: int
+    by_pipe: bool = False
+
+    @classmethod
+    def fitting(cls, count: int, batches: Iterable[int], processes: int) -> Workers:
+        """Return so many, which use shared memory if there is enough of it; in a container, 64 MB are usual.
+
+        Args:
+            count: how many, for each process that trains.
+            batches: bytes of a batch of each loader.
+            processes: that train.
+        """
+        needed = processes * sum((_AHEAD * count + 2) * size for size in batches)
+        return cls(count, by_pipe=needed > free_shared_memory())
+
+
+def free_shared_memory() -> float:
+    """Return how many bytes of shared memory are left; infinity where the system has no such bound."""
+    if not sys.platform.startswith("linux"):
+        return float("inf")
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize if os.access(_SHARED_MEMORY, os.W_OK) else 0
+
+
+class Batches:
+    """Torch's loader, whose failures are told in one line.
+
+    Raises:
+        ResnetdError: while it is gone through: a process died, or none could be started.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches, as tensors."""
+        if not self._loader.num_workers:
+            yield from self._loader
+            return
+        try:
+            batches = iter(self._loader)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            message = f"the processes that load images cannot be started: {reason.lower()}"
+            raise ResnetdError(message, hint="--workers 0 does without them") from error
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise _failure(error, _ended(getattr(batches, "_workers", ()))) from error
+            yield batch.unpacked()
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Tell in one line of a process that dies, of which torch tells wherever the one that trains is just then.
+
+    Raises:
+        ResnetdError: one died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error).startswith("DataLoader worker"):
+            raise _failure(error) from error
+        raise
+
+
+def begin(_: int) -> None:
+    """Prepare a process that loads images.
+
+    Signals that ask for an end often come to the whole group; they are for the process that trains, which needs
+    this one to end its step. A batch that cannot be sent ends this process, and the other one watches for that.
+    """
+    from multiprocessing.queues import Queue
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # what goes wrong here is told by the other process
+            os.dup2(2, sys.stderr.fileno())
+    # Otherwise the batch is lost, and waited for without end.
+    Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+
+
+def _give_up(_error: Exception, _item: object) -> None:
+    os._exit(_NOT_SENT)
+
+
+def _ended(processes: Sequence[BaseProcess]) -> str:
+    """End the processes and return what one of them died of before, in torch's words; "" for nothing."""
+    _unwatch()
+    deadline = time.monotonic() + _GRACE
+    while all(process.exitcode is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    codes = [process.exitcode for process in processes if process.exitcode]
+    for process in processes:
+        process.kill()
+    if not codes:
+        return ""
+    return f"killed by signal: {signal.strsignal(-codes[0])}" if codes[0] < 0 else f"exit code {codes[0]}"
+
+
+def _unwatch() -> None:
+    """Let torch watch its processes no more: it raises an error for each one that dies, wherever that comes."""
+    if hasattr(signal, "SIGCHLD"):
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _failure(error: Exception, death: str = "") -> ResnetdError:
+    """Return what users read of a failure; torch tells in words alone what one died of."""
+    _unwatch()
+    text = f"{death}\n{error}"
+    if killed := re.search(r"killed by signal: (.+?)\.? *(\n|$|It is possible)", text):
+        hint = _NO_ROOM if "Bus error" in text else _RESUME
+        return ResnetdError(f"a process that loads images died: {killed[1].lower()}", hint=hint)
+    if f"exit code {_NOT_SENT}" in text:
+        return ResnetdError("a process that loads images could not send a batch", hint=_NO_ROOM)
+    if death or "exited unexpectedly" in text or isinstance(error, (EOFError, ConnectionError)):
+        return ResnetdError("a process that loads images died: it gave no reason", hint=_RESUME)
+    if is_shortage(error):
+        return ResnetdError("a process that loads images has not enough memory", hint=_RESUME)
+    last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+    return ResnetdError(f"a process that loads images failed: {last[0].strip()}", hint="-v shows where")
