@@ -91,6 +91,14 @@ def connect() -> None:
         certificates()
 
 
+def shown() -> str:
+    """Return the hub's address as errors show it: with the variable, where one names it."""
+    from huggingface_hub import constants
+
+    endpoint = without_password(constants.ENDPOINT)
+    return f"{endpoint} ({ENDPOINT})" if os.environ.get(ENDPOINT) else endpoint
+
+
 def timeouts() -> tuple[float, float] | None:
     """Return the seconds to wait for what the hub says of a file, and for the file's next bytes.
 
@@ -188,13 +196,15 @@ def _endpoint(variable: str, value: str) -> str:
     except ValueError:
         is_good = False
     if not is_good or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        shown = _without_password(value)
+        shown = without_password(value)
         raise UsageError(f"{variable}={shown}: not the address of a hub", hint="write it as https://HOST")
     return url.rstrip("/")
 
 
-def _without_password(url: str) -> str:
-    return url if "@" not in url else f"...@{url.rpartition('@')[2]}"
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown, malformed or not."""
+    scheme, separator, rest = url.rpartition("://")
+    return scheme + separator + rest.rpartition("@")[2]
 
 
 def _is_loopback(authority: str) -> bool:

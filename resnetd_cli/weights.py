@@ -193,7 +193,6 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
 
     if isinstance(error, UsageError):  # of the way to another host, to which the hub led
         return error
-    endpoint = constants.ENDPOINT
     if isinstance(error, HfHubHTTPError):
         message, hint = _answer(repo, filenames, error)
         if refused:
@@ -202,14 +201,15 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
             )
         return HubError(message, hint=hint)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        return HubError(
-            f"cannot keep {repo} in {constants.HF_HUB_CACHE}: {error.strerror}", hint="HF_HOME moves it"
-        )
+        folder, hint = constants.HF_HUB_CACHE, "HF_HOME=FOLDER names another place for it"
+        if folder.startswith(os.devnull):
+            return HubError(f"there is no home folder to keep {repo} in", hint=hint)
+        return HubError(f"cannot keep {repo} in {folder}: {error.strerror}", hint=hint)
     cause = innermost(error)
     reason = " ".join(str(cause).split()) or type(cause).__name__
-    way = proxy_for(endpoint)
+    way = proxy_for(constants.ENDPOINT)
     through = f" through {way}" if way else ""
-    return HubError(f"cannot get {repo} from {endpoint}{through}: {reason}", hint=_cure(error, cause, way))
+    return HubError(f"cannot get {repo} from {hub.shown()}{through}: {reason}", hint=_cure(error, cause, way))
 
 
 def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple[str, str]:
@@ -222,7 +222,7 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
         RevisionNotFoundError,
     )
 
-    endpoint, status = constants.ENDPOINT, error.response.status_code
+    endpoint, status = hub.shown(), error.response.status_code
     messages: dict[type[Exception], tuple[str, str]] = {
         GatedRepoError: (f"{repo} is gated on {endpoint}", "ask for access, then set HF_TOKEN"),
         RepositoryNotFoundError: (
@@ -235,7 +235,7 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
     for kind, (message, hint) in messages.items():
         if isinstance(error, kind):
             return message, f"{hint}; or {_WAYS_OUT}"
-    if status == _PROXY_WANTS_PASSWORD and (way := proxy_for(endpoint)):
+    if status == _PROXY_WANTS_PASSWORD and (way := proxy_for(constants.ENDPOINT)):
         return f"{way} asks for a name and a password (407)", f"http://NAME:PASSWORD@HOST:PORT; or {_WAYS_OUT}"
     return f"{endpoint} answered {status} for {repo}", _WAYS_OUT
 
@@ -274,6 +274,8 @@ def _state(repo: str, filenames: Sequence[str], path: Path | None) -> str:
     for link in [snapshot / name for name in filenames] if snapshot else []:
         if link.is_symlink():
             return f"{link} is a link to nothing: the cache was copied without its blobs"
+    if (folder.parents[1] / folder.name).is_dir():
+        return f"{repo} is in {folder.parents[1]}, which HF_HUB_CACHE may name; HF_HOME is the folder above"
     return f"{repo} is not on this machine ({folder.parent})"
 
 

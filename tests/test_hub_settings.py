@@ -235,6 +235,12 @@ def test_refused_token_of_a_private_repository_is_named(
     assert "hf_expired" not in str(caught.value.hint)
 
 
+def test_error_names_the_variable_that_names_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    hub.fail("*", status=500)
+    assert failure().message == f"{hub.endpoint} (HF_ENDPOINT) answered 500 for {REPO}"
+
+
 def test_error_of_a_hub_that_was_asked_without_a_token_does_not_mention_one(hub: Hub) -> None:
     hub.fail("*", status=403)
     assert "token" not in failure().message
@@ -345,6 +351,23 @@ def test_links_without_their_blobs_are_named(staged: Path) -> None:
     assert "link to nothing" in error.message
 
 
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("file/hub", "cannot keep me/tiny in {tmp}/file/hub: Not a directory"),
+        ("/dev/null/resnetd/huggingface/hub", "there is no home folder to keep me/tiny in"),
+    ],
+)
+def test_place_that_cannot_keep_the_cache_is_named(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, said: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / folder))
+    error = failure()
+    assert error.message == said.format(tmp=tmp_path)
+    assert "HF_HOME" in str(error.hint)
+
+
 def test_git_lfs_pointer_is_not_taken_for_weights(hub: Hub, staged: Path) -> None:
     file = snapshot(staged) / "model.safetensors"
     digest = hashlib.sha256(CONTENT["model.safetensors"]).hexdigest()
@@ -358,6 +381,11 @@ def test_offline_error_says_where_was_looked(tmp_path: Path) -> None:
     assert failure(offline=True).message == (
         f"{REPO} is not on this machine ({tmp_path / 'hub'}), and this is an offline run"
     )
+
+
+def test_cache_that_hf_home_names_in_place_of_its_parent_is_told(staged: Path) -> None:
+    staged.rename(staged.parents[1] / staged.name)
+    assert f"{REPO} is in {staged.parents[1]}, which HF_HUB_CACHE may name" in failure(offline=True).message
 
 
 def test_damaged_file_in_a_cache_that_may_not_be_written_to_is_one_line(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from resnetd_cli import hub
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
 from resnetd_cli.datasets.folders import SPLIT_NAMES
 from resnetd_cli.datasets.tables import LABELS, PARQUET
@@ -94,6 +95,8 @@ def open_hugging_face(location: str, *, offline: bool = False) -> Dataset:
     except ImportError as error:
         message = f"{printable(location)} needs a package more"
         raise DataError(message, hint="pip install 'resnetd[hfds]'") from error
+    if not (offline or os.path.exists(expand_user(name))):
+        hub.connect()
     try:
         with quiet(), _no_bars():
             found = _load(name, offline=offline)
