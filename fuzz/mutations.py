@@ -177,6 +177,12 @@ def _truncate(data: bytearray, dice: random.Random) -> None:
     del data[dice.randrange(1, len(data) + 1) :]
 
 
+def _end_early(data: bytearray, dice: random.Random) -> None:
+    """Cut a file, and end it as a JPEG, a GIF or nothing ends: what shows it fills the rest."""
+    del data[dice.randrange(1, len(data) + 1) :]
+    data += dice.choice((b"\xff\xd9", b"\0;", bytes(64)))
+
+
 def _delete(data: bytearray, dice: random.Random) -> None:
     start = dice.randrange(len(data))
     del data[start : start + dice.choice((1, 2, 16, 500))]
@@ -200,7 +206,7 @@ def _repeat(data: bytearray, dice: random.Random) -> None:
 
 
 _DAMAGES: list[Callable[[bytearray, random.Random], None]] = [
-    *[_flip_bits, _overwrite_header, _truncate, _delete, _insert, _blank, _repeat],
+    *[_flip_bits, _overwrite_header, _truncate, _end_early, _delete, _insert, _blank, _repeat],
 ]
 
 

@@ -88,6 +88,7 @@ def model(data: bytes) -> None:
 def _pictures() -> Iterator[bytes]:
     """Yield a small picture in each format that Pillow writes, and in each mode."""
     Image.init()
+    yield from _mended()
     colours = Image.linear_gradient("L").resize((24, 16))
     for format_name in sorted(Image.SAVE):
         for mode in ("RGB", "P", "L", "RGBA", "LA", "1", "CMYK", "I;16", "F"):
@@ -95,6 +96,18 @@ def _pictures() -> Iterator[bytes]:
             with suppress(Exception):  # not every format has every mode
                 colours.convert(mode).save(buffer, format_name)
                 yield buffer.getvalue()
+
+
+def _mended() -> Iterator[bytes]:
+    """Yield files whose picture is whole though something beside it is not."""
+    picture = Image.linear_gradient("L").resize((24, 16)).convert("RGB")
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    picture.save(jpeg, "JPEG", progressive=True, restart_marker_rows=1)
+    picture.save(png, "PNG", dpi=(72, 72))
+    start = jpeg.getvalue()[:2]
+    yield start + b"\xff\xee\0\x07Adobe" + jpeg.getvalue()[2:-2]
+    yield png.getvalue().replace(b"pHYs", b"zTXt")
+    yield b"\0\0\2\0\1\0\x18\x10\0\0\0\0\0\0\xff\xff\0\0\x16\0\0\0" + png.getvalue()
 
 
 def _names() -> Iterator[bytes]:

@@ -491,6 +491,15 @@ def test_the_bounds_of_an_image_are_kept_by_row(cli: Cli) -> None:
     assert second["predictions"][0]["label"] == "tiger cat"
 
 
+def test_a_hint_names_no_option_that_the_command_lacks(cli: Cli) -> None:
+    Path("cut.jpg").write_bytes(COFFEE.read_bytes()[:20_000])
+    with_it, without = cli("predict", "cut.jpg"), cli("bench", "cut.jpg", "-m", "embedded")
+    assert with_it.hints == ["hint: --allow-truncated takes what is there"]
+    assert without.hints == []
+    for ended in (with_it, without):
+        assert "image file is truncated: rows are missing" in ended.stderr
+
+
 def test_truncated_images_are_taken_only_when_allowed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import ImageFile
 

@@ -70,10 +70,18 @@ def resnetd(
 
     Start with: resnetd predict IMAGE --model embedded
     """
+    terminal.options = _options_of(context)
     if context.invoked_subcommand is None:
         if sys.stderr is not None:
             typer.echo(context.get_help(), err=True)
         raise typer.Exit(ExitCode.USAGE)
+
+
+def _options_of(context: typer.Context) -> frozenset[str] | None:
+    """Return the options of the command that a command line calls."""
+    assert isinstance(context.command, TyperGroup)
+    command = context.command.commands.get(context.invoked_subcommand or "")
+    return frozenset(name for parameter in command.params for name in parameter.opts) if command else None
 
 
 def run(arguments: list[str]) -> int:

@@ -29,6 +29,8 @@ class Terminal:
         self.quiet = False
         self.verbose = False
         self.progress_wanted = True
+        self.options: frozenset[str] | None = None
+        """Those of the command at hand; None where it is not known."""
         self._into_pipe = False
         self._live: Progress | None = None
         self._hints: set[str] = set()
@@ -58,9 +60,13 @@ class Terminal:
         """Tell an error in one line, and its hint in a second; a hint is not told twice."""
         where = f"{about}: " if about else ""
         self._print(f"error: {where}{error.message}", style="red")
-        if error.hint and error.hint not in self._hints:
+        if error.hint and error.hint not in self._hints and self._can_be_followed(error.hint):
             self._hints.add(error.hint)
             self._print(f"hint: {error.hint}", style="dim")
+
+    def _can_be_followed(self, hint: str) -> bool:
+        """Tell whether a hint that begins with an option is one for the command at hand."""
+        return self.options is None or not hint.startswith("--") or hint.split(maxsplit=1)[0] in self.options
 
     def lines(self, text: str) -> None:
         """Tell more than one line: a traceback."""
