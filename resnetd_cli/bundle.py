@@ -25,12 +25,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from resnetd_cli import __version__
 from resnetd_cli.card import Card
 from resnetd_cli.errors import CacheError, OutputError
-from resnetd_cli.files import cache_dir, umask, write_atomic
+from resnetd_cli.files import cache_dir, sha256, umask, write_atomic
 from resnetd_cli.models import find_card, local_path
 
 GRAPH = "model.onnx"
@@ -66,6 +66,18 @@ class Request:
         return cache_dir() / "bundles" / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)[-60:]}-{self.precision}-{key}"
 
 
+class Stamp(NamedTuple):
+    """A file as it was: its size in bytes, time of change in nanoseconds, and SHA-256 in hexadecimal.
+
+    The time tells quickly that nothing has changed. Where it differs the content decides: archives and the layers
+    of container images keep whole seconds, and copies have times of their own.
+    """
+
+    size: int
+    changed: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A compiled model.
@@ -74,7 +86,7 @@ class Bundle:
         folder: where it lies.
         card: what it is.
         graph_sha256: of the graph.
-        sources: the files it came from, with their size in bytes and time of change in nanoseconds.
+        sources: the files it came from, as they were.
         failure: why it could not be compiled, where it could not: then the torch engine runs it.
         exported: the graph is this file, which `export` wrote, and not one in the folder.
     """
@@ -82,7 +94,7 @@ class Bundle:
     folder: Path
     card: Card
     graph_sha256: str
-    sources: dict[str, tuple[int, int]]
+    sources: dict[str, Stamp]
     failure: str | None = None
     exported: str | None = None
 
@@ -127,10 +139,10 @@ def _read(folder: Path) -> Bundle | None:
         fields = content["bundle"]
         if content["sha256"] != _digest(fields):
             return None
-        bundle = Bundle(folder=folder, card=Card.from_json(fields.pop("card")), **fields)
+        sources = {path: Stamp(*then) for path, then in fields.pop("sources").items()}
+        bundle = Bundle(folder=folder, card=Card.from_json(fields.pop("card")), sources=sources, **fields)
         is_sound = all(isinstance(text, (str, type(None))) for text in (bundle.failure, bundle.exported))
-        is_sound = is_sound and _is_current(bundle)
-        return bundle if is_sound else None
+        return _current(bundle) if is_sound else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
 
@@ -225,10 +237,24 @@ def current_versions() -> dict[str, str]:
     return versions
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size in bytes and time of change in nanoseconds, which change when it does."""
+def stamp(path: Path) -> Stamp:
+    """Return a file's stamp."""
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return Stamp(status.st_size, status.st_mtime_ns, sha256(path))
+
+
+def _restamp(path: Path, then: Stamp) -> Stamp | None:
+    """Return the stamp of a file with the content that it had then; None where it has changed.
+
+    Raises:
+        OSError: it is not there.
+    """
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) == (then.size, then.changed):
+        return then
+    if status.st_size != then.size or sha256(path) != then.sha256:
+        return None
+    return then._replace(changed=status.st_mtime_ns)
 
 
 @lru_cache
@@ -254,22 +280,27 @@ def _is_for(bundle: Bundle, request: Request) -> bool:
     return bundle.exported is None or Path(bundle.exported) == local_path(request.model)
 
 
-def _is_current(bundle: Bundle) -> bool:
-    if bundle.exported:  # complete in itself: only another file in its place changes it
-        return all(path.is_file() and stamp(path) == then for path, then in _sources(bundle))
+def _current(bundle: Bundle) -> Bundle | None:
+    """Return a bundle if it is still right, with the times that its files have now."""
+    versions = current_versions().items()
     # A package that is not installed any more cannot have changed what the bundle holds.
-    if any(bundle.card.versions.get(package) != version for package, version in current_versions().items()):
-        return False
-    for path, then in _sources(bundle):
+    if not bundle.exported and any(bundle.card.versions.get(package) != version for package, version in versions):
+        return None
+    if not (bundle.failure is not None or bundle.graph.is_file()):
+        return None
+    sources = dict(bundle.sources)
+    for path, then in bundle.sources.items():
         with suppress(FileNotFoundError, NotADirectoryError):  # the graph holds all there was in it
-            if stamp(path) != then:
-                return False
-    return bundle.failure is not None or bundle.graph.is_file()
-
-
-def _sources(bundle: Bundle) -> Iterator[tuple[Path, tuple[int, int]]]:
-    for path, (size, changed) in bundle.sources.items():
-        yield Path(path), (size, changed)
+            now = _restamp(Path(path), then)
+            if now is None:
+                return None
+            sources[path] = now
+    if sources == bundle.sources:
+        return bundle
+    current = replace(bundle, sources=sources)
+    with suppress(OSError, OutputError):  # a cache that is only read
+        _write_card(current)
+    return current
 
 
 def _write_card(bundle: Bundle) -> None:
