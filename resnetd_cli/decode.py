@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING
 
-from resnetd_cli import greys, guard, jpeg, png
+from resnetd_cli import bmp, greys, guard, jpeg, png
 from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
 
@@ -120,11 +120,19 @@ def decode_here(
     try:
         return decoding.attempt(data)
     except (InputError, _NotUsual) as error:
-        mended = jpeg.mended(data) if isinstance(error, _NotUsual) or error.kind is ErrorKind.UNDECODABLE else None
+        if isinstance(error, InputError) and error.kind is not ErrorKind.UNDECODABLE:
+            raise
+        mended = _mended(data)
         if mended is None:
             raise
-        decoding.check_end(mended)
+        if mended.startswith(jpeg.START):
+            decoding.check_end(mended)
         return decoding.attempt(mended)
+
+
+def _mended(data: bytes) -> bytes | None:
+    """Return a file that could not be decoded in a form that may be; None if there is none."""
+    return jpeg.mended(data) or bmp.mended(data)
 
 
 class _Decoding:
@@ -270,7 +278,7 @@ def size_here(
         # The picture may be sound all the same: what is wrong may be beside it.
         stream.seek(0)
         data = stream.read()
-        picture = jpeg.mended(data) or _picture_in(data)
+        picture = _mended(data) or _picture_in(data)
         if picture == data:
             raise
         return _size(io.BytesIO(picture), options, formats)
