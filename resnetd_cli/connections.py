@@ -7,18 +7,20 @@ import io
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ProxyError
 from urllib3.util.connection import create_connection
 
 from resnetd_cli.addresses import bare, is_local_name, is_public, look_up
 from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
-from resnetd_cli.proxies import certificates, proxy_for
+from resnetd_cli.proxies import Proxy, certificates, proxy_for
+from resnetd_cli.socks import lead
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -114,10 +116,6 @@ def send(request: PreparedRequest, guard: Guard) -> Response:
     except UsageError as error:
         raise InputError(ErrorKind.CONNECTION, error.message, hint=error.hint) from error
     if proxy:
-        if proxy.is_socks:  # a connection through SOCKS could not be guarded
-            message = f"{proxy} cannot be used for URLs: {proxy.scheme}:// is not spoken"
-            hint = "HTTP_PROXY and HTTPS_PROXY name others, NO_PROXY exceptions"
-            raise InputError(ErrorKind.CONNECTION, message, hint=hint)
         _check_behind_proxy(urlsplit(url).hostname or "", guard)
     timeout = (guard.connect_seconds, guard.read_seconds)
     token = _guard.set(guard)
@@ -143,6 +141,10 @@ def _adapter() -> HTTPAdapter:
             _use_guarded(self.poolmanager)
 
         def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+            if proxy.startswith("socks"):
+                if proxy not in self.proxy_manager:
+                    self.proxy_manager[proxy] = _socks_manager(proxy, _HOSTS, _KEPT)
+                return self.proxy_manager[proxy]
             manager = super().proxy_manager_for(proxy, **kwargs)
             _use_guarded(manager)
             return manager
@@ -204,17 +206,18 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         guard = _guard.get()
-        limit = float(self.timeout or CONNECT_TIMEOUT)
         host = self._dns_host.strip("[]")
         addresses = look_up(host, guard.read_seconds)
         if not self.proxy:  # which the user chose
             addresses = _permitted(host, addresses, guard)
+        return self._open(host, self.port, addresses, guard)
+
+    def _open(self, host: str, port: int, addresses: list[str], guard: Guard) -> socket.socket:
+        limit = float(self.timeout or CONNECT_TIMEOUT)
         failure: OSError | None = None
         for address in addresses:
             try:
-                sock = create_connection(
-                    (address, self.port), guard.seconds(limit), socket_options=self.socket_options
-                )
+                sock = create_connection((address, port), guard.seconds(limit), socket_options=self.socket_options)
             except OSError as error:
                 failure = error
                 continue
@@ -240,6 +243,67 @@ class _Connection(HTTPConnection):
 
 class _SecureConnection(_Connection, HTTPSConnection):
     pass
+
+
+class _SocksConnection(_Connection):
+    socks: ClassVar[Proxy]
+
+    def _new_conn(self) -> socket.socket:
+        guard = _guard.get()
+        proxy = urlsplit(self.socks.url)
+        assert proxy.hostname and proxy.port
+        try:
+            addresses = look_up(proxy.hostname, guard.read_seconds)
+            sock = self._open(proxy.hostname, proxy.port, addresses, guard)
+            try:
+                lead(self.socks, self._target(guard), self.port, sock.sendall, partial(_receive, sock, guard))
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            raise ProxyError("there is no way through it", error) from error
+        return sock
+
+    def _target(self, guard: Guard) -> str:
+        """Return what the proxy is to connect to: with socks5:// an address, with socks5h:// the name itself."""
+        host = self._dns_host.strip("[]")
+        found = [] if self.socks.scheme == "socks5h" else _addresses_here(host, guard.connect_seconds)
+        return next(iter(_permitted(host, found, guard)), host)
+
+    def _check_peer(self, guard: Guard) -> None:
+        """The peer is the proxy, which the user chose."""
+
+
+def _receive(sock: socket.socket, guard: Guard, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        sock.settimeout(guard.read_seconds)
+        more = sock.recv(size - len(data))
+        if not more:
+            raise ConnectionError("it closed the connection")
+        data += more
+    return data
+
+
+def _socks_manager(url: str, connections: int, kept: int) -> PoolManager:
+    """Return what keeps the connections through a SOCKS proxy."""
+    scheme, _, authority = url.partition("://")
+
+    class Connection(_SocksConnection):
+        socks = Proxy(scheme, authority, "")
+
+    class SecureConnection(Connection, HTTPSConnection):
+        pass
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = SecureConnection
+
+    manager = PoolManager(connections, maxsize=kept)
+    manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
+    return manager
 
 
 class _Pool(HTTPConnectionPool):

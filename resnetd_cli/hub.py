@@ -179,9 +179,8 @@ def _need_socks(proxy: Proxy) -> None:
     try:
         importlib.import_module("socksio")
     except ImportError as error:
-        raise UsageError(
-            f"{proxy} speaks SOCKS, which needs a package more", hint="pip install socksio"
-        ) from error
+        hint = "pip install 'resnetd[socks]'"
+        raise UsageError(f"{proxy} speaks SOCKS, which needs a package more for the hub", hint=hint) from error
 
 
 def _endpoint(variable: str, value: str) -> str:

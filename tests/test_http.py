@@ -17,6 +17,7 @@ from typing import Any
 import fault_server
 import pytest
 from fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
+from socks_server import SocksServer
 
 from resnetd_cli import addresses, connections, http, inflating, retries
 from resnetd_cli.deadline import Deadline
@@ -882,7 +883,8 @@ def test_timeout_holds_with_a_proxy(proxy: FaultServer) -> None:
         ("socks://127.0.0.1:9", "the proxy socks5://127.0.0.1:9 (http_proxy)"),
         ("http://user:secret#1@127.0.0.1:9", "http_proxy is malformed"),
         ("ftp://user:secret@127.0.0.1:9", "http_proxy: ftp:// is not spoken"),
-        ("socks5://user:secret@127.0.0.1:9", "socks5:// is not spoken"),
+        ("socks5://user:secret@127.0.0.1:9", "no answer from the proxy socks5://127.0.0.1:9 (http_proxy)"),
+        ("socks4://user:secret@127.0.0.1:9", "socks4:// is not spoken"),
         ("http://user:secret@[", "malformed"),
         ("http://", "proxy"),
     ],
@@ -902,6 +904,89 @@ def test_proxy_that_wants_a_password_is_named(proxy: FaultServer, secure_server:
     error = failure("http://pictures.example/password")
     assert error.kind is ErrorKind.HTTP_STATUS
     assert error.message == f"the proxy {proxy.url} (http_proxy) answered 407 Proxy Authentication Required"
+
+
+@pytest.fixture
+def socks(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SocksServer]:
+    with SocksServer(server.server_port) as socks:
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://{socks.address}")
+        monkeypatch.setenv("NO_PROXY", "direct.example")
+        monkeypatch.setattr(connections, "look_up", _no_names)
+        connections._addresses_here.cache_clear()
+        yield socks
+
+
+@pytest.mark.parametrize("scheme", ["socks", "socks5", "socks5h"])
+def test_socks_proxy_leads_to_names_that_are_unknown_here(
+    server: FaultServer, socks: SocksServer, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"{scheme}://{socks.address}/")
+    assert http.fetch("http://pictures.example:8080/moved", typed=False) == BODY
+    assert set(socks.requests) == {("pictures.example", 8080)}
+    assert server.requests[-1].headers["Host"] == "pictures.example:8080"
+
+
+def test_socks5_asks_for_the_address_that_was_checked(socks: SocksServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "look_up", lambda host, _: ["127.0.0.1" if "127" in host else "198.41.0.4"])
+    http.fetch("http://pictures.example/ok", typed=False)
+    monkeypatch.setenv("ALL_PROXY", f"socks5://{socks.address}")
+    http.fetch("http://pictures.example/ok", typed=False)
+    assert socks.requests == [("pictures.example", 80), ("198.41.0.4", 80)]
+
+
+def test_socks_proxy_tunnels_https_and_holds_the_timeout(
+    socks: SocksServer, secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socks.behind = ("127.0.0.1", secure_server.server_port)
+    assert get("https://localhost:8443/ok") == BODY
+    assert socks.requests == [("localhost", 8443)]
+    assert failure("https://localhost:8443/drip", timeout=0.5).kind is ErrorKind.TIMEOUT
+
+
+def test_socks_proxy_with_a_password(
+    server: FaultServer, socks: SocksServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socks.login = ("us er", "p@ss")
+    error = failure("http://pictures.example/ok")
+    assert error.message == (
+        f"no answer from the proxy socks5h://{socks.address} (ALL_PROXY): it asks for a name and a password"
+    )
+    monkeypatch.setenv("ALL_PROXY", f"socks5h://us%20er:p%40ss@{socks.address}")
+    assert get("http://pictures.example/ok") == BODY
+    monkeypatch.setenv("ALL_PROXY", f"socks5h://us%20er:secret@{socks.address}")
+    error = failure("http://pictures.example/ok")
+    assert "it does not know the name and password" in error.message
+    assert "secret" not in error.message
+
+
+def test_what_a_socks_proxy_refuses_is_told(socks: SocksServer) -> None:
+    socks.refusal = 4
+    error = failure("http://pictures.example/ok")
+    assert error.kind is ErrorKind.CONNECTION
+    assert "(ALL_PROXY): the host is unreachable" in error.message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1.", "localhost", "[::1%25lo]", "169.254.169.254"])
+def test_listed_private_address_is_not_asked_of_a_socks_proxy(socks: SocksServer, host: str) -> None:
+    error = failure(f"http://{host}/ok", typed=False, allow_private_hosts=False)
+    assert error.kind is ErrorKind.BLOCKED
+    assert not socks.requests
+
+
+def test_connection_through_socks_that_a_typed_url_opened_is_not_used_for_a_listed_one(
+    socks: SocksServer,
+) -> None:
+    assert http.fetch("http://127.0.0.1/ok") == BODY
+    assert failure("http://127.0.0.1/ok", typed=False, allow_private_hosts=False).kind is ErrorKind.BLOCKED
+
+
+def test_http_proxy_that_is_named_as_an_https_one_is_told(
+    proxy: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy.url.replace("http:", "https:"))
+    error = failure("https://pictures.example/ok")
+    assert error.kind is ErrorKind.CONNECTION
+    assert "https_proxy=http://HOST:PORT" in str(error.hint)
 
 
 def test_proxy_without_a_scheme_is_used(proxy: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:

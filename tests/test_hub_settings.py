@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ import pytest
 from fault_server import FaultServer, answer
 from hub import Hub
 from huggingface_hub import constants
+from socks_server import SocksServer
 
 from resnetd_cli import hub as settings
 from resnetd_cli import weights
@@ -399,3 +401,18 @@ def test_damaged_file_in_a_cache_that_may_not_be_written_to_is_one_line(
     error = failure()
     assert "Read-only file system" in error.message
     assert "HF_HOME" in str(error.hint)
+
+
+@pytest.mark.parametrize("scheme", ["socks", "socks5", "socks5h"])
+def test_hub_behind_a_socks_proxy(hub: Hub, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    with SocksServer(hub.port) as socks:
+        monkeypatch.setenv("ALL_PROXY", f"{scheme}://{socks.address}")
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "10")
+        if importlib.util.find_spec("socksio") is None:
+            with pytest.raises(UsageError, match="ALL_PROXY") as caught:
+                weights.fetch(REPO, weights.CONFIG)
+            assert "resnetd[socks]" in str(caught.value.hint)
+            assert hub.requests == []
+        else:
+            assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+            assert set(socks.requests) == {("127.0.0.1", hub.port)}
