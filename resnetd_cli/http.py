@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import ssl
+import string
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ CONNECTIONS = 8
 HOST_CONNECTIONS = 4
 """Of these, from one host."""
 MAX_REDIRECTS = 10
+AROUND_URLS = string.whitespace + "\u00a0\u200b\ufeff\"'"
+"""What comes along when URLs are copied, or stands around them in lists."""
 _CHUNK = 2**16
 _HEADERS = {"User-Agent": "resnetd", "Accept-Encoding": "identity"}
 _NOT_IN_HOSTS = frozenset(' "#%/<>?@[\\]^`{|}') | frozenset(map(chr, range(0x20))) | {"\x7f"}
@@ -40,6 +43,12 @@ def is_url(text: str) -> bool:
     """Tell whether the text is meant as a URL, of whatever scheme."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme.replace("+", "").isalnum()
+
+
+def bare_url(text: str) -> str:
+    """Return a URL without white space and quotation marks around it; any other text as it is."""
+    bare = text.strip(AROUND_URLS)
+    return bare if is_url(bare) else text
 
 
 def host_of(url: str) -> str:

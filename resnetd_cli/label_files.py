@@ -14,7 +14,7 @@ from resnetd_cli import labels
 from resnetd_cli.encodings import encoding_of, no_text
 from resnetd_cli.errors import InputError, LabelsError
 from resnetd_cli.files import write_atomic
-from resnetd_cli.http import fetch, is_url, without_secrets
+from resnetd_cli.http import bare_url, fetch, is_url, without_secrets
 from resnetd_cli.label_forms import FORMS, Row, lines_of, read, rows_of
 from resnetd_cli.labels import ClassNames, words
 
@@ -68,6 +68,7 @@ def load(location: str, n: int) -> ClassNames:
         LabelsError: it cannot be had, is in none of the forms, does not name exactly n classes, or leaves it
             uncertain which is which.
     """
+    location = location if os.path.exists(location) else bare_url(location)
     text = _decoded(_read(location), location)
     suffix = Path(urlsplit(location).path if is_url(location) else location).suffix.lower()
     return _class_names(_placed(read(text, location, suffix), n, location), {}, location)
@@ -79,7 +80,7 @@ def check_exists(location: str) -> None:
     Raises:
         LabelsError: there is no such file.
     """
-    if not is_url(location) and not os.path.exists(location):
+    if not is_url(bare_url(location)) and not os.path.exists(location):
         raise _no_such_file(location)
 
 
@@ -92,6 +93,7 @@ def download(url: str = SEED_URL, *, cache: Path) -> Path:
         LabelsError: the server did not give such a list.
         OutputError: it cannot be written.
     """
+    url = bare_url(url)
     data = _fetched(url)
     lines = lines_of(_decoded(data, url))
     hint = "the names come with the install too: resnetd labels"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import string
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,9 +24,6 @@ from resnetd_cli.reading import (
     strerror,
 )
 from resnetd_cli.walks import Skipped, Walker
-
-_AROUND_URLS = string.whitespace + "\u00a0\u200b\ufeff\"'"
-"""What comes along when URLs are copied, or stands around them in lists."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ def _meant(text: str) -> str:
 
 def _url_in(text: str) -> str | None:
     """Return the URL that a text is but for white space or quotation marks around it."""
-    trimmed = text.strip(_AROUND_URLS)
+    trimmed = text.strip(http.AROUND_URLS)
     return trimmed if _is_url(trimmed) else None
 
 

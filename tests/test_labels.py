@@ -545,6 +545,7 @@ def test_load_url_errors(server: str) -> None:
     assert caught.value.hint
     with pytest.raises(LabelsError, match=r"/three\.json has 3 class names, but the model has 4 classes"):
         label_files.load(f"{server}/three.json", 4)
+    assert label_files.load(f" {server}/three.json\n", 3) == label_files.load(f"{server}/three.json", 3)
     with pytest.raises(LabelsError, match=r"^s3://bucket/names\.txt: "):
         label_files.load("s3://bucket/names.txt", 3)
 

@@ -17,7 +17,7 @@ _COLUMNS = {"index": "index", "id": "id", "name": "name", "definition": "definit
 def labels(
     query: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[QUERY]", help="A part of a name, a WordNet id, or an index."),
+        typer.Argument(metavar="[QUERY]", help="Words of a name or of what it means, a WordNet id, or an index."),
     ] = None,
     subset: Annotated[
         str,

@@ -39,7 +39,7 @@ Inputs = Annotated[
     Optional[list[str]],
     typer.Argument(
         metavar="INPUT",
-        help="A file, a folder, a quoted glob, an http(s) URL, or - for one image on standard input.",
+        help="A file, a folder, a quoted glob, an http(s) or file: URL, or - for one image on standard input.",
         show_default=False,
     ),
 ]
