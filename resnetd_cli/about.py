@@ -21,6 +21,8 @@ Facts = dict[str, Any]
 """Facts by name, in the order to show them; None where nothing is known."""
 
 _FLOAT32_BYTES = 4
+_OF_WEIGHTS = ("top1", "top5", "test_top1", "test_top5")
+"""Facts of published weights, not of an architecture."""
 _DIGITS = 7
 _STAGES = {
     "resnet18d": ("basic", (2, 2, 2, 2)),
@@ -78,20 +80,22 @@ def describe(model: str, *, weights_file: Path | None = None, image_size: str = 
 
     Args:
         model: as `models.resolve` takes it, or an exported file.
-        weights_file: a checkpoint in place of the model's own: what was compiled from it is told.
-        image_size: likewise.
+        weights_file: a checkpoint in place of the model's own, which is read unless it was compiled before.
+        image_size: as in `Definition.preprocessing`.
 
     Raises:
         UnknownModel: there is no such model.
+        WeightsError: the checkpoint cannot be read.
     """
     if exported.is_exported(model):
         return _describe_exported(expand_user(model))
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
     facts = _describe_card(card) if card else _describe_timm(ref)
+    request = Request(model, weights_file, image_size)
     if weights_file is not None:
-        facts |= {"weights": str(weights_file), "file_mb": _file_mb(weights_file, facts["params_m"])}
-    return facts | _describe_engines(Request(model, weights_file, image_size))
+        facts = _with_weights(facts, ref, weights_file, is_compiled=bundles.find(request) is not None)
+    return facts | _describe_engines(request)
 
 
 def bibtex(model: str) -> str:
@@ -195,6 +199,27 @@ def _describe_timm(ref: ModelRef) -> Facts:
         "file_mb": _file_mb(path, params_m),
         "weights": str(path) if path else None,
     }
+
+
+def _with_weights(facts: Facts, ref: ModelRef, file: Path, *, is_compiled: bool) -> Facts:
+    """Return the facts of a model with other weights, of which its accuracy and its licence say nothing."""
+    facts = {name: value for name, value in facts.items() if name not in _OF_WEIGHTS} | {
+        "weights": str(file),
+        "license": None,
+        "hub_id": None,
+        "temperature": 1.0,
+    }
+    if not is_compiled:
+        definition = factory.with_weights(factory.define(ref), file)
+        params_m, gmacs = _measure(definition)
+        facts |= {
+            "model": definition.name_with(file),
+            "classes": definition.config.get("num_classes"),
+            "params_m": params_m,
+            "gmacs": gmacs,
+            "gflops": None if gmacs is None else round(2 * gmacs, 2),
+        }
+    return facts | {"file_mb": _file_mb(file, facts["params_m"])}
 
 
 def _describe_exported(path: Path) -> Facts:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,10 @@ class Definition:
     config: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+
+    def name_with(self, file: Path) -> str:
+        """Return what the network is called with other weights than its own."""
+        return f"{self.architecture}:{file.name}"
 
     def preprocessing(self, image_size: str = "train") -> Preprocessing:
         """Return how the model wants its images, by timm's own rules.
@@ -137,7 +141,7 @@ def load_network(
     file = find_weights(definition, file=weights_file, offline=offline, progress=progress)
     module = build(definition, file, own_weights=own_weights, image_size=image_size)
     # With other weights it is not the model of that name any more.
-    name = f"{definition.architecture}:{file.name}" if own_weights else ref.name
+    name = definition.name_with(file) if own_weights else ref.name
     classes = int(getattr(module, "num_classes", 0) or 0)
     temperature = 1.0 if own_weights else definition.temperature
     misfit: LabelsError | None = None
@@ -200,7 +204,7 @@ def find_weights(
     if file is not None:
         if not os.path.isfile(file):
             is_folder = os.path.isdir(file)
-            hint = "a folder is given as the model" if is_folder else "--weights takes a .safetensors or .pth file"
+            hint = "give the folder as the model" if is_folder else "--weights takes a .safetensors or .pth file"
             raise WeightsError(f"no weights file {file}" + (": it is a folder" if is_folder else ""), hint=hint)
         return file
     if ref.kind is Kind.EMBEDDED:
@@ -266,6 +270,20 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
         raise checkpoints.does_not_fit(definition.architecture, file, error) from error
     network.pretrained_cfg.pop("state_dict", None)
     return network.eval()  # type: ignore[no-any-return]
+
+
+def with_weights(definition: Definition, file: Path) -> Definition:
+    """Return the definition of a network with other weights: of as many classes as they have, and uncalibrated.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds more than the network.
+    """
+    find_weights(definition, file=file)
+    tensors = _load(definition, file, is_embedded=False).get("state_dict", {})
+    classes = checkpoints.class_count(tensors, definition.config) if tensors else None
+    known = {} if classes is None else {"num_classes": classes}
+    arguments, config = {**definition.arguments, **known}, {**definition.config, **known}
+    return replace(definition, config=config, arguments=arguments, temperature=1.0)
 
 
 def outline(definition: Definition) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from hub import timm_files
 from PIL import Image
 
+from resnetd_cli import about
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
 from resnetd_cli.loading import load
@@ -659,3 +660,17 @@ def test_class_names_of_a_configuration_in_any_form(names: dict[str, Any], folde
 def test_placeholders_of_transformers_are_no_class_names(folder: Path) -> None:
     configure(folder, id2label={str(index): f"LABEL_{index}" for index in range(10)})
     assert load_offline(str(folder)).class_names.names == tuple(f"class {index}" for index in range(10))
+
+
+def test_info_of_other_weights_is_theirs(ten: dict[str, bytes], tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "ten.safetensors", ten)
+    facts = about.describe(TINY, weights_file=path)
+    assert (facts["model"], facts["classes"], facts["license"]) == (f"{TINY}:ten.safetensors", 10, None)
+    assert facts["params_m"] < about.describe(TINY)["params_m"]
+    assert (facts["weights"], facts["temperature"]) == (str(path), 1.0)
+    resnet = save(tmp_path / "r.pth", timm.create_model("resnet18d", num_classes=2).state_dict())
+    facts = about.describe("resnet18d", weights_file=resnet)
+    assert (facts["classes"], facts["params_m"]) == (2, 11.2)
+    assert "top1" not in facts
+    with pytest.raises(WeightsError, match="no weights file"):
+        about.describe(TINY, weights_file=tmp_path / "gone.pth")
