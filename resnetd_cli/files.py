@@ -57,6 +57,9 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder", hint="name a file to write to")
     if target.exists() and not overwrite:
         raise OutputExists(f"{path} exists", hint="--overwrite replaces it")
+    if target.exists() and not os.access(target, os.W_OK):
+        hint = f"chmod u+w {shell_word(path)} lets it be replaced"
+        raise OutputError(f"{path} is write-protected", hint=hint)
     folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"{folder} is not a folder", hint=f"make it first: mkdir -p {shell_word(folder)}")

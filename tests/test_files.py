@@ -212,6 +212,15 @@ def test_output_in_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 
 @posix
+def test_output_that_is_write_protected_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out.csv"
+    path.touch()
+    monkeypatch.setattr(os, "access", lambda file, mode: file != path)
+    with pytest.raises(OutputError, match="is write-protected"):
+        check_writable(path, overwrite=True)
+
+
+@posix
 def test_output_in_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(OutputError, match="permission denied"):

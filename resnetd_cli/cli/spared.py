@@ -22,6 +22,9 @@ _STDIN, _STDOUT = 0, 1
 _MODEL_FILES = ("config.json", "*.safetensors", "*.pth", "*.pt", "*.bin", "*.ckpt", "*.onnx")
 # Raw photographs that begin like no image of Pillow's, and films.
 _CAMERA = re.compile(rb"FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|\0MRM|....ftyp", re.DOTALL)
+_PLAIN = re.compile(rb"[\t\n\r -~]*")
+_TEXTUAL = ("PPM", "XBM", "XPM", "FITS", "IM")
+_HEAD = 64
 _HINT = "name a new file; a shell's pattern may have named this one"
 
 
@@ -78,10 +81,24 @@ def is_image(path: Path) -> bool:
         return False
     from resnetd_cli.walks import begins_like_image, is_named_like_image
 
-    if is_named_like_image(path.name) or begins_like_image(str(path)):
+    if is_named_like_image(path.name):
         return True
     with suppress(OSError), path.open("rb") as file:
-        return _CAMERA.match(file.read(16)) is not None
+        head = file.read(_HEAD)
+        if _CAMERA.match(head):
+            return True
+        if _PLAIN.fullmatch(head):  # a list whose first name is P1 or BM begins like an image too
+            return _is_textual_image(path)
+        return begins_like_image(str(path))
+    return False
+
+
+def _is_textual_image(path: Path) -> bool:
+    from PIL import Image
+
+    Image.init()
+    with suppress(Exception), Image.open(path, formats=_TEXTUAL):
+        return True
     return False
 
 

@@ -6,7 +6,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -127,16 +127,16 @@ class ArraySink(_Sink):
         self._is_finished = False
 
     def __enter__(self) -> ArraySink:
-        self._file = OutputFile(self._path, overwrite=self._overwrite, suffix=".npy" if self._save else "")
-        try:
+        with ExitStack() as stack:
+            self._file = OutputFile(self._path, overwrite=self._overwrite, suffix=".npy" if self._save else "")
+            stack.callback(self._file.discard)
             self._index_file = OutputFile(index_path(self._path), overwrite=self._overwrite)
-        except BaseException:
-            self._file.discard()
-            raise
-        self._rows = _Rows(self._file.open())
-        self._index = self._index_file.open("w", **TEXT)
-        self._line = row_writer("csv", self._index, escape_formulas=self._escape_formulas)
-        self._index.write(self._line(INDEX_COLUMNS))
+            stack.callback(self._index_file.discard)
+            self._rows = _Rows(self._file.open())
+            self._index = self._index_file.open("w", **TEXT)
+            self._line = row_writer("csv", self._index, escape_formulas=self._escape_formulas)
+            self._index.write(self._line(INDEX_COLUMNS))
+            stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
