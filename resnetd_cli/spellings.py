@@ -33,13 +33,16 @@ def on_disk(path: str) -> str | None:
     return found
 
 
-def of_list(line: str) -> str | None:
+def of_list(line: str, folder: str = "") -> str | None:
     """Return the name of what exists under an entry of a list, however it was written; None if nothing does.
+
+    Entries are relative to the folder.
 
     In this order: as it is, without the carriage return of Windows, without white space around it, without
     quotation marks, with slashes for backslashes, from a code page of Windows.
     """
-    return next(filter(None, map(on_disk, dict.fromkeys(_forms(line)))), None)
+    forms = (os.path.join(folder, form) for form in dict.fromkeys(_forms(line)))
+    return next(filter(None, map(on_disk, forms)), None)
 
 
 def path_of_url(text: str) -> str | None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from resnetd_cli.datasets import Dataset, Examples, open_dataset
+from resnetd_cli.datasets import Dataset, Examples, open_dataset, tables
 from resnetd_cli.datasets.splits import divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
@@ -55,6 +55,12 @@ def write(name: str, content: str | bytes) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return name
+
+
+def touch(*names: str) -> None:
+    """Make files that nobody reads."""
+    for name in names:
+        write(name, b"x")
 
 
 def listing(examples: Examples | None) -> list[tuple[str, str]]:
@@ -223,9 +229,11 @@ def test_folders_without_classes_are_refused(make: list[str]) -> None:
 
 
 def test_what_is_not_there_or_not_known_is_refused() -> None:
-    write("x.txt", "x")
+    write("x.bin", "x")
+    write("x.xlsx", "x")
     assert refusal("nowhere").message == "no folder or file nowhere"
-    assert refusal("x.txt").message == "x.txt is not labelled images"
+    assert refusal("x.bin").message == "x.bin is not labelled images"
+    assert refusal("x.xlsx").message == "x.xlsx is a workbook, not a table in a text file"
     assert refusal("http://host/d.csv").message == "http://host/d.csv is a URL"
 
 
@@ -266,21 +274,31 @@ def test_classes_that_train_has_as_written_stay_apart() -> None:
 
 
 def test_csv() -> None:
+    touch("x/3.png", "d/a,1.png")
     write(
         "d/t.csv",
-        "\ufeffFile, Label ,width\nb/2.png,dog,3\n\n" + f'"a,1.png","big ""cat""",4\n{os.sep}x/3.png,dog\n',
+        "\ufeffFile, Label ,width\nb/2.png,dog,3\n\n"
+        f'"a,1.png","big ""cat""",4\n{Path("x/3.png").absolute()},dog,5\n',
     )
     paint("d/b/2.png")
     dataset = open_dataset("d/t.csv")
     assert dataset.classes == ('big "cat"', "dog")
-    assert listings(dataset) == {"all": [("d/b/2.png", "dog"), ("d/a,1.png", 'big "cat"'), ("/x/3.png", "dog")]}
+    assert listings(dataset) == {
+        "all": [
+            ("d/b/2.png", "dog"),
+            ("d/a,1.png", 'big "cat"'),
+            (Path("x/3.png").absolute().as_posix(), "dog"),
+        ]
+    }
     assert dataset.splits["all"].read(0) == Path("d/b/2.png").read_bytes()
+    Path("d/a,1.png").unlink()
     with pytest.raises(InputError) as caught:
         dataset.splits["all"].read(1)
     assert caught.value.kind == ErrorKind.NOT_FOUND
 
 
 def test_tsv_with_splits() -> None:
+    touch("1.png", "2.png", "3.png", "4.png")
     write("t.tsv", "path\tclass\tsplit\n1.png\tb\ttrain\n2.png\ta\tVal\n3.png\ta\ttraining\n4.png\tb\ttest\n")
     assert listings(open_dataset("t.tsv")) == {
         "train": [("1.png", "b"), ("3.png", "a")],
@@ -290,6 +308,7 @@ def test_tsv_with_splits() -> None:
 
 
 def test_numbers_are_ordered_as_numbers() -> None:
+    touch("1.png", "2.png", "3.png")
     write("t.csv", "image,target\n1.png,10\n2.png,9\n3.png,0\n")
     dataset = open_dataset("t.csv")
     assert dataset.classes == ("0", "9", "10")
@@ -301,10 +320,10 @@ def test_numbers_are_ordered_as_numbers() -> None:
     [
         ("path,label\na.png,cat\n ,dog\n", "t.csv, line 3: no path"),
         ("path,label\na.png,cat\n\nb.png,\n", "t.csv, line 4: no label"),
-        ("path,label\nb.png\n", "t.csv, line 2: no label"),
+        ("path,label\nb.png\n", "t.csv, line 2: 1 cell, but the header has 2"),
         ("path,label\nhttps://h/a.png,cat\n", "t.csv, line 2: https://h/a.png is a URL, not a file"),
         ("path,label,split\na.png,cat,dev\n", "t.csv, line 2: no split is called 'dev'"),
-        ("a.png,cat\nb.png,dog\n", "t.csv has no column of paths, only a.png, cat"),
+        ("a.png,cat\nb.png,dog\n", "t.csv has no header: it begins with a.png, cat"),
         ("path,name\na.png,cat\n", "t.csv has no column of labels, only path, name"),
         ("path,label\n", "t.csv lists no images"),
         ("", "t.csv has no column of paths"),
@@ -317,12 +336,264 @@ def test_bad_tables_are_refused(text: str | bytes, message: str) -> None:
     assert refusal("t.csv").message.startswith(message)
 
 
+GOOD_TABLES: dict[str, tuple[str, str | bytes]] = {
+    "plain": ("t.csv", "path,label\n1.png,cat\nd/2.png,dog\n"),
+    "excel, german": ("t.csv", "path;label\r\n1.png;cat\r\nd/2.png;dog\r\n"),
+    "excel, with its first line": ("t.csv", "sep=;\r\npath;label\r\n1.png;cat\r\nd/2.png;dog\r\n"),
+    "excel, with a strange delimiter": ("t.csv", "sep=^\npath^label\n1.png^cat\nd/2.png^dog\n"),
+    "excel, UTF-8": ("t.csv", "path,label\r\n1.png,cat\r\nd/2.png,dog\r\n".encode("utf-8-sig")),
+    "excel, Unicode text": ("t.txt", "path\tlabel\r\n1.png\tcat\r\nd/2.png\tdog\r\n".encode("utf-16")),
+    "excel, Unicode text of a Mac": (
+        "t.csv",
+        b"\xfe\xff" + "path\tlabel\r1.png\tcat\rd/2.png\tdog".encode("utf-16-be"),
+    ),
+    "UTF-16 without a mark": ("t.tsv", "path\tlabel\n1.png\tcat\nd/2.png\tdog\n".encode("utf-16-le")),
+    "UTF-32": ("t.csv", "path,label\n1.png,cat\nd/2.png,dog\n".encode("utf-32")),
+    "an old Mac's": ("t.csv", "path,label\r1.png,cat\rd/2.png,dog\r"),
+    "commas in a .tsv": ("t.tsv", "path,label\n1.png,cat\nd/2.png,dog\n"),
+    "bars": ("t.csv", "path|label\n1.png|cat\nd/2.png|dog\n"),
+    "spaces": ("t.csv", "label , path \n cat, 1.png\ndog ,  d/2.png \n"),
+    "spaces before quotes": ("t.csv", '"path", "label"\n"1.png", "cat"\n"d/2.png", "dog"\n'),
+    "windows": ("t.csv", "path,label\r\n.\\1.png,cat\r\nd\\2.png,dog\r\n"),
+    "trailing delimiters": ("t.csv", "path,label,,\n1.png,cat,,\nd/2.png,dog,,\n"),
+    "trailing delimiters of rows": ("t.csv", "path,label\n1.png,cat,\nd/2.png,dog,,\n"),
+    "empty lines": ("t.csv", "path,label\n\n1.png,cat\n,\n   \nd/2.png,dog\n,,\n\n"),
+    "an index of pandas": ("t.csv", ",path,label\n0,1.png,cat\n1,d/2.png,dog\n"),
+    "an index of pandas read again": ("t.csv", "Unnamed: 0,path,label\n0,1.png,cat\n1,d/2.png,dog\n"),
+    "other headers": ("t.csv", "Image Path,CLASS_NAME\n1.png,cat\nd/2.png,dog\n"),
+    "file URLs": ("t.csv", "path,label\n1.png,cat\nfile://{here}/d/2.png,dog\n"),
+    "a column for each class": ("t.csv", "filename, cat, dog\n1.png, 1, 0\nd/2.png, 0, 1\n"),
+    "a column of floats for each class": (
+        "t.csv",
+        "image,split,cat,dog\n1.png,train,1.0,0.0\nd/2.png,train,0.0,1.0\n",
+    ),
+    "two columns that agree": ("t.csv", "path,label,category\n1.png,cat,3\nd/2.png,dog,7\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), GOOD_TABLES.values(), ids=GOOD_TABLES)
+def test_tables_as_people_write_them(name: str, content: str | bytes) -> None:
+    touch("1.png", "d/2.png")
+    here = Path.cwd().as_posix()
+    write(name, content.replace("{here}", here) if isinstance(content, str) else content)
+    (found,) = listings(open_dataset(name)).values()
+    assert [(Path(path).absolute().relative_to(here).as_posix(), label) for path, label in found] == [
+        ("1.png", "cat"),
+        ("d/2.png", "dog"),
+    ]
+
+
+@posix
+def test_a_path_as_it_is_written_wins_over_other_readings() -> None:
+    touch("d\\1.png", "d/1.png", '"a.png', "Cafe\u0301.png", "B.PNG")
+    write("t.csv", "path,label\nd\\1.png,a\nd/1.png,b\nCaf\u00e9.png,c\n")
+    assert [path for path, _ in listings(open_dataset("t.csv"))["all"]] == [
+        "d\\1.png",
+        "d/1.png",
+        "Cafe\u0301.png",
+    ]
+
+
+@posix
+def test_a_code_page_is_taken_for_a_path_that_is_there_and_refused_for_a_label() -> None:
+    touch("caf\u00e9.png")
+    write("t.csv", "path,label\ncaf\u00e9.png,cat\n".encode("cp1252"))
+    assert listings(open_dataset("t.csv"))["all"] == [("caf\u00e9.png", "cat")]
+    write("t.csv", "path,label\ncaf\u00e9.png,caf\u00e9\n".encode("cp1252"))
+    error = refusal("t.csv")
+    assert error.message == "t.csv, line 2: the label is not UTF-8, but perhaps Windows-1252 (caf\u00e9)"
+    assert error.hint == 'save the table as "CSV UTF-8"'
+
+
+def test_labels_that_a_data_frame_made_floats_are_integers() -> None:
+    touch(*(f"{number}.png" for number in range(4)))
+    write("t.csv", "path,label\n0.png,10.0\n1.png,2.0\n2.png,2\n3.png,0.0\n")
+    dataset = open_dataset("t.csv")
+    assert dataset.classes == ("0", "2", "10")
+    assert dataset.splits["all"].labels.tolist() == [2, 1, 1, 0]
+    write("t.csv", "path,label\n0.png,1.0\n1.png,2.5\n")
+    assert open_dataset("t.csv").classes == ("1.0", "2.5")
+
+
+REFUSED_TABLES: dict[str, tuple[str | bytes, str, str]] = {
+    "an unquoted comma": (
+        "path,label\n1.png,crane, bird\n",
+        "t.csv, line 2: 3 cells, but the header has 2",
+        'a cell with a delimiter in it needs quotes: "crane, bird"',
+    ),
+    "an unquoted comma in a last row": (
+        "path,label\n1.png,coot\n\n2.png,crane, bird\n",
+        "t.csv, line 4: 3 cells, but the header has 2",
+        "quotes",
+    ),
+    "a missing cell": ("path,label\n1.png,cat\n2.png\n", "t.csv, line 3: 1 cell, but the header has 2", "header"),
+    "a missing cell of three": (
+        "path,label,width\n1.png,200\n",
+        "t.csv, line 2: 2 cells, but the header has 3",
+        "as many cells",
+    ),
+    "another delimiter in the rows": (
+        "path,label\n1.png;cat\n",
+        "t.csv, line 2: 1 cell, but",
+        "the same delimiter",
+    ),
+    "names of rows without a title": (
+        "path,label\n1,1.png,cat\n",
+        "t.csv, line 2: 3 cells, but the header has 2",
+        "",
+    ),
+    "no header": ("1.png;cat\n2.png;dog\n", "t.csv has no header: it begins with 1.png, cat", "path,label"),
+    "two columns of one name": ("path,label,Label\n1.png,a,b\n", "t.csv has two columns label", "leave one"),
+    "two columns that differ": (
+        "path,label,category\n1.png,cat,pet\n2.png,dog,pet\n1.png,cat,wild\n",
+        "t.csv, line 4: the columns label, category do not tell the same classes apart",
+        "leave out",
+    ),
+    "an error of a spreadsheet": ("path,label\n1.png,#N/A\n", "t.csv, line 2: the label is #N/A", "one label"),
+    "a list": (
+        "path,label\n1.png,\"['cat', 'dog']\"\n",
+        "t.csv, line 2: the label is ['cat', 'dog']",
+        "one label",
+    ),
+    "several labels": (
+        "path,label\n1.png,cat\n2.png,cat|dog\n",
+        "t.csv, line 3: 'cat|dog' is several labels",
+        "one label",
+    ),
+    "several labels with commas": (
+        'path,label\n1.png,cat\n2.png,dog\n3.png,"cat, dog"\n',
+        "t.csv, line 4: 'cat, dog' is several labels",
+        "one label",
+    ),
+    "several classes that are 1": (
+        "filename,cat,dog\n1.png,1,0\n2.png,1,1\n",
+        "t.csv, line 3: several classes are 1: cat, dog",
+        "one class",
+    ),
+    "no class that is 1": ("filename,cat,dog\n1.png,0,0\n", "t.csv, line 2: no class is 1", "one class"),
+    "columns of numbers": ("filename,width,height\n1.png,8,8\n", "t.csv has no column of labels", "path,label"),
+    "a missing number": (
+        "path,label\n1.png,1.0\n2.png,nan\n",
+        "t.csv, line 3: the label is nan, a missing number",
+        "one label",
+    ),
+    "a file of two classes": (
+        "path,label\n1.png,cat\n2.png,dog\n1.png,dog\n",
+        "t.csv, line 4: 1.png is dog, but cat in line 2",
+        "one label",
+    ),
+    "a quotation mark that is not closed": (
+        'path,label\n1.png,"cat\n2.png,dog\n',
+        "t.csv, line 3: unexpected end",
+        "closed",
+    ),
+    "a quotation mark in the middle": (
+        'path,label\n1.png,"cat"fish\n',
+        "t.csv, line 2: ',' expected after",
+        "closed",
+    ),
+    "a label of two lines": (
+        'path,label\n1.png,"cat\n2.png,dog"\n',
+        "t.csv, line 3: the label is of several lines",
+        "",
+    ),
+    "a long label": (
+        "path,label\n1.png," + "x" * 1001,
+        "t.csv, line 2: the label has more than 1,000 char",
+        "one",
+    ),
+    "a long line": ("path,label\n" + "x" * (2**20 + 1), "t.csv, line 2: more than 1,048,576 characters", "line"),
+    "a workbook": (
+        b"PK\x03\x04\x14\0\6\0",
+        "t.csv is an Excel workbook (.xlsx) or another zip archive",
+        "CSV UTF-8",
+    ),
+    "an old workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "t.csv is an Excel workbook (.xls)", "CSV UTF-8"),
+    "a Parquet file": (
+        b"PAR1\x15\x04",
+        "t.csv is a Parquet file, not a table in a text file",
+        "mv t.csv t.parquet",
+    ),
+    "a web page": ("<html><table>", "t.csv is a web page, not a table", "CSV UTF-8"),
+    "zeros": (b"path,label\n\0\0\0\0\n", "t.csv is no text, not a table", "CSV UTF-8"),
+    "half of UTF-16": ("path\tlabel\n".encode("utf-16") + b"x", "t.csv is not valid UTF-16", "CSV UTF-8"),
+    "a drive": (
+        "path,label\nC:\\img\\1.png,cat\n",
+        "t.csv, line 2: no file C:\\img\\1.png in ",
+        "drives of Windows",
+    ),
+}
+
+
+@posix
+@pytest.mark.parametrize(("content", "message", "hint"), REFUSED_TABLES.values(), ids=REFUSED_TABLES)
+def test_tables_with_no_certain_reading_are_refused(content: str | bytes, message: str, hint: str) -> None:
+    touch("1.png", "2.png", "3.png")
+    write("t.csv", content)
+    error = refusal("t.csv")
+    assert error.message.startswith(message)
+    assert hint in (error.hint or "")
+
+
+def test_files_that_are_not_there_stop_the_run() -> None:
+    touch("d/img/1.jpg", "img/2.jpg", "d/img/3.JPG", "d/img/4.jpg")
+    write("d/t.csv", "path,label\nimg/1.jpg,a\nimg/2.jpg,b\nimg/5.jpg,b\n")
+    error = refusal("d/t.csv")
+    assert error.message == f"d/t.csv, line 3: no file img/2.jpg in {Path('d').absolute()}, and 1 more"
+    assert error.hint == "paths are relative to the table's folder, not to the current one: move the table"
+    for written, hint in (
+        ("img/3.jpg", "there is 3.JPG"),
+        ("img/4", "there is 4.jpg"),
+        ("img/5.jpg", "paths are relative to the table's folder"),
+        ("no/5.jpg", "paths are relative to the table's folder"),
+    ):
+        write("d/t.csv", f"path,label\n{written},a\n")
+        error = refusal("d/t.csv")
+        assert error.message == f"d/t.csv, line 2: no file {written} in {Path('d').absolute()}"
+        assert error.hint == hint
+
+
+def test_a_file_that_is_listed_twice_counts_twice() -> None:
+    touch("1.png", "2.png")
+    write("t.csv", "path,label\n1.png,cat\n2.png,dog\n1.png,cat\n")
+    assert open_dataset("t.csv").splits["all"].counts().tolist() == [2, 1]
+
+
+def test_tables_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(*(f"{number}.png" for number in range(4)))
+    rows = [(f"{number}.png", "cat") for number in range(4)]
+    write("t.csv", "path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    pq.write_table(
+        pa.table({"path": [path for path, _ in rows], "label": [label for _, label in rows]}), "t.parquet"
+    )
+    for name in ("t.csv", "t.parquet"):
+        monkeypatch.setattr(tables, "MAX_ROWS", 4)
+        assert len(open_dataset(name).splits["all"]) == 4
+        monkeypatch.setattr(tables, "MAX_ROWS", 3)
+        assert refusal(name).message == f"{name} has more than 3 rows"
+    monkeypatch.setattr(tables, "MAX_ROWS", 4)
+    monkeypatch.setattr(tables, "MAX_PATHS", 19)
+    assert refusal("t.csv").message == "t.csv has more than 19 characters of paths"
+    monkeypatch.setattr(tables, "_MAX_COLUMN", 3)
+    assert refusal("t.parquet").message.startswith("t.parquet: the column path has ")
+
+
+def test_many_rows_of_one_long_text_take_little_memory() -> None:
+    touch("1.png")
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), pa.array(["x" * 900]))
+    path = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), pa.array(["./" * 400 + "1.png"]))
+    pq.write_table(pa.table({"path": path, "label": long}), "t.parquet")
+    assert Path("t.parquet").stat().st_size < 50_000
+    assert open_dataset("t.parquet").classes == ("x" * 900,)
+
+
 def write_parquet(columns: Mapping[str, Any], name: str = "t.parquet") -> str:
     pq.write_table(pa.table(dict(columns)), name)
     return name
 
 
 def test_parquet() -> None:
+    touch("1.png", "2.png", "3.png")
     labels = pa.array(["dog", "cat", "dog"]).dictionary_encode()
     write_parquet(
         {"n": [1, 2, 3], "path": ["1.png", "2.png", "3.png"], "label": labels, "split": ["train", "test", "train"]}
@@ -334,6 +605,7 @@ def test_parquet() -> None:
 
 
 def test_parquet_of_numbers() -> None:
+    touch("1.png", "2.png")
     write_parquet({"path": ["1.png", "2.png"], "label": [3.0, 20.0]})
     assert open_dataset("t.parquet").classes == ("3", "20")
 
@@ -344,7 +616,7 @@ def test_parquet_of_numbers() -> None:
         ({"path": ["1.png", None], "label": ["a", "b"]}, "t.parquet, row 2: no path"),
         ({"path": ["1.png", "2.png"], "label": ["a", None]}, "t.parquet, row 2: no label"),
         ({"path": ["1.png"], "label": [0.5]}, "t.parquet, row 1: the label is 0.5"),
-        ({"path": ["1.png"], "label": [["a", "b"]]}, "t.parquet, row 1: the label is ['a', 'b']"),
+        ({"path": ["1.png"], "label": [["a", "b"]]}, "t.parquet: the column label holds list<element: string>"),
         ({"path": ["1.png"], "label": ["a"], "split": [None]}, "t.parquet, row 1: no split is called ''"),
         (
             {"image": [{"bytes": b"x", "path": "1.png"}], "label": [1]},
@@ -691,6 +963,7 @@ def test_no_train_is_refused() -> None:
 
 def counted(classes: int, format_name: str = "table") -> str:
     rows = [f"{number}.png,c{number:02},{split}" for number in range(classes) for split in ("train", "test")]
+    touch("x.png", *(row.partition(",")[0] for row in rows))
     write("t.csv", "\n".join(["path,label,split", *rows, "x.png,c00,train"]))
     dataset = open_dataset("t.csv")
     counts = {split: examples.counts() for split, examples in dataset.splits.items()}

@@ -16,6 +16,7 @@ from resnetd_cli.files import expand_user
 
 __all__ = ["Dataset", "Examples", "Store", "open_dataset"]
 
+_WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _HINT = "name a folder, a .csv, .tsv or .parquet file, hfds/NAME or wds/FOLDER"
 
 
@@ -47,4 +48,7 @@ def _open(location: str, *, offline: bool) -> Dataset:
         raise DataError(f"no folder or file {printable(location)}", hint=_HINT)
     if is_table(path):
         return open_table(location)
+    if os.path.splitext(path)[1].lower() in _WORKBOOKS:
+        message = f"{printable(location)} is a workbook, not a table in a text file"
+        raise DataError(message, hint='open it, save it as "CSV UTF-8", and name that')
     raise DataError(f"{printable(location)} is not labelled images", hint=_HINT)

@@ -2,98 +2,275 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator, Sequence
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resnetd_cli import http
+from resnetd_cli import http, spellings
+from resnetd_cli.datasets import sheets
 from resnetd_cli.datasets.examples import ALL, ORDER, Dataset, Examples
 from resnetd_cli.datasets.files import Files
 from resnetd_cli.datasets.folders import SPLIT_NAMES
-from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
+from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, label_text, shown
 from resnetd_cli.errors import DataError, first_line
 from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.files import expand_user
 from resnetd_cli.reading import strerror
+from resnetd_cli.walks import image_extensions
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from numpy.typing import NDArray
 
-PATHS = ("path", "file", "filename", "file_name", "image", "input")
-LABELS = ("label", "class", "category", "target")
-SPLITS = ("split",)
-"""The names of columns, in lower case; the first that is there counts."""
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PATHS = (
+    "path",
+    "file",
+    "filename",
+    "image",
+    "input",
+    "filepath",
+    "imagepath",
+    "imagefile",
+    "imagename",
+    "img",
+    "imgpath",
+    "imagefilename",
+)
+LABELS = ("label", "class", "category", "target", "labels", "classname", "labelname", "categoryname")
+SPLITS = ("split", "subset", "set")
+"""The names of columns, without case, spaces and punctuation; the first that is there counts."""
 PARQUET = ".parquet"
+MAX_ROWS = 20_000_000
+MAX_PATHS = 2**30
+"""Characters of all paths together."""
 _BATCH = 10_000
+_MAX_COLUMN = 2**31
+"""Bytes that a column of a Parquet file may hold before its compression."""
 _COLUMNS = "it needs a column path and a column label, as in: path,label"
+_ONE_LABEL = "each image needs one label, a text or an integer"
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_FLOAT = re.compile(r"[+-]?[0-9]+(\.0+)?")
+_ZERO_OR_ONE = re.compile(r"[01](\.0+)?")
 Cells = tuple[int, Any, Any, Any]
 """The line or row, from 1, and its path, label and split; None for a split where no column tells it."""
 
 
+class Columns(NamedTuple):
+    """Where what stands in a table.
+
+    Attributes:
+        path: the column of paths.
+        labels: those of labels; of several the first counts, and the others have to say the same.
+        split: the column of splits, if there is one.
+        flags: without labels, columns that are called like classes: 1 in that of an image's class, else 0.
+    """
+
+    path: int
+    labels: tuple[int, ...]
+    split: int | None
+    flags: tuple[int, ...] = ()
+
+
 def is_table(location: str) -> bool:
     """Tell a table by its name."""
-    return os.path.splitext(location)[1].lower() in {*DELIMITERS, PARQUET}
+    return os.path.splitext(location)[1].lower() in {*sheets.DELIMITERS, PARQUET}
 
 
 def open_table(location: str) -> Dataset:
-    """Return the images that a `.csv`, `.tsv` or `.parquet` file lists; no file is looked for.
+    """Return the images that a `.csv`, `.tsv`, `.txt` or `.parquet` file lists.
 
-    Paths are relative to the table's folder.
+    Paths are relative to the table's folder. They may be written as on Windows.
 
     Raises:
-        DataError: the table cannot be read, lacks a column, or a row lacks a value.
+        DataError: the table cannot be read, is too large, lacks a column, or a row lacks a value, is not like the
+            header or names a file that is not there.
     """
     path = expand_user(location)
-    suffix = path.suffix.lower()
-    cells = _parquet_cells(path) if suffix == PARQUET else _text_cells(path, DELIMITERS[suffix])
-    return _dataset(location, path, cells, unit="row" if suffix == PARQUET else "line")
+    is_parquet = path.suffix.lower() == PARQUET
+    cells = _parquet_cells(path) if is_parquet else _text_cells(path)
+    return _dataset(location, path, cells, unit="row" if is_parquet else "line")
 
 
 def _dataset(location: str, table: Path, cells: Iterator[Cells], *, unit: str) -> Dataset:
     import numpy as np
 
-    paths, classes, splits = TextsBuilder(), Labeller(), Labeller()
+    found = _Images(location, table, unit)
     try:
-        for number, path, label, split in cells:
-            where = f"{printable(location)}, {unit} {number:,}"
-            paths.append(_path(path, where))
-            classes.append(_label(label, where))
-            splits.append(_split(split, where))
+        for row in cells:
+            found.add(*row)
     except OSError as error:
         message = f"cannot read {printable(location)}: {strerror(error)}"
         raise DataError(message, hint=f"look at it: ls -l {shell_word(location)}") from error
-    if not paths:
-        raise DataError(f"{printable(location)} lists no images", hint=_COLUMNS)
-    labels, names = classes.build()
-    of_split, split_names = splits.build()
-    store = Files(str(table.parent), paths.build())
+    labels, names = found.labels()
+    of_split, split_names = found.splits.build()
+    store = Files(found.folder, found.paths.build())
     rows = {name: np.flatnonzero(of_split == index) for index, name in enumerate(split_names)}
-    found = {name: Examples(store, at, labels[at], names) for name in ORDER if (at := rows.get(name)) is not None}
-    return Dataset(location, found, top=store.folder)
+    parts = {name: Examples(store, at, labels[at], names) for name in ORDER if (at := rows.get(name)) is not None}
+    return Dataset(location, parts, top=store.folder)
+
+
+class _Images:
+    """The rows of a table as they come."""
+
+    def __init__(self, location: str, table: Path, unit: str) -> None:
+        self._location, self._unit = location, unit
+        self.folder = str(table.parent)
+        self._prefix = os.path.join(self.folder, "")
+        self.paths, self._classes, self.splits = TextsBuilder(), Labeller(), Labeller()
+        self._numbers, self._hashes = array("q"), array("q")
+        self._characters = 0
+        self._missing = Few()
+        self._first_missing: tuple[int, str] | None = None
+
+    def add(self, number: int, path: object, label: object, split: object) -> None:
+        """Take a row.
+
+        Raises:
+            DataError: it lacks a value, or there are too many.
+        """
+        where = self._where(number)
+        written = _path(path, where)
+        found = self._on_disk(written)
+        if found is None:
+            self._missing.add(written)
+            self._first_missing = self._first_missing or (number, written)
+        self._classes.append(_label(label, where))
+        self.splits.append(_split(split, where))
+        self.paths.append(found or written)
+        self._numbers.append(number)
+        self._hashes.append(hash(found or written))
+        self._characters += len(written)
+        if len(self.paths) > MAX_ROWS or self._characters > MAX_PATHS:
+            what = f"{MAX_ROWS:,} rows" if len(self.paths) > MAX_ROWS else f"{MAX_PATHS:,} characters of paths"
+            raise DataError(f"{printable(self._location)} has more than {what}", hint="use a table for each part")
+
+    def labels(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Return each image's index in the classes, and their names.
+
+        Raises:
+            DataError: there are no images, a file is not there, an image is of several classes.
+        """
+        if not self.paths:
+            raise DataError(f"{printable(self._location)} lists no images", hint=_COLUMNS)
+        if self._first_missing:
+            raise self._not_there(*self._first_missing)
+        labels, names = self._classes.build()
+        self._check_numbers(labels, names)
+        self._check_several(labels, names)
+        self._check_twice(labels, names)
+        return _as_integers(labels, names)
+
+    def _where(self, number: int) -> str:
+        return f"{printable(self._location)}, {self._unit} {number:,}"
+
+    def _on_disk(self, written: str) -> str | None:
+        """Return the path of a file that is there: as it is written, else as another system would write it."""
+        if os.path.lexists(os.path.join(self.folder, written)):
+            return written
+        found = spellings.of_list(spellings.path_of_url(written) or written, self.folder)
+        return found and found.removeprefix(self._prefix)
+
+    def _not_there(self, number: int, written: str) -> DataError:
+        more = f", and {self._missing.count - 1:,} more" if self._missing.count > 1 else ""
+        folder = str(Path(self.folder).absolute())
+        message = f"{self._where(number)}: no file {printable(written)} in {printable(folder)}{more}"
+        return DataError(message, hint=_where_it_may_be(written, self.folder))
+
+    def _check_numbers(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
+        others = [name for name in names if name.casefold() != "nan"]
+        if others and len(others) < len(names) and all(map(_FLOAT.fullmatch, others)):
+            nan = next(name for name in names if name not in others)
+            raise DataError(
+                f"{self._at(labels, names, nan)}: the label is {nan}, a missing number", hint=_ONE_LABEL
+            )
+
+    def _check_several(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
+        known = set(names)
+        for name in names:
+            for separator, enough in (("|", any), (";", any), (",", all)):
+                parts = [part.strip() for part in name.split(separator)]
+                if len(parts) > 1 and enough(part in known for part in parts):
+                    message = f"{self._at(labels, names, name)}: {printable(name)!r} is several labels"
+                    raise DataError(message, hint=_ONE_LABEL)
+
+    def _check_twice(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
+        """Make sure that no file is of two classes."""
+        import numpy as np
+
+        hashes = np.array(self._hashes, np.int64)
+        order = np.lexsort((labels, hashes))
+        differ = (np.diff(hashes[order]) == 0) & (np.diff(labels[order]) != 0)
+        paths = self.paths.build() if differ.any() else None
+        for one, other in zip(order[:-1][differ].tolist(), order[1:][differ].tolist(), strict=True):
+            first, second = sorted((one, other))
+            if paths is not None and paths[first] == paths[second]:
+                message = (
+                    f"{self._where(self._numbers[second])}: {printable(paths[second])} is "
+                    f"{printable(names[labels[second]])}, but {printable(names[labels[first]])} in "
+                    f"{self._unit} {self._numbers[first]:,}"
+                )
+                raise DataError(message, hint=_ONE_LABEL)
+
+    def _at(self, labels: NDArray[np.int64], names: Sequence[str], name: str) -> str:
+        """Return where a label comes first."""
+        return self._where(self._numbers[int((labels == names.index(name)).argmax())])
+
+
+def _as_integers(labels: NDArray[np.int64], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return labels that are all integers as such, where a data frame has made 1.0 of them."""
+    import numpy as np
+
+    if not all(map(_FLOAT.fullmatch, names)) or not any("." in name for name in names):
+        return labels, names
+    integers = [name.partition(".")[0] for name in names]
+    classes = sorted(set(integers), key=lambda name: (int(name), name))
+    return np.array([classes.index(name) for name in integers], np.int64)[labels], tuple(classes)
+
+
+def _where_it_may_be(written: str, folder: str) -> str:
+    """Return a hint on a file that is not there."""
+    if _DRIVE.match(written):
+        return "paths on drives of Windows mean nothing here: write them relative to the table"
+    if spellings.of_list(written) is not None:
+        return "paths are relative to the table's folder, not to the current one: move the table"
+    top, name = os.path.split(os.path.join(folder, written.replace("\\", "/")))
+    wanted = name.casefold()
+    try:
+        with os.scandir(top) as entries:
+            near = next((entry.name for entry in entries if _is_near(entry.name, wanted)), None)
+    except (OSError, ValueError):
+        near = None
+    return f"there is {printable(near)}" if near else "paths are relative to the table's folder"
+
+
+def _is_near(name: str, wanted: str) -> bool:
+    stem, ending = os.path.splitext(name.casefold())
+    return name.casefold() == wanted or (stem == wanted and ending in image_extensions())
 
 
 def _path(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: no path", hint="each image needs a path and a label")
-    if http.is_url(value):
+    if "\0" in value:
+        raise DataError(f"{where}: the path holds a zero byte", hint="save the table as UTF-8")
+    if http.is_url(value) and spellings.path_of_url(value) is None:
         hint = "download the images first, and name the files"
         raise DataError(f"{where}: {printable(value)} is a URL, not a file", hint=hint)
     return value
 
 
 def _label(value: object, where: str) -> str:
-    if isinstance(value, float) and value.is_integer():  # where some are missing, integers are stored so
-        value = int(value)
-    if isinstance(value, (str, int)) and (text := str(value).strip()):
-        if not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):  # a path may have them
-            raise DataError(f"{where}: the label is not UTF-8", hint="save the table as UTF-8")
-        return text
-    what = "no label" if value is None or isinstance(value, str) else f"the label is {shown([str(value)])}"
-    raise DataError(f"{where}: {what}", hint="each image needs one label, a text or an integer")
+    try:
+        return label_text(value)
+    except UnicodeError as error:
+        raise DataError(f"{where}: {error}", hint='save the table as "CSV UTF-8"') from error
+    except ValueError as error:
+        raise DataError(f"{where}: {error}", hint=_ONE_LABEL) from error
 
 
 def _split(value: object, where: str) -> str:
@@ -106,42 +283,105 @@ def _split(value: object, where: str) -> str:
     return SPLIT_NAMES[name]
 
 
-def _columns(names: Sequence[str], table: Path) -> tuple[int, int, int | None]:
-    """Return where the path, the label and the split stand.
+# Columns.
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
+def _known(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Return where columns of some names stand, in the order of the names."""
+    bare = [_bare(name) for name in names]
+    return [at for want in wanted for at, name in enumerate(bare) if name == want]
+
+
+def _columns(names: Sequence[str], table: Path) -> Columns:
+    """Return where the path, the labels and the split stand.
 
     Raises:
-        DataError: one of the first two is missing.
+        DataError: one of the first two is missing, or there twice under one name.
     """
-    known = [name.strip().lower() for name in names]
-
-    def find(wanted: Sequence[str]) -> int | None:
-        return next((known.index(name) for name in wanted if name in known), None)
-
-    path, label = find(PATHS), find(LABELS)
-    if path is None or label is None:
-        what = "paths" if path is None else "labels"
+    paths, labels, splits = (_known(names, wanted) for wanted in (PATHS, LABELS, SPLITS))
+    for found in (paths, labels, splits):
+        if len(found) > 1 and _bare(names[found[0]]) == _bare(names[found[1]]):
+            message = f"{printable(str(table))} has two columns {printable(names[found[0]])}"
+            raise DataError(message, hint="leave one of them out")
+    split = next(iter(splits), None)
+    taken = {*paths, *labels, split}
+    flags = [
+        at for at, name in enumerate(names) if at not in taken and name and not _bare(name).startswith("unnamed")
+    ]
+    if not paths and _is_data(names):
+        message = f"{printable(str(table))} has no header: it begins with {shown(names, len(names))}"
+        raise DataError(message, hint="the first line names the columns, as in: path,label")
+    if not paths or (not labels and len(flags) < 2):
+        what = "labels" if paths else "paths"
         message = f"{printable(str(table))} has no column of {what}, only {shown(names, len(names))}"
         raise DataError(message, hint=_COLUMNS)
-    return path, label, find(SPLITS)
+    return Columns(paths[0], tuple(labels), split, () if labels else tuple(flags))
 
 
-def _text_cells(table: Path, delimiter: str) -> Iterator[Cells]:
-    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        try:
-            yield from _cells_of(reader, table)
-        except csv.Error as error:
-            message = f"{printable(str(table))}, line {reader.line_num:,}: {first_line(error)}"
-            raise DataError(message, hint="a quotation mark that is not closed?") from error
+def _fits(names: Sequence[str]) -> bool:
+    """Tell a header."""
+    paths, labels = _known(names, PATHS), _known(names, LABELS)
+    return bool(paths) and (bool(labels) or len(names) > 2)
 
 
-def _cells_of(reader: Any, table: Path) -> Iterator[Cells]:
-    names: list[str] = next(reader, [])
-    path, label, split = _columns(names, table)
-    for row in reader:
-        if row:  # not a blank line
-            cells = [*row, *[""] * (len(names) - len(row))]
-            yield reader.line_num, cells[path], cells[label], None if split is None else cells[split]
+def _is_data(names: Sequence[str]) -> bool:
+    """Tell a row of an image from a header."""
+    return any(os.path.splitext(name)[1].lower() in image_extensions() for name in names)
+
+
+class _Reader:
+    """Takes the path, the label and the split out of rows."""
+
+    def __init__(self, names: Sequence[str], columns: Columns, table: Path, unit: str) -> None:
+        self._names, self._columns = names, columns
+        self._table, self._unit = table, unit
+        self._others: dict[object, tuple[object, ...]] = {}
+
+    def cells(self, number: int, row: Sequence[Any]) -> Cells:
+        """Return what stands in a row.
+
+        Raises:
+            DataError: its columns of labels do not agree, or not one of its flags is 1.
+        """
+        path, labels, split, flags = self._columns
+        label = row[labels[0]] if labels else self._flagged(number, [row[at] for at in flags])
+        if len(labels) > 1:
+            others = tuple(row[at] for at in labels[1:])
+            if self._others.setdefault(label, others) != others:
+                names = shown([self._names[at] for at in labels], len(labels))
+                message = f"{self._where(number)}: the columns {names} do not tell the same classes apart"
+                raise DataError(message, hint="leave out those that are not the class")
+        return number, row[path], label, None if split is None else (row[split] or "")
+
+    def _flagged(self, number: int, values: Sequence[object]) -> str:
+        names = [self._names[at] for at in self._columns.flags]
+        texts = [str(value).strip() for value in values]
+        if not all(map(_ZERO_OR_ONE.fullmatch, texts)):
+            message = f"{printable(str(self._table))} has no column of labels, only {shown(self._names)}"
+            raise DataError(message, hint=_COLUMNS)
+        chosen = [name for name, text in zip(names, texts, strict=True) if text.startswith("1")]
+        if len(chosen) != 1:
+            what = f"several classes are 1: {shown(chosen)}" if chosen else "no class is 1"
+            raise DataError(f"{self._where(number)}: {what}", hint="each image needs one class")
+        return chosen[0]
+
+    def _where(self, number: int) -> str:
+        return f"{printable(str(self._table))}, {self._unit} {number:,}"
+
+
+def _text_cells(table: Path) -> Iterator[Cells]:
+    rows = sheets.rows(table, _fits)
+    _, names = next(rows, (1, []))
+    reader = _Reader(names, _columns(names, table), table, "line")
+    for number, row in rows:
+        yield reader.cells(number, row)
+
+
+# Parquet.
 
 
 def _parquet_cells(table: Path) -> Iterator[Cells]:
@@ -150,7 +390,11 @@ def _parquet_cells(table: Path) -> Iterator[Cells]:
 
     try:
         with pq.ParquetFile(table) as file:
-            yield from _cells_of_parquet(file, table)
+            names, chosen = _checked(file, table)
+        # As dictionaries: a text that comes a million times is stored once.
+        texts = [name for name in chosen if _is_text(file.schema_arrow.field(name).type)]
+        with pq.ParquetFile(table, read_dictionary=texts) as file:
+            yield from _cells_of_parquet(file, names, chosen, table)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
@@ -158,19 +402,67 @@ def _parquet_cells(table: Path) -> Iterator[Cells]:
         raise DataError(message, hint="write it again") from error
 
 
-def _cells_of_parquet(file: pq.ParquetFile, table: Path) -> Iterator[Cells]:
+def _checked(file: pq.ParquetFile, table: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the columns, and of those that are read, having made sure of their types and sizes."""
     names = file.schema_arrow.names
-    path, label, split = _columns(names, table)
+    path, labels, split, flags = _columns(names, table)
     if _holds_images(file.schema_arrow.field(path).type):
         message = f"{printable(str(table))} holds the images themselves in its column {printable(names[path])}"
         raise DataError(message, hint=f"have it read as hfds/{shell_word(table)}")
-    chosen = [names[at] for at in (path, label, split) if at is not None]
+    chosen = [names[at] for at in sorted({path, *labels, *flags, *([] if split is None else [split])})]
+    for name in chosen:
+        if _is_nested(kind := file.schema_arrow.field(name).type):
+            message = f"{printable(str(table))}: the column {printable(name)} holds {printable(str(kind))[:80]}"
+            raise DataError(message, hint=_ONE_LABEL)
+    meta = file.metadata
+    if meta.num_rows > MAX_ROWS:
+        raise DataError(
+            f"{printable(str(table))} has more than {MAX_ROWS:,} rows", hint="use a table for each part"
+        )
+    for name in chosen:
+        at = names.index(name)
+        size = sum(
+            meta.row_group(group).column(at).total_uncompressed_size for group in range(meta.num_row_groups)
+        )
+        if size > _MAX_COLUMN:
+            message = f"{printable(str(table))}: the column {printable(name)} has {size:,} bytes"
+            raise DataError(message, hint=f"more than {_MAX_COLUMN:,} are not read: use a table for each part")
+    return names, chosen
+
+
+def _cells_of_parquet(
+    file: pq.ParquetFile, names: Sequence[str], chosen: Sequence[str], table: Path
+) -> Iterator[Cells]:
+    reader = _Reader(names, _columns(names, table), table, "row")
+    at = [names.index(name) for name in chosen]
     number = 0
-    for batch in file.iter_batches(_BATCH, columns=chosen):
-        columns = [batch.column(name).to_pylist() for name in chosen]
+    for batch in file.iter_batches(_BATCH, columns=list(chosen)):
+        columns = [_values(batch.column(name)) for name in chosen]
         for values in zip(*columns, strict=True):
             number += 1
-            yield number, values[0], values[1], (values[2] or "") if split is not None else None
+            yield reader.cells(number, dict(zip(at, values, strict=True)))  # type: ignore[arg-type]
+
+
+def _values(column: pa.Array) -> Iterable[Any]:
+    """Yield what is in a column; what a dictionary stands for is not made anew for each row."""
+    import pyarrow as pa
+
+    if not isinstance(column, pa.DictionaryArray):
+        return column.to_pylist()  # type: ignore[no-any-return]
+    known = column.dictionary.to_pylist()
+    return (None if index is None else known[index] for index in column.indices.to_pylist())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_nested(kind))
 
 
 def _holds_images(kind: pa.DataType) -> bool:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SHOWN = 3
+_SHOWN_LABEL = 80
+_MAX_LABEL = 1_000
+"""Characters of the name of a class."""
+_ERRORS = frozenset({"#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!", "#spill!", "#calc!"})
+"""What spreadsheets write in place of a value, in lower case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +98,32 @@ class Labeller:
         for index, name in enumerate(names):
             moved[self._numbers[name]] = index
         return moved[np.array(self._labels, np.int64)], tuple(names)
+
+
+def label_text(value: object) -> str:
+    """Return the name of a class from what a table, a shard or a data set holds for an image.
+
+    Raises:
+        UnicodeError: it is not UTF-8.
+        ValueError: there is none, or it is not one name.
+    """
+    if isinstance(value, float) and value.is_integer():  # where some are missing, integers are stored so
+        value = int(value)
+    text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+    if value is None or text == "":
+        raise ValueError("no label")
+    if text is None or (text[0] + text[-1] in ("[]", "{}")) or text.lower() in _ERRORS:
+        raise ValueError(f"the label is {printable(str(value))[:_SHOWN_LABEL]}")
+    if len(text) > _MAX_LABEL:
+        raise ValueError(f"the label has more than {_MAX_LABEL:,} characters")
+    if not text.isprintable():
+        if any("\ud800" <= char <= "\udfff" for char in text):  # bytes that are not UTF-8
+            data = text.encode("utf-8", "surrogateescape")
+            guess = printable(data.decode("cp1252", "replace"))[:_SHOWN_LABEL]
+            raise UnicodeError(f"the label is not UTF-8, but perhaps Windows-1252 ({guess})")
+        if any(char in "\r\n\0" for char in text):
+            raise ValueError(f"the label is of several lines: {printable(text)[:_SHOWN_LABEL]}")
+    return text
 
 
 @dataclass
