@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from resnetd_cli import sources as library
-from resnetd_cli.cli.console import terminal
+from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.errors import UsageError
 from resnetd_cli.lists import STDIN
 from resnetd_cli.reading import DEFAULT_READING, ReadOptions
@@ -66,6 +67,11 @@ class Inputs:
     def single(self) -> bool:
         """Whether there is exactly one image, as far as can be told without reading anything."""
         return self.files_from is None and library.is_single(self.texts)
+
+    @property
+    def typed(self) -> bool:
+        """Whether the inputs are typed while the command runs."""
+        return self.files_from == STDIN and is_tty(sys.stdin)
 
     def sources(self, options: ReadOptions = DEFAULT_READING) -> Iterator[library.Source]:
         """Yield the inputs, in order: first those named, then those of the list.

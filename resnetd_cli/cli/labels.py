@@ -66,7 +66,6 @@ def labels(
             f"no class of {subset} matches {wanted!r}", hint="try a part of the word, or another --set"
         )
     with target.open() as stream:
-        write_rows(
-            [asdict(entry) for entry in entries], stream, target.format, header=not no_header, columns=_COLUMNS
-        )
+        rows = [asdict(entry) for entry in entries]
+        write_rows(rows, stream, target.format, header=not no_header, columns=_COLUMNS, essential="name")
     return 0

@@ -79,7 +79,7 @@ def drain(
     return_large_blocks()
     total = failed = 0
     stdout_is_terminal = is_tty(sys.stdout)
-    with terminal.tracking(inputs.count, wanted=not inputs.single) as track:
+    with terminal.tracking(inputs.count, wanted=not (inputs.single or inputs.typed)) as track:
         for result in track(results):
             with terminal.print_through() if stdout_is_terminal else nullcontext():
                 write(result)

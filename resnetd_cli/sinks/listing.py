@@ -17,7 +17,13 @@ _MARGIN = 3
 
 
 def write_rows(
-    rows: Sequence[Row], stream: IO[str], format_name: str, *, header: bool = True, columns: Mapping[str, str]
+    rows: Sequence[Row],
+    stream: IO[str],
+    format_name: str,
+    *,
+    header: bool = True,
+    columns: Mapping[str, str],
+    essential: str | None = None,
 ) -> None:
     """Write rows that have the same keys.
 
@@ -27,9 +33,10 @@ def write_rows(
         format_name: `table`, `tsv`, `csv`, `json` or `jsonl`.
         header: begin tsv and csv with the keys.
         columns: the keys that a table shows, and its headings.
+        essential: the key that the narrowest terminal shows; the first by default.
     """
     if format_name == "table":
-        _write_table(rows, stream, columns)
+        _write_table(rows, stream, columns, essential or next(iter(columns)))
     elif format_name == "json":
         stream.write(to_json(rows, indent=1) + "\n")
     elif format_name == "jsonl":
@@ -58,27 +65,36 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
     elif format_name != "table":
         write_rows([facts], stream, format_name, columns={})
     else:
+        from rich.padding import Padding
         from rich.table import Table
         from rich.text import Text
 
         from resnetd_cli.sinks.screen import open_console
 
+        console = open_console(stream)
+        beside = console.width - max(map(len, shown), default=0) >= _PROSE
         table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(overflow="fold")
+        table.add_column(style="bold", no_wrap=beside, overflow="fold")
+        if beside:
+            table.add_column(overflow="fold")
         for heading, text in shown.items():
-            table.add_row(heading, Text(printable(text)))
-        open_console(stream).print(table)
+            value = Text(printable(text))
+            if beside:
+                table.add_row(heading, value)
+            else:
+                table.add_row(heading)
+                table.add_row(Padding(value, (0, 0, 0, 2)), style="not bold")
+        console.print(table)
 
 
-def _write_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str]) -> None:
-    """Print a table of as many of the columns, from the left, as the terminal has room for."""
+def _write_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str], essential: str) -> None:
+    """Print a table of as many of the columns as the terminal has room for; those at the right go first."""
     from resnetd_cli.sinks.screen import open_console
 
     console = open_console(stream)
     keys = list(columns)
     while len(keys) > 1 and sum(_least_width(rows, key, columns[key]) for key in keys) > console.width:
-        keys.pop()
+        keys.remove([key for key in keys if key != essential][-1])
     console.print(_table(rows, keys, columns))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import IO, Any
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.measure import Measurement
+from rich.table import Column, Table
 from rich.text import Text
 
 from resnetd_cli.escaping import printable
@@ -15,8 +17,10 @@ from resnetd_cli.sinks.screen import bar, open_console
 
 _BAR = 20
 """Width of a full probability bar, in characters."""
-_BAR_FROM = 78
-"""Narrower terminals show no bars."""
+_DROPPED = ("bar", "index", "id", "rank", "header")
+"""What a narrow terminal does without, in this order."""
+_UNBOUNDED = 10_000
+"""Columns."""
 
 
 class TableSink:
@@ -49,21 +53,35 @@ class TableSink:
         """Nothing belongs at the end."""
 
     def _table(self, result: Classified) -> Table:
-        with_bar = self._console.width >= _BAR_FROM
+        """Return the table with as much as the terminal has room for without breaking a word."""
+        options = self._console.options.update(max_width=_UNBOUNDED)
+        for count in range(len(_DROPPED) + 1):
+            table = self._table_without(_DROPPED[:count], result)
+            if Measurement.get(self._console, options, table).minimum <= self._console.width:
+                break
+        return table
+
+    def _table_without(self, dropped: Sequence[str], result: Classified) -> Table:
         with_id = any(item.id for item in result.predictions)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("#", justify="right", style="dim")
-        table.add_column("class", overflow="fold")
-        table.add_column("index", justify="right", style="dim")
-        if with_id:
-            table.add_column("id", style="dim", no_wrap=True)
-        table.add_column("probability", justify="right", no_wrap=True)
-        if with_bar:
-            table.add_column("", no_wrap=True)
+        columns = {
+            "rank": Column("#", justify="right", style="dim"),
+            "class": Column("class", overflow="fold"),
+            "index": Column("index", justify="right", style="dim", no_wrap=True),
+            "id": Column("id", style="dim", no_wrap=True),
+            "probability": Column("probability", justify="right", no_wrap=True),
+            "bar": Column("", no_wrap=True),
+        }
+        keys = [key for key in columns if key not in dropped and (with_id or key != "id")]
+        shown = (columns[key] for key in keys)
+        table = Table(*shown, box=box.SIMPLE_HEAD, pad_edge=False, show_header="header" not in dropped)
         for item in result.predictions:
-            cells: list[str | Text] = [str(item.rank), Text(printable(item.title)), str(item.index)]
-            cells += [Text(printable(item.id or ""))] if with_id else []
-            cells += [f"{item.probability:.2%}"]
-            cells += [Text(bar(item.probability, _BAR, self._console), style="green")] if with_bar else []
-            table.add_row(*cells)
+            cells: dict[str, str | Text] = {
+                "rank": str(item.rank),
+                "class": Text(printable(item.title)),
+                "index": str(item.index),
+                "id": Text(printable(item.id or "")),
+                "probability": f"{item.probability:.2%}",
+                "bar": Text(bar(item.probability, _BAR, self._console), style="green"),
+            }
+            table.add_row(*(cells[key] for key in keys))
         return table
