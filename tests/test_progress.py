@@ -6,6 +6,8 @@ import io
 import os
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from resnetd_cli.cli.console import Terminal, is_pipe
-from resnetd_cli.cli.progress import image_progress, in_words
+from resnetd_cli.cli.progress import ImageBar, in_words
 
+ERASED, SHOWN_CURSOR = "\r\x1b[2K", "\x1b[?25h"
 needs_fifos = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
 
 
@@ -61,15 +64,52 @@ def test_numbers_have_their_units_and_the_least_needed_goes_first(
     assert in_words(task, width) == words
 
 
-@pytest.mark.parametrize(("width", "has_bar"), [(20, False), (69, False), (70, True), (120, True)])
+@pytest.mark.parametrize(("width", "has_bar"), [(20, False), (70, False), (71, True), (120, True)])
 def test_a_narrow_terminal_has_the_words_without_the_bar(width: int, *, has_bar: bool) -> None:
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=width, color_system=None)
-    with image_progress(console) as progress:
-        progress.add_task("", total=4, completed=2)
-        progress.refresh()
-    assert "2/4 images" in screen.getvalue()
+    with ImageBar(Console(file=screen, force_terminal=True, width=width, color_system=None)) as bar:
+        bar.set_total(4)
+        bar.advance()
+        wait_for(screen, "1/4 images")
     assert ("━" in screen.getvalue()) == has_bar
+
+
+def test_output_stands_above_the_bar_and_nothing_of_it_stays() -> None:
+    screen = io.StringIO()
+    with ImageBar(Console(file=screen, force_terminal=True, width=60, color_system=None)) as bar:
+        for number in range(3):
+            bar.stop()
+            screen.write(f"line {number}\n")
+            bar.start()
+            bar.advance()
+        wait_for(screen, "3 images")
+    lines = [line.rpartition(ERASED)[2] for line in screen.getvalue().split("\n")]
+    assert lines == ["line 0", "line 1", "line 2", SHOWN_CURSOR]
+
+
+def test_an_error_while_it_makes_way_leaves_the_bar_usable() -> None:
+    terminal = Terminal()
+    terminal._live = ImageBar(Console(file=io.StringIO(), force_terminal=True, width=60))
+    with pytest.raises(KeyboardInterrupt), terminal.print_through():
+        raise KeyboardInterrupt
+    threads = [threading.Thread(target=terminal._live.stop, daemon=True) for _ in range(1)]
+    threads[0].start()
+    threads[0].join(10)
+    assert not threads[0].is_alive(), "the lock is free"
+
+
+def test_the_bar_is_fresh_though_nothing_comes() -> None:
+    screen = io.StringIO()
+    with ImageBar(Console(file=screen, force_terminal=True, width=60, color_system=None)):
+        wait_for(screen, "0:00:01 elapsed")
+
+
+def wait_for(screen: io.StringIO, text: str) -> None:
+    """Wait until the bar's thread has written something."""
+    deadline = time.monotonic() + 20
+    while text not in screen.getvalue():
+        assert time.monotonic() < deadline, screen.getvalue()
+        time.sleep(0.02)
 
 
 class Screen(io.StringIO):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from resnetd_cli.cli.progress import ImageBar
+
 T = TypeVar("T")
 
 
@@ -32,7 +34,7 @@ class Terminal:
         self.options: frozenset[str] | None = None
         """Those of the command at hand; None where it is not known."""
         self._into_pipe = False
-        self._live: Progress | None = None
+        self._live: Progress | ImageBar | None = None
         self._hints: set[str] = set()
 
     def setup(
@@ -95,19 +97,18 @@ class Terminal:
         if not (wanted and self.shows_progress):
             yield iter
             return
-        from resnetd_cli.cli.progress import image_progress
+        from resnetd_cli.cli.progress import ImageBar
 
-        progress = image_progress(_stderr())
-        task = progress.add_task("", total=None)
-        threading.Thread(target=lambda: progress.update(task, total=count()), daemon=True).start()
+        bar = ImageBar(_stderr())
+        threading.Thread(target=lambda: bar.set_total(count()), daemon=True).start()
 
         def track(items: Iterable[T]) -> Iterator[T]:
             for item in items:
                 yield item
-                progress.advance(task)
+                bar.advance()
 
-        with progress:
-            self._live = progress
+        with bar:
+            self._live = bar
             try:
                 yield track
             finally:
@@ -118,10 +119,10 @@ class Terminal:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = TextColumn("{task.fields[words]}"), BarColumn(bar_width=10), TextColumn("{task.fields[speed]}")
-        self._live = Progress(*columns, TimeRemainingColumn(), console=_stderr(), transient=True)
-        task = self._live.add_task("", total=steps, completed=done, words="", speed="")
-        self._live.start()
-        return self._live, task
+        self._live = bar = Progress(*columns, TimeRemainingColumn(), console=_stderr(), transient=True)
+        task = bar.add_task("", total=steps, completed=done, words="", speed="")
+        bar.start()
+        return bar, task
 
     def close_bar(self) -> None:
         """Take a training run's bar away."""
