@@ -302,7 +302,7 @@ def test_a_failed_input_has_its_place_when_stderr_goes_elsewhere(terminal: Termi
 @terminals(80)
 def test_progress_comes_and_goes(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 60)} -k 1 -o out.tsv", timeout=90)
-    assert (code, [line for line in lines if line]) == (0, []), "nothing stays"
+    assert (code, [line for line in lines if line]) == (0, ["out.tsv: 60 inputs"]), "nothing stays of the bar"
     assert (terminal.folder / "out.tsv").read_text(encoding="utf-8").count("espresso") == 60
     sent = terminal.sent()
     assert sum(f"{done}/60 images".encode() in sent for done in range(61)) >= 3, "several states were drawn"
