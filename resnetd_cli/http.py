@@ -239,9 +239,7 @@ def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
     reason = " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())
     who, hint = host_of(url), "check the address and the network"
     if isinstance(error, requests.exceptions.ProxyError) and (proxy := proxy_for(url)):
-        who, hint = str(proxy), f"look at {proxy.variable or 'the settings of the system'} and NO_PROXY"
-        if proxy.scheme == "https" and isinstance(cause, ssl.SSLError):
-            hint = f"if the proxy itself speaks no TLS, write {proxy.variable}=http://HOST:PORT"
+        who, hint = str(proxy), proxy.hint(reason)
     elif isinstance(cause, ssl.SSLError) and _OF_CERTIFICATES.search(str(cause)):
         hint = certificates_hint()
     return InputError(ErrorKind.CONNECTION, f"no answer from {who}: {reason}", hint=hint)

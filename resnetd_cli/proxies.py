@@ -43,6 +43,13 @@ class Proxy:
         """Whether it speaks SOCKS, not HTTP."""
         return self.scheme.startswith("socks")
 
+    def hint(self, reason: str) -> str:
+        """Return what to try where the proxy did not answer, for this reason."""
+        variable = self.variable or "the settings of the system"
+        if self.scheme == "https" and "SSL" in reason:
+            return f"if the proxy itself speaks no TLS, write {variable}=http://HOST:PORT"
+        return f"look at {variable} and NO_PROXY"
+
     def __str__(self) -> str:
         shown = f"{self.scheme}://{self.authority.rpartition('@')[2]}"
         return f"the proxy {shown} ({self.variable or 'of the system'})"

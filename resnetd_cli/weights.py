@@ -247,7 +247,7 @@ def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"{certificates_hint()}; or {_WAYS_OUT}"
     if way:
-        return f"look at {way.variable or 'the settings of the system'} and NO_PROXY; or {_WAYS_OUT}"
+        return f"{way.hint(str(cause))}; or {_WAYS_OUT}"
     return _WAYS_OUT
 
 
