@@ -366,9 +366,16 @@ def test_timeout_holds_for_a_name_that_nobody_answers(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("path", ["/wait", "/wait-in-the-body"])
 def test_one_wait_has_its_own_bound(server: FaultServer, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "READ_TIMEOUT", 0.1)
-    error = failure(server.url + path)
+    error = failure(server.url + path, timeout=3)
     assert error.kind is ErrorKind.TIMEOUT
     assert "in time" in error.message
+    assert "--timeout" in str(error.hint)
+
+
+def test_bound_of_one_wait_grows_with_that_of_the_whole() -> None:
+    short, long = (connections.Guard(Deadline(seconds), allow_private=True) for seconds in (60, 600))
+    assert (short.connect_seconds, short.read_seconds) == (5, 20)
+    assert (long.connect_seconds, long.read_seconds) == (50, 200)
 
 
 @pytest.mark.skipif(not FILES.is_dir(), reason="only Linux tells which files are open")
