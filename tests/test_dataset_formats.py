@@ -6,6 +6,7 @@ import builtins
 import io
 import json
 import pickle
+import shutil
 import tarfile
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from resnetd_cli.datasets import Dataset, Examples, open_dataset
+from resnetd_cli.datasets import Dataset, Examples, open_dataset, shards
 from resnetd_cli.datasets.splits import divide
 from resnetd_cli.datasets.survey import survey
 from resnetd_cli.errors import DataError, ErrorKind, InputError
@@ -138,27 +139,91 @@ def test_labels_of_all_kinds() -> None:
         "b/2.jpeg": png(3),
         "b/2.json": b'{"label": "dog"}',
         "b/2.seg.png": png(4),
-        "c/3.png": png(5),
-        "c/4.cls": b"cat",
+        "b/2.notes.json": b"{",
+        "./e/7.tiff": png(5),
+        "./e/7.cls": b"cat",
         "._c/5.png": png(6),
         "c/._5.png": png(6),
     }
     write_tar("x.tar", members)
     dataset = open_dataset("wds/x.tar")
     assert listings(dataset) == {
-        "all": [("x.tar/a/1.JPG", "dog"), ("x.tar/a/2.webp", "cat"), ("x.tar/b/2.jpeg", "dog")]
+        "all": [
+            ("x.tar/a/1.JPG", "dog"),
+            ("x.tar/a/2.webp", "cat"),
+            ("x.tar/b/2.jpeg", "dog"),
+            ("x.tar/e/7.tiff", "cat"),
+        ]
     }
     assert [dataset.splits["all"].read(at) for at in range(3)] == [png(1), png(2), png(3)]
-    assert dataset.notes == ("images without a label are left out: x.tar/c/3.png, x.tar/._c/5.png",)
+    assert dataset.notes == ()
+
+
+def test_names_with_dots_belong_together_up_to_the_last() -> None:
+    write_tar(
+        "x.tar", {"IMG.1.jpg": png(1), "IMG.1.cls": b"a", "IMG.2.jpg": png(2), "IMG.2.json": b'{"label": "b"}'}
+    )
+    assert listings(open_dataset("wds/x.tar")) == {"all": [("x.tar/IMG.1.jpg", "a"), ("x.tar/IMG.2.jpg", "b")]}
+    write_tar("x.tar", {"1.cls": b"a", "1.rgb.jpg": png(1), "2.cls": b"b", "2.depth.png": png(3), "2.jpg": png(2)})
+    assert listings(open_dataset("wds/x.tar")) == {"all": [("x.tar/1.rgb.jpg", "a"), ("x.tar/2.jpg", "b")]}
+    write_tar(
+        "x.tar", {"1.cls": b"a", "1.jpg": png(0), "2.cls": b"a", "2.left.jpg": png(1), "2.right.jpg": png(2)}
+    )
+    assert refusal("wds/x.tar").message == (
+        "images without a label beside others that have one: x.tar/2.left.jpg, x.tar/2.right.jpg"
+    )
+
+
+def test_images_or_labels_alone_stop_the_run() -> None:
+    write_tar("x.tar", {"1.jpg": png(1), "1.cls": b"a", "2.jpg": png(2), "3.jpg": png(3), "3.json": b'{"x": 1}'})
+    assert refusal("wds/x.tar").message == (
+        "images without a label beside others that have one: x.tar/2.jpg, x.tar/3.jpg"
+    )
+    write_tar("x.tar", {"1.jpg": png(1), "1.cls": b"a", "2.cls": b"b", "2.npy": b"x"})
+    assert refusal("wds/x.tar").message == "x.tar: a label without an image: 2.cls, 2.npy"
+
+
+def test_a_split_without_labels_is_left_out() -> None:
+    write_tar("w/train-0.tar", samples(3))
+    write_tar("w/test-0.tar", {"1.jpg": png(1), "2.jpg": png(2)})
+    dataset = open_dataset("wds/w")
+    assert [*dataset.splits] == ["train"]
+    assert dataset.notes == ("test is left out: its 2 images have no labels",)
+    assert refusal("wds/w/test-0.tar").message == "wds/w/test-0.tar has no labelled images"
+
+
+def test_names_of_classes_are_labels_too() -> None:
+    write_tar("w/x.tar", {"1.jpg": png(1), "1.cls": b"dog", "2.jpg": png(2), "2.cls": b"bee"})
+    Path("w/classnames.txt").write_text("bee\ncat\ndog\n")
+    assert [label for _, label in listings(open_dataset("wds/w"))["all"]] == ["dog", "bee"]
+    write_tar("w/x.tar", {"1.jpg": png(1), "1.cls": b"1", "2.jpg": png(2), "2.cls": b"2"})
+    Path("w/classnames.txt").write_text("1\n2\n3\n")
+    assert refusal("wds/w").message == "labels that are both names of classes and numbers of others: 1, 2"
+    Path("w/classnames.txt").write_text("0\n1\n2\n")
+    assert [label for _, label in listings(open_dataset("wds/w"))["all"]] == ["1", "2"]
+
+
+def test_descriptions_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar("w/x.tar", {"1.jpg": png(1), "1.json": b"[" * 200_000})
+    assert refusal("wds/w").message == "w/x.tar/1.json: nested too deep"
+    write_tar("w/x.tar", {"1.jpg": png(1), "1.json": b" " * (2**20 + 1)})
+    assert refusal("wds/w").message == "w/x.tar/1.json: more than 1,048,576 bytes for a label"
+    write_tar("w/x.tar", {"1.jpg": png(1), "1.cls": b"x" * 1001})
+    assert refusal("wds/w").message == "w/x.tar/1.cls: the label has more than 1,000 characters"
+    Path("w/_info.json").write_text("[" * 200_000)
+    assert refusal("wds/w").message == "cannot read w/_info.json: nested too deep"
+    monkeypatch.setattr(shards, "_MAX_INFO", 9)
+    assert refusal("wds/w").message == "cannot read w/_info.json: more than 9 bytes"
 
 
 @pytest.mark.parametrize(
     ("name", "label", "reason"),
     [
         ("1.json", b'{"label": [1, 2]}', "the label is [1, 2]"),
+        ("1.json", b'{"label": "a\\nb"}', "the label is of several lines"),
         ("1.json", b'{"label": true}', "the label is True"),
         ("1.json", b"{", "Expecting property name"),
-        ("1.cls", b" ", "the label is ' '"),
+        ("1.cls", b" ", "no label"),
         ("1.cls", b"\xff\xfe", "'utf-8' codec can't decode byte 0xff"),
     ],
 )
@@ -344,17 +409,18 @@ def test_what_save_to_disk_writes(datasets: Any) -> None:
     parts = {
         "train": examples_of(datasets, [2, 0, 1], kind),
         "unsupervised": examples_of(datasets, [0], kind),
-        "test": examples_of(datasets, [-1, 1], kind, start=3),
+        "test": examples_of(datasets, [2, 1], kind, start=3),
+        "validation": examples_of(datasets, [-1, -1], kind, start=5),
     }
     datasets.DatasetDict(parts).save_to_disk("d")
     dataset = open_dataset("hfds/d")
     assert {split: [label for _, label in found] for split, found in listings(dataset).items()} == {
         "train": ["dog", "bee", "cat"],
-        "test": ["cat"],
+        "test": ["dog", "cat"],
     }
-    assert dataset.splits["test"].read(0) == png(4)
+    assert dataset.splits["test"].read(1) == png(4)
     assert dataset.notes == (
-        "images of test without a label are left out: 1",
+        "val is left out: its 2 images have no labels",
         "other splits are left out: unsupervised",
     )
     parts["train"].shuffle(seed=3).save_to_disk("one")
@@ -367,7 +433,7 @@ def test_what_save_to_disk_writes(datasets: Any) -> None:
 def test_labels_that_are_texts_or_numbers(datasets: Any) -> None:
     texts, numbers = datasets.Value("string"), datasets.Value("int64")
     parts = {
-        "train": examples_of(datasets, ["dog", None, "bee"], texts),
+        "train": examples_of(datasets, [" dog", "bee"], texts),
         "test": examples_of(datasets, ["cat", "bee"], texts, start=3),
     }
     datasets.DatasetDict(parts).save_to_disk("texts")
@@ -377,7 +443,13 @@ def test_labels_that_are_texts_or_numbers(datasets: Any) -> None:
         "train": [2, 0],
         "test": [1, 0],
     }
-    assert dataset.splits["train"].read(1) == png(2)
+    for labels, reason in (
+        (["dog", None, "bee"], ", train, row 2: no label"),
+        (["dog", ""], ", column label: no label"),
+    ):
+        examples_of(datasets, labels, texts).save_to_disk("lost")
+        assert refusal("hfds/lost").message == f"hfds/lost{reason}"
+        shutil.rmtree("lost")
     examples_of(datasets, [10, 9, 10], numbers).save_to_disk("numbers")
     assert open_dataset("hfds/numbers").classes == ("9", "10")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.datasets.examples import ALL, ORDER, Dataset, Examples
 from resnetd_cli.datasets.folders import SPLIT_NAMES
-from resnetd_cli.datasets.tars import Shards, label_of, samples
+from resnetd_cli.datasets.tars import Shards, image_of, label_of, samples
 from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, shown
 from resnetd_cli.errors import DataError, first_line
 from resnetd_cli.escaping import printable
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 PREFIX = "wds/"
 _INFO, _CLASS_NAMES = "_info.json", "classnames.txt"
-_IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
+_MAX_INFO = 2**26
+"""Bytes of a file that tells splits, or names of classes."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _MAX_SHARDS = 1_000_000
 _LAYOUT = "each image needs its label beside it, as in 0001.jpg and 0001.cls"
@@ -63,6 +64,8 @@ class _Index:
         self._members, self._labels = TextsBuilder(), Labeller()
         self._of, self._offsets, self._sizes = array("i"), array("q"), array("q")
         self._unlabelled = Few()
+        self._without_labels: set[str] = set()
+        self._notes: list[str] = []
 
     def dataset(self, splits: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> Dataset:
         """Read the tars' headers.
@@ -74,10 +77,12 @@ class _Index:
 
         ends, tars = [], [tar for split in splits.values() for tar in split]
         number = 0
-        for split in splits.values():
+        for name, split in splits.items():
+            before = len(self._members)
             for tar in split:
                 self._add(number, tar)
                 number += 1
+            self._check_labelled(name, len(self._members) - before)
             ends.append(len(self._members))
         if not ends[-1]:
             raise DataError(f"{printable(self._location)} has no labelled images", hint=_LAYOUT)
@@ -92,26 +97,54 @@ class _Index:
         if class_names:
             labels, names = self._named(labels, names, class_names)
         rows = np.split(np.arange(ends[-1]), ends[:-1])
-        found = {split: Examples(store, at, labels[at], names) for split, at in zip(splits, rows, strict=True)}
-        notes = (f"images without a label are left out: {self._unlabelled}",) if self._unlabelled.count else ()
-        return Dataset(self._location, found, notes, top=self._folder)
+        found = {
+            split: Examples(store, at, labels[at], names)
+            for split, at in zip(splits, rows, strict=True)
+            if len(at) or split not in self._without_labels
+        }
+        return Dataset(self._location, found, tuple(self._notes), top=self._folder)
+
+    def _check_labelled(self, split: str, labelled: int) -> None:
+        """Make sure that all images of a split have labels, or else none: those of some tests are secret.
+
+        Raises:
+            DataError: some have.
+        """
+        if self._unlabelled.count and labelled:
+            raise DataError(
+                f"images without a label beside others that have one: {self._unlabelled}", hint=_LAYOUT
+            )
+        if self._unlabelled.count:
+            self._without_labels.add(split)
+            self._notes.append(f"{split} is left out: its {self._unlabelled.count:,} images have no labels")
+        self._unlabelled = Few()
 
     def _named(
         self, labels: NDArray[np.int64], numbers: tuple[str, ...], names: Sequence[str]
     ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         import numpy as np
 
-        if unknown := [number for number in numbers if not number.isdecimal() or int(number) >= len(names)]:
+        known = {name: position for position, name in enumerate(names)}
+        by_name = all(number in known for number in numbers)
+        unknown = [number for number in numbers if not number.isdecimal() or int(number) >= len(names)]
+        if by_name and (unknown or all(known[number] == int(number) for number in numbers)):
+            return np.array([known[number] for number in numbers], np.int64)[labels], tuple(names)
+        if by_name:
+            message = f"labels that are both names of classes and numbers of others: {shown(numbers)}"
+            raise DataError(message, hint=f"leave out {_CLASS_NAMES}, or number the classes from 0")
+        if unknown:
             message = f"labels for which {len(names):,} class names have no place: {shown(unknown)}"
             raise DataError(message, hint=f"look at {_CLASS_NAMES} and {_INFO}: the first name is that of label 0")
         return np.array([int(number) for number in numbers], np.int64)[labels], tuple(names)
 
     def _add(self, number: int, tar: str) -> None:
         for members in samples(tar):
-            image = next((member for ending, member in members.items() if ending in _IMAGES), None)
+            image, label = image_of(members), label_of(members, tar)
             if image is None:
+                if label is not None:
+                    names = ", ".join(printable(member.name) for member in members.values())
+                    raise DataError(f"{printable(tar)}: a label without an image: {names[:200]}", hint=_LAYOUT)
                 continue
-            label = label_of(members, tar)
             if label is None:
                 self._unlabelled.add(f"{Path(tar).name}/{image.name}")
                 continue
@@ -125,11 +158,12 @@ class _Index:
 def _info(folder: str) -> Mapping[str, Any]:
     path = Path(folder, _INFO)
     try:
-        info = json.loads(path.read_bytes())
+        info = json.loads(_bounded(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        message = f"cannot read {printable(str(path))}: {first_line(error)}"
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
+        message = f"cannot read {printable(str(path))}: {reason}"
         raise DataError(message, hint="it is JSON, with the splits and the tar files of each") from error
     return info if isinstance(info, dict) else {}
 
@@ -193,10 +227,18 @@ def _class_names(folder: str, info: Mapping[str, Any]) -> list[str]:
     if isinstance(names := info.get("class_names"), list) and all(isinstance(name, str) for name in names):
         return names
     try:
-        lines = Path(folder, _CLASS_NAMES).read_text(encoding="utf-8").splitlines()
+        lines = _bounded(Path(folder, _CLASS_NAMES)).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
         message = f"cannot read {printable(os.path.join(folder, _CLASS_NAMES))}: {first_line(error)}"
         raise DataError(message, hint="it holds the name of a class on each line") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def _bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_MAX_INFO + 1)
+    if len(data) > _MAX_INFO:
+        raise ValueError(f"more than {_MAX_INFO:,} bytes")
+    return data

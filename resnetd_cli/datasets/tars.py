@@ -7,20 +7,24 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from resnetd_cli.companions import is_companion
-from resnetd_cli.datasets.texts import Texts
+from resnetd_cli.datasets.texts import Texts, label_text
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
 from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.reading import DEFAULT_READING, open_file, strerror
+from resnetd_cli.walks import image_extensions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+IMAGES = ("jpg", "jpeg", "png", "webp")
+"""Endings of images; of several in one sample the first of these counts."""
 _LABELS = ("cls", "json")
 _MAX_LABEL = 2**20
 """Bytes of a label, or of the description that holds it."""
@@ -95,12 +99,16 @@ class Member:
 def samples(tar: str) -> Iterator[dict[str, Member]]:
     """Yield the files that belong together, by the ending of their names in lower case.
 
+    A name ends at the first dot, as in WebDataset: `1.jpg` and `1.depth.png` belong together. Where there is no
+    image under such a name, it ends at the last dot: `v1.2.jpg` belongs with `v1.2.cls`, or with `v1.cls` if it is
+    alone.
+
     Raises:
         DataError: the tar file is damaged.
     """
     try:
         for _, members in groupby(_members(tar), key=lambda member: _key(member.name)):
-            yield {_ending(member.name): member for member in members}
+            yield from _samples({_ending(member.name): member for member in members})
     except OSError as error:
         message = f"cannot read {printable(tar)}: {strerror(error)}"
         raise DataError(message, hint=f"look at it: ls -l {shell_word(tar)}") from error
@@ -110,12 +118,38 @@ def samples(tar: str) -> Iterator[dict[str, Member]]:
         raise DataError(message, hint=_WRITE_AGAIN) from error
 
 
+def _samples(members: dict[str, Member]) -> Iterator[dict[str, Member]]:
+    images = [ending for ending in members if _last(ending) in image_endings()]
+    if not images or any("." not in ending for ending in images):
+        yield members
+        return
+    by_stem: dict[str, dict[str, Member]] = {}
+    for ending, member in members.items():
+        by_stem.setdefault(ending.rpartition(".")[0], {})[_last(ending)] = member
+    alone = by_stem.pop("", {})
+    if len(images) == 1 and not any(label in by_stem[images[0].rpartition(".")[0]] for label in _LABELS):
+        by_stem[images[0].rpartition(".")[0]].update(alone)
+    yield from by_stem.values()
+
+
+def image_of(members: Mapping[str, Member]) -> Member | None:
+    """Return the image of a sample; None: there is none."""
+    endings = (*IMAGES, *sorted(ending for ending in members if ending in image_endings()))
+    return next((members[ending] for ending in endings if ending in members), None)
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """Return the endings of images, without their dots."""
+    return frozenset(ending[1:] for ending in image_extensions()) | {*IMAGES}
+
+
 def _members(tar: str) -> Iterator[Member]:
     with Path(tar).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
         kept: list[tarfile.TarInfo] = vars(archive)["members"]
         while (member := archive.next()) is not None:
             kept.clear()  # of a million it would take a gigabyte
-            if member.isreg() and not is_companion(_base(member.name)):
+            if member.isreg() and not any(map(is_companion, member.name.split("/"))):
                 yield Member(member.name, member.offset_data, member.size, _data_of_label(archive, member))
         # The standard library takes a damaged header for the end.
         file.seek(archive.offset)
@@ -124,10 +158,14 @@ def _members(tar: str) -> Iterator[Member]:
 
 
 def _data_of_label(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
-    if _ending(member.name) not in _LABELS or member.size > _MAX_LABEL:
+    if _last(_ending(member.name)) not in _LABELS or member.size > _MAX_LABEL:
         return None
     content = archive.extractfile(member)
     return None if content is None else content.read()
+
+
+def _last(ending: str) -> str:
+    return ending.rpartition(".")[2]
 
 
 def _base(name: str) -> str:
@@ -150,16 +188,18 @@ def label_of(members: Mapping[str, Member], tar: str) -> str | None:
         DataError: it is not one text or integer.
     """
     for ending in _LABELS:
-        if (member := members.get(ending)) is not None and member.data is not None:
-            try:
-                value = member.data.decode() if ending == "cls" else _in_json(member.data)
-            except ValueError as error:
-                raise _bad_label(tar, member, first_line(error)) from error
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-                raise _bad_label(tar, member, f"the label is {value!r}")
-            return str(value).strip()
+        if (member := members.get(ending)) is None:
+            continue
+        if member.data is None:
+            raise _bad_label(tar, member, f"more than {_MAX_LABEL:,} bytes for a label")
+        try:
+            value = member.data.decode() if ending == "cls" else _in_json(member.data)
+            if value is not None:
+                return label_text(value)
+        except RecursionError as error:
+            raise _bad_label(tar, member, "nested too deep") from error
+        except ValueError as error:
+            raise _bad_label(tar, member, first_line(error)) from error
     return None
 
 
