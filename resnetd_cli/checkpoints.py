@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -17,7 +18,7 @@ from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.memory import is_shortage, limited
 
 NUMPY = ".npz"
-_HINT = "name the architecture it was trained with: --model NAME"
+_HINT = "name the architecture it was trained with as MODEL"
 _WANTED = "a .safetensors or .pth is wanted"
 _SAVE_ALONE = "where it was trained, save the state dict alone: torch.save(model.state_dict(), 'weights.pth')"
 _PAGE = ("a web page", "download the file itself, not the page that shows it")
@@ -37,6 +38,8 @@ _KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 """What torch's wrappers of layers add to the names of the layers' tensors."""
 _DEEPEST, _MOST = 5, 1000
+_ARCHITECTURE_KEYS = ("arch", "architecture", "model_name", "backbone", "model")
+_ARCHITECTURE = re.compile(r"[\w.-]{3,80}", re.ASCII)
 _READING_BYTES = 2**29
 BUILDING_BYTES = 2**30
 """Memory that reading a file, and building a network for it, may take beside its tensors."""
@@ -61,10 +64,12 @@ class StateDict:
     Attributes:
         path: the names that lead to them in the file, joined by dots; empty where the file is nothing else.
         tensors: by name, without torch's wrappers.
+        architecture: what the file says that it is, if it does.
     """
 
     path: str
     tensors: dict[str, Any]
+    architecture: str | None = None
 
     @property
     def rank(self) -> int:
@@ -196,8 +201,19 @@ def does_not_fit(architecture: str, file: Path, error: Exception) -> WeightsErro
         reason = _short(error)
     else:
         message = f"{file} does not fit {architecture}: {_differences(text)}"
-        return WeightsError(message, hint=_HINT)
+        return WeightsError(message, hint=_origin(file))
     return WeightsError(f"{file} cannot be loaded into {architecture}: {reason}", hint=_HINT)
+
+
+def _origin(file: Path) -> str:
+    """Return where a checkpoint that does not fit may come from, by what it says itself or by its names."""
+    with suppress(WeightsError):
+        found = read(file)
+        if architecture := found[0].architecture:
+            return f"the file says that it is a {architecture}: name that as MODEL"
+        if tool := foreign.tool_of_tensors(found[0].tensors):
+            return f"its tensors have the names of {tool}; {_HINT}"
+    return _HINT
 
 
 def _load_pickle(file: Path) -> Any:
@@ -247,6 +263,7 @@ def _state_dicts(content: object) -> list[StateDict]:
     """Return all tensors by name that are in what a training script saved, best first."""
     import torch
 
+    architecture = _architecture(content)
     found: list[StateDict] = []
     seen: set[int] = set()
 
@@ -257,7 +274,7 @@ def _state_dicts(content: object) -> list[StateDict]:
         named = {key: item for key, item in value.items() if isinstance(key, str)}
         tensors = {key: item for key, item in named.items() if isinstance(item, torch.Tensor)}
         if any(tensor.ndim for tensor in tensors.values()):
-            found.append(StateDict(".".join(path), _without_wrappers(tensors)))
+            found.append(StateDict(".".join(path), _without_wrappers(tensors), architecture))
         for key, item in named.items():
             visit(item, (*path, key))
 
@@ -265,6 +282,16 @@ def _state_dicts(content: object) -> list[StateDict]:
     if not found:
         raise ValueError("it holds no tensors by name")
     return sorted(found, key=lambda each: (each.rank, -len(each.tensors)))
+
+
+def _architecture(content: object) -> str | None:
+    """Return what a checkpoint of PyTorch's examples (`arch`), timm or Lightning says of its network."""
+    if not isinstance(content, Mapping):
+        return None
+    args = content.get("args")
+    places = (content, content.get("hyper_parameters"), getattr(args, "__dict__", args))
+    values = (place.get(key) for place in places if isinstance(place, Mapping) for key in _ARCHITECTURE_KEYS)
+    return next((value for value in values if isinstance(value, str) and _ARCHITECTURE.fullmatch(value)), None)
 
 
 def _without_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:

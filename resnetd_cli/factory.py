@@ -247,27 +247,22 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
 
     config, arguments = dict(definition.config), dict(definition.arguments)
     is_embedded = definition.ref.kind is Kind.EMBEDDED and not own_weights
-    try:
-        classes, overlay = None, _load(definition, file, is_embedded=is_embedded)
-        if "state_dict" in overlay and not is_embedded:
-            # timm would drop a classifier of another size than the configuration's, and answer at random.
-            classes = checkpoints.class_count(overlay["state_dict"], config)
-        if classes or (classes == 0 and own_weights):
-            arguments["num_classes"] = config["num_classes"] = classes
-        if config.get("fixed_input_size") and image_size != "train":
-            arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
-        with bounded_building(checkpoints.building_bytes(file)):
-            network = timm.create_model(
-                definition.architecture,
-                pretrained=True,
-                pretrained_cfg=config,
-                pretrained_cfg_overlay=overlay,
-                **arguments,
-            )
-    except ResnetdError:
-        raise
-    except Exception as error:
-        raise checkpoints.does_not_fit(definition.architecture, file, error) from error
+    classes, overlay = None, _load(definition, file, is_embedded=is_embedded)
+    if "state_dict" in overlay and not is_embedded:
+        # timm would drop a classifier of another size than the configuration's, and answer at random.
+        classes = checkpoints.class_count(overlay["state_dict"], config)
+    if classes or (classes == 0 and own_weights):
+        arguments["num_classes"] = config["num_classes"] = classes
+    if config.get("fixed_input_size") and image_size != "train":
+        arguments["img_size"] = definition.preprocessing(image_size).input_size[1:]
+    with _fitting(definition, file), bounded_building(checkpoints.building_bytes(file)):
+        network = timm.create_model(
+            definition.architecture,
+            pretrained=True,
+            pretrained_cfg=config,
+            pretrained_cfg_overlay=overlay,
+            **arguments,
+        )
     network.pretrained_cfg.pop("state_dict", None)
     return network.eval()  # type: ignore[no-any-return]
 
@@ -312,10 +307,22 @@ def _load(definition: Definition, file: Path, *, is_embedded: bool) -> dict[str,
         checkpoints.check_numpy(file)
         return {"file": str(file), "custom_load": True}
     found = checkpoints.read(file)
-    if is_embedded:
-        return {"state_dict": embedded.to_timm(found[0].tensors)}
-    tensors = fitting.fit(file, found, definition.architecture, definition.config, lambda: outline(definition))
-    return {"state_dict": tensors}
+    with _fitting(definition, file):
+        if is_embedded:
+            return {"state_dict": embedded.to_timm(found[0].tensors)}
+        architecture, config = definition.architecture, definition.config
+        return {"state_dict": fitting.fit(file, found, architecture, config, lambda: outline(definition))}
+
+
+@contextmanager
+def _fitting(definition: Definition, file: Path) -> Iterator[None]:
+    """Turn whatever timm raises where weights and network do not fit into `WeightsError`."""
+    try:
+        yield
+    except ResnetdError:
+        raise
+    except Exception as error:
+        raise checkpoints.does_not_fit(definition.architecture, file, error) from error
 
 
 @contextmanager

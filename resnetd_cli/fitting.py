@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli import foreign
 from resnetd_cli.errors import WeightsError
 from resnetd_cli.escaping import printable
 
@@ -120,10 +121,11 @@ def _choose(
     if not chosen.has_classifier:
         own |= _classifier_beside(beside, matrices, classifier)
     if matrices:
+        tool = foreign.tool_of_tensors(tensors)
         raise WeightsError(
             f"{file} has weights that no {architecture} has, beside those under {printable(chosen.prefix)!r}: "
             f"{_listed(matrices)}",
-            hint=_SAVE_ALONE,
+            hint=f"its tensors have the names of {tool}; {_SAVE_ALONE}" if tool else _SAVE_ALONE,
         )
     # Counters of other tools: how many copies were averaged, how many operations a layer takes.
     return {name: tensor for name, tensor in own.items() if name in wanted or not _is_counter(tensor)}
@@ -138,8 +140,16 @@ def _best(file: Path, copies: Sequence[_Copy], architecture: str) -> _Copy:
     best = [copy for copy in best if copy.source.rank == rank]
     if len(best) > 1 and best[0].share == 1:
         names = " and ".join(printable(copy.name) for copy in best[:_MOST_NAMED])
-        raise WeightsError(f"{file} holds more than one {architecture}: {names}", hint=_SAVE_ALONE)
+        raise WeightsError(f"{file} holds more than one {architecture}: {names}", hint=_save_one(file, best))
     return best[0]
+
+
+def _save_one(file: Path, copies: Sequence[_Copy]) -> str:
+    """Return how one of several networks is saved alone."""
+    path = copies[-1].source.path
+    if len({copy.source.path for copy in copies}) < len(copies) or not re.fullmatch(r"\w+", path):
+        return _SAVE_ALONE
+    return f"save the one you want: torch.save(torch.load({file.name!r})[{path!r}], 'weights.pth')"
 
 
 def _copies(source: StateDict, wanted: Tensors, classifier: Sequence[str]) -> list[_Copy]:

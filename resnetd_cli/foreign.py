@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePath
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
@@ -62,6 +63,24 @@ _NAMES = {
     r"[a-z]+[\w.-]*_(in1k|in21k|imagenet)?_?\d+xb\d+[\w-]*|[a-z]+[\w.-]*_\d+xb\d+_\w+": "mmpretrain",
     r"dino(v[23])?_vit\w+": "torch.hub (DINO)",
 }
+
+_TENSORS = {
+    r"\d+\.": "torch.nn.Sequential, as fastai makes its networks",
+    r"model\.\d+\.": "Ultralytics",
+    r"(\w+\.)?(embeddings|embedder|encoder\.(layer|stages|block))\.": "Hugging Face's transformers",
+    r"(visual|text_model|vision_model|transformer\.resblocks)\.": "CLIP or open_clip",
+    r"(backbone|neck|head)\.": "OpenMMLab",
+    r"_(conv_stem|bn0|blocks|conv_head|fc)\b": "EfficientNet-PyTorch",
+}
+
+
+def tool_of_tensors(names: Iterable[str]) -> str | None:
+    """Return who names the tensors of a network so, by most of the names, if any other tool does."""
+    names = list(names)
+    for pattern, tool in _TENSORS.items():
+        if 2 * sum(bool(re.match(pattern, name)) for name in names) > len(names):
+            return tool
+    return None
 
 
 def tool_of_file(name: str) -> str | None:

@@ -167,8 +167,9 @@ def test_averaged_copy_that_is_not_whole_does_not_win(tensors: Tensors, fit: Any
     ids=["two dicts", "two prefixes", "best and last"],
 )
 def test_two_networks_are_not_chosen_between(content: Any, names: str, tensors: Tensors, fit: Any) -> None:
-    with pytest.raises(WeightsError, match=f"more than one {NAME}: {names}"):
+    with pytest.raises(WeightsError, match=f"more than one {NAME}: {names}") as caught:
         fit(content(tensors))
+    assert "torch.save(" in (caught.value.hint or "")
 
 
 # --- what else lies there ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def test_checkpoint_of_another_architecture_says_so(tmp_path: Path) -> None:
         load_offline("resnet18d", weights=path)
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 300
-    assert "--model" in (caught.value.hint or "")
+    assert "as MODEL" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("architecture", ["test_vit", "test_efficientnet"])
@@ -674,3 +675,26 @@ def test_info_of_other_weights_is_theirs(ten: dict[str, bytes], tmp_path: Path) 
     assert "top1" not in facts
     with pytest.raises(WeightsError, match="no weights file"):
         about.describe(TINY, weights_file=tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (lambda t: {"arch": "resnet18", "state_dict": t}, "the file says that it is a resnet18"),
+        (
+            lambda t: {"hyper_parameters": {"model_name": "resnet18.a1_in1k"}, "state_dict": t},
+            "a resnet18.a1_in1k",
+        ),
+        (lambda t: {"args": Namespace(model="resnet18", lr=0.1), "state_dict": t}, "says that it is a resnet18"),
+        (lambda t: {"arch": "x" * 1000, "state_dict": t}, "name the architecture"),
+        (lambda t: {"model": {f"{n}.{key}": t[key] for n, key in enumerate(t)}}, "fastai"),
+        (lambda t: {f"vit.embeddings.{key}": t[key] for key in t}, "transformers"),
+        (lambda t: {f"model.{n}.{key}": t[key] for n, key in enumerate(t)}, "Ultralytics"),
+    ],
+    ids=["arch", "lightning", "args", "nonsense", "fastai", "transformers", "ultralytics"],
+)
+def test_checkpoint_that_does_not_fit_says_where_it_comes_from(content: Any, hint: str, tmp_path: Path) -> None:
+    tensors = timm.create_model("resnet18").state_dict()
+    with pytest.raises(WeightsError, match="does not fit test_resnet") as caught:
+        load_offline(TINY, weights=save(tmp_path / "w.pth", content(tensors)))
+    assert hint in (caught.value.hint or "")
