@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import checkpoints, configs, embedded, fitting, label_files, labels, models, weights
+from resnetd_cli import checkpoints, configs, embedded, fitting, label_files, labels, models, rehearsal, weights
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError, first_line
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.memory import limited
@@ -71,6 +71,31 @@ class Definition:
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             message = f"{self.ref.name} cannot be given images: its configuration has {first_line(error)}"
             raise ModelError(message, hint="choose another model, or mend its config.json") from error
+
+    @contextmanager
+    def checked_size(self, image_size: str) -> Iterator[Callable[[nn.Module], None]]:
+        """Make sure that the network that is built meanwhile takes images of a size that was given in pixels.
+
+        Gives a function that tries it.
+
+        Raises:
+            UsageError: it cannot be built for them, or does not take them.
+        """
+        if image_size in ("train", "test"):
+            yield lambda module: None
+            return
+        side = pixels(image_size)
+
+        def is_taken_by(module: nn.Module) -> None:
+            if not rehearsal.takes(module.eval(), (side, side)):
+                rehearsal.refuse_size(self.architecture, self.arguments, self.config, side)
+
+        try:
+            yield is_taken_by
+        except (ModelError, WeightsError):
+            if self.config.get("fixed_input_size"):
+                rehearsal.refuse_size(self.architecture, self.arguments, self.config, side)
+            raise
 
     def class_names(self, classes: int, *, own_weights: bool) -> ClassNames:
         """Return the model's own class names, those of its ImageNet subset, or numbers.
@@ -139,7 +164,9 @@ def load_network(
     definition = define(ref, offline=offline, progress=progress)
     preprocessing = definition.preprocessing(image_size)
     file = find_weights(definition, file=weights_file, offline=offline, progress=progress)
-    module = build(definition, file, own_weights=own_weights, image_size=image_size)
+    with definition.checked_size(image_size) as is_taken_by:
+        module = build(definition, file, own_weights=own_weights, image_size=image_size)
+        is_taken_by(module)
     # With other weights it is not the model of that name any more.
     name = definition.name_with(file) if own_weights else ref.name
     classes = int(getattr(module, "num_classes", 0) or 0)

@@ -262,3 +262,33 @@ def test_what_the_user_wants_goes_before_what_suits() -> None:
 def test_more_processes_than_images_are_refused() -> None:
     with pytest.raises(UsageError, match="3 images for 4 processes"):
         sizes.within(BAG, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "processes", "images", "hint"),
+    [
+        (1, None, 1, 8, "--batch-size 2, or --set batch_norm=freeze"),
+        (2, None, 2, 8, "--batch-size 4, or --set batch_norm=freeze"),
+        (9, 4, 1, 99, "--batch-size 10, or --set batch_norm=freeze"),
+        (8, 1, 1, 99, "--set micro_batch=null, or --set batch_norm=freeze"),
+        (1, 1, 1, 99, "--batch-size 2, or --set batch_norm=freeze"),
+        (2, None, 2, 3, "--set batch_norm=freeze, or fewer --processes"),
+        (1, None, 1, 1, "--set batch_norm=freeze"),
+    ],
+)
+def test_batches_that_leave_a_process_one_image_are_refused_with_one_that_works(
+    batch_size: int, micro_batch: int | None, processes: int, images: int, hint: str
+) -> None:
+    settings = BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch})
+    with pytest.raises(UsageError, match="NET cannot learn from one image at a time") as caught:
+        sizes.check_parts(settings, processes, images, "NET")
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "processes"), [(2, None, 1), (4, None, 2), (10, 4, 1), (8, 2, 2)]
+)
+def test_batches_that_leave_each_process_more_images_are_taken(
+    batch_size: int, micro_batch: int | None, processes: int
+) -> None:
+    sizes.check_parts(BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch}), processes, 99, "NET")

@@ -52,6 +52,7 @@ class Training:
         optimizer, scheduler: of the trained parameters.
         mixup: timm's, which mixes images and makes soft targets; None for none.
         schedule: which images each step sees.
+        fewest_images: that the network learns from at once.
         train, val: their batches; val is None where there is none.
         input_size: of an image: channels, height and width.
         accelerator: devices, precision, processes.
@@ -69,6 +70,7 @@ class Training:
     scheduler: Any
     mixup: Mixup | None
     schedule: Schedule
+    fewest_images: int
     train: Batches
     val: Batches | None
     input_size: tuple[int, int, int]
@@ -176,7 +178,7 @@ def _backward(training: Training, batch: Batch) -> None:
 
     training.unreadable.update({failure.input: failure.message for failure in batch.failures})
     device = training.accelerator.device
-    if not len(batch):
+    if len(batch) < training.fewest_images:  # the others could not be read
         if training.schedule.processes > 1:  # the others wait for its gradients
             nothing = torch.zeros(2, *training.input_size).to(device)
             training.accelerator.backward(training.task.get_trainable_module()(nothing).sum() * 0)

@@ -124,8 +124,10 @@ def untrained(model: str, classes: int, recipe: Recipe, *, image_size: str = "tr
     arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
     if definition.config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = preprocessing.input_size[1:]
-    seed_all(recipe.seed)
-    module = _build(definition.architecture, classes, arguments, recipe)
+    with definition.checked_size(image_size) as is_taken_by:
+        seed_all(recipe.seed)
+        module = _build(definition.architecture, classes, arguments, recipe)
+        is_taken_by(module)
     return _start(module, definition.architecture, definition, arguments, preprocessing, classes)
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import __version__
+from resnetd_cli import __version__, rehearsal
 from resnetd_cli.bundle import current_versions
 from resnetd_cli.datasets import Examples
 from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.errors import UsageError
-from resnetd_cli.training import loop, network, parts, probe
+from resnetd_cli.training import loop, network, parts, probe, sizes
 from resnetd_cli.training.loader import (
     Evaluation,
     Images,
@@ -124,6 +124,7 @@ class Session:
 
         recipe, accelerator, module = self.recipe, self.accelerator, self.start.module
         schedule = self.schedule(progress.step)
+        least = self._fewest_images()
         module.to(accelerator.device)
         with suppress(RuntimeError):  # of networks that have weights of five dimensions
             # In this layout CPUs and tensor cores compute convolutions fastest.
@@ -148,6 +149,7 @@ class Session:
             scheduler=scheduler,
             mixup=parts.make_mixup(recipe, len(self.classes)),
             schedule=schedule,
+            fewest_images=least,
             train=training_loader(self._training_images(), schedule, self._workers),
             val=self._evaluation(self.data.val),
             input_size=self.start.preprocessing.input_size,
@@ -185,6 +187,25 @@ class Session:
             processes=processes,
             first_step=first_step,
         )
+
+    def _fewest_images(self) -> int:
+        """Return the fewest images that the network learns from at once.
+
+        Raises:
+            UsageError: the batches, or the parts that they are run in, have fewer.
+        """
+        start, recipe = self.start, self.recipe
+
+        def learns_from(images: int) -> bool:
+            size = start.preprocessing.input_size[1:]
+            return rehearsal.learns_from(
+                start.module, images, size, lambda module: network.set_training(module, recipe)
+            )
+
+        if learns_from(1) or not learns_from(2):  # what the loop itself will say of one that cannot be tried
+            return 1
+        sizes.check_parts(recipe, self.accelerator.num_processes, len(self.data.train), start.name)
+        return 2
 
     @cached_property
     def _workers(self) -> Workers:

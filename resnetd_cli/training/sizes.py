@@ -60,3 +60,38 @@ def within(recipe: Recipe, images: int, processes: int = 1) -> Recipe:
     if images < processes:
         raise UsageError(f"{images} images for {processes} processes", hint="take fewer --processes")
     return recipe.replace({"batch_size": images // processes * processes})
+
+
+def check_parts(recipe: Recipe, processes: int, images: int, model: str) -> None:
+    """Make sure that no process is given a single image at a time, from which batch normalisation cannot learn.
+
+    Args:
+        recipe: the settings.
+        processes: how many share a batch.
+        images: how many there are.
+        model: what to call the network.
+
+    Raises:
+        UsageError: one is; the hint names the next larger batch that is divided well.
+    """
+    if _smallest_part(recipe.batch_size, recipe.micro_batch, processes) > 1:
+        return
+    hints = ["--set batch_norm=freeze"]
+    micro_batch = None if recipe.micro_batch == 1 else recipe.micro_batch
+    sizes = range(recipe.batch_size, images + 1, processes)
+    fits = next((size for size in sizes if _smallest_part(size, micro_batch, processes) > 1), None)
+    if fits is None:
+        hints += ["fewer --processes"] if processes > 1 else []
+    elif fits == recipe.batch_size:
+        hints.insert(0, "--set micro_batch=null")
+    else:
+        hints.insert(0, f"--batch-size {fits}")
+    message = f"{model} cannot learn from one image at a time: its batch normalisation needs two"
+    raise UsageError(message, hint=", or ".join(hints))
+
+
+def _smallest_part(batch_size: int, micro_batch: int | None, processes: int) -> int:
+    """Return the fewest images that a process runs at once."""
+    share = batch_size // processes
+    part = min(micro_batch or share, share)
+    return share % part or part

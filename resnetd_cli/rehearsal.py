@@ -1,0 +1,93 @@
+"""What a network can take, found out by trying, on torch's device without data: nothing is computed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.deadline import Deadline
+from resnetd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LARGER = 128
+"""Pixels by which a side is made larger, in search of one that a network takes: a multiple of its patches."""
+_SECONDS = 5.0
+"""How long that search may take."""
+
+
+def refuse_size(architecture: str, arguments: Mapping[str, Any], config: Mapping[str, Any], side: int) -> None:
+    """Say which size a network takes that does not take square images of so many pixels a side.
+
+    Args:
+        architecture: timm's name of it.
+        arguments: what else it is built with.
+        config: timm's configuration of it.
+        side: in pixels.
+
+    Raises:
+        UsageError: the hint names the next larger size that it takes.
+    """
+    own = tuple(config.get("input_size") or (3, 224, 224))
+    is_fixed = bool(config.get("fixed_input_size"))
+
+    def would_take(size: tuple[int, int]) -> bool:
+        built_for = {"img_size": size} if is_fixed else {}
+        return _runs(lambda: _build(architecture, {**arguments, **built_for}), size)
+
+    if not would_take(own[1:]):  # of one that cannot be tried, nothing is known
+        return
+    deadline = Deadline(_SECONDS)
+    larger = (size for size in range(side + 1, side + _LARGER + 1) if size % 8 == 0 or size % 7 == 0)
+    smallest = next((size for size in larger if not deadline.passed and would_take((size, size))), own[1])
+    raise UsageError(
+        f"{architecture} does not take images of {side} pixels", hint=f"--image-size {smallest} is one it takes"
+    )
+
+
+def takes(module: nn.Module, size: tuple[int, int]) -> bool:
+    """Tell whether a network, in evaluation mode, takes an image of this height and width."""
+    return _runs(lambda: copy.deepcopy(module), size)
+
+
+def learns_from(
+    module: nn.Module, images: int, size: tuple[int, int], prepare: Callable[[nn.Module], None]
+) -> bool:
+    """Tell whether a network can learn from so many images at once; normalisation may need more than one.
+
+    Args:
+        module: the network.
+        images: how many.
+        size: height and width.
+        prepare: puts a network in training mode.
+    """
+
+    def build() -> nn.Module:
+        twin = copy.deepcopy(module)
+        prepare(twin)
+        return twin
+
+    return _runs(build, size, images)
+
+
+def _build(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        module: nn.Module = timm.create_model(architecture, pretrained=False, **arguments)
+    return module.eval()
+
+
+def _runs(build: Callable[[], nn.Module], size: tuple[int, int], images: int = 1) -> bool:
+    import torch
+
+    try:
+        module = build().to("meta")
+        with torch.no_grad():
+            module(torch.empty(images, 3, *size, device="meta"))
+    except Exception:  # of whatever kind the network raises
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""Sizes of images and batches that a network cannot take are found out before anything is computed."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+
+from resnetd_cli import rehearsal
+from resnetd_cli.errors import UsageError
+from resnetd_cli.training import network, recipe
+
+UPDATE = recipe.load("bag-of-tricks").replace({"batch_norm": "update"})
+FREEZE = UPDATE.replace({"batch_norm": "freeze"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "images", "side", "learns"),
+    [
+        (UPDATE, 1, 16, False),  # one value for each channel of the last stage
+        (UPDATE, 2, 16, True),
+        (UPDATE, 1, 96, True),
+        (FREEZE, 1, 16, True),
+    ],
+)
+def test_a_single_image_is_enough_only_where_it_has_several_places(
+    settings: recipe.Recipe, images: int, side: int, learns: bool
+) -> None:
+    module = timm.create_model("test_resnet")
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    def prepare(twin: object) -> None:
+        network.set_training(twin, settings)  # type: ignore[arg-type]
+
+    assert rehearsal.learns_from(module, images, (side, side), prepare) is learns
+    assert all(tensor.equal(before[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "hint"),
+    [("test_vit", "30", "--image-size 32 is one it takes"), ("vgg11", "16", "--image-size 32 is one it takes")],
+)
+def test_an_image_size_that_a_network_cannot_take_is_refused_with_one_that_it_takes(
+    architecture: str, side: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        network.untrained(architecture, 3, UPDATE, image_size=side)
+    assert caught.value.message == f"{architecture} does not take images of {side} pixels"
+    assert caught.value.hint == hint
+
+
+def test_sizes_that_a_network_takes_are_taken() -> None:
+    for architecture, side in (("test_resnet", "16"), ("test_vit", "64")):
+        start = network.untrained(architecture, 3, UPDATE, image_size=side)
+        assert start.preprocessing.input_size == (3, int(side), int(side))
