@@ -46,7 +46,6 @@ class Classifier:
         batch_size: images a thread runs at once.
         connections: URLs fetched at once.
         why: why this engine was taken, in a few words.
-        afterwards: what is left to do when the answers are given: compiling the model for next time.
     """
 
     name: str
@@ -62,7 +61,6 @@ class Classifier:
     batch_size: int = 1
     connections: int = CONNECTIONS
     why: str = ""
-    afterwards: Callable[[], object] | None = None
 
     def predict(
         self,

@@ -239,9 +239,8 @@ class Loader:
                 self.note(f"{network.name} stays with the torch engine: {bundle.failure}")
             return bundle
 
-        # Many images wait for the compiler, which they soon make up for; a single one does not.
-        is_urgent = self.single and self.engine != "onnx"
-        if reason is None and not is_urgent and (bundle := compile_if_possible()):
+        # Even a single image waits for the compiler: answers in the last digits depend on the engine.
+        if reason is None and (bundle := compile_if_possible()):
             reason = bundle.failure
             if reason is None:
                 return self._load_compiled(bundle)
@@ -259,7 +258,6 @@ class Loader:
         return replace(
             self._classifier(network, engine, why),
             batch_size=self.batch_size or (1 if engine.device.type == "cpu" else GPU_BATCH),
-            afterwards=compile_if_possible if reason is None and self.single else None,
         )
 
     def _network(self) -> Network:

@@ -156,14 +156,14 @@ def test_tsv_holds_the_same(written: dict[str, str], records: list[dict[str, Any
     assert written["tsv"].partition("\n")[0].split("\t") == COLUMNS
     rows = tsv_rows(written["tsv"])
     assert {row["error"] for row in rows} == {""}
-    assert_same(typed(rows), as_rows(records), within=1e-4)
+    assert_same(typed(rows), as_rows(records), within=1e-6)
 
 
 def test_csv_holds_the_same(written: dict[str, str], records: list[dict[str, Any]]) -> None:
     assert written["csv"].partition("\n")[0].split(",") == COLUMNS
     rows = csv_rows(written["csv"])
     assert {row["error"] for row in rows} == {""}
-    assert_same(typed(rows), as_rows(records), within=1e-4)
+    assert_same(typed(rows), as_rows(records), within=1e-6)
 
 
 def test_the_table_shows_the_same(written: dict[str, str], records: list[dict[str, Any]]) -> None:
@@ -183,7 +183,7 @@ def test_a_file_is_the_same_text_as_standard_output(cli: Cli, written: dict[str,
     for arguments in ([], ["-o", "-"]):
         ended = cli("predict", *BOTH, *arguments)
         assert (ended.code, ended.stderr) == (0, "")
-        assert_same(typed(tsv_rows(ended.stdout)), typed(tsv_rows(written["tsv"])), within=1e-4)
+        assert_same(typed(tsv_rows(ended.stdout)), typed(tsv_rows(written["tsv"])), within=1e-6)
     assert list(Path().iterdir()) == []
 
 

@@ -327,7 +327,7 @@ def test_an_output_folder_that_is_removed_is_one_error(machine: Machine, name: s
 PREDICT = "resnetd predict $COFFEE missing.jpg -k 1 -f tsv"
 ROWS = (
     "input\tstatus\trank\tindex\tid\tlabel\tprobability\terror\n"
-    f"{COFFEE}\tok\t1\t967\tn07920052\tespresso\t0.9546\t\n"
+    f"{COFFEE}\tok\t1\t967\tn07920052\tespresso\t0.954636\t\n"
     "missing.jpg\terror\t\t\t\t\t\tnot_found: no such file or folder\n"
 )
 

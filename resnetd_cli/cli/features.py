@@ -113,5 +113,4 @@ def features(
             sink.width = classifier.feature_width()
     index = f"; its index: {paths[1]}" if len(paths) > 1 else ""
     terminal.note(f"{path or 'standard output'}: {sink.rows} x {sink.width} float32{index}")
-    running.finish(classifier)
     return code

@@ -169,5 +169,4 @@ def predict(
         code = running.drain(results, write, given, fail_fast=fail_fast, told=lists_failures)
         if arrays and not arrays.rows:
             arrays.width = classifier.feature_width()
-    running.finish(classifier)
     return code

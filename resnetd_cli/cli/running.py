@@ -45,14 +45,6 @@ class Failures:
         tell_failure(failure)
 
 
-def finish(classifier: Classifier) -> None:
-    """Do what was put off until the answers were given."""
-    if classifier.afterwards:
-        if sys.stdout is not None:  # started with it closed
-            sys.stdout.flush()
-        classifier.afterwards()
-
-
 def look_ahead(sources: Iterator[Source]) -> tuple[list[Source], Iterator[Source]]:
     """Return the first sources, and all of them, of which none has been read."""
     first = list(islice(sources, _FIRST))

@@ -25,12 +25,8 @@ def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
 
 
 def in_digits(probability: float) -> str:
-    """Return a probability with four decimals, or below 0.01 with three significant digits.
-
-    Engines, and one engine with other settings, differ by up to 1e-5 of a value. With more digits than these, the
-    rows of an image would change with what it ran on: with six, more than half of them do.
-    """
-    return f"{probability:.4f}" if probability >= 0.01 else f"{probability:.3g}"
+    """Return a probability with six significant digits: float32 has no more than seven."""
+    return f"{probability:.6g}"
 
 
 def row_writer(
