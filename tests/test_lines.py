@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import re
 import tracemalloc
 from collections.abc import Callable
@@ -210,10 +211,14 @@ def test_a_text_is_measured_as_the_widest_terminal_shows_it(text: str, wide: int
     assert columns(text) == wide
 
 
+@pytest.mark.skipif(os.name == "nt", reason="terminals of Windows show all")
+@pytest.mark.parametrize(
+    ("codeset", "cut", "drawn"),
+    [("ISO-8859-1", "~", "="), ("EUC-JP", "~", "="), ("UTF-8", "…", "━"), ("ANSI_X3.4-1968", "…", "━")],
+)
 def test_a_terminal_that_is_not_utf_8_gets_bars_and_marks_in_ascii(
-    monkeypatch: pytest.MonkeyPatch, shown: Shown
+    monkeypatch: pytest.MonkeyPatch, shown: Shown, codeset: str, cut: str, drawn: str
 ) -> None:
-    monkeypatch.setattr(screen.locale, "getpreferredencoding", lambda _: "ISO-8859-1")
-    monkeypatch.setattr(screen.os, "name", "posix")
+    monkeypatch.setattr(screen.locale, "nl_langinfo", lambda _: codeset)
     lines = shown([classified("photos/" * 20 + "a.jpg")], 72, summary=False)
-    assert lines[0].split() == ["~/photos/photos/a.jpg", "tabby", "95.5%", "=" * 10]
+    assert lines[0].split() == [f"{cut}/photos/photos/a.jpg", "tabby", "95.5%", drawn * 10]

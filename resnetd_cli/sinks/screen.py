@@ -103,5 +103,11 @@ def _mark() -> str:
 
 
 def _shows_unicode() -> bool:
-    """Tell whether terminals here show more than ASCII. What is written is UTF-8 all the same."""
-    return os.name == "nt" or locale.getpreferredencoding(False).lower().startswith("utf")
+    """Tell whether terminals here show more than ASCII. What is written is UTF-8 all the same.
+
+    The locale's encoding counts, even where Python is in its UTF-8 mode; as for Python, the C locale is UTF-8.
+    """
+    if os.name == "nt":
+        return True
+    encoding = locale.nl_langinfo(locale.CODESET).lower()
+    return encoding.startswith("utf") or encoding in ("", "ansi_x3.4-1968", "us-ascii", "646")
