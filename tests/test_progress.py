@@ -17,7 +17,7 @@ from rich.progress import Progress
 from resnetd_cli.cli.console import Terminal, is_pipe
 from resnetd_cli.cli.progress import ImageBar, in_words
 
-ERASED, SHOWN_CURSOR = "\r\x1b[2K", "\x1b[?25h"
+ERASED = "\r\x1b[2K"
 needs_fifos = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
 
 
@@ -84,7 +84,8 @@ def test_output_stands_above_the_bar_and_nothing_of_it_stays() -> None:
             bar.advance()
         wait_for(screen, "3 images")
     lines = [line.rpartition(ERASED)[2] for line in screen.getvalue().split("\n")]
-    assert lines == ["line 0", "line 1", "line 2", SHOWN_CURSOR]
+    assert lines == ["line 0", "line 1", "line 2", ""]
+    assert "\x1b[?25" not in screen.getvalue(), "the cursor is left alone"
 
 
 def test_an_error_while_it_makes_way_leaves_the_bar_usable() -> None:

@@ -23,7 +23,8 @@ _ERASE = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
 class ImageBar:
     """One line with the images done, their rate and the time left. It vanishes at the end.
 
-    Rich's own display takes 5 ms of processor time to make way for a line of output; there may be 500 a second.
+    Rich's own display takes 5 ms of processor time to make way for a line of output; there may be 500 a second. It
+    also hides the cursor, which stays hidden when the program is suspended or killed.
 
     Args:
         console: a terminal.
@@ -38,7 +39,6 @@ class ImageBar:
         self._ended = threading.Event()
 
     def __enter__(self) -> ImageBar:
-        self._console.show_cursor(False)
         self._refresh()
         threading.Thread(target=self._keep_fresh, name="resnetd-bar", daemon=True).start()
         return self
@@ -47,7 +47,6 @@ class ImageBar:
         self._ended.set()
         with self._lock, suppress(OSError):  # the terminal may be gone
             self._console.control(_ERASE)
-            self._console.show_cursor(True)
 
     def set_total(self, total: int | None) -> None:
         """Take how many images there are, as soon as it is known."""
