@@ -17,10 +17,11 @@ import torch
 from hub import timm_files
 from PIL import Image
 
-from resnetd_cli import about
+from resnetd_cli import about, compiled, factory
+from resnetd_cli.bundle import Request
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
-from resnetd_cli.loading import load
+from resnetd_cli.loading import Loader, load
 from resnetd_cli.preprocess import preprocess
 
 TINY = "test_resnet"  # a residual network of timm's for tests: what files hold is alike for all sizes
@@ -698,3 +699,24 @@ def test_checkpoint_that_does_not_fit_says_where_it_comes_from(content: Any, hin
     with pytest.raises(WeightsError, match="does not fit test_resnet") as caught:
         load_offline(TINY, weights=save(tmp_path / "w.pth", content(tensors)))
     assert hint in (caught.value.hint or "")
+
+
+# --- what a compiled model depends on, and what is said of a model ---
+
+
+def test_compiled_model_depends_on_every_part_of_its_weights_and_on_their_configuration(folder: Path) -> None:
+    names = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = divide(folder)
+    sources = compiled._sources(Request(str(folder)), index)
+    assert sorted(path.name for path in sources) == [*names, "model.safetensors.index.json"]
+    part = folder / names[1]
+    assert {path.name for path in compiled._sources(Request(str(part)), part)} == {"config.json", names[1]}
+
+
+def test_name_of_an_older_timm_gets_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(factory, "load_network", lambda *_, **__: None)
+    Loader("gluon_resnet50_v1d", note=notes.append)._network()
+    assert notes == ["timm calls gluon_resnet50_v1d resnet50d.gluon_in1k now"]
+    Loader("resnet50d.gluon_in1k", note=notes.append)._network()
+    assert len(notes) == 1
