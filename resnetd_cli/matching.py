@@ -13,6 +13,8 @@ from resnetd_cli.labels import ClassNames, folded
 
 _TOLD = 5
 _INDEX = re.compile(r"[0-9]{1,9}")
+_ID_AND_NAME = re.compile(r"n[0-9]{8}[-_. ].*")
+_ID_LENGTH = 9
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 _Rule = Callable[[str], Sequence[int]]
 
@@ -58,8 +60,14 @@ def in_words(classes: Sequence[str], indices: Sequence[int], names: ClassNames) 
 
 
 def _by_id(names: ClassNames) -> _Rule:
+    """Match an id, alone or before a name: `n02085620`, `n02085620-Chihuahua`."""
     index: Mapping[str, int] = {id: position for position, id in enumerate(names.ids) if id}
-    return lambda name: [index[name]] if name in index else []
+
+    def candidates(name: str) -> Sequence[int]:
+        id = index.get(name, index.get(name[:_ID_LENGTH]) if _ID_AND_NAME.fullmatch(name) else None)
+        return [] if id is None else [id]
+
+    return candidates
 
 
 def _by_index(names: ClassNames) -> _Rule:

@@ -465,6 +465,12 @@ REFUSED_TABLES: dict[str, tuple[str | bytes, str, str]] = {
         "t.csv, line 4: 'cat, dog' is several labels",
         "one label",
     ),
+    "several labels with spaces": (
+        "path,label\n1.png,scab\n2.png,rust\n3.png,scab rust\n",
+        "t.csv, line 4: 'scab rust' is several labels",
+        "hot_dog",
+    ),
+    "no header, and spaces": ("img/1.png 0\nimg/2.png 1\n", "t.csv has no header: it begins with img/1.png 0", ""),
     "several classes that are 1": (
         "filename,cat,dog\n1.png,1,0\n2.png,1,1\n",
         "t.csv, line 3: several classes are 1: cat, dog",

@@ -74,9 +74,10 @@ IMAGENET = labels.imagenet()
         (["Tinca_tinca", "Carassius auratus"], [0, 1]),
         (["tench, Tinca tinca", "Gila monster, Heloderma suspectum"], [0, 45]),
         (["n01692333", "n01440764"], [45, 0]),
+        (["n02085620-Chihuahua", "n02085936_Maltese_dog", "n01440764"], [151, 153, 0]),
         (["12", "7", "000"], [12, 7, 0]),
     ],
-    ids=["names", "spelling", "synonyms", "lists", "ids", "indices"],
+    ids=["names", "spelling", "synonyms", "lists", "ids", "ids and names", "indices"],
 )
 def test_classes_are_found_by_one_rule(classes: list[str], found: list[int]) -> None:
     assert matching.match(classes, IMAGENET).indices == found

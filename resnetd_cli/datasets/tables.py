@@ -192,11 +192,11 @@ class _Images:
     def _check_several(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
         known = set(names)
         for name in names:
-            for separator, enough in (("|", any), (";", any), (",", all)):
+            for separator, enough in (("|", any), (";", any), (",", all), (None, all)):
                 parts = [part.strip() for part in name.split(separator)]
                 if len(parts) > 1 and enough(part in known for part in parts):
                     message = f"{self._at(labels, names, name)}: {printable(name)!r} is several labels"
-                    raise DataError(message, hint=_ONE_LABEL)
+                    raise DataError(message, hint=f"{_ONE_LABEL}; a class of several words may be written hot_dog")
 
     def _check_twice(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
         """Make sure that no file is of two classes."""
@@ -330,7 +330,8 @@ def _fits(names: Sequence[str]) -> bool:
 
 def _is_data(names: Sequence[str]) -> bool:
     """Tell a row of an image from a header."""
-    return any(os.path.splitext(name)[1].lower() in image_extensions() for name in names)
+    words = (word for name in names for word in name.split())
+    return any(os.path.splitext(word)[1].lower() in image_extensions() for word in words)
 
 
 class _Reader:
