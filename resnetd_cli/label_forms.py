@@ -302,7 +302,10 @@ def _pbtxt_rows(text: str, location: str) -> list[Row]:
 def _table(lines: Sequence[str], location: str, suffix: str) -> list[Row] | None:
     """Return the rows of a table with a header; None if it is not one."""
     first = lines[0] if lines else ""
-    delimiter = next((mark for mark in "\t,;|" if _is_header(_split(first, mark), suffix)), None)
+    try:
+        delimiter = next((mark for mark in "\t,;|" if _is_header(_split(first, mark), suffix)), None)
+    except csv.Error:  # a carriage return within a line
+        return None
     if delimiter is None:
         return None
     hint = "a header line with `name`, and perhaps `index` and `id`, then a line per class"

@@ -111,8 +111,10 @@ def _decoded(stream: BinaryIO, location: str, separator: bytes) -> Iterator[byte
 
 
 def _what_else(head: bytes) -> str | None:
-    """Return what a file is, if it is certainly no list."""
-    if b"\0" in head and are_image_bytes(head):
+    """Return what a file is, if it is certainly no list: names begin like other files, but hold no NUL."""
+    if b"\0" not in head:
+        return None
+    if are_image_bytes(head):
         return "an image"
     what = no_text(head)
     return None if what == "no text" else what
@@ -143,8 +145,10 @@ def _unmarked(head: bytes) -> str | None:
     whole = head[: len(head) // 2 * 2]
     even, odd = whole[::2], whole[1::2]
     for encoding, high, low in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
-        if b"\0" in high and b"\0" not in low and "\n" in whole.decode(encoding, "replace"):
-            return encoding
+        if b"\0" in high and b"\0" not in low:
+            text = whole.decode(encoding, "replace")
+            if "\n" in text and not text.isspace():
+                return encoding
     return None
 
 

@@ -63,7 +63,10 @@ def _forms(line: str) -> Iterator[str]:
     bare = line.rstrip("\r")
     trimmed = bare.strip()
     unquoted = trimmed[1:-1] if len(trimmed) > 2 and trimmed[0] == trimmed[-1] in "\"'" else trimmed
-    yield from (line, line.removesuffix("\r"), bare, trimmed, unquoted)
+    yield from (line, line.removesuffix("\r"), bare)
+    if not unquoted.strip("./\\"):  # the whole disk, or what lies around: not by mistake
+        return
+    yield from (trimmed, unquoted)
     if os.sep == "/" and "\\" in unquoted:
         yield unquoted.replace("\\", "/")
     data = os.fsencode(unquoted)

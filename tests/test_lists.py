@@ -49,7 +49,7 @@ def test_utf_16_without_a_mark_is_known_by_its_zeros(encoding: str, text: str) -
     assert read(text.encode(encoding)) == [line.encode() for line in text.split("\n") if line]
 
 
-@pytest.mark.parametrize("content", [b"a.jpg\0b.jpg\0", b"a\0b\0c\0", b"a\0\nb\0\n\0", b"\0\0\n\0"])
+@pytest.mark.parametrize("content", [b"a.jpg\0b.jpg\0", b"a\0b\0c\0", b"a\0\nb\0\n\0", b"\0\0\n\0", b"\0\n\0"])
 def test_what_is_not_certainly_utf_16_stays_as_it_is(content: bytes) -> None:
     assert b"\n".join(read(content)) == content.strip(b"\n")
 
@@ -88,11 +88,16 @@ def test_an_image_taken_for_a_list_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "what"), [(b"PK\x03\x04", "an Excel workbook"), (b"<!DOCTYPE html><html>", "a web page")]
+    ("content", "what"), [(b"PK\x03\x04\x14\0", "an Excel workbook"), (b"PAR1\x15\0", "a Parquet file")]
 )
 def test_what_is_no_text_is_refused_by_its_name(content: bytes, what: str) -> None:
     with pytest.raises(UsageError, match=rf"^list is {what}.*, not a list of names$"):
         read(content)
+
+
+@pytest.mark.parametrize("name", [b"%PDF.jpg", b"PK\x03\x04", b"SQLite format 3", b"<html>"])
+def test_names_may_begin_as_other_files_do(name: bytes) -> None:
+    assert read(name + b"\n") == [name]
 
 
 def test_names_that_are_not_utf_8_may_follow_a_mark() -> None:

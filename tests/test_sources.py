@@ -467,6 +467,12 @@ def test_a_list_in_a_code_page_of_windows_reaches_its_files(page: str) -> None:
     assert listed("p\\\u00e9t\u00e9.jpg\r\n".encode(page)) == ["p/\u00e9t\u00e9.jpg"]
 
 
+@pytest.mark.parametrize("line", ["\\", " / ", "'.'", "..\\", " . "])
+def test_a_line_that_is_not_a_folder_as_written_goes_through_no_disk(line: str) -> None:
+    make("a.jpg")
+    assert listed(f"{line}\n".encode()) == [line]
+
+
 def test_entries_between_nul_are_only_themselves() -> None:
     make("a.jpg")
     assert listed(b"a.jpg \0'a.jpg'\0a.jpg\r\0", null=True) == ["a.jpg ", "'a.jpg'", "a.jpg\r"]
