@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from resnetd_cli import __version__
 from resnetd_cli.card import Card
 from resnetd_cli.errors import CacheError, OutputError
-from resnetd_cli.files import cache_dir, sha256, umask, write_atomic
+from resnetd_cli.files import cache_dir, has_cache, sha256, umask, write_atomic
 from resnetd_cli.models import find_card, local_path
 
 GRAPH = "model.onnx"
@@ -192,6 +192,18 @@ def _take_place(folder: Path, target: Path) -> None:
     raise OSError(errno.EEXIST, f"{target} is written by too many at once")
 
 
+def check_cache() -> None:
+    """Find out before the work, not after it, that the cache cannot be written.
+
+    Raises:
+        CacheError: it cannot.
+    """
+    with writing_cache():
+        folder = cache_dir() / "bundles"
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=".making-", dir=folder)).rmdir()
+
+
 @contextmanager
 def writing_cache() -> Iterator[None]:
     """Turn every refusal to write into `CacheError`."""
@@ -199,6 +211,8 @@ def writing_cache() -> Iterator[None]:
         yield
     except (OSError, OutputError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.message
+        if not has_cache():
+            reason = "this user has no home folder"
         raise CacheError(
             f"the compiled model cannot be kept: {reason or error}", hint="RESNETD_CACHE names another folder"
         ) from error

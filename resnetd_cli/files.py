@@ -41,6 +41,11 @@ def cache_dir() -> Path:
         return Path(os.devnull, "resnetd")
 
 
+def has_cache() -> bool:
+    """Tell whether there is a place for a cache."""
+    return Path(os.devnull) not in cache_dir().parents
+
+
 def check_writable(path: Path, *, overwrite: bool) -> None:
     """Find out before the work, not after it, that the result cannot be written.
 

@@ -276,6 +276,7 @@ class Loader:
         )
 
     def _compile(self, network: Network) -> Bundle:
+        bundles.check_cache()
         self.note(f"compiling {network.name}, once: the next start is quicker")
         return compiled.compile_network(self.request, network)
 

@@ -10,6 +10,7 @@ import pytest
 from resnetd_cli import bundle as bundles
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.card import Card
+from resnetd_cli.errors import CacheError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.results import Preprocessing
 
@@ -87,3 +88,10 @@ def test_a_cache_that_is_only_read_is_no_error(request_: Request, monkeypatch: p
 def test_weights_that_are_gone_leave_the_model_as_it_is(request_: Request) -> None:
     weights_of(request_).unlink()
     assert bundles.find(request_)
+
+
+def test_a_user_without_a_home_folder_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetd_cli.bundle.cache_dir", lambda: Path(os.devnull, "resnetd"))
+    monkeypatch.setattr("resnetd_cli.files.cache_dir", lambda: Path(os.devnull, "resnetd"))
+    with pytest.raises(CacheError, match="the compiled model cannot be kept: this user has no home folder"):
+        bundles.check_cache()

@@ -228,7 +228,7 @@ def test_a_cache_that_cannot_be_written_costs_no_answer(
     notes: list[str] = []
     classifier = Loader("embedded", engine="auto", note=notes.append).load()
     assert_same([result for result in classifier.predict(SAMPLES) if isinstance(result, Classified)], by_torch)
-    assert notes[1].startswith("the compiled model cannot be kept: ")
+    assert len(notes) == 1 and notes[0].startswith("the compiled model cannot be kept: ")
 
 
 def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
