@@ -58,8 +58,8 @@ class Proxy:
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy through which a URL is to be reached; None if there is none.
 
-    Variables are read as curl and most libraries read them: lower case wins over upper case; `ALL_PROXY` is for
-    schemes without a proxy of their own; `NO_PROXY` lists names, addresses and networks, with ports or without.
+    Variables are read as curl and most libraries read them: lower case wins over upper case, and `ALL_PROXY` is
+    for schemes without a proxy of their own. `NO_PROXY` lists names, addresses and networks; both cases count.
 
     Raises:
         UsageError: what the environment says is not a proxy.
@@ -67,7 +67,8 @@ def proxy_for(url: str) -> Proxy | None:
     parts = urlsplit(url)
     host = bare(parts.hostname or "").lower()
     port = parts.port or _PORTS.get(parts.scheme)
-    if _is_excepted(host, port, _value("no_proxy")[1]):
+    exceptions = " ".join(os.environ.get(name, "").strip("'\"") for name in ("no_proxy", "NO_PROXY"))
+    if _is_excepted(host, port, exceptions):
         return None
     for name in (f"{parts.scheme}_proxy", "all_proxy"):
         variable, value = _value(name)

@@ -131,3 +131,12 @@ def test_no_proxy(monkeypatch: pytest.MonkeyPatch, exceptions: str, url: str, ex
     monkeypatch.setenv("ALL_PROXY", "proxy:1")
     monkeypatch.setenv("NO_PROXY", exceptions)
     assert (chosen(url) is None) == excepted
+
+
+def test_exceptions_of_both_cases_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "proxy:1")
+    monkeypatch.setenv("NO_PROXY", "a.example")
+    monkeypatch.setenv("no_proxy", "b.example")
+    assert chosen("http://a.example/") is None
+    assert chosen("http://b.example/") is None
+    assert chosen("http://c.example/") == ("http://proxy:1", "ALL_PROXY")
