@@ -302,10 +302,7 @@ def _pbtxt_rows(text: str, location: str) -> list[Row]:
 def _table(lines: Sequence[str], location: str, suffix: str) -> list[Row] | None:
     """Return the rows of a table with a header; None if it is not one."""
     first = lines[0] if lines else ""
-    try:
-        delimiter = next((mark for mark in "\t,;|" if _is_header(_split(first, mark), suffix)), None)
-    except csv.Error:  # a carriage return within a line
-        return None
+    delimiter = next((mark for mark in "\t,;|" if _is_header(first, mark, suffix)), None)
     if delimiter is None:
         return None
     hint = "a header line with `name`, and perhaps `index` and `id`, then a line per class"
@@ -331,8 +328,11 @@ def _table(lines: Sequence[str], location: str, suffix: str) -> list[Row] | None
     return rows_of(zip(indices, names, strict=True), location, hint)
 
 
-def _is_header(cells: Sequence[str], suffix: str) -> bool:
-    titles = [_bare(cell) for cell in cells]
+def _is_header(line: str, delimiter: str, suffix: str) -> bool:
+    try:
+        titles = [_bare(cell) for cell in _split(line, delimiter)]
+    except csv.Error:
+        return False
     named = any(title in (*_NAME_TITLES, *_ID_TITLES[1:]) for title in titles)
     return named and (len(titles) > 1 or suffix in (".csv", ".tsv"))
 

@@ -787,3 +787,12 @@ def test_hostile_lines_do_not_take_long(write: Callable[[str, str | bytes], str]
         start = time.perf_counter()
         label_files.load(path, 20)
         assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("text", ["0\r0\n", "\r\n\r", 'name,"\r0\n', "a\rb"])
+def test_carriage_returns_in_lines_are_no_crash(write: Callable[[str, str | bytes], str], text: str) -> None:
+    for suffix in (".txt", ".csv", ".tsv"):
+        try:
+            assert label_files.load(write(f"x{suffix}", text), 2).names
+        except LabelsError as error:
+            assert error.hint
