@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import ssl
 import string
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,7 +13,6 @@ from urllib.parse import urljoin, urlsplit
 from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError, first_line, innermost
 from resnetd_cli.inflating import codings, inflate
-from resnetd_cli.proxies import certificates_hint, proxy_for
 
 if TYPE_CHECKING:
     from requests import Response
@@ -180,6 +178,7 @@ def _check(url: str) -> None:
 
 def _body(response: Response, max_bytes: int, deadline: Deadline) -> bytes:
     if response.status_code >= 400:
+        from resnetd_cli.proxies import proxy_for
         from resnetd_cli.retries import status_of
 
         proxy = proxy_for(response.url) if response.status_code == _PROXY_WANTS_PASSWORD else None
@@ -221,7 +220,11 @@ def _meter(max_bytes: int, deadline: Deadline) -> Callable[[int], None]:
 
 
 def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
+    import ssl
+
     import requests
+
+    from resnetd_cli.proxies import certificates_hint, proxy_for
 
     cause = innermost(error)
     if deadline.passed:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from resnetd_cli import hub
 from resnetd_cli.errors import HubError, ResnetdError, UsageError, innermost
 from resnetd_cli.files import hash_file, sha256
-from resnetd_cli.proxies import Proxy, certificates_hint, proxy_for
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
+
+    from resnetd_cli.proxies import Proxy
 
 CONFIG = ("config.json",)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -191,13 +191,15 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
+    from resnetd_cli.proxies import proxy_for
+
     if isinstance(error, UsageError):  # of the way to another host, to which the hub led
         return error
     if isinstance(error, HfHubHTTPError):
         message, hint = _answer(repo, filenames, error)
         if refused:
             return HubError(
-                f"{message}; the token ({_token_source()}) is not valid there", hint=f"renew it: {hint}"
+                f"{message}; the token ({_token_source()}) is not valid there", hint=f"renew or unset it; {hint}"
             )
         return HubError(message, hint=hint)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
@@ -222,6 +224,8 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
         RevisionNotFoundError,
     )
 
+    from resnetd_cli.proxies import proxy_for
+
     endpoint, status = hub.shown(), error.response.status_code
     messages: dict[type[Exception], tuple[str, str]] = {
         GatedRepoError: (f"{repo} is gated on {endpoint}", "ask for access, then set HF_TOKEN"),
@@ -242,6 +246,10 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
 
 def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
     """Return what to try where no answer came: the setting that may have to do with it first."""
+    import ssl
+
+    from resnetd_cli.proxies import certificates_hint
+
     if isinstance(cause, TimeoutError) or "Timeout" in type(error).__name__:
         return f"{hub.ETAG_TIMEOUT}=60 and {hub.DOWNLOAD_TIMEOUT}=60 wait longer; or {_WAYS_OUT}"
     if isinstance(cause, ssl.SSLCertVerificationError):
