@@ -440,3 +440,13 @@ def name_temporary_folder() -> None:
         tempfile.gettempdir()
     except FileNotFoundError:
         tempfile.tempdir = os.environ.get("TMPDIR") or os.sep + "tmp"
+
+
+def name_user() -> None:
+    """Give this user a name where the system knows none: libraries name folders of theirs after it."""
+    import getpass
+
+    try:
+        getpass.getuser()
+    except (OSError, KeyError, ImportError):  # which of them depends on Python's version
+        os.environ["USER"] = "nobody"

@@ -31,7 +31,7 @@ from resnetd_cli.engines.pytorch import TorchEngine, choose_device, gpu_is_likel
 from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
 from resnetd_cli.escaping import shell_word
 from resnetd_cli.factory import Network
-from resnetd_cli.files import current_folder, expand_user, name_temporary_folder
+from resnetd_cli.files import current_folder, expand_user, name_temporary_folder, name_user
 from resnetd_cli.http import CONNECTIONS
 from resnetd_cli.reading import DEFAULT_READING, ReadOptions
 from resnetd_cli.results import check_temperature
@@ -263,6 +263,7 @@ class Loader:
     def _network(self) -> Network:
         current_folder()  # without one, torch's libraries end the process
         name_temporary_folder()
+        name_user()
         _import_numpy()
         ref = models.resolve(self.model)
         if ref.former:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
 import threading
@@ -250,3 +251,19 @@ def test_a_link_in_a_cache_is_replaced_and_not_what_it_shares(tmp_path: Path) ->
     (tmp_path / "config.json").symlink_to("blob")
     write_atomic(tmp_path / "config.json", b"mine")
     assert ((tmp_path / "config.json").read_bytes(), (tmp_path / "blob").read_bytes()) == (b"mine", b"shared")
+
+
+def test_a_user_without_a_name_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    pwd = pytest.importorskip("pwd")
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", refuse)
+    monkeypatch.setenv("USER", "")  # what is set is taken back after the test
+    files.name_user()
+    assert getpass.getuser() == "nobody"
+    monkeypatch.setenv("USER", "somebody")
+    files.name_user()
+    assert getpass.getuser() == "somebody"

@@ -144,6 +144,14 @@ def test_shared_memory_is_used_where_there_is_enough_of_it(
     assert Workers.fitting(count, [batch, batch], processes) == Workers(count, by_pipe)
 
 
+@pytest.mark.parametrize(("files", "by_pipe"), [(64, True), (1024, False), (float("inf"), False)])
+def test_shared_memory_is_used_where_enough_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch, files: float, by_pipe: bool
+) -> None:
+    monkeypatch.setattr(workers, "open_files", lambda: files)
+    assert Workers.fitting(8, [1, 1], 1) == Workers(8, by_pipe)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has such a folder")
 def test_a_system_without_shared_memory_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert free_shared_memory() > 0

@@ -16,6 +16,7 @@ from resnetd_cli.cli import options, stopping
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
 from resnetd_cli.escaping import shell_word
+from resnetd_cli.files import name_temporary_folder, name_user
 from resnetd_cli.quiet import own_stderr
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ def train(plan: Any, request: Request) -> dict[str, Any] | None:
     from resnetd_cli.training.monitors import Several, TensorBoard
     from resnetd_cli.training.plan import Surroundings, execute
 
+    name_temporary_folder()
+    name_user()
     _set_threads(request)
     logs = [TensorBoard(plan.folder / "tensorboard")] if request.tensorboard else []
     if os.environ.get("RANK", "0") != "0":  # the first of several processes shows and writes for all

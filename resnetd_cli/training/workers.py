@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux has it
 _AHEAD = 2
 """Batches that each process loads ahead."""
+_FILES = 2
+"""That a batch in shared memory keeps open: its images and their classes."""
 _NOT_SENT = 71
 """Exit code of one that could not send a batch."""
 _NO_ROOM = "shared memory (/dev/shm) is full: --workers 0 does without; in Docker, --shm-size=1g gives more"
@@ -47,8 +49,10 @@ class Workers:
     by_pipe: bool = False
 
     @classmethod
-    def fitting(cls, count: int, batches: Iterable[int], processes: int) -> Workers:
-        """Return so many, which use shared memory if there is enough of it; in a container, 64 MB are usual.
+    def fitting(cls, count: int, batches: Sequence[int], processes: int) -> Workers:
+        """Return so many, which use shared memory if there is enough of it: in a container, 64 MB are usual.
+
+        A batch there is an open file, too, of which some systems allow 256.
 
         Args:
             count: how many, for each process that trains.
@@ -56,7 +60,8 @@ class Workers:
             processes: that train.
         """
         needed = processes * sum((_AHEAD * count + 2) * size for size in batches)
-        return cls(count, by_pipe=needed > free_shared_memory())
+        files = len(batches) * (_AHEAD * count + 2) * _FILES
+        return cls(count, by_pipe=needed > free_shared_memory() or files > open_files() // 2)
 
 
 def free_shared_memory() -> float:
@@ -68,6 +73,16 @@ def free_shared_memory() -> float:
     except OSError:
         return 0
     return status.f_bavail * status.f_frsize if os.access(_SHARED_MEMORY, os.W_OK) else 0
+
+
+def open_files() -> float:
+    """Return how many files this process may have open; infinity where the system has no such bound."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("inf")
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return float("inf") if allowed == resource.RLIM_INFINITY else allowed
 
 
 class Batches:
