@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import IO, TYPE_CHECKING
 
 from resnetd_cli import bmp, greys, guard, jpeg, png
@@ -116,13 +116,13 @@ def decode_here(
     ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
     Image.MAX_IMAGE_PIXELS = options.max_pixels
     decoding = _Decoding(options, formats, on_size)
-    data = _picture_in(data)
+    data = _picture_in(data, decoding.check_time)
     try:
         return decoding.attempt(data)
     except (InputError, _NotUsual) as error:
         if isinstance(error, InputError) and error.kind is not ErrorKind.UNDECODABLE:
             raise
-        mended = _mended(data)
+        mended = _mended(data, decoding.check_time)
         if mended is None:
             raise
         if mended.startswith(jpeg.START):
@@ -130,9 +130,9 @@ def decode_here(
         return decoding.attempt(mended)
 
 
-def _mended(data: bytes) -> bytes | None:
+def _mended(data: bytes, check_time: Callable[[], None]) -> bytes | None:
     """Return a file that could not be decoded in a form that may be; None if there is none."""
-    return jpeg.mended(data) or bmp.mended(data)
+    return jpeg.mended(data, check_time) or bmp.mended(data)
 
 
 class _Decoding:
@@ -145,6 +145,8 @@ class _Decoding:
         self._formats = formats
         self._on_size = on_size
         self._deadline = Deadline(options.timeout)
+        self.check_time = partial(_check, self._deadline)
+        """Raises the error of a file that takes too long, once it does."""
 
     def attempt(self, data: bytes) -> Image.Image:
         """Decode the file, or raise what `decode_here` does, or `_NotUsual`."""
@@ -158,7 +160,7 @@ class _Decoding:
             # First, and not within the reading of EXIF, whose errors do not count: a second attempt may give
             # black for damaged pixels.
             image.load()
-            if last_pixel and last_pixel.is_as_marked() and not png.has_all_rows(self._file(data), data):
+            if last_pixel and last_pixel.is_as_marked() and not png.has_all_rows(data, self.check_time):
                 raise _truncated()
             if strict and image.format in ("JPEG", "MPO") and (_ends_grey(image) or jpeg.is_padded(data)):
                 self._check_blocks(data)
@@ -232,10 +234,10 @@ def _our_errors(
         raise _damaged(error, head()) from error
 
 
-def _picture_in(data: bytes) -> bytes:
+def _picture_in(data: bytes, check_time: Callable[[], None]) -> bytes:
     """Return what of a file must be decoded: of an icon its picture, of a PNG what this takes."""
     data = png.inside_icon(data) or data
-    return png.bare(data) if data.startswith(png.SIGNATURE) else data
+    return png.bare(data, check_time) if data.startswith(png.SIGNATURE) else data
 
 
 def check_header(stream: IO[bytes], options: DecodeOptions = DecodeOptions()) -> None:
@@ -278,7 +280,8 @@ def size_here(
         # The picture may be sound all the same: what is wrong may be beside it.
         stream.seek(0)
         data = stream.read()
-        picture = _mended(data) or _picture_in(data)
+        check_time = partial(_check, Deadline(options.timeout))
+        picture = _mended(data, check_time) or _picture_in(data, check_time)
         if picture == data:
             raise
         return _size(io.BytesIO(picture), options, formats)
@@ -313,9 +316,13 @@ class _Timed(io.BytesIO):
         self._deadline = deadline
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if self._deadline.passed:
-            raise guard.too_late(self._deadline.seconds)
+        _check(self._deadline)
         return super().read(size)
+
+
+def _check(deadline: Deadline) -> None:
+    if deadline.passed:
+        raise guard.too_late(deadline.seconds)
 
 
 @lru_cache

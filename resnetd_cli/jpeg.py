@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 START, END = b"\xff\xd8", b"\xff\xd9"
+_MARK = 0xFF
+_MARKER = re.compile(rb"\xff[^\xff\0]", re.DOTALL)
 _PADDING = bytes(4)
 _SCAN = 0xDA
 _WITHOUT_CONTENT = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -28,21 +30,26 @@ class _Segment(NamedTuple):
     end: int
 
 
-def mended(data: bytes) -> bytes | None:
+def mended(data: bytes, tick: Callable[[], object] = lambda: None) -> bytes | None:
     """Return a JPEG with nothing but what its picture needs in its header, and with an end marker.
 
     None if nothing can be done: its header is broken, or it is coded so that what is missing cannot be told.
+
+    Args:
+        data: the file.
+        tick: is called for each segment, and may end the work by raising: there can be millions.
     """
     if not data.startswith(START):
         return None
-    header = [START]
+    kept = bytearray(START)
     for segment in _segments(data):
+        tick()
         if segment.marker == _SCAN:
-            return b"".join([*header, _coded(data[segment.start :]), END])
+            return b"".join([kept, memoryview(data)[segment.start : _end_of_coded(data)], END])
         if segment.marker in _ARITHMETIC:
             return None
         if segment.marker not in _METADATA or _is_needed(data, segment):
-            header.append(data[segment.start : segment.end])
+            kept += data[segment.start : segment.end]
     return None
 
 
@@ -55,7 +62,7 @@ def continued(data: bytes) -> bytes | None:
     if scan is None or scan.marker != _SCAN:
         return None
     end = data.find(END, scan.end)
-    return _coded(data[:end] if end >= 0 else data) + _NOISE + END
+    return b"".join([memoryview(data)[: _end_of_coded(data, end)], _NOISE, END])
 
 
 def is_padded(data: bytes) -> bool:
@@ -66,7 +73,7 @@ def is_padded(data: bytes) -> bool:
 def _segments(data: bytes) -> Iterator[_Segment]:
     """Yield the header's segments up to the first scan, over whatever lies between them."""
     at = len(START)
-    while found := re.compile(rb"\xff+[^\xff\0]", re.DOTALL).search(data, at):
+    while found := _MARKER.search(data, at):
         at = found.end()
         marker = data[at - 1]
         if marker in _WITHOUT_CONTENT:
@@ -83,9 +90,12 @@ def _is_needed(data: bytes, segment: _Segment) -> bool:
     return data.startswith(beginning, segment.start + 4) and segment.end - segment.start - 4 >= least
 
 
-def _coded(data: bytes) -> bytes:
-    """Return data without the zeros that may pad it, and without half a marker at its end."""
-    if data.endswith(_PADDING):
-        data = data.rstrip(b"\0")
-        return data + b"\0" if data.endswith(b"\xff") else data
-    return data.rstrip(b"\xff")
+def _end_of_coded(data: bytes, end_marker: int = -1) -> int:
+    """Return where the coded pixels end: before the end marker, zeros that pad the file, or half a marker."""
+    end = len(data) if end_marker < 0 else end_marker
+    if end_marker < 0 and data.endswith(_PADDING):
+        end = len(data.rstrip(b"\0"))
+        return end + 1 if data[end - 1] == _MARK else end
+    while end and data[end - 1] == _MARK:
+        end -= 1
+    return end

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from PIL import ImageFile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ICONS = (b"\0\0\1\0", b"\0\0\2\0")
-_PALETTE = 3
+_HEADER, _PALETTE = 13, 3
 _TRANSPARENCY_BYTES = {0: (2,), 2: (6,), _PALETTE: range(1, 257)}
 """By colour type: how long the transparency chunk may be."""
 _SAMPLES = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
@@ -30,24 +31,34 @@ class _Chunk(NamedTuple):
     end: int
 
 
-def bare(data: bytes) -> bytes:
+def bare(data: bytes, tick: Callable[[], object] = lambda: None) -> bytes:
     """Return a PNG with only the chunks its first picture needs: header, palette, transparency, EXIF and pixels.
 
     As in browsers, nothing else can stand in the way of the picture: texts and profiles of any size (they are not
     decompressed), broken or misplaced ancillary chunks, an animation's frames. Transparency and EXIF are dropped
     if their checksum is wrong.
+
+    Args:
+        data: the file.
+        tick: is called for each chunk, and may end the work by raising: there can be millions.
     """
-    view = memoryview(data)
-    kept = [view[: len(SIGNATURE)]]
+    view, kept = memoryview(data), io.BytesIO()
     seen: set[bytes] = set()
-    colours = None
+    colours, done, at = None, 0, len(SIGNATURE)  # what is between `done` and `at` is kept, but not copied yet
     for chunk in _chunks(data):
-        if chunk.name == b"IHDR" and colours is None and chunk.end - chunk.start >= 13:
+        tick()
+        if chunk.name == b"IHDR" and colours is None and chunk.end - chunk.start >= _HEADER:
             colours = data[chunk.start + 9]
         if _is_needed(data, chunk, colours, seen):
-            kept.append(view[chunk.start - 8 : chunk.end + 4])
             seen.add(chunk.name)
-    return data if sum(map(len, kept)) == len(data) else b"".join(kept)
+        else:
+            kept.write(view[done:at])
+            done = chunk.end + 4
+        at = chunk.end + 4
+    if not done and at >= len(data):
+        return data
+    kept.write(view[done:at])
+    return kept.getvalue()
 
 
 def inside_icon(data: bytes) -> bytes | None:
@@ -94,23 +105,25 @@ class LastPixel:
         self._mark = core.getpixel(self._place)
 
 
-def has_all_rows(file: IO[bytes], data: bytes) -> bool:
+def has_all_rows(data: bytes, tick: Callable[[], object] = lambda: None) -> bool:
     """Tell whether the pixels' stream unpacks to as many bytes as the header promises.
 
     Args:
-        file: the same bytes as `data`, to read from: it may end the work by raising.
         data: the PNG.
+        tick: is called for each part, and may end the work by raising.
     """
+    view = memoryview(data)
     left, unpacker = None, zlib.decompressobj()
     for chunk in _chunks(data):
+        tick()
         if chunk.name == b"IHDR":
             left = _unpacked_size(data[chunk.start : chunk.end])
         if chunk.name != b"IDAT" or left is None:
             continue
-        file.seek(chunk.start)
         for start in range(chunk.start, chunk.end, _READ):
-            packed = file.read(min(_READ, chunk.end - start))
+            packed = bytes(view[start : min(start + _READ, chunk.end)])
             while left > 0 and packed and not unpacker.eof:
+                tick()
                 left -= len(unpacker.decompress(packed, _UNPACKED))
                 packed = unpacker.unconsumed_tail
             if left <= 0 or unpacker.eof:

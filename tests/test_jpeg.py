@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from resnetd_cli import jpeg
 from resnetd_cli.decode import DecodeOptions, check_header, decode
 from resnetd_cli.errors import ErrorKind, InputError
 
@@ -182,3 +184,21 @@ def test_damaged_headers_raise_nothing_else() -> None:
             assert decode(bytes(damaged), DecodeOptions(max_pixels=10**6)).mode == "RGB"
         except InputError as error:
             assert error.kind in (ErrorKind.UNDECODABLE, ErrorKind.TOO_LARGE)
+
+
+@pytest.mark.parametrize("filler", [b"\xff", b"\xff\xe5\0\2", b"\xff\xe1\0\x10Exif\0\0" + bytes(8), b"\0"])
+def test_many_segments_take_no_memory_and_end_in_time(filler: bytes) -> None:
+    data = b"\xff\xd8" + filler * (100_000 // len(filler))
+    tracemalloc.start()
+    try:
+        assert jpeg.mended(data) is None
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
+    finally:
+        tracemalloc.stop()
+
+    def stop() -> None:
+        raise TimeoutError
+
+    if filler[1:]:
+        with pytest.raises(TimeoutError):
+            jpeg.mended(data, stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -199,11 +200,25 @@ def test_a_last_pixel_that_looks_unread_is_not_missing() -> None:
     assert_shown(file(rows=b"".join(b"\0" + row.tobytes() for row in pixels)), pixels)
 
 
-def test_counting_rows_takes_no_memory_and_ends() -> None:
-    """Neither for a stream that unpacks to much more than its picture, nor in one long chunk."""
+def test_counting_rows_stops_where_the_picture_ends() -> None:
+    """However much more the stream unpacks to."""
     data = file(rows=bytes(50 * 2**20), head=header(64, 64))
-    assert png.has_all_rows(io.BytesIO(data), data)
-    assert not png.has_all_rows(io.BytesIO(data[:-5000]), file(rows=b""))
+    ticks: list[int] = []
+    assert png.has_all_rows(data, lambda: ticks.append(0))
+    assert len(ticks) < 10
+    assert not png.has_all_rows(file(rows=bytes(5000), head=header(64, 64)))
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"IDAT", b"teSt"])
+def test_many_chunks_take_no_memory_and_end_in_time(name: bytes) -> None:
+    data = png.SIGNATURE + header() + (chunk(name, b"") + chunk(b"IDAT", b"")) * 10_000 + file()[33:]
+    tracemalloc.start()
+    try:
+        png.bare(data)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(data)
+    finally:
+        tracemalloc.stop()
+    assert error_of(data, timeout=0.002).kind is ErrorKind.TIMEOUT
 
 
 # --- icons ---
