@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from resnetd_cli import bmp, greys, guard, jpeg, png
 from resnetd_cli.deadline import Deadline
@@ -274,13 +274,16 @@ def size_here(
 
     import_pillow()
     Image.MAX_IMAGE_PIXELS = options.max_pixels
+    check_time = partial(_check, Deadline(options.timeout))
+    timed = cast("IO[bytes]", _TimedStream(stream, check_time))
     try:
-        return _size(stream, options, formats)
-    except (InputError, _NotUsual):
+        return _size(timed, options, formats)
+    except (InputError, _NotUsual) as error:
+        if isinstance(error, InputError) and error.kind is not ErrorKind.UNDECODABLE:
+            raise
         # The picture may be sound all the same: what is wrong may be beside it.
-        stream.seek(0)
-        data = stream.read()
-        check_time = partial(_check, Deadline(options.timeout))
+        timed.seek(0)
+        data = timed.read()
         picture = _mended(data, check_time) or _picture_in(data, check_time)
         if picture == data:
             raise
@@ -318,6 +321,21 @@ class _Timed(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         _check(self._deadline)
         return super().read(size)
+
+
+class _TimedStream:
+    """Another stream, which cannot be read beyond a deadline."""
+
+    def __init__(self, stream: IO[bytes], check_time: Callable[[], None]) -> None:
+        self._stream = stream
+        self._check_time = check_time
+
+    def read(self, size: int = -1, /) -> bytes:
+        self._check_time()
+        return self._stream.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _check(deadline: Deadline) -> None:

@@ -221,6 +221,14 @@ def test_many_chunks_take_no_memory_and_end_in_time(name: bytes) -> None:
     assert error_of(data, timeout=0.002).kind is ErrorKind.TIMEOUT
 
 
+def test_a_header_of_many_chunks_ends_in_time() -> None:
+    data = png.SIGNATURE + header() + chunk(b"tEXt", b"") * 20_000 + file()[33:]
+    check_header(io.BytesIO(data))
+    with pytest.raises(InputError) as caught:
+        check_header(io.BytesIO(data), DecodeOptions(timeout=0.002))
+    assert (caught.value.kind, caught.value.message) == (ErrorKind.TIMEOUT, "not decoded in 0.002 seconds")
+
+
 # --- icons ---
 
 
