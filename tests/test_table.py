@@ -9,6 +9,7 @@ import pytest
 
 from resnetd_cli import sinks
 from resnetd_cli.results import Classified, Prediction
+from resnetd_cli.sinks.evaluated import _write_table
 from resnetd_cli.sinks.listing import write_facts, write_rows
 
 STYLES = re.compile(r"\x1b\[[0-9;]*m")
@@ -70,6 +71,27 @@ def test_the_telling_column_of_a_list_stays(monkeypatch: pytest.MonkeyPatch, wid
     row = {"index": 0, "id": "n01440764", "name": "tench", "definition": "a fish of Eurasia"}
     write_rows([row], screen, "table", columns={key: key for key in row}, essential="name")
     assert screen.shown()[1].split() == shown
+
+
+@pytest.mark.parametrize(
+    ("width", "headings"),
+    [
+        (20, ["class"]),
+        (40, ["class", "images", "precision"]),
+        (60, ["class", "images", "precision", "recall", "F1"]),
+    ],
+)
+def test_a_narrow_evaluation_keeps_the_classes(
+    monkeypatch: pytest.MonkeyPatch, width: int, headings: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen = Screen()
+    columns = {"class": False, "images": True, "precision": True, "recall": True, "F1": True}
+    _write_table(screen, columns, [("German short-haired pointer", "2", "100.00 %", "50.00 %", "66.67 %")])
+    assert screen.shown()[1].split() == headings
+    shown = " ".join(screen.shown()).split()
+    assert {"German", "short-haired", "pointer"} <= set(shown)
+    assert ("66.67" in shown) == (width == 60)
 
 
 @pytest.mark.parametrize("width", [20, 30, 37, 38, 80])

@@ -18,6 +18,8 @@ COLUMNS = ("model", "index", "id", "label", "support", "predicted", "precision",
 _FEW = 10
 """So many classes are shown in full, and so many rows of what there may be more of."""
 _UNLIKELY = 0.05
+_MARGIN, _PROSE = 3, 20
+"""Columns of a terminal between those of a table, and the most that a text needs before it is wrapped."""
 _LETTERS = ("A", "B")
 
 
@@ -207,16 +209,29 @@ def _loss(loss: float | None) -> str:
 
 
 def _write_table(stream: IO[str], columns: Mapping[str, bool], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the columns tell whether theirs are numbers. Texts are wrapped where there is no room."""
+    """Print a table; the columns tell whether theirs are numbers.
+
+    Texts are wrapped, and columns at the right left out, where there is no room.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    from resnetd_cli.sinks.screen import columns as width_of
     from resnetd_cli.sinks.screen import open_console
 
+    console = open_console(stream)
+    texts = [[printable(cell) for cell in row] for row in rows]
+    least = []
+    for place, (heading, is_number) in enumerate(columns.items()):
+        cells = [heading, *(row[place] for row in texts)]
+        words = cells if is_number else [word for cell in cells for word in cell.split()]
+        widest = max(map(width_of, words), default=0)
+        least.append(_MARGIN + (widest if is_number else min(widest, _PROSE)))
+    count = next(count for count in range(len(least), 0, -1) if count == 1 or sum(least[:count]) <= console.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, is_number in columns.items():
+    for heading, is_number in list(columns.items())[:count]:
         table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    open_console(stream).print(table)
+    for row in texts:
+        table.add_row(*map(Text, row[:count]))
+    console.print(table)
