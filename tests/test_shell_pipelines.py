@@ -212,7 +212,7 @@ def test_standard_output_closed_is_one_error(shell: Shell, line: str) -> None:
 def test_standard_output_closed_does_not_matter_to_a_file(shell: Shell) -> None:
     finished = shell(NO_STDOUT_NEEDED)
     code, record = finished.stdout.splitlines()
-    assert (code, finished.stderr) == ("0", "")
+    assert (code, finished.stderr) == ("0", "out.jsonl: 1 input\n")
     assert json.loads(record)["predictions"][0]["label"] == "espresso"
 
 
