@@ -86,12 +86,18 @@ class LinesSink:
         self._print(line)
 
     def close(self) -> None:
-        """Print the summary. After an interrupt, it is that of what was done so far."""
-        failed = sum(count for count, _ in self._failures.values())
-        named = self._classes.total()
-        total = named + self._abstained + failed
-        if not self._summary or total < 2:
+        """Print the summary, and what may help with failures. After an interrupt, it is that of what was done."""
+        if not self._summary:
             return
+        named = self._classes.total()
+        failed = sum(count for count, _ in self._failures.values())
+        if named + self._abstained + failed > 1:
+            self._print_summary(named, failed)
+        for hint in self._hints:
+            self._print(Text(f"hint: {printable(hint)}", style="dim"))
+
+    def _print_summary(self, named: int, failed: int) -> None:
+        total = named + self._abstained + failed
         seconds = time.monotonic() - self._began
         parts = [f"{named:,} classified", f"{self._abstained:,} abstained", f"{failed:,} failed"]
         ends = ", ".join(part for part in parts if not part.startswith("0 "))
@@ -102,8 +108,6 @@ class LinesSink:
         for count, words, style in (*self._class_counts(named), *self._failure_counts()):
             counts.add_row(Text(f"  {count:,}"), Text(words, style=style, overflow="fold"))
         self._console.print(counts)
-        for hint in self._hints:
-            self._print(Text(f"hint: {printable(hint)}", style="dim"))
 
     def _class_counts(self, named: int) -> Iterator[tuple[int, str, str]]:
         shown = self._classes.most_common(_CLASSES)
