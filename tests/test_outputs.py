@@ -556,7 +556,7 @@ def test_a_list_is_not_appended_to_itself(run_resnetd: Resnetd, tmp_path: Path) 
         (b"BM01.jpg\tok\t1\n", False),
         (b"P1 beach.jpg\tok\t1\n", False),
         (b"P3\n1 1\n255\n1 2 3\n", True),
-        (b"#define x_width 8\n#define x_height 1\nstatic char x_bits[] = {0x01};", True),
+        (b"#define im_width 8\n#define im_height 1\nstatic char im_bits[] = {\n0x01\n};", True),
         (b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0", True),
         (b"\x93NUMPY\x01\x00", False),
         (b"PK\x03\x04", False),
