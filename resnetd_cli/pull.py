@@ -59,7 +59,7 @@ def pull(
     return _quantise(loader, calibration, on_failure)
 
 
-def export(loader: Loader, path: Path, *, overwrite: bool = False) -> Card:
+def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
     """Write a model as one `.onnx` file that says all that running it takes, and return what it says.
 
     Args:
