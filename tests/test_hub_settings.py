@@ -12,7 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from fault_server import FaultServer, answer
+from fault_server import CERTIFICATE, FaultServer, answer
 from hub import Hub
 from huggingface_hub import constants
 from socks_server import SocksServer
@@ -416,3 +416,29 @@ def test_hub_behind_a_socks_proxy(hub: Hub, monkeypatch: pytest.MonkeyPatch, sch
         else:
             assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
             assert set(socks.requests) == {("127.0.0.1", hub.port)}
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_hub_is_trusted_by_the_certificates_of_every_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with FaultServer(tls=True) as server:
+        path = f"/{REPO}/resolve/main/config.json"
+        server.answers[path] = answer(404, X_Error_Code="EntryNotFound")
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        huggingface_hub.close_session()
+        error = failure(weights.CONFIG)
+        assert "certificate verify failed" in error.message
+        assert "REQUESTS_CA_BUNDLE=FILE" in str(error.hint)
+        huggingface_hub.close_session()
+        monkeypatch.setenv(variable, str(CERTIFICATE))
+        assert failure(weights.CONFIG).message == f"{REPO} on {server.url} has no config.json"
+        huggingface_hub.close_session()
+        monkeypatch.setenv(variable, str(tmp_path / "none.pem"))
+        with pytest.raises(UsageError, match=variable):
+            weights.fetch(REPO, weights.CONFIG)
+    huggingface_hub.close_session()
