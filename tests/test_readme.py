@@ -13,7 +13,9 @@ from resnetd_cli.cli.app import app
 from resnetd_cli.errors import ErrorKind, ExitCode
 from resnetd_cli.sinks import ARRAY_FORMATS, RECORD_FORMATS
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 TABLE_ROWS = dict(re.findall(r"^\| `?([\w.-]+)`? \| (.+) \|$", README, flags=re.MULTILINE))
 
 
@@ -32,8 +34,8 @@ def test_every_command_and_its_long_options_exist_where_the_readme_uses_them() -
     used = set(re.findall(r"resnetd (?!predicts?\b.*prints)([a-z]+(?:-[a-z]+)?)", README))
     assert set(commands) <= used
     known = {option for command in commands.values() for parameter in command.params for option in parameter.opts}
-    known |= {"--install-completion", "--help", "--no-deps"}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
+    known |= {"--install-completion", "--help", "--no-deps", "--shm-size"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README + TROUBLESHOOTING)) <= known
 
 
 @pytest.mark.parametrize("name", [*RECORD_FORMATS, *ARRAY_FORMATS])
