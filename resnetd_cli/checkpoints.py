@@ -121,7 +121,7 @@ def parts(file: Path) -> list[Path]:
         raise WeightsError(f"{file} names no files of weights beside it", hint=_WANTED)
     for name in names:
         if not (file.parent / name).is_file():
-            raise WeightsError(f"{file} names {name}, which is not there", hint="copy all files of the model")
+            raise WeightsError(f"{file} names {name}, which is missing", hint="copy all files of the model")
     return [file, *(file.parent / name for name in names)]
 
 
@@ -408,7 +408,7 @@ def _differences(text: str) -> str:
         counted.append(
             f"{len(shapes)} of another shape ({_name(name)}: {_shape(there)} in the file, {_shape(here)} wanted)"
         )
-    return f"of its tensors {', '.join(counted)}" if counted else "its tensors are others"
+    return f"of its tensors {', '.join(counted)}" if counted else "its tensors differ"
 
 
 def _name(text: str) -> str:

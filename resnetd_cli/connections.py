@@ -261,7 +261,7 @@ class _SocksConnection(_Connection):
                 sock.close()
                 raise
         except OSError as error:
-            raise ProxyError("there is no way through it", error) from error
+            raise ProxyError("it cannot be used", error) from error
         return sock
 
     def _target(self, guard: Guard) -> str:

@@ -425,9 +425,12 @@ def _no_image(data: bytes) -> InputError:
     head = data[:_HEAD].lower()
     known = next((said for beginnings, said in _KNOWN.items() if head.lstrip().startswith(beginnings)), None)
     if is_heif(data):
-        message, hint = "a HEIC image, which needs a package more", "pip install 'resnetd[heif]'"
+        message, hint = "a HEIC image, which needs another package", "pip install 'resnetd[heif]'"
     elif data.startswith(_APPLE_DOUBLE):
-        message, hint = "not an image but what macOS keeps beside a file", "the image is the file without ._"
+        message, hint = (
+            "not an image, but metadata that macOS keeps beside a file",
+            "the image is the file without ._",
+        )
     elif data[4:8] == b"ftyp" and data[8:12] in _AVIF_BRANDS:
         message = "an AVIF that is damaged, or of a kind that is not decoded"
     elif found := _IMAGE_INSIDE.search(data, 1, _HEAD) if known is None or head[:1].isspace() else None:
@@ -468,5 +471,5 @@ def _damaged(error: Exception, head: bytes = b"") -> InputError:
 def _damage_hint(reason: str, head: bytes) -> str:
     # Of a JPEG 2000 image that ends early, Pillow says no more than that.
     if "truncated" in reason or ("broken data stream" in reason and head.startswith(_JPEG_2000)):
-        return "--allow-truncated takes what is there"
+        return "--allow-truncated classifies what could be read"
     return _FETCH

@@ -49,7 +49,7 @@ def read_card(path: Path) -> Card:
         raise ModelError(f"{path} is not an ONNX file that can be loaded", hint="export it again") from error
     if text is None:
         raise ModelError(
-            f"{path} is not resnetd's: it does not say how it wants its images and what its classes are called",
+            f"{path} is not resnetd's: it does not say how to prepare images, nor what its classes are called",
             hint="resnetd export MODEL -o FILE.onnx writes files that do",
         )
     try:

@@ -57,13 +57,13 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         return
     target = followed(path)
     if target.is_symlink():
-        raise OutputError(f"{path} is a link that leads in circles", hint="choose another place with -o")
+        raise OutputError(f"{path} is a link that leads back to itself", hint="choose another place with -o")
     if target.is_dir():
         raise OutputError(f"{path} is a folder", hint="name a file to write to")
     if target.exists() and not overwrite:
         raise OutputExists(f"{path} exists", hint="--overwrite replaces it")
     if target.exists() and not os.access(target, os.W_OK):
-        hint = f"chmod u+w {shell_word(path)} lets it be replaced"
+        hint = f"chmod u+w {shell_word(path)} makes it writable"
         raise OutputError(f"{path} is write-protected", hint=hint)
     folder = target.parent
     if not folder.is_dir():
@@ -178,7 +178,9 @@ class OutputFile:
             except FileExistsError as error:
                 self._settled = True
                 hint = f"the result of this one is in {shell_word(self.partial)}"
-                raise OutputError(f"{self.path} was made by another program meanwhile", hint=hint) from error
+                raise OutputError(
+                    f"{self.path} was created by another program in the meantime", hint=hint
+                ) from error
 
     def rewind(self) -> None:
         """Forget what was written after the last `mark`."""

@@ -188,7 +188,7 @@ def _need_socks(proxy: Proxy) -> None:
         importlib.import_module("socksio")
     except ImportError as error:
         hint = "pip install 'resnetd[socks]'"
-        raise UsageError(f"{proxy} speaks SOCKS, which needs a package more for the hub", hint=hint) from error
+        raise UsageError(f"{proxy} uses SOCKS, which needs another package for the hub", hint=hint) from error
 
 
 def _endpoint(variable: str, value: str) -> str:
@@ -238,5 +238,7 @@ def _switch(variable: str, value: str) -> str:
 
 def _token(variable: str, value: str) -> str:
     if not (value.isascii() and value.isprintable()) or " " in value:
-        raise UsageError(f"{variable} holds characters that no token has", hint="copy the token anew, or unset it")
+        raise UsageError(
+            f"{variable} holds characters that cannot be part of a token", hint="copy the token anew, or unset it"
+        )
     return value

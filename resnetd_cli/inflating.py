@@ -27,7 +27,7 @@ def codings(header: str) -> list[str]:
     """
     names = [name.strip().lower() for name in header.split(",")]
     if unknown := _UNKNOWN.intersection(names):
-        message = f"the server compressed it with {min(unknown)}, which was not asked for and is not read"
+        message = f"the server compressed it with {min(unknown)}, which is not supported"
         raise InputError(ErrorKind.CONNECTION, message, hint=_HINT)
     found = [_NAMES[name] for name in names if name in _NAMES]
     if len(found) > _MOST_LAYERS:

@@ -183,7 +183,7 @@ def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
     elsewhere = sum(bool(candidates) for candidates in found) - here
     if elsewhere > _MOST_ELSEWHERE * n and elsewhere > here * _MOST_ELSEWHERE:
         message = (
-            f"{location} has names of {shipped.source}, but in another order: not certain which class is which"
+            f"{location} has names of {shipped.source}, but in another order: which class is which is not certain"
         )
         raise LabelsError(message, hint=f"{_SAY_INDICES}, with WordNet ids; or leave out --labels")
     if here < (1 - _MOST_ELSEWHERE) * n:

@@ -259,7 +259,7 @@ def _yaml_rows(text: str, location: str) -> list[Row]:
     try:
         import yaml
     except ImportError as error:
-        raise LabelsError(f"{location} is YAML, which needs a package more", hint="pip install pyyaml") from error
+        raise LabelsError(f"{location} is YAML, which needs another package", hint="pip install pyyaml") from error
     if len(text) > _MAX_YAML:
         raise LabelsError(f"{location}: more than {_MAX_YAML:,} characters of YAML", hint=hint)
     try:

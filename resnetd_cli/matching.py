@@ -56,7 +56,7 @@ def in_words(classes: Sequence[str], indices: Sequence[int], names: ClassNames) 
     """Return what classes are that are called by their indices, in a line."""
     pairs = list(zip(classes, indices, strict=True))
     told = ", ".join(f"{name} is {names.titles[index]}" for name, index in pairs[:_TOLD])
-    return f"classes are taken for the model's by index: {told}{', ...' if len(pairs) > _TOLD else ''}"
+    return f"classes are matched with the model's by index: {told}{', ...' if len(pairs) > _TOLD else ''}"
 
 
 def _by_id(names: ClassNames) -> _Rule:

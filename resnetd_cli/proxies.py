@@ -47,7 +47,7 @@ class Proxy:
         """Return what to try where the proxy did not answer, for this reason."""
         variable = self.variable or "the settings of the system"
         if self.scheme == "https" and "SSL" in reason:
-            return f"if the proxy itself speaks no TLS, write {variable}=http://HOST:PORT"
+            return f"if the proxy itself does not use TLS, write {variable}=http://HOST:PORT"
         return f"look at {variable} and NO_PROXY"
 
     def __str__(self) -> str:
@@ -131,8 +131,8 @@ def _parse(variable: str, value: str) -> Proxy:
         scheme, rest = "http", value.lstrip("/")
     named = variable or "the system's proxy"
     if scheme.lower() not in _SCHEMES:
-        hint = "http://HOST:PORT, https://HOST:PORT and socks5://HOST:PORT are spoken"
-        raise UsageError(f"{named}: {scheme}:// is not spoken to proxies", hint=hint)
+        hint = "http://HOST:PORT, https://HOST:PORT and socks5://HOST:PORT are supported"
+        raise UsageError(f"{named}: {scheme}:// proxies are not supported", hint=hint)
     scheme = _SCHEMES[scheme.lower()]
     try:
         parts = urlsplit(f"{scheme}://{rest}")

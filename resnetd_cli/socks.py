@@ -44,7 +44,7 @@ def lead(
     send(bytes([_VERSION, len(methods), *methods]))
     version, method = receive(2)
     if version != _VERSION:
-        raise OSError("it does not speak SOCKS 5")
+        raise OSError("it does not answer in SOCKS 5")
     if method == _LOGIN and name:
         send(bytes([_LOGIN_VERSION]) + _counted(name.encode()) + _counted(password.encode()))
         if receive(2)[1]:
@@ -68,5 +68,5 @@ def _address(host: str) -> bytes:
 
 def _counted(text: bytes) -> bytes:
     if len(text) > _LONGEST:
-        raise OSError(f"names of more than {_LONGEST} bytes cannot be told to it")
+        raise OSError(f"names of more than {_LONGEST} bytes cannot be sent to it")
     return bytes([len(text)]) + text

@@ -281,7 +281,7 @@ def _state(repo: str, filenames: Sequence[str], path: Path | None) -> str:
         return f"{folder} has {len(snapshots)} snapshots, and {_split(repo)[1] or 'refs/main'} names none of them"
     for link in [snapshot / name for name in filenames] if snapshot else []:
         if link.is_symlink():
-            return f"{link} is a link to nothing: the cache was copied without its blobs"
+            return f"{link} is a broken link: the cache was copied without its blobs"
     if (folder.parents[1] / folder.name).is_dir():
         return f"{repo} is in {folder.parents[1]}, which HF_HUB_CACHE may name; HF_HOME is the folder above"
     return f"{repo} is not on this machine ({folder.parent})"

@@ -494,7 +494,7 @@ def test_the_bounds_of_an_image_are_kept_by_row(cli: Cli) -> None:
 def test_a_hint_names_no_option_that_the_command_lacks(cli: Cli) -> None:
     Path("cut.jpg").write_bytes(COFFEE.read_bytes()[:20_000])
     with_it, without = cli("predict", "cut.jpg"), cli("bench", "cut.jpg", "-m", "embedded")
-    assert with_it.hints == ["hint: --allow-truncated takes what is there"]
+    assert with_it.hints == ["hint: --allow-truncated classifies what could be read"]
     assert without.hints == []
     for ended in (with_it, without):
         assert "image file is truncated: rows are missing" in ended.stderr
@@ -508,7 +508,7 @@ def test_truncated_images_are_taken_only_when_allowed(cli: Cli, monkeypatch: pyt
     ended = cli("predict", "cut.jpg", "-f", "jsonl")
     assert ended.code == 3
     assert "truncated" in json.loads(ended.stdout)["error"]["message"]
-    assert ended.hints == ["hint: --allow-truncated takes what is there"]
+    assert ended.hints == ["hint: --allow-truncated classifies what could be read"]
     ended = cli("predict", "cut.jpg", "-f", "jsonl", "--allow-truncated")
     assert (ended.code, ended.stderr) == (0, "")
     assert json.loads(ended.stdout)["predictions"][0]["label"] == "espresso"

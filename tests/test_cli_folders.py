@@ -71,7 +71,7 @@ def test_folders_of_a_list_are_counted_too(cli: Cli) -> None:  # noqa: F811
 def test_companions_are_taken_when_they_are_named(cli: Cli) -> None:  # noqa: F811
     ended = cli("predict", "p/.thumbnails", "p/._coffee.jpg", "-k", "1")
     assert (ended.code, names(ended.stdout)) == (3, ["p/.thumbnails/coffee.jpg", "p/._coffee.jpg"])
-    assert ended.errors == ["error: p/._coffee.jpg: not an image but what macOS keeps beside a file"]
+    assert ended.errors == ["error: p/._coffee.jpg: not an image, but metadata that macOS keeps beside a file"]
     assert ended.hints == ["hint: the image is the file without ._"]
 
 

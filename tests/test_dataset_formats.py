@@ -170,14 +170,14 @@ def test_names_with_dots_belong_together_up_to_the_last() -> None:
         "x.tar", {"1.cls": b"a", "1.jpg": png(0), "2.cls": b"a", "2.left.jpg": png(1), "2.right.jpg": png(2)}
     )
     assert refusal("wds/x.tar").message == (
-        "images without a label beside others that have one: x.tar/2.left.jpg, x.tar/2.right.jpg"
+        "images without a label beside others with labels: x.tar/2.left.jpg, x.tar/2.right.jpg"
     )
 
 
 def test_images_or_labels_alone_stop_the_run() -> None:
     write_tar("x.tar", {"1.jpg": png(1), "1.cls": b"a", "2.jpg": png(2), "3.jpg": png(3), "3.json": b'{"x": 1}'})
     assert refusal("wds/x.tar").message == (
-        "images without a label beside others that have one: x.tar/2.jpg, x.tar/3.jpg"
+        "images without a label beside others with labels: x.tar/2.jpg, x.tar/3.jpg"
     )
     write_tar("x.tar", {"1.jpg": png(1), "1.cls": b"a", "2.cls": b"b", "2.npy": b"x"})
     assert refusal("wds/x.tar").message == "x.tar: a label without an image: 2.cls, 2.npy"

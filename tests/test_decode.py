@@ -432,7 +432,7 @@ def test_truncated_file_is_undecodable(format_name: str, share: float) -> None:
 
 def test_truncated_jpeg_names_the_option_that_takes_it() -> None:
     data = (SAMPLES / "cat.jpg").read_bytes()
-    assert fails(data[: len(data) // 2]).hint == "--allow-truncated takes what is there"
+    assert fails(data[: len(data) // 2]).hint == "--allow-truncated classifies what could be read"
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "BMP", "TIFF"])
@@ -462,7 +462,7 @@ def test_a_tiff_that_lists_fewer_strips_than_its_height_needs_is_truncated() -> 
 def test_the_option_is_named_where_a_file_is_cut_and_it_helps(format_name: str) -> None:
     data = encode(random_pixels(100, 150), format_name)
     cut = data[: len(data) // 2]
-    assert fails(cut).hint == "--allow-truncated takes what is there"
+    assert fails(cut).hint == "--allow-truncated classifies what could be read"
     assert pixels(cut, allow_truncated=True).shape == (100, 150, 3)
 
 
@@ -485,7 +485,7 @@ def test_allow_truncated_holds_for_its_own_call_only() -> None:
         (b"\xff\xd8\xff", "a JPEG that is damaged"),
         (b"II*\0", "a TIFF that is damaged"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
-        (b"\0\5\x16\7\0\2\0\0Mac OS X", "not an image but what macOS keeps beside a file"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "not an image, but metadata that macOS keeps beside a file"),
         (np.random.default_rng(3).bytes(5000), "not an image"),
         (b"\0" * 5000, "not an image"),
     ],

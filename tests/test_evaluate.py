@@ -139,7 +139,7 @@ def test_classes_called_by_their_index_are_told() -> None:
     found = matching.match(["1", "134"], IMAGENET)
     assert found == ([1, 134], True)
     assert not matching.match(["goldfish"], IMAGENET).by_index
-    expected = "classes are taken for the model's by index: 1 is goldfish, 134 is crane (bird)"
+    expected = "classes are matched with the model's by index: 1 is goldfish, 134 is crane (bird)"
     assert matching.in_words(["1", "134"], found.indices, IMAGENET) == expected
 
 
@@ -288,7 +288,7 @@ def test_folders_called_by_index_are_told(tmp_path: Path) -> None:
         draw(tmp_path / "numbers" / str(number) / f"{name}.png", 0)
     note = evaluate.check(model(), open_images(str(tmp_path / "numbers")))
     assert note == (
-        "classes are taken for the model's by index: 0 is cat, 1 is dog, 2 is Gila monster, Heloderma suspectum"
+        "classes are matched with the model's by index: 0 is cat, 1 is dog, 2 is Gila monster, Heloderma suspectum"
     )
 
 

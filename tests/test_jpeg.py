@@ -123,7 +123,7 @@ def test_blocks_that_are_missing_before_a_proper_end(share: float, kind: str, gu
     for end in (b"\xff\xd9", b"\xff\xd9" + bytes(300)):
         error = error_of(cut + end, guard=guard)
         assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, TRUNCATED)
-        assert error.hint == "--allow-truncated takes what is there"
+        assert error.hint == "--allow-truncated classifies what could be read"
     assert shown(cut + b"\xff\xd9", guard=guard, allow_truncated=True).shape == (120, 160, 3)
 
 

@@ -740,7 +740,7 @@ def test_names_of_imagenet_in_another_order_are_refused(
     with pytest.raises(LabelsError) as caught:
         label_files.load(path, 1000)
     assert caught.value.message == (
-        f"{path} has names of imagenet-1k, but in another order: not certain which class is which"
+        f"{path} has names of imagenet-1k, but in another order: which class is which is not certain"
     )
 
 

@@ -106,7 +106,7 @@ def test_options_and_an_image_without_a_command() -> None:
 def test_a_file_whose_name_begins_like_an_option_is_refused(word: str, shown: str) -> None:
     hint = f"write {shown}, or put -- before the names"
     for command in ("predict", "features", "pull"):
-        message = f"{word} is a file, but begins like an option"
+        message = f"{word} is a file, but looks like an option"
         assert refusal(command, "--quiet", word, "dog.jpg") == (message, hint)
 
 

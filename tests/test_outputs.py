@@ -55,7 +55,7 @@ def test_the_later_of_two_runs_keeps_its_result_beside_the_earlier_one(tmp_path:
     first.open().write(b"first")
     second.open().write(b"second")
     second.publish()
-    with pytest.raises(OutputError, match=r"x\.csv was made by another program meanwhile") as caught:
+    with pytest.raises(OutputError, match=r"x\.csv was created by another program in the meantime") as caught:
         first.publish()
     first.discard()
     assert caught.value.hint == f"the result of this one is in {first.partial}"
@@ -435,7 +435,7 @@ def test_an_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:  # 
         Path(name).write_bytes(data)
         ended = cli("predict", "-f", "csv", *overwrite, "-o", name, CAT)
         assert is_one_error(ended, 2)
-        assert ended.errors == [f"error: {name} is an image, which no output replaces"]
+        assert ended.errors == [f"error: {name} is an image, and images are never replaced"]
         assert Path(name).read_bytes() == data
     assert left_in(Path()) == ["a.jpeg", "broken.jpg", "list"]
 

@@ -169,7 +169,7 @@ def test_rows_that_are_missing_from_a_properly_ended_stream(rows: int, guard: st
     data = file(rows=ROWS[: rows * (1 + 3 * WIDTH)])
     error = error_of(data, guard=guard)
     assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, TRUNCATED)
-    assert error.hint == "--allow-truncated takes what is there"
+    assert error.hint == "--allow-truncated classifies what could be read"
     shown = np.asarray(decode(data, DecodeOptions(guard=guard, allow_truncated=True)))
     np.testing.assert_array_equal(shown[:rows], PIXELS[:rows])
     assert not shown[rows:].any()

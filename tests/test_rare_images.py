@@ -175,7 +175,7 @@ def test_heic_without_the_extra_says_which() -> None:
         "except InputError as error: print(error.message, '|', error.hint)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "a HEIC image, which needs a package more | pip install 'resnetd[heif]'\n"
+    assert done.stdout == "a HEIC image, which needs another package | pip install 'resnetd[heif]'\n"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (30_000, 10), (2, 3), (1, 65_000), (223, 225)])

@@ -123,7 +123,7 @@ def test_processes_that_cannot_be_started_are_told(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(ResnetdError, match="cannot be started: function not implemented") as caught:
         list(Batches(Loader()))  # type: ignore[arg-type]
-    assert caught.value.hint == "--workers 0 does without them"
+    assert caught.value.hint == "--workers 0 needs none"
 
 
 @pytest.mark.parametrize(

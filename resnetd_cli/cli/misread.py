@@ -62,7 +62,7 @@ def _refuse_files_like_options(words: Iterable[str], options: Collection[str]) -
             return
         if word.startswith("-") and word != "-" and word.partition("=")[0] not in options and names_input(word):
             hint = f"write {shell_word(word)}, or put -- before the names"
-            raise UsageError(f"{printable(word)} is a file, but begins like an option", hint=hint)
+            raise UsageError(f"{printable(word)} is a file, but looks like an option", hint=hint)
 
 
 def _names_of_options(command: Any) -> frozenset[str]:

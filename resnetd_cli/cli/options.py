@@ -50,7 +50,7 @@ FilesFrom = Annotated[
 Null = Annotated[bool, typer.Option("--null", "-0", help="The list is NUL-separated (find -print0).")]
 AllFiles = Annotated[
     bool,
-    typer.Option("--all-files", help="In folders, go by the bytes of files, not only by their names."),
+    typer.Option("--all-files", help="In folders, find images by their bytes, not only by their names."),
 ]
 Follow = Annotated[
     bool,
@@ -58,7 +58,7 @@ Follow = Annotated[
 ]
 IgnoreExif = Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images upright.")]
 AllowTruncated = Annotated[
-    bool, typer.Option("--allow-truncated", help="Take what is there of a truncated image.")
+    bool, typer.Option("--allow-truncated", help="Classify what could be read of a truncated image.")
 ]
 MaxPixels = Annotated[
     int,

@@ -124,7 +124,7 @@ def array_sink(path: Path | None, *, overwrite: bool, keep: bool, escape_formula
     """
     if path is None:
         if is_tty(sys.stdout):
-            raise UsageError("an array is nothing to look at", hint="-o feats.npy, or | another program")
+            raise UsageError("an array cannot be shown on a terminal", hint="-o feats.npy, or | another program")
         return ArrayStream(open_binary_stdout)
     if is_stream(path):
         return ArrayStream(partial(open_stream, path))

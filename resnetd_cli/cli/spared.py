@@ -44,7 +44,7 @@ def check_spared(*paths: Path | None, reads: Iterable[Named] = ()) -> None:
             raise _is_input(there[identity])
     for path in paths:
         if path is not None and not is_stream(path) and is_image(path):
-            raise UsageError(f"{path} is an image, which no output replaces", hint=_HINT)
+            raise UsageError(f"{path} is an image, and images are never replaced", hint=_HINT)
 
 
 def guarded(sources: Iterator[Source], *paths: Path | None) -> Iterator[Source]:

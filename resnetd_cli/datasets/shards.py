@@ -111,9 +111,7 @@ class _Index:
             DataError: some have.
         """
         if self._unlabelled.count and labelled:
-            raise DataError(
-                f"images without a label beside others that have one: {self._unlabelled}", hint=_LAYOUT
-            )
+            raise DataError(f"images without a label beside others with labels: {self._unlabelled}", hint=_LAYOUT)
         if self._unlabelled.count:
             self._without_labels.add(split)
             self._notes.append(f"{split} is left out: its {self._unlabelled.count:,} images have no labels")

@@ -167,7 +167,7 @@ def _check_spared(plan: Plan) -> None:
     made_from = [models.local_path(model) for model in (plan.model, plan.teacher) if model]
     for path in filter(None, (*made_from, plan.weights)):
         if run in (path.resolve(), *path.resolve().parents):
-            message = f"the run in {plan.folder} would replace what it is made from: {path}"
+            message = f"the run in {plan.folder} would replace what it starts from: {path}"
             raise UsageError(message, hint="name another folder with -o")
 
 

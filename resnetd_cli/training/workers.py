@@ -105,7 +105,7 @@ class Batches:
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
             message = f"the processes that load images cannot be started: {reason.lower()}"
-            raise ResnetdError(message, hint="--workers 0 does without them") from error
+            raise ResnetdError(message, hint="--workers 0 needs none") from error
         while True:
             try:
                 batch = next(batches)
