@@ -109,7 +109,7 @@ def test_a_file_of_another_writer_is_told(exported: Path, cache: Path, tmp_path:
 
     graph = onnx.load(str(exported))
     for props, message in (
-        ({}, "does not say how it wants its images"),
+        ({}, "does not say how to prepare images"),
         ({"resnetd": "{"}, "another version of resnetd, or damaged"),
         ({"resnetd": "[]"}, "another version of resnetd, or damaged"),
         ({"resnetd": '{"format": 99}'}, "another version of resnetd, or damaged"),

@@ -57,11 +57,11 @@ def test_malformed_proxy_is_an_error_that_names_its_variable(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("value", ["socks4://proxy:1", "ftp://proxy", "quic://proxy"])
-def test_proxy_that_is_not_spoken_to_is_an_error_that_names_its_variable(
+def test_proxy_that_is_not_supported_is_an_error_that_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", value)
-    with pytest.raises(UsageError, match=r"ALL_PROXY: .* is not spoken"):
+    with pytest.raises(UsageError, match=r"ALL_PROXY: .* proxies are not supported"):
         chosen()
 
 

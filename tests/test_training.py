@@ -333,7 +333,7 @@ def test_run_does_not_replace_what_it_is_made_from(
         file.write_text("{}", encoding="utf-8")
     if "weights" in fields:
         fields = {"weights": folder.best}
-    with pytest.raises(UsageError, match="would replace what it is made from"):
+    with pytest.raises(UsageError, match="would replace what it starts from"):
         carry_out(Plan("finetune", "data", Path("run"), overwrite=True, device="cpu", **fields))
     assert (folder.path / "model.safetensors").read_text(encoding="utf-8") == "{}"
 
