@@ -569,7 +569,7 @@ def test_weights_in_several_files_are_one_network(kind: str, folder: Path, ten: 
 def test_weights_in_several_files_need_all_of_them(folder: Path) -> None:
     index = divide(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"names model-00002-of-00002\.safetensors, which is not there"):
+    with pytest.raises(WeightsError, match=r"names model-00002-of-00002\.safetensors, which is missing"):
         load_offline(str(folder))
     for content in ("{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": 3}'):
         index.write_text(content)
