@@ -35,8 +35,9 @@ _NAMES = frozenset(
     }
 )
 """In lower case."""
-# Owner files of Office (`~$x`), Syncthing's downloads on Windows, autosaves and backups of editors (`#x#`, `x~`).
-_FORMS = re.compile(r"(?!\.\.?\Z)\..*|~\$.*|~syncthing~.*|#.*#|.*~", re.DOTALL)
+# Owner files of Office (`~$x`), Syncthing's downloads on Windows, autosaves and backups of editors (`#x#`, `x~`),
+# files that a program has not finished.
+_FORMS = re.compile(r"(?!\.\.?\Z)\..*|~\$.*|~syncthing~.*|#.*#|.*~|.*\.partial", re.DOTALL)
 
 
 def is_companion(name: str) -> bool:

@@ -179,14 +179,21 @@ def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
         return rows
     find = labels.finder(shipped)
     found = [find(row.name) for row in rows]
-    here = sum(index in candidates for index, candidates in enumerate(found))
-    elsewhere = sum(bool(candidates) for candidates in found) - here
-    if elsewhere > _MOST_ELSEWHERE * n and elsewhere > here * _MOST_ELSEWHERE:
+    is_here = [index in candidates for index, candidates in enumerate(found)]
+    here = sum(is_here)
+    elsewhere = sum(map(bool, found)) - here
+    is_shipped = here >= (1 - _MOST_ELSEWHERE) * n
+    # Lists differ in a few words. A name has moved where the class that it belongs to is called by another's, too.
+    has_moved = any(
+        not is_here[index] and any(found[other] and not is_here[other] for other in candidates)
+        for index, candidates in enumerate(found)
+    )
+    if elsewhere > _MOST_ELSEWHERE * n or (is_shipped and has_moved):
         message = (
             f"{location} has names of {shipped.source}, but in another order: which class is which is not certain"
         )
         raise LabelsError(message, hint=f"{_SAY_INDICES}, with WordNet ids; or leave out --labels")
-    if here < (1 - _MOST_ELSEWHERE) * n:
+    if not is_shipped:
         return rows
     return [
         replace(row, id=shipped.ids[index] if index in candidates else None)

@@ -218,7 +218,7 @@ def _rows_in(value: object, location: str, hint: str) -> list[Row]:
     if not isinstance(value, Pairs):
         return rows_of(((_own_index(item), _without_index(item)) for item in value), location, hint)
     keys, values = [key for key, _ in value], [item for _, item in value]
-    if value and all(type(item) is int or (isinstance(item, str) and _INDEX.fullmatch(item)) for item in values):
+    if value and all(map(_is_index, values)):
         if not all(map(_INDEX.fullmatch, keys)):
             return rows_of(zip(values, keys, strict=True), location, hint)
     elif value and all(map(_SYNSET_ID.fullmatch, keys)):
@@ -236,19 +236,23 @@ def _joined(value: object) -> object:
 
 
 def _own_index(item: object) -> object:
-    """Return the index that a class of a list has: `{"id": 3, "name": ...}` or `[3, "cat"]`."""
+    """Return the index that a class of a list has: `{"id": 3, "name": ...}`, `[3, "cat"]` or `["3", "cat"]`."""
     if isinstance(item, Pairs):
         fields = {_bare(key): field for key, field in item}
-        return next((fields[key] for key in (*_INDEX_TITLES, *_ID_TITLES) if type(fields.get(key)) is int), None)
-    if isinstance(item, list) and len(item) == 2:
-        return next((part for part in item if type(part) is int), None)
+        return next((fields[key] for key in (*_INDEX_TITLES, *_ID_TITLES) if _is_index(fields.get(key))), None)
+    if isinstance(item, list) and len(item) == 2 and sum(map(_is_index, item)) == 1:
+        return next(filter(_is_index, item))
     return None
 
 
 def _without_index(item: object) -> object:
     if isinstance(item, list) and not isinstance(item, Pairs) and _own_index(item) is not None:
-        return next((part for part in item if type(part) is not int), None)
+        return next((part for part in item if not _is_index(part)), None)
     return item
+
+
+def _is_index(value: object) -> bool:
+    return type(value) is int or (isinstance(value, str) and _INDEX.fullmatch(value) is not None)
 
 
 # YAML and text protocol buffers.
@@ -392,9 +396,12 @@ def _line_rows(lines: Sequence[str], location: str, suffix: str) -> list[Row]:
             continue
         indices, names = [int(match["index"]) for match in found], [_unquoted(match["name"]) for match in found]
         # `level 1`, `level 2` are names as they are.
-        if sorted(indices) not in (_run(0, len(lines)), _run(1, len(lines))) or 2 * len(set(names)) <= len(names):
+        if 2 * len(set(names)) <= len(names):
             continue
-        if not is_certain and indices != sorted(indices):
+        is_run = sorted(indices) in (_run(0, len(lines)), _run(1, len(lines)))
+        if not is_run and found[0].start("index") > 0:  # `Airbus 320`
+            continue
+        if not is_run or (not is_certain and indices != sorted(indices)):
             message = f"{location}: nothing says whether the numbers, like that of {lines[0][:80]!r}, are indices"
             raise LabelsError(message, hint="write lines as `0: name`, or a table with columns index and name")
         return rows_of(zip(indices, names, strict=True), location, hint)

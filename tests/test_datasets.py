@@ -307,6 +307,20 @@ def test_tsv_with_splits() -> None:
     }
 
 
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "0")])
+def test_is_valid_tells_train_from_val(yes: str, no: str) -> None:
+    touch("1.png", "2.png", "3.png")
+    write("t.csv", f"file,label,is_valid\n1.png,a,{no}\n2.png,b,{yes}\n3.png,b,{no}\n")
+    assert listings(open_dataset("t.csv")) == {"train": [("1.png", "a"), ("3.png", "b")], "val": [("2.png", "b")]}
+
+
+def test_is_valid_of_a_parquet_table_may_be_a_boolean() -> None:
+    touch("1.png", "2.png")
+    columns = {"path": ["1.png", "2.png"], "label": ["a", "a"], "is_valid": [False, True]}
+    pq.write_table(pa.table(columns), "t.parquet")
+    assert listings(open_dataset("t.parquet")) == {"train": [("1.png", "a")], "val": [("2.png", "a")]}
+
+
 def test_numbers_are_ordered_as_numbers() -> None:
     touch("1.png", "2.png", "3.png")
     write("t.csv", "image,target\n1.png,10\n2.png,9\n3.png,0\n")

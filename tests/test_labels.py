@@ -726,7 +726,7 @@ def test_names_of_imagenet_get_its_ids(write: Callable[[str, str | bytes], str],
     assert loaded.names[967].startswith("espresso")
 
 
-@pytest.mark.parametrize("form", ["lines", "map", "reversed"])
+@pytest.mark.parametrize("form", ["lines", "map", "reversed", "swapped", "cycle"])
 def test_names_of_imagenet_in_another_order_are_refused(
     write: Callable[[str, str | bytes], str], form: str
 ) -> None:
@@ -735,6 +735,8 @@ def test_names_of_imagenet_in_another_order_are_refused(
         "lines": "\n".join(names),
         "map": json.dumps(dict(enumerate(names))),
         "reversed": "\n".join(reversed(SETS.names)),
+        "swapped": "\n".join([*SETS.names[:967], SETS.names[968], SETS.names[967], *SETS.names[969:]]),
+        "cycle": "\n".join([SETS.names[2], *SETS.names[:2], *SETS.names[3:]]),
     }[form]
     path = write("x.txt", content)
     with pytest.raises(LabelsError) as caught:
@@ -758,6 +760,8 @@ UNCERTAIN = {
     "some ids": ("n01440764\ndog\n", "some classes have a WordNet id, others none"),
     "an id twice": ("n01440764 a\nn01440764 b\n", "names class n01440764 twice"),
     "numbers that may be indices": ("1 cent\n0 euro\n", "nothing says whether the numbers, like that of '1 cent'"),
+    "numbers with a gap": ("0 cat\n2 dog\n", "nothing says whether the numbers, like that of '0 cat'"),
+    "a number twice": ("0: cat\n0: dog\n", "nothing says whether the numbers, like that of '0: cat'"),
 }
 
 
@@ -769,6 +773,16 @@ def test_what_cannot_be_placed_for_certain_is_refused(
         label_files.load(write("x.txt", content), 2)
     assert message in caught.value.message
     assert caught.value.hint
+
+
+def test_pairs_of_a_list_are_placed_by_their_indices(write: Callable[[str, str | bytes], str]) -> None:
+    pairs = [["0", "cat"], ["1", "dog"], ["3", "hen"], ["2", "fish"]]
+    loaded = label_files.load(write("x.json", json.dumps(pairs)), 4)
+    assert (loaded.names, loaded.ids) == (("cat", "dog", "fish", "hen"), (None,) * 4)
+
+
+def test_numbers_after_a_name_may_be_its_own(write: Callable[[str, str | bytes], str]) -> None:
+    assert label_files.load(write("x.txt", "Airbus 320\nBoeing 707\n"), 2).names == ("Airbus 320", "Boeing 707")
 
 
 @pytest.mark.parametrize(

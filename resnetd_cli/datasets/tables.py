@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resnetd_cli import http, spellings
 from resnetd_cli.datasets import sheets
-from resnetd_cli.datasets.examples import ALL, ORDER, Dataset, Examples
+from resnetd_cli.datasets.examples import ALL, ORDER, TRAIN, VAL, Dataset, Examples
 from resnetd_cli.datasets.files import Files
 from resnetd_cli.datasets.folders import SPLIT_NAMES
 from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, label_text, shown
@@ -42,7 +42,8 @@ PATHS = (
     "imagefilename",
 )
 LABELS = ("label", "class", "category", "target", "labels", "classname", "labelname", "categoryname")
-SPLITS = ("split", "subset", "set")
+_IS_VALID = "isvalid"
+SPLITS = ("split", "subset", "set", _IS_VALID)
 """The names of columns, without case, spaces and punctuation; the first that is there counts."""
 PARQUET = ".parquet"
 MAX_ROWS = 20_000_000
@@ -56,6 +57,8 @@ _ONE_LABEL = "each image needs one label, a text or an integer"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _FLOAT = re.compile(r"[+-]?[0-9]+(\.0+)?")
 _ZERO_OR_ONE = re.compile(r"[01](\.0+)?")
+_VALIDATION = {"true": VAL, "1": VAL, "1.0": VAL, "false": TRAIN, "0": TRAIN, "0.0": TRAIN}
+"""The splits that fastai's column `is_valid` tells."""
 Cells = tuple[int, Any, Any, Any]
 """The line or row, from 1, and its path, label and split; None for a split where no column tells it."""
 
@@ -356,7 +359,12 @@ class _Reader:
                 names = shown([self._names[at] for at in labels], len(labels))
                 message = f"{self._where(number)}: the columns {names} do not tell the same classes apart"
                 raise DataError(message, hint="leave out those that are not the class")
-        return number, row[path], label, None if split is None else (row[split] or "")
+        return number, row[path], label, None if split is None else self._split(row[split])
+
+    def _split(self, value: object) -> object:
+        if _bare(self._names[self._columns.split or 0]) == _IS_VALID:
+            return _VALIDATION.get(str(value).strip().lower(), value)
+        return value or ""
 
     def _flagged(self, number: int, values: Sequence[object]) -> str:
         names = [self._names[at] for at in self._columns.flags]
