@@ -9,6 +9,7 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.cli.numbers import number
 from resnetd_cli.errors import ExitCode
 from resnetd_cli.models import DEFAULT_MODEL
 
@@ -20,7 +21,7 @@ def bench(
     null: options.Null = False,
     seconds: Annotated[
         float,
-        typer.Option("--seconds", min=1, max=3600, metavar="S", help="How long to measure, about."),
+        typer.Option("--seconds", parser=number(1, 3600), metavar="S", help="How long to measure, about."),
     ] = 30.0,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",

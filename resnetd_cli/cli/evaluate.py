@@ -12,6 +12,7 @@ import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
+from resnetd_cli.cli.numbers import whole
 from resnetd_cli.decode import MAX_PIXELS, DecodeOptions
 from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
 from resnetd_cli.escaping import shell_word
@@ -72,7 +73,8 @@ def evaluate(
         ),
     ] = None,
     mistakes: Annotated[
-        int, typer.Option("--mistakes", min=0, metavar="N", help="How many of the surest mistakes to name.")
+        int,
+        typer.Option("--mistakes", parser=whole(0), metavar="N", help="How many of the surest mistakes to name."),
     ] = 10,
     temperature: options.Temperature = None,
     weights: options.Weights = None,

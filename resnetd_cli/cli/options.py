@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from resnetd_cli.cli.numbers import number, whole
+
 
 class Format(str, Enum):
     """How records are written."""
@@ -62,25 +64,24 @@ AllowTruncated = Annotated[
 ]
 MaxPixels = Annotated[
     int,
-    typer.Option("--max-pixels", min=1, metavar="N", help="Refuse images of more pixels."),
+    typer.Option("--max-pixels", parser=whole(1), metavar="N", help="Refuse images of more pixels."),
 ]
 MaxBytes = Annotated[
     int,
-    typer.Option("--max-bytes", min=1, metavar="N", help="Refuse inputs of more bytes."),
+    typer.Option("--max-bytes", parser=whole(1), metavar="N", help="Refuse inputs of more bytes."),
 ]
 Timeout = Annotated[
     float,
     typer.Option(
         "--timeout",
-        min=0.001,
-        max=86_400,
+        parser=number(0.001, 86_400),
         metavar="SECONDS",
         help="How long reading an input may take, and decoding it.",
     ),
 ]
 Connections = Annotated[
     int,
-    typer.Option("--connections", min=1, max=256, metavar="N", help="URLs fetched at once."),
+    typer.Option("--connections", parser=whole(1, 256), metavar="N", help="URLs fetched at once."),
 ]
 AllowPrivateHosts = Annotated[
     bool,
@@ -156,7 +157,7 @@ BatchSize = Annotated[
     typer.Option(
         "--batch-size",
         "-b",
-        min=1,
+        parser=whole(1),
         metavar="N",
         help="Images run at once.  [default: 1 on a CPU, 32 on a GPU]",
         show_default=False,
@@ -166,7 +167,7 @@ Workers = Annotated[
     Optional[int],
     typer.Option(
         "--workers",
-        min=1,
+        parser=whole(1),
         metavar="N",
         help="Threads that decode and run.  [default: one a processor; 1 for one image]",
         show_default=False,
@@ -176,7 +177,7 @@ Threads = Annotated[
     Optional[int],
     typer.Option(
         "--threads",
-        min=1,
+        parser=whole(1),
         metavar="N",
         help="Threads that one run of the model uses.  [default: 1; all for one image]",
         show_default=False,
@@ -186,15 +187,19 @@ Threads = Annotated[
 TopK = Annotated[
     Optional[int],
     typer.Option(
-        "--top-k", "-k", min=1, metavar="K", help="Classes named for each image.  [default: 5]", show_default=False
+        "--top-k",
+        "-k",
+        parser=whole(1),
+        metavar="K",
+        help="Classes named for each image.  [default: 5]",
+        show_default=False,
     ),
 ]
 MinProbability = Annotated[
     float,
     typer.Option(
         "--min-probability",
-        min=0.0,
-        max=1.0,
+        parser=number(0.0, 1.0),
         metavar="P",
         help="Leave out classes below this probability; with none left, abstain.",
     ),

@@ -14,6 +14,7 @@ import typer
 
 from resnetd_cli.cli import options, stopping
 from resnetd_cli.cli.console import terminal
+from resnetd_cli.cli.numbers import number, whole
 from resnetd_cli.errors import UsageError
 from resnetd_cli.escaping import shell_word
 from resnetd_cli.files import name_temporary_folder, name_user
@@ -76,8 +77,7 @@ ValShare = Annotated[
     Optional[float],
     typer.Option(
         "--val-share",
-        min=0.01,
-        max=0.9,
+        parser=number(0.01, 0.9),
         metavar="P",
         help="Share held back to measure with, where the data has no val/ or test/.  [default: 0.2]",
         show_default=False,
@@ -85,19 +85,23 @@ ValShare = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is in RUN, if one is.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in RUN.")]
-Processes = Annotated[int, typer.Option("--processes", min=1, max=256, metavar="N", help="Train in N processes.")]
+Processes = Annotated[
+    int, typer.Option("--processes", parser=whole(1, 256), metavar="N", help="Train in N processes.")
+]
 Workers = Annotated[
     Optional[int],
     typer.Option(
-        "--workers", min=0, max=256, metavar="N", help="Processes that load images, for each that trains."
+        "--workers", parser=whole(0, 256), metavar="N", help="Processes that load images, for each that trains."
     ),
 ]
 Threads = Annotated[
-    Optional[int], typer.Option("--threads", min=1, max=1024, metavar="N", help="Threads of each process.")
+    Optional[int], typer.Option("--threads", parser=whole(1, 1024), metavar="N", help="Threads of each process.")
 ]
 SaveSeconds = Annotated[
     float,
-    typer.Option("--save-seconds", min=0, metavar="S", help="Between checkpoints within an epoch."),
+    typer.Option(
+        "--save-seconds", parser=number(0, 1e9), metavar="S", help="Between checkpoints within an epoch."
+    ),
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log to RUN/tensorboard, too.")]
 

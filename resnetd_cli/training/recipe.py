@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from resnetd_cli.errors import InputError, UsageError, first_line
 from resnetd_cli.files import expand_user
 from resnetd_cli.reading import ReadOptions, read_file
-from resnetd_cli.training.values import Choice, Flag, Maybe, Number, Pair, Text, Value, Whole, unquoted
+from resnetd_cli.values import Choice, Flag, Maybe, Number, Pair, Text, Value, Whole, unquoted
 
 _FOLDER = Path(__file__).parent.parent / "data" / "recipes"
 _READING = ReadOptions(max_bytes=2**16)
