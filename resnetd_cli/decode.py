@@ -162,8 +162,8 @@ class _Decoding:
             image.load()
             if last_pixel and last_pixel.is_as_marked() and not png.has_all_rows(data, self.check_time):
                 raise _truncated()
-            if strict and image.format in ("JPEG", "MPO") and (_ends_grey(image) or jpeg.is_padded(data)):
-                self._check_blocks(data)
+            if strict and image.format in ("JPEG", "MPO"):
+                self._check_blocks(image, data)
             if not self._options.ignore_exif:
                 _turn_upright(image)
             return _to_rgb(image)
@@ -173,11 +173,20 @@ class _Decoding:
         if not self._options.allow_truncated:
             self._compare(data, jpeg.continued(data), shrink=1)
 
-    def _check_blocks(self, data: bytes) -> None:
-        """Raise the error of a truncated file for a JPEG of which blocks are missing: libjpeg makes them grey."""
+    def _check_blocks(self, image: Image.Image, data: bytes) -> None:
+        """Raise the error of a truncated file for a JPEG that ends early: libjpeg makes up what is missing.
+
+        Missing blocks are grey, and at any size. Those of a progressive picture that miss a scan are blurred.
+        """
+        if image.info.get("progressive") and jpeg.may_lack_scans(data, self.check_time):
+            shrink = 1
+        elif _ends_grey(image) or jpeg.is_padded(data):
+            shrink = 8
+        else:
+            return
         continued = jpeg.continued(data)
         if continued is not None:
-            self._compare(data, continued, shrink=8)
+            self._compare(data, continued, shrink=shrink)
 
     def _compare(self, data: bytes, other: bytes | None, *, shrink: int) -> None:
         if other is None or self._fingerprint(data, shrink) != self._fingerprint(other, shrink):

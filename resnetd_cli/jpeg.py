@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 _MARK = 0xFF
-_MARKER = re.compile(rb"\xff[^\xff\0]", re.DOTALL)
+# Without those that have no content: restart markers and TEM.
+_MARKER = re.compile(rb"\xff[^\xff\0\x01\xd0-\xd7]", re.DOTALL)
 _PADDING = bytes(4)
 _SCAN = 0xDA
-_WITHOUT_CONTENT = frozenset({0x01, *range(0xD0, 0xD8)})
+_PROGRESSIVE = 0xC2
+_COEFFICIENTS = 64
 _ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _METADATA = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDC})
 # Application segments that change how the picture looks: what they begin with, and their least length.
@@ -23,7 +25,7 @@ _NOISE = b"".join(
 
 
 class _Segment(NamedTuple):
-    """A segment of the header: its marker's number, and where it starts and ends, marker included."""
+    """A segment: its marker's number, and where it starts and ends, marker included."""
 
     marker: int
     start: int
@@ -65,22 +67,46 @@ def continued(data: bytes) -> bytes | None:
     return b"".join([memoryview(data)[: _end_of_coded(data, end)], _NOISE, END])
 
 
+def may_lack_scans(data: bytes, tick: Callable[[], object] = lambda: None) -> bool:
+    """Tell a progressive JPEG whose end may have been cut off with more than the last bit of some coefficients.
+
+    Its scans do not send every coefficient to its last bit, or the last scan sends the first bits of some. Such
+    files may be whole all the same: `continued` tells.
+
+    Args:
+        data: the file.
+        tick: as in `mended`.
+    """
+    lowest: dict[int, list[int | None]] = {}
+    first_bits = False
+    for segment in _segments(data):
+        tick()
+        content = data[segment.start + 4 : segment.end]
+        if segment.marker == _PROGRESSIVE:
+            lowest = {component: [None] * _COEFFICIENTS for component in content[6::3]}
+        elif segment.marker == _SCAN and len(content) > 3:
+            start, end, bits = content[-3:]
+            first_bits = not bits >> 4
+            for component in content[1:-3:2]:
+                if component in lowest and end < _COEFFICIENTS:
+                    lowest[component][start : end + 1] = [bits & 15] * (end + 1 - start)
+    return bool(lowest) and (first_bits or any(any(bit != 0 for bit in bits) for bits in lowest.values()))
+
+
 def is_padded(data: bytes) -> bool:
     """Tell a JPEG that goes on as zeros where its end should be, as after an interrupted transfer."""
     return data.endswith(_PADDING) and not data.rstrip(b"\0").endswith(END)
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
-    """Yield the header's segments up to the first scan, over whatever lies between them."""
+    """Yield the segments up to the end of the first picture, over whatever lies between them."""
     at = len(START)
     while found := _MARKER.search(data, at):
         at = found.end()
         marker = data[at - 1]
-        if marker in _WITHOUT_CONTENT:
-            continue
         end = at + max(2, int.from_bytes(data[at : at + 2], "big"))
         yield _Segment(marker, at - 2, end)
-        if marker in (_SCAN, START[1], END[1]):
+        if marker in (START[1], END[1]):
             return
         at = end
 

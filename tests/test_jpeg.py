@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -154,6 +155,67 @@ def test_a_progressive_picture_of_fewer_scans_has_all_its_rows() -> None:
     data = encode(photo(), progressive=True)
     last = data.rindex(b"\xff\xda")
     assert np.abs(shown(data[:last] + b"\xff\xd9").astype(int) - shown(data)).mean() < 5
+
+
+def scans(data: bytes) -> list[tuple[int, int]]:
+    """Return where the scans of a JPEG start and end."""
+    return [found.span() for found in re.finditer(rb"\xff\xda.*?(?=\xff[\xc4\xda\xd9])", data, re.DOTALL)]
+
+
+MODES = pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+OPTIONS = pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str)
+
+
+@pytest.mark.parametrize("guard", ["suspect", "all"])
+@OPTIONS
+@MODES
+def test_a_scan_that_is_cut_off_before_a_proper_end(mode: str, options: dict[str, object], guard: str) -> None:
+    data = encode(photo(mode), progressive=True, **options)
+    cuttable = [
+        (start, end) for start, end in scans(data)[:-1] if end - start > 300
+    ]  # one of no black has nothing
+    assert len(cuttable) >= 2
+    for start, end in cuttable:
+        error = error_of(data[: (start + 14 + end) // 2].rstrip(b"\xff") + b"\xff\xd9", guard=guard)
+        assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, TRUNCATED)
+        assert error.hint == "--allow-truncated classifies what could be read"
+    whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(shown(data, guard=guard), whole)
+
+
+@OPTIONS
+@MODES
+def test_progressive_pictures_that_end_between_scans_are_whole(mode: str, options: dict[str, object]) -> None:
+    data = encode(photo(mode), progressive=True, **options)
+    for _, end in scans(data):
+        between = data[:end] + b"\xff\xd9"
+        np.testing.assert_array_equal(shown(between), np.asarray(Image.open(io.BytesIO(between)).convert("RGB")))
+
+
+@OPTIONS
+@MODES
+def test_only_progressive_pictures_of_too_few_scans_are_decoded_again(
+    mode: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded_again: list[bytes] = []
+    continued = jpeg.continued
+    monkeypatch.setattr(jpeg, "continued", lambda data: decoded_again.append(data) or continued(data))
+    data = encode(photo(mode), progressive=True, **options)
+    shown(data)
+    shown(encode(photo(mode), **options))
+    assert not decoded_again
+    fewer = data[: scans(data)[-2][1]] + b"\xff\xd9"
+    shown(fewer)
+    assert decoded_again == [fewer]
+
+
+def test_a_last_scan_of_first_bits_may_be_cut_off() -> None:
+    data = bytearray(encode(photo("L"), progressive=True))
+    assert not jpeg.may_lack_scans(data)
+    last = scans(data)[-1][0]
+    assert data[last + 9] == 0x10  # it sends bit 0 after bit 1
+    data[last + 9] = 0
+    assert jpeg.may_lack_scans(data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
