@@ -33,15 +33,27 @@ def refuse_size(architecture: str, arguments: Mapping[str, Any], config: Mapping
     own = tuple(config.get("input_size") or (3, 224, 224))
     is_fixed = bool(config.get("fixed_input_size"))
 
+    of_any_size = None if is_fixed else _build(architecture, arguments)
+
     def would_take(size: tuple[int, int]) -> bool:
-        built_for = {"img_size": size} if is_fixed else {}
-        return _runs(lambda: _build(architecture, {**arguments, **built_for}), size)
+        built_for = {**arguments, "img_size": size}
+        return _runs(lambda: of_any_size or _build(architecture, built_for), size)
 
     if not would_take(own[1:]):  # of one that cannot be tried, nothing is known
         return
-    deadline = Deadline(_SECONDS)
-    larger = (size for size in range(side + 1, side + _LARGER + 1) if size % 8 == 0 or size % 7 == 0)
-    smallest = next((size for size in larger if not deadline.passed and would_take((size, size))), own[1])
+    smallest, too_small, deadline = own[1], side, Deadline(_SECONDS)
+    for size in range(side + 1, side + _LARGER + 1):
+        if deadline.passed:
+            break
+        if size % 8 and size % 7:  # patches have 7, 8, 14, 16 or more pixels
+            continue
+        if would_take((size, size)):
+            smallest = size
+            break
+        too_small = size
+    while smallest - too_small > 1 and not is_fixed and not deadline.passed:  # convolutions take any larger size
+        middle = (smallest + too_small) // 2
+        smallest, too_small = (middle, too_small) if would_take((middle, middle)) else (smallest, middle)
     raise UsageError(
         f"{architecture} does not take images of {side} pixels", hint=f"--image-size {smallest} is one it takes"
     )

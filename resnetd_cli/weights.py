@@ -32,9 +32,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _PROBE_SECONDS = 7.0
 """How long the hub may take to say where a file is, name look-up, retries and all, unless its variables say."""
 _RETRY_PAUSE = 1.0
-_WAYS_OUT = (
-    "try --model embedded (it comes with the install), --weights FILE, or a mirror: HF_ENDPOINT=https://HOST"
-)
+_WITHOUT_HUB = "try --model embedded (it comes with the install)"
 _REFUSED = (401, 403)
 _PROXY_WANTS_PASSWORD = 407
 _MAIN = "main"
@@ -78,7 +76,7 @@ def fetch(
     if offline or constants.HF_HUB_OFFLINE:
         raise HubError(
             f"{_state(repo, filenames, path)}, and this is an offline run",
-            hint=f"run it online once, or {_WAYS_OUT}",
+            hint=f"run it online once, or {_WITHOUT_HUB}",
         )
     hub.connect()
     if path:
@@ -121,7 +119,7 @@ def _transfer(
     path = Path(hf_hub_download(name, filename, revision=revision, tqdm_class=bar, token=token))
     if not _is_intact(path, {etag} if etag else set()):
         _discard(path)
-        raise HubError(f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_WAYS_OUT)
+        raise HubError(f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_ways_out())
     return path
 
 
@@ -238,10 +236,10 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
     }
     for kind, (message, hint) in messages.items():
         if isinstance(error, kind):
-            return message, f"{hint}; or {_WAYS_OUT}"
+            return message, f"{hint}; or {_ways_out()}"
     if status == _PROXY_WANTS_PASSWORD and (way := proxy_for(constants.ENDPOINT)):
-        return f"{way} asks for a name and a password (407)", f"http://NAME:PASSWORD@HOST:PORT; or {_WAYS_OUT}"
-    return f"{endpoint} answered {status} for {repo}", _WAYS_OUT
+        return f"{way} asks for a name and a password (407)", f"http://NAME:PASSWORD@HOST:PORT; or {_ways_out()}"
+    return f"{endpoint} answered {status} for {repo}", _ways_out()
 
 
 def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
@@ -251,12 +249,19 @@ def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
     from resnetd_cli.proxies import certificates_hint
 
     if isinstance(cause, TimeoutError) or "Timeout" in type(error).__name__:
-        return f"{hub.ETAG_TIMEOUT}=60 and {hub.DOWNLOAD_TIMEOUT}=60 wait longer; or {_WAYS_OUT}"
+        return f"{hub.ETAG_TIMEOUT}=60 and {hub.DOWNLOAD_TIMEOUT}=60 wait longer; or {_ways_out()}"
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{certificates_hint()}; or {_WAYS_OUT}"
+        return f"{certificates_hint()}; or {_ways_out()}"
     if way:
-        return f"{way.hint(str(cause))}; or {_WAYS_OUT}"
-    return _WAYS_OUT
+        return f"{way.hint(str(cause))}; or {_ways_out()}"
+    return _ways_out()
+
+
+def _ways_out() -> str:
+    """Return how to do without the hub that failed."""
+    is_mirror = bool(os.environ.get("HF_ENDPOINT"))
+    mirror = "correct or unset HF_ENDPOINT" if is_mirror else "name a mirror: HF_ENDPOINT=https://HOST"
+    return f"{_WITHOUT_HUB}, or {mirror}"
 
 
 def _token_source() -> str:

@@ -616,3 +616,19 @@ def test_an_array_of_failures_alone_is_as_wide_as_any(cli: Cli) -> None:  # noqa
     assert cli("features", "missing.jpg", "-o", "x.npz").code == 3
     assert cli("predict", "missing.jpg", "--features-out", "y.npy").code == 3
     assert (np.load("x.npz")["features"].shape, np.load("y.npy").shape) == ((0, 1280), (0, 1280))
+
+
+def test_an_output_named_like_an_image_is_refused(cli: Cli) -> None:  # noqa: F811
+    ended = cli("predict", COFFEE, "-f", "csv", "-o", "new.jpeg")
+    assert (ended.code, ended.errors) == (2, ["error: new.jpeg is named like an image"])
+    assert not Path("new.jpeg").exists()
+
+
+def test_options_of_few_words_take_them_in_any_case(cli: Cli) -> None:  # noqa: F811
+    ended = cli(
+        "predict", COFFEE, "-k", "1", "-f", "JSONL", "--engine", "ONNX", "--device", "CPU", "--guard", "ALL"
+    )
+    assert (ended.code, json.loads(ended.stdout)["predictions"][0]["label"]) == (0, "espresso")
+    ended = cli("predict", COFFEE, "-f", "xml")
+    assert ended.code == 2
+    assert "'--format' / '-f': 'xml' is not one of 'auto'" in ended.stderr

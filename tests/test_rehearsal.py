@@ -37,7 +37,11 @@ def test_a_single_image_is_enough_only_where_it_has_several_places(
 
 @pytest.mark.parametrize(
     ("architecture", "side", "hint"),
-    [("test_vit", "30", "--image-size 32 is one it takes"), ("vgg11", "16", "--image-size 32 is one it takes")],
+    [
+        ("test_vit", "30", "--image-size 32 is one it takes"),
+        ("vgg11", "16", "--image-size 32 is one it takes"),
+        ("inception_v3", "32", "--image-size 75 is one it takes"),
+    ],
 )
 def test_an_image_size_that_a_network_cannot_take_is_refused_with_one_that_it_takes(
     architecture: str, side: str, hint: str

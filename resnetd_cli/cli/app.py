@@ -143,7 +143,8 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
         return shortage
     # What Typer's parser raises has a message of its own.
     if hasattr(error, "format_message"):
-        usage = ResnetdError(" ".join(error.format_message().split()), hint=_help_hint(error))
+        said = " ".join(error.format_message().split()).replace(": Value error, ", ": ")  # pydantic's word
+        usage = ResnetdError(said, hint=_help_hint(error))
         usage.exit_code = ExitCode.USAGE
         return usage
     message = " ".join(str(error).split())

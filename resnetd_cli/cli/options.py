@@ -92,7 +92,11 @@ AllowPrivateHosts = Annotated[
 ]
 Guard = Annotated[
     GuardChoice,
-    typer.Option("--guard", help="Decode all, or all but the usual formats, in a process that may crash."),
+    typer.Option(
+        "--guard",
+        case_sensitive=False,
+        help="Decode all, or all but the usual formats, in a process that may crash.",
+    ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that fails.")]
 
@@ -124,6 +128,7 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
+        parser=str.lower,
         metavar="auto|onnx|torch",
         envvar="RESNETD_ENGINE",
         help="What runs the model.",
@@ -149,9 +154,16 @@ Verify = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option("--precision", metavar="fp32|int8|fp16|bf16", help="int8 needs pull before; fp16, bf16: torch."),
+    typer.Option(
+        "--precision",
+        parser=str.lower,
+        metavar="fp32|int8|fp16|bf16",
+        help="int8 needs pull before; fp16, bf16: torch.",
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str, typer.Option("--device", parser=str.lower, metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+]
 BatchSize = Annotated[
     Optional[int],
     typer.Option(
@@ -218,6 +230,7 @@ OutputFormat = Annotated[
     typer.Option(
         "--format",
         "-f",
+        case_sensitive=False,
         help="auto: by the name of the output, else table on a terminal and tsv in a pipe.",
     ),
 ]
@@ -226,6 +239,7 @@ PredictFormat = Annotated[
     typer.Option(
         "--format",
         "-f",
+        case_sensitive=False,
         help="auto: by the name of the output, else tsv in a pipe, and on a terminal a table for one image, "
         "a line for each of several and a summary; tables if -k asks for more classes.",
     ),
@@ -235,6 +249,7 @@ FactsFormat = Annotated[
     typer.Option(
         "--format",
         "-f",
+        case_sensitive=False,
         help="auto: by the name of the output, else table on a terminal and in a pipe a line for each key.",
     ),
 ]

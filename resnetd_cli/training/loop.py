@@ -198,9 +198,10 @@ def _end_epoch(training: Training) -> None:
     if not math.isfinite(progress.loss):
         raise ModelError("the loss is not a number any more", hint="a lower --lr may help, or --set clip_grad=1")
     if len(progress.unreadable) > MAX_UNREADABLE * training.schedule.images:
-        first = next(iter(progress.unreadable))
+        count, (first, reason) = len(progress.unreadable), next(iter(progress.unreadable.items()))
         raise DataError(
-            f"{len(progress.unreadable)} images cannot be decoded, the first is {first}", hint="mend the data"
+            f"{count} of {training.schedule.images} images cannot be decoded, the first is {first}: {reason}",
+            hint=f"repair or remove them: up to {MAX_UNREADABLE:.0%} of a split is left out",
         )
     trained = {
         "lr": training.optimizer.param_groups[-1]["lr"],
