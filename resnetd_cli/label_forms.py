@@ -20,7 +20,10 @@ FORMS = (
     "a table (.tsv, .csv) with a column `name`; a YAML file with `names`"
 )
 _INDEX = re.compile(r"[0-9]{1,9}")
+_WHOLE = re.compile(r"(-?[0-9]{1,9})(?:\.0{1,9})?")
+"""A whole number, also as pandas writes it in a column with gaps: `3.0`."""
 _SYNSET_ID = re.compile(r"n[0-9]{8}")
+_IMAGE_FILE = re.compile(r"(?i)\w\.(?:jpe?g|png|webp|bmp|gif|tiff?|heic|avif)(?=[\s,;|\"']|$)")
 _MAX_LINE = 100_000
 _MAX_YAML = 2**20
 """Bytes of YAML: its reader is slow."""
@@ -49,7 +52,8 @@ _NAME_TITLES = (
     "words",
     "description",
 )
-_INDEX_TITLES = ("index", "idx", "classindex", "classidx", "classid", "labelid", "labelindex", "target")
+_CLASS_INDEX_TITLES = ("classindex", "classidx", "classid", "labelid", "labelindex", "target")
+_INDEX_TITLES = ("index", "idx", *_CLASS_INDEX_TITLES)
 _ID_TITLES = ("id", "wnid", "synset", "synsetid", "wordnetid")
 """Titles of columns, and keys of a class in JSON, without case, spaces and punctuation; the first counts."""
 
@@ -84,6 +88,13 @@ def read(text: str, location: str, suffix: str) -> list[Row]:
     Raises:
         LabelsError: it is in none of the forms, or it cannot be said what its numbers mean.
     """
+    rows = _read(text, location, suffix)
+    if rows and all(_IMAGE_FILE.search(row.name) for row in rows):
+        raise _list_of_images(location)
+    return rows
+
+
+def _read(text: str, location: str, suffix: str) -> list[Row]:
     body = re.sub(r"\A\s*(?:(?:export|const|let|var)\s+)*\w+\s*=\s*(?=[\[{])", "", text).rstrip().rstrip(";")
     start = body.lstrip()[:1] + body.rstrip()[-1:]
     if suffix == ".json" or start in ("[]", "{}"):
@@ -97,8 +108,15 @@ def read(text: str, location: str, suffix: str) -> list[Row]:
         raise LabelsError(
             f"{location} has a line of more than {_MAX_LINE:,} characters", hint=f"the forms: {FORMS}"
         )
+    if lines and all(_IMAGE_FILE.search(line) for line in lines[1:] or lines):
+        raise _list_of_images(location)
     table = _table(lines, location, suffix)
     return table if table is not None else _line_rows(lines, location, suffix)
+
+
+def _list_of_images(location: str) -> LabelsError:
+    message = f"{location} is a list of images, not of classes"
+    return LabelsError(message, hint="--labels takes a file with a line per class, in class order")
 
 
 def lines_of(text: str) -> list[str]:
@@ -117,6 +135,10 @@ def rows_of(items: Iterable[tuple[object, object]], owner: str, hint: str) -> li
         LabelsError: an index is none, or a name is missing or no text.
     """
     rows = []
+    items = list(items)
+    without = sum(key is None for key, _ in items)
+    if 0 < without < len(items):
+        raise LabelsError(f"{owner}: some classes have an index, others none", hint=hint)
     for position, (key, value) in enumerate(items):
         if key is not None and not _INDEX.fullmatch(str(key)):
             raise LabelsError(f"{owner}: {str(key)[:80]!r} is not a class index", hint=hint)
@@ -216,6 +238,8 @@ def _rows_in(value: object, location: str, hint: str) -> list[Row]:
     if not isinstance(value, list):
         raise LabelsError(f"{location} holds neither a JSON list nor a map", hint=hint)
     if not isinstance(value, Pairs):
+        if value and all(isinstance(item, Pairs) for item in value):
+            return _rows_of_objects(value, location)
         return rows_of(((_own_index(item), _without_index(item)) for item in value), location, hint)
     keys, values = [key for key, _ in value], [item for _, item in value]
     if value and all(map(_is_index, values)):
@@ -224,6 +248,18 @@ def _rows_in(value: object, location: str, hint: str) -> list[Row]:
     elif value and all(map(_SYNSET_ID.fullmatch, keys)):
         return rows_of(((None, [key, _joined(item)]) for key, item in sorted(value, key=_key)), location, hint)
     return rows_of(value, location, hint)
+
+
+def _rows_of_objects(items: Sequence[Pairs], location: str) -> list[Row]:
+    """Return the rows of a list of objects, which is a table: its keys are the titles."""
+    objects = [{_bare(key): _cell(value) for key, value in item} for item in items]
+    titles = dict.fromkeys(title for item in objects for title in item)
+    columns = {title: [item.get(title, "") for item in objects] for title in titles}
+    return _rows_of_columns(columns, location)
+
+
+def _cell(value: object) -> str:
+    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
 
 
 def _key(item: tuple[str, object]) -> str:
@@ -236,10 +272,7 @@ def _joined(value: object) -> object:
 
 
 def _own_index(item: object) -> object:
-    """Return the index that a class of a list has: `{"id": 3, "name": ...}`, `[3, "cat"]` or `["3", "cat"]`."""
-    if isinstance(item, Pairs):
-        fields = {_bare(key): field for key, field in item}
-        return next((fields[key] for key in (*_INDEX_TITLES, *_ID_TITLES) if _is_index(fields.get(key))), None)
+    """Return the index that a class of a list has: `[3, "cat"]` or `["3", "cat"]`."""
     if isinstance(item, list) and len(item) == 2 and sum(map(_is_index, item)) == 1:
         return next(filter(_is_index, item))
     return None
@@ -271,7 +304,7 @@ def _yaml_rows(text: str, location: str) -> list[Row]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
         raise LabelsError(f"{location} is not valid YAML: {reason}", hint=hint) from error
-    value = _plain(top, depth=3)
+    value = _plain(top, depth=4)
     return _rows_in(_unwrapped(value), location, hint)
 
 
@@ -302,43 +335,97 @@ def _pbtxt_rows(text: str, location: str) -> list[Row]:
 
 # Tables.
 
+_TABLE_HINT = "a header line with `name`, and perhaps `index` and `id`, then a line per class"
+_INDEX_HINT = "keep two columns, `index` (0, 1, 2, ...) and `name`"
+_WORDNET_ID = re.compile(r"n[0-9]{8}|[0-9]{8}-n")
+
 
 def _table(lines: Sequence[str], location: str, suffix: str) -> list[Row] | None:
     """Return the rows of a table with a header; None if it is not one."""
-    first = lines[0] if lines else ""
-    delimiter = next((mark for mark in "\t,;|" if _is_header(first, mark, suffix)), None)
+    delimiter = _delimiter(lines[0] if lines else "", suffix)
     if delimiter is None:
         return None
-    hint = "a header line with `name`, and perhaps `index` and `id`, then a line per class"
     try:
         body = [_split(line, delimiter) for line in lines[1:]]
     except csv.Error as error:
-        raise LabelsError(f"{location} is not a table: {error}", hint=hint) from error
-    header = [_bare(title) for title in _split(first, delimiter)]
+        raise LabelsError(f"{location} is not a table: {error}", hint=_TABLE_HINT) from error
+    header = [_bare(title) for title in _split(lines[0], delimiter)]
     for number, cells in enumerate(body, 2):
         if len(cells) != len(header):
             found = _counted(len(cells), "column")
-            raise LabelsError(f"{location}: line {number} has {found}, the header {len(header)}", hint=hint)
-    columns = {title: [row[at].strip() for row in body] for at, title in enumerate(header)}
-    id = _first(columns, _ID_TITLES, lambda cells: not _are_indices(cells))
-    name = _first(columns, _NAME_TITLES, lambda cells: not _are_indices(cells)) or id
-    index = _first(columns, _INDEX_TITLES, lambda _: True) or _first(
-        columns, (*_ID_TITLES, *_NAME_TITLES), _are_indices
-    )
-    if name is None:
-        raise LabelsError(f"{location} has no column `name`", hint=hint)
-    indices: Iterable[object] = columns[index] if index else [None] * len(body)
-    names = columns[name] if id in (None, name) else zip(columns[str(id)], columns[name], strict=True)
-    return rows_of(zip(indices, names, strict=True), location, hint)
+            raise LabelsError(f"{location}: line {number} has {found}, the header {len(header)}", hint=_TABLE_HINT)
+    # Of two columns with one title, both count.
+    titles = [title if title not in header[:at] else f"{title} {at}" for at, title in enumerate(header)]
+    columns = {title: [row[at].strip() for row in body] for at, title in enumerate(titles)}
+    return _rows_of_columns(columns, location)
 
 
-def _is_header(line: str, delimiter: str, suffix: str) -> bool:
+def _delimiter(line: str, suffix: str) -> str | None:
+    """Return what splits a header into most columns; None if the line is not a header."""
+    counts = {mark: _columns_of_header(line, mark, suffix) for mark in "\t,;|"}
+    best = max(counts, key=lambda mark: counts[mark])
+    return best if counts[best] else None
+
+
+def _columns_of_header(line: str, delimiter: str, suffix: str) -> int:
+    """Return how many columns a header has; 0 if the line, so split, is not a header."""
     try:
         titles = [_bare(cell) for cell in _split(line, delimiter)]
     except csv.Error:
-        return False
-    named = any(title in (*_NAME_TITLES, *_ID_TITLES[1:]) for title in titles)
-    return named and (len(titles) > 1 or suffix in (".csv", ".tsv"))
+        return 0
+    is_named = any(title in (*_NAME_TITLES, *_ID_TITLES[1:]) for title in titles)
+    return len(titles) if is_named and (len(titles) > 1 or suffix in (".csv", ".tsv")) else 0
+
+
+def _rows_of_columns(columns: dict[str, list[str]], location: str) -> list[Row]:
+    """Return the rows of a table, given as its columns by title.
+
+    Raises:
+        LabelsError: it has no names, or it cannot be said which column is the index, or it is about images.
+    """
+    if any(cells and all(map(_IMAGE_FILE.search, cells)) for cells in columns.values()):
+        raise _list_of_images(location)
+    id = _first(columns, _ID_TITLES, lambda cells: not _are_numbers(cells))
+    name = _first(columns, _NAME_TITLES, lambda cells: not _are_numbers(cells)) or id
+    if name is None and len(columns) > 1:  # classes called 0, 1, ...
+        name = _first(columns, ("name", "classname", "labelname", "categoryname"), lambda _: True)
+    if name is None:
+        raise LabelsError(f"{location} has no column `name`", hint=_TABLE_HINT)
+    numbers = {title: cells for title, cells in columns.items() if title != name and _are_numbers(cells)}
+    has_ids = all(map(_WORDNET_ID.fullmatch, columns[id or name]))
+    titled = _first(columns, _INDEX_TITLES, lambda _: True)
+    indices: Iterable[object] = [None] * len(columns[name])
+    index = _index_column(numbers, location)
+    if index is None:
+        index = titled
+    if index is not None:
+        indices = [_number(cell) for cell in columns[index]]
+    elif numbers and not has_ids:
+        which = f"column {next(iter(numbers))!r} has neither 0, 1, 2, ... nor 1, 2, 3, ... once each"
+        raise LabelsError(f"{location}: nothing says which class is which: {which}", hint=_INDEX_HINT)
+    names = columns[name] if id in (None, name) else zip(columns[str(id)], columns[name], strict=True)
+    return rows_of(zip(indices, names, strict=True), location, _TABLE_HINT)
+
+
+def _index_column(numbers: dict[str, list[str]], location: str) -> str | None:
+    """Return the title of the column that numbers the rows from 0 or 1; None if there is none.
+
+    Raises:
+        LabelsError: several do, each in its own way.
+    """
+    places: dict[str, list[int]] = {}
+    for title, cells in numbers.items():
+        values = [int(found[1]) for cell in cells if (found := _WHOLE.fullmatch(cell))]
+        start = min(values)
+        if start in (0, 1) and sorted(values) == _run(start, len(cells)):
+            places[title] = [value - start for value in values]
+    places = {title: places[title] for title in _CLASS_INDEX_TITLES if title in places} or places
+    first = next(iter(places), None)
+    other = next((title for title in places if places[title] != places[str(first)]), None)
+    if other is not None:
+        message = f"{location}: nothing says whether column {first!r} or {other!r} is the class index"
+        raise LabelsError(message, hint=_INDEX_HINT)
+    return first
 
 
 def _first(
@@ -347,8 +434,13 @@ def _first(
     return next((title for title in titles if title in columns and fits(columns[title])), None)
 
 
-def _are_indices(cells: Sequence[str]) -> bool:
-    return bool(cells) and all(map(_INDEX.fullmatch, cells))
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Tell whether cells are whole numbers; some may be empty."""
+    return any(cells) and all(not cell or _WHOLE.fullmatch(cell) for cell in cells)
+
+
+def _number(cell: str) -> str:
+    return found[1] if (found := _WHOLE.fullmatch(cell)) else cell
 
 
 def _split(line: str, delimiter: str) -> list[str]:
@@ -406,8 +498,7 @@ def _line_rows(lines: Sequence[str], location: str, suffix: str) -> list[Row]:
             raise LabelsError(message, hint="write lines as `0: name`, or a table with columns index and name")
         return rows_of(zip(indices, names, strict=True), location, hint)
     if any("\t" in line or ("," in line and suffix == ".csv") for line in lines):
-        hint = "a header line with `name`, and perhaps `index` and `id`, then a line per class"
-        raise LabelsError(f"{location} has no column `name`", hint=hint)
+        raise LabelsError(f"{location} has no column `name`", hint=_TABLE_HINT)
     return rows_of(((None, line) for line in lines), location, hint)
 
 

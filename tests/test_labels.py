@@ -781,6 +781,105 @@ def test_pairs_of_a_list_are_placed_by_their_indices(write: Callable[[str, str |
     assert (loaded.names, loaded.ids) == (("cat", "dog", "fish", "hen"), (None,) * 4)
 
 
+PLACED_BY_A_COLUMN = {
+    "unnamed": (".csv", ",name\n3,hen\n2,fish\n0,cat\n1,dog\n"),
+    "unnamed, tabs": (".tsv", "\tname\n3\then\n2\tfish\n0\tcat\n1\tdog\n"),
+    "label": (".csv", "label,name\n3,hen\n2,fish\n0,cat\n1,dog\n"),
+    "category": (".csv", "category,name\n4,hen\n3,fish\n1,cat\n2,dog\n"),
+    "name first": (".csv", "label,encoded\nhen,3\nfish,2\ncat,0\ndog,1\n"),
+    "from one": (".csv", "no,name\n4,hen\n3,fish\n1,cat\n2,dog\n"),
+    "number": (".csv", "number,class\n3,hen\n2,fish\n0,cat\n1,dog\n"),
+    "value": (".txt", "value,name\n3,hen\n2,fish\n0,cat\n1,dog\n"),
+    "semicolons": (".csv", "value;name\n3;hen\n2;fish\n0;cat\n1;dog\n"),
+    "floats": (".csv", "code,name\n3.0,hen\n2.0,fish\n0.0,cat\n1.0,dog\n"),
+    "two that agree": (".csv", ",number,name\n3,4,hen\n2,3,fish\n0,1,cat\n1,2,dog\n"),
+    "beside counts": (".csv", "images,code,name\n70,3,hen\n9,2,fish\n70,0,cat\n8,1,dog\n"),
+    "beside row numbers": (".csv", ",class_id,name\n0,3,hen\n1,2,fish\n2,0,cat\n3,1,dog\n"),
+    "an index that is none": (".csv", "index,code,name\n8,3,hen\n9,2,fish\n5,0,cat\n5,1,dog\n"),
+    "objects": (
+        ".json",
+        '[{"label": 3, "name": "hen"}, {"label": 2, "name": "fish"},'
+        ' {"label": 0, "name": "cat"}, {"label": 1, "name": "dog"}]',
+    ),
+    "objects, floats": (
+        ".json",
+        '[{"code": 3.0, "name": "hen"}, {"code": 2.0, "name": "fish"},'
+        ' {"code": 0.0, "name": "cat"}, {"code": 1.0, "name": "dog"}]',
+    ),
+    "objects, text": (
+        ".json",
+        '[{"index": "3", "label": "hen"}, {"index": "2", "label": "fish"},'
+        ' {"index": "0", "label": "cat"}, {"index": "1", "label": "dog"}]',
+    ),
+    "yaml": (
+        ".yaml",
+        "names:\n- {id: 3, name: hen}\n- {id: 2, name: fish}\n- id: 0\n  name: cat\n- {id: 1, name: dog}\n",
+    ),
+    "yaml, top": (
+        ".yml",
+        "- {id: 3, name: hen}\n- {id: 2, name: fish}\n- {id: 0, name: cat}\n- {id: 1, name: dog}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("suffix", "content"), PLACED_BY_A_COLUMN.values(), ids=PLACED_BY_A_COLUMN)
+def test_classes_of_a_table_are_placed_by_the_column_that_numbers_them(
+    write: Callable[[str, str | bytes], str], suffix: str, content: str
+) -> None:
+    loaded = label_files.load(write(f"x{suffix}", content), 4)
+    assert (loaded.names, loaded.ids) == (("cat", "dog", "fish", "hen"), (None,) * 4)
+
+
+def test_classes_of_a_table_may_be_called_by_numbers(write: Callable[[str, str | bytes], str]) -> None:
+    assert label_files.load(write("x.csv", "index,name\n1,7\n0,3\n"), 2).names == ("3", "7")
+    assert label_files.load(write("x.json", '[{"id": 1, "name": "0"}, {"id": 0, "name": "1"}]'), 2).names == (
+        "1",
+        "0",
+    )
+
+
+NOT_PLACED = {
+    "a gap": (
+        "x.csv",
+        "code,name\n5,hen\n2,fish\n0,cat\n1,dog\n",
+        "column 'code' has neither 0, 1, 2, ... nor 1, 2, 3",
+    ),
+    "an empty cell": ("x.csv", "code,name\n3,hen\n2,fish\n,cat\n1,dog\n", "column 'code' has neither"),
+    "a number twice": ("x.csv", "code,name\n3,hen\n2,fish\n2,cat\n1,dog\n", "column 'code' has neither"),
+    "below zero": ("x.csv", "code,name\n2,hen\n1,fish\n-1,cat\n0,dog\n", "column 'code' has neither"),
+    "several": ("x.csv", ",code,name\n0,3,hen\n1,2,fish\n2,0,cat\n3,1,dog\n", "whether column '' or 'code' is"),
+    "objects with a gap": (
+        "x.json",
+        '[{"label": 5, "name": "hen"}, {"label": 0, "name": "cat"}]',
+        "column 'label' has",
+    ),
+    "one title twice": ("x.csv", "class,class\n3,hen\n2,fish\n0,cat\n1,dog\n", "has no column `name`"),
+    "some objects": ("x.json", '[{"id": 1, "name": "hen"}, {"name": "cat"}]', "column 'id' has neither"),
+    "some pairs": ("x.json", '[[1, "hen"], "cat"]', "some classes have an index, others none"),
+    "images": ("x.csv", "path,label\na/1.jpg,hen\na/2.JPEG,cat\n", "is a list of images, not of classes"),
+    "images with numbers": ("x.csv", "label,path\n1,a/1.jpg\n0,a/2.png\n", "is a list of images, not of classes"),
+    "images without a header": ("x.txt", "a/1.jpg 1\na/2.jpg 0\n", "is a list of images, not of classes"),
+    "objects of images": (
+        "x.json",
+        '[{"file": "1.jpg", "label": "hen"}, {"file": "2.jpg", "label": "cat"}]',
+        "is a list of images, not of classes",
+    ),
+    "map of images": ("x.json", '{"1.jpg": 1, "2.jpg": 0}', "is a list of images, not of classes"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), NOT_PLACED.values(), ids=NOT_PLACED)
+def test_tables_without_a_certain_index_are_refused(
+    write: Callable[[str, str | bytes], str], name: str, content: str, message: str
+) -> None:
+    path = write(name, content)
+    with pytest.raises(LabelsError) as caught:
+        label_files.load(path, 2 if name.endswith(".json") else 4)
+    assert caught.value.message.startswith(path)
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
 def test_numbers_after_a_name_may_be_its_own(write: Callable[[str, str | bytes], str]) -> None:
     assert label_files.load(write("x.txt", "Airbus 320\nBoeing 707\n"), 2).names == ("Airbus 320", "Boeing 707")
 
