@@ -26,6 +26,8 @@ _FORMULA_SIGNS = frozenset("=+-@\u2212")
 # These may stand before it: the apostrophe too, so that a cell which had one is not taken for one that got it.
 _QUOTES = frozenset("'\"")
 _BREAKS = frozenset("\t\r\n")
+# Symbols by category that show nothing all the same: the Braille pattern without dots, the null note head.
+_BLANK = frozenset("\u2800\U0001d159")
 
 
 def printable(text: str) -> str:
@@ -102,7 +104,7 @@ def _is_formula(text: str) -> bool:
 
 
 def _shows_nothing(char: str) -> bool:
-    return char.isspace() or _is_unsafe(char)
+    return char.isspace() or char in _BLANK or _is_unsafe(char)
 
 
 def _tsv_cell(text: str, *, terminal: bool) -> str:

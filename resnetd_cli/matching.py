@@ -16,6 +16,8 @@ _INDEX = re.compile(r"[0-9]{1,9}")
 _ID_AND_NAME = re.compile(r"n[0-9]{8}[-_. ].*")
 _ID_LENGTH = 9
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+_KINDS = ("a name", "an id", "an index")
+"""What the rules go by, in their order."""
 _Rule = Callable[[str], Sequence[int]]
 
 
@@ -93,16 +95,28 @@ def _check_different(classes: Sequence[str], chosen: Sequence[int]) -> None:
 
 
 def _unmatched(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames) -> DataError:
-    """Return the error of the rule that comes nearest; where none comes near, of what the classes look like."""
-    missing = [[name for name, one in zip(classes, candidates, strict=True) if not one] for candidates in found]
-    rule = min(range(len(missing)), key=lambda position: len(missing[position]))
-    strangers = missing[rule]
+    """Return the error of classes that no rule finds; where there are none, of rules that differ."""
+    strangers = [name for name, *ways in zip(classes, *found, strict=True) if not any(ways)]
+    if not strangers:
+        return _mixed(classes, found, names)
     more = f" and {len(strangers) - _TOLD} more" if len(strangers) > _TOLD else ""
     told = f"{', '.join(strangers[:_TOLD])}{more}"
     of = "the class" if len(classes) == 1 else f"{len(strangers)} of the {len(classes)} classes"
     verb = "is" if len(strangers) == 1 else "are"
     message = f"{of} {verb} not among the model's {len(names)}: {told}"
     return DataError(message, hint=_near(strangers, names))
+
+
+def _mixed(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames) -> DataError:
+    """Return the error of classes that are all found, but not by one rule."""
+    examples: dict[str, tuple[str, int]] = {}  # of each kind the first class, and its index
+    for name, *ways in zip(classes, *found, strict=True):
+        kind, index = next((kind, way[0]) for kind, way in zip(_KINDS, ways, strict=True) if way)
+        examples.setdefault(kind, (name, index))
+    told = ", ".join(f"{name} is {kind}" for kind, (name, _) in examples.items())
+    name, index = next(example for kind, example in examples.items() if kind != _KINDS[0])
+    hint = f"ids and indices count only where every class is one: call {name} {names.titles[index]!r}"
+    return DataError(f"the classes are not all called in one way: {told}", hint=hint)
 
 
 def _near(strangers: Iterable[str], names: ClassNames) -> str:

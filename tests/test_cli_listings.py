@@ -238,6 +238,16 @@ def test_a_class_by_index_id_or_name(cli: Cli, query: str) -> None:
     assert (967, "n07920052", "espresso") in [(row["index"], row["id"], row["name"]) for row in rows]
 
 
+def test_a_table_of_labels_tells_classes_of_one_name_apart(cli: Cli) -> None:
+    ended = cli("labels", "crane", "-f", "table")
+    shown = [line.split(maxsplit=2) for line in ended.stdout.splitlines() if "crane (" in line]
+    assert [(index, title.partition("  ")[0]) for index, _, title in shown] == [
+        ("134", "crane (bird)"),
+        ("517", "crane (machine)"),
+    ]
+    assert [row["name"] for row in json_of(cli("labels", "crane", "-f", "json"))] == ["crane", "crane"]
+
+
 def test_labels_of_several_words_and_of_all(cli: Cli) -> None:
     assert [row["name"] for row in json_of(cli("labels", "tiger", "cat", "-f", "json"))] == ["tiger cat"]
     assert len(json_of(cli("labels", "-f", "json"))) == 1000

@@ -329,6 +329,12 @@ def test_numbers_are_ordered_as_numbers() -> None:
     assert dataset.splits["all"].labels.tolist() == [2, 1, 0]
 
 
+def test_classes_that_only_look_like_missing_values_are_classes() -> None:
+    touch("1.png", "2.png", "3.png", "4.png")
+    write("t.csv", "path,label\n1.png,none\n2.png,NA\n3.png,naan\n4.png,nan bread\n")
+    assert open_dataset("t.csv").classes == ("NA", "naan", "nan bread", "none")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -494,7 +500,22 @@ REFUSED_TABLES: dict[str, tuple[str | bytes, str, str]] = {
     "columns of numbers": ("filename,width,height\n1.png,8,8\n", "t.csv has no column of labels", "path,label"),
     "a missing number": (
         "path,label\n1.png,1.0\n2.png,nan\n",
-        "t.csv, line 3: the label is nan, a missing number",
+        "t.csv, line 3: the label is nan, which stands for a missing value",
+        "one label",
+    ),
+    "a missing text": (
+        "path,label\n1.png,cat\n2.png,NaN\n3.png,dog\n",
+        "t.csv, line 3: the label is NaN, which stands for a missing value",
+        "one label",
+    ),
+    "a missing value of a database": (
+        "path,label\n1.png,NULL\n2.png,dog\n",
+        "t.csv, line 2: the label is NULL, which stands for a missing value",
+        "one label",
+    ),
+    "a missing value of pandas": (
+        "path,label\n1.png,cat\n2.png,<NA>\n",
+        "t.csv, line 3: the label is <NA>, which stands for a missing value",
         "one label",
     ),
     "a file of two classes": (

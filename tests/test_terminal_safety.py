@@ -315,6 +315,9 @@ def _no_int8(model: str, weights: Path) -> Exception:
         "\u3000\u2009=1",
         "\u2028=1",
         "\u3164=1",
+        "\u2800=1",
+        "\u2800 \u2800+1",
+        "\U0001d159@x",
         "\ufe0f=1",
         "\x00=1",
         "\u202e=1",
@@ -349,6 +352,8 @@ def test_other_cells_and_numbers_stay() -> None:
         "\ufeffa=1",
         "é=1",
         "\u200b",
+        "\u2800",
+        "\u2801=1",
         "≠1",
         "—1",
     ]

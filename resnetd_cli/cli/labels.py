@@ -60,12 +60,15 @@ def labels(
         return 0
     target = TextOutput.choose(format.value, output, overwrite=overwrite)
     wanted = " ".join(query or [])
-    entries = library.search(wanted, library.imagenet(subset))
+    names = library.imagenet(subset)
+    entries = library.search(wanted, names)
     if not entries:
         raise UsageError(
             f"no class of {subset} matches {wanted!r}", hint="try a part of the word, or another --set"
         )
     with target.open() as stream:
         rows = [asdict(entry) for entry in entries]
+        if target.format == "table":  # for people, who are to tell crane from crane
+            rows = [{**row, "name": names.titles[row["index"]]} for row in rows]
         write_rows(rows, stream, target.format, header=not no_header, columns=_COLUMNS, essential="name")
     return 0

@@ -163,7 +163,6 @@ class _Images:
         if self._first_missing:
             raise self._not_there(*self._first_missing)
         labels, names = self._classes.build()
-        self._check_numbers(labels, names)
         self._check_several(labels, names)
         self._check_twice(labels, names)
         return _as_integers(labels, names)
@@ -183,14 +182,6 @@ class _Images:
         folder = str(Path(self.folder).absolute())
         message = f"{self._where(number)}: no file {printable(written)} in {printable(folder)}{more}"
         return DataError(message, hint=_where_it_may_be(written, self.folder))
-
-    def _check_numbers(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
-        others = [name for name in names if name.casefold() != "nan"]
-        if others and len(others) < len(names) and all(map(_FLOAT.fullmatch, others)):
-            nan = next(name for name in names if name not in others)
-            raise DataError(
-                f"{self._at(labels, names, nan)}: the label is {nan}, a missing number", hint=_ONE_LABEL
-            )
 
     def _check_several(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
         known = set(names)

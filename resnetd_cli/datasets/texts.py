@@ -20,6 +20,8 @@ _MAX_LABEL = 1_000
 """Characters of the name of a class."""
 _ERRORS = frozenset({"#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!", "#spill!", "#calc!"})
 """What spreadsheets write in place of a value, in lower case."""
+_MISSING = frozenset({"nan", "-nan", "<na>", "null"})
+"""What data frames and databases write where there is none, in lower case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,8 @@ def label_text(value: object) -> str:
         raise ValueError("no label")
     if text is None or (text[0] + text[-1] in ("[]", "{}")) or text.lower() in _ERRORS:
         raise ValueError(f"the label is {printable(str(value))[:_SHOWN_LABEL]}")
+    if text.lower() in _MISSING:
+        raise ValueError(f"the label is {text}, which stands for a missing value")
     if len(text) > _MAX_LABEL:
         raise ValueError(f"the label has more than {_MAX_LABEL:,} characters")
     if not text.isprintable():
