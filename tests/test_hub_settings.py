@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -408,14 +408,17 @@ def test_hub_behind_a_socks_proxy(hub: Hub, monkeypatch: pytest.MonkeyPatch, sch
     with SocksServer(hub.port) as socks:
         monkeypatch.setenv("ALL_PROXY", f"{scheme}://{socks.address}")
         monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "10")
-        if importlib.util.find_spec("socksio") is None:
-            with pytest.raises(UsageError, match="ALL_PROXY") as caught:
-                weights.fetch(REPO, weights.CONFIG)
-            assert "resnetd[socks]" in str(caught.value.hint)
-            assert hub.requests == []
-        else:
-            assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
-            assert set(socks.requests) == {("127.0.0.1", hub.port)}
+        assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+        assert set(socks.requests) == {("127.0.0.1", hub.port)}
+
+
+def test_hub_behind_a_socks_proxy_needs_a_package(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(UsageError, match="ALL_PROXY") as caught:
+        weights.fetch(REPO, weights.CONFIG)
+    assert "resnetd[socks]" in str(caught.value.hint)
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
