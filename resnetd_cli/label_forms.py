@@ -9,7 +9,7 @@ import ast
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,23 @@ def read(text: str, location: str, suffix: str) -> list[Row]:
     rows = _read(text, location, suffix)
     if rows and all(_IMAGE_FILE.search(row.name) for row in rows):
         raise _list_of_images(location)
+    _check_numbers_in_names(rows, location)
     return rows
+
+
+def _check_numbers_in_names(rows: Sequence[Row], location: str) -> None:
+    """Refuse names in the order of their rows that have numbers for another order, however they are written.
+
+    Raises:
+        LabelsError: they have.
+    """
+    numbers = [re.findall(r"[0-9]{1,9}", row.name) for row in rows if row.index is None and row.id is None]
+    if not numbers or len(numbers) < len(rows) or any(len(found) != 1 for found in numbers):
+        return
+    indices = [int(found[0]) for found in numbers]
+    rests = [row.name.replace(found[0], "") for row, found in zip(rows, numbers, strict=True)]
+    if _is_run(indices) and indices != sorted(indices) and _differ(rests):
+        raise _uncertain_numbers(rows[0].name, location)
 
 
 def _read(text: str, location: str, suffix: str) -> list[Row]:
@@ -242,6 +258,9 @@ def _rows_in(value: object, location: str, hint: str) -> list[Row]:
             return _rows_of_objects(value, location)
         return rows_of(((_own_index(item), _without_index(item)) for item in value), location, hint)
     keys, values = [key for key, _ in value], [item for _, item in value]
+    objects = [Pairs([("key", key), *item]) for key, item in value if isinstance(item, Pairs)]
+    if objects and len(objects) == len(keys) and all(map(_INDEX.fullmatch, keys)):
+        return _rows_of_objects(objects, location)
     if value and all(map(_is_index, values)):
         if not all(map(_INDEX.fullmatch, keys)):
             return rows_of(zip(values, keys, strict=True), location, hint)
@@ -301,21 +320,28 @@ def _yaml_rows(text: str, location: str) -> list[Row]:
         raise LabelsError(f"{location}: more than {_MAX_YAML:,} characters of YAML", hint=hint)
     try:
         top = yaml.compose(text, yaml.BaseLoader)
+        # A text of references to references is small, but holds more than could be read.
+        value = _plain(top, depth=4, left=iter(range(2 * len(text) + 2)))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
         raise LabelsError(f"{location} is not valid YAML: {reason}", hint=hint) from error
-    value = _plain(top, depth=4)
     return _rows_in(_unwrapped(value), location, hint)
 
 
-def _plain(node: Any, depth: int) -> object:
-    """Return what a YAML node holds, down to a depth: texts as they are written, maps as pairs."""
+def _plain(node: Any, depth: int, left: Iterator[int]) -> object:
+    """Return what a YAML node holds, down to a depth: texts as they are written, maps as pairs.
+
+    Raises:
+        ValueError: there is more than was left.
+    """
+    if next(left, None) is None:
+        raise ValueError("it repeats itself too often")
     if node is None or not depth:
         return None
     if node.id == "mapping":
-        return Pairs((str(key.value), _plain(value, depth - 1)) for key, value in node.value)
+        return Pairs((str(key.value), _plain(value, depth - 1, left)) for key, value in node.value)
     if node.id == "sequence":
-        return [_plain(item, depth - 1) for item in node.value]
+        return [_plain(item, depth - 1, left) for item in node.value]
     return str(node.value)
 
 
@@ -416,9 +442,8 @@ def _index_column(numbers: dict[str, list[str]], location: str) -> str | None:
     places: dict[str, list[int]] = {}
     for title, cells in numbers.items():
         values = [int(found[1]) for cell in cells if (found := _WHOLE.fullmatch(cell))]
-        start = min(values)
-        if start in (0, 1) and sorted(values) == _run(start, len(cells)):
-            places[title] = [value - start for value in values]
+        if len(values) == len(cells) and _is_run(values):
+            places[title] = [value - min(values) for value in values]
     places = {title: places[title] for title in _CLASS_INDEX_TITLES if title in places} or places
     first = next(iter(places), None)
     other = next((title for title in places if places[title] != places[str(first)]), None)
@@ -464,42 +489,81 @@ _ID_LINES = (
         rf"(?P<name>.*?){_SEPARATOR}(?P<id>n[0-9]{{8}})(?:{_SEPARATOR}(?P<index>[0-9]{{1,9}}))?(?P<after>)"
     ),
 )
+_ARROW = r"[-=]>|(?<=\s)[-\u2013\u2014](?=\s)"
 _NUMBERED_LINES = (
-    (re.compile(r"(?P<index>[0-9]{1,9})\s{0,9}[:;,|.)=\t]\s{0,9}(?P<name>\S.*)"), True),
+    (
+        re.compile(
+            r"[#(\[]?\s?(?P<index>[0-9]{1,9})(?:\.0{1,9})?"
+            rf"\s{{0,9}}(?:{_ARROW}|[:;,|.)\]=\t]{{1,2}})\s{{0,9}}(?P<name>\S.*)"
+        ),
+        True,
+    ),
+    (re.compile(r"#\s?(?P<index>[0-9]{1,9})\s{1,9}(?P<name>\S.*)"), True),
     (re.compile(r"(?P<index>[0-9]{1,9})\s{1,9}(?P<name>\S.*)"), False),
-    (re.compile(r"(?P<name>\S.*?)\s{0,9}[:;,|=\t]\s{0,9}(?P<index>[0-9]{1,9})"), True),
+    (
+        re.compile(
+            rf"(?P<name>\S.*?)\s{{0,9}}(?:{_ARROW}|[:;,|=\t#(\[])\s{{0,9}}(?P<index>[0-9]{{1,9}})[)\]]?",
+        ),
+        True,
+    ),
     (re.compile(r"(?P<name>\S.*?)\s{1,9}(?P<index>[0-9]{1,9})"), False),
 )
-"""And whether nothing but an index can be written so."""
-_QUOTED_LINE = re.compile(r"""(?:[0-9]+\s*:\s*)?(?:'.*'|".*"),?""")
+"""And whether nothing but an index can be written so: `3: hen`, `(3) hen`, `3 -> hen`, `#3 hen`, `hen (3)`."""
+_QUOTED_LINE = re.compile(r"""(?:[0-9]+\s*:\s*)?(?:'.*'|".*")(?:\s*:\s*[0-9]+)?,?""")
+
+
+_BULLET = re.compile(r"(?:[-*+]|\u2022)\s{1,9}(?=\S)")
 
 
 def _line_rows(lines: Sequence[str], location: str, suffix: str) -> list[Row]:
     hint = "one name a line, in class order"
     if lines and all(map(_QUOTED_LINE.fullmatch, lines)):
-        brackets = "{}" if lines[0][:1].isdigit() else "[]"
+        brackets = "{}" if lines[0][:1].isdigit() or lines[0].rstrip(",")[-1:].isdigit() else "[]"
         joined = "\n".join(f"{line.rstrip(',')}," for line in lines)
         return _structured(f"{brackets[0]}{joined}{brackets[1]}", location)
+    if lines and all(map(_BULLET.match, lines)):
+        stripped = [_BULLET.sub("", line, count=1) for line in lines]
+        if all(re.match(r"\{|\[[0-9\"']", line) for line in stripped):
+            return _yaml_rows("\n".join(lines), location)
+        return _line_rows(stripped, location, suffix)
     for pattern in _ID_LINES:
         if found := _matches(pattern, lines):
             return _lines_with_ids(found)
     for pattern, is_certain in _NUMBERED_LINES:
-        if not (found := _matches(pattern, lines)):
-            continue
-        indices, names = [int(match["index"]) for match in found], [_unquoted(match["name"]) for match in found]
-        # `level 1`, `level 2` are names as they are.
-        if 2 * len(set(names)) <= len(names):
-            continue
-        is_run = sorted(indices) in (_run(0, len(lines)), _run(1, len(lines)))
-        if not is_run and found[0].start("index") > 0:  # `Airbus 320`
-            continue
-        if not is_run or (not is_certain and indices != sorted(indices)):
-            message = f"{location}: nothing says whether the numbers, like that of {lines[0][:80]!r}, are indices"
-            raise LabelsError(message, hint="write lines as `0: name`, or a table with columns index and name")
-        return rows_of(zip(indices, names, strict=True), location, hint)
+        if (found := _matches(pattern, lines)) and (items := _numbered(found, is_certain, location)):
+            return rows_of(items, location, hint)
     if any("\t" in line or ("," in line and suffix == ".csv") for line in lines):
         raise LabelsError(f"{location} has no column `name`", hint=_TABLE_HINT)
     return rows_of(((None, line) for line in lines), location, hint)
+
+
+def _numbered(
+    found: Sequence[re.Match[str]], is_certain: bool, location: str
+) -> list[tuple[object, object]] | None:
+    """Return the indices and names of numbered lines; None if the numbers belong to the names.
+
+    Raises:
+        LabelsError: they may be either.
+    """
+    indices, names = [int(match["index"]) for match in found], [_unquoted(match["name"]) for match in found]
+    if not _differ(names):
+        return None
+    is_run = _is_run(indices)
+    if not is_run and found[0].start("index") > found[0].start("name"):  # `Airbus 320`
+        return None
+    if not is_run or (not is_certain and indices != sorted(indices)):
+        raise _uncertain_numbers(found[0].string, location)
+    return list(zip(indices, names, strict=True))
+
+
+def _differ(names: Sequence[str]) -> bool:
+    """Tell whether names without their numbers are still names: `level 1` and `level 2` are not."""
+    return 2 * len(set(names)) > len(names)
+
+
+def _uncertain_numbers(example: str, location: str) -> LabelsError:
+    message = f"{location}: nothing says whether the numbers, like that of {example[:80]!r}, are indices"
+    return LabelsError(message, hint="write lines as `0: name`, or a table with columns index and name")
 
 
 def _matches(pattern: re.Pattern[str], lines: Sequence[str]) -> list[re.Match[str]]:
@@ -526,8 +590,10 @@ def _lines_with_ids(found: Sequence[re.Match[str]]) -> list[Row]:
     return rows
 
 
-def _run(start: int, count: int) -> list[int]:
-    return list(range(start, start + count))
+def _is_run(indices: Sequence[int]) -> bool:
+    """Tell whether indices are 0, 1, 2, ... or 1, 2, 3, ... once each, in any order."""
+    start = min(indices, default=0)
+    return start in (0, 1) and sorted(indices) == list(range(start, start + len(indices)))
 
 
 def _unquoted(text: str) -> str:

@@ -880,14 +880,77 @@ def test_tables_without_a_certain_index_are_refused(
     assert caught.value.hint
 
 
+NUMBERED_BY_HAND = (
+    *(
+        "#{i} {name}",
+        "# {i} {name}",
+        "#{i}: {name}",
+        "({i}) {name}",
+        "[{i}] {name}",
+        "[{i}]: {name}",
+        "{i}) {name}",
+    ),
+    *("{i} - {name}", "{i} -> {name}", "{i}=>{name}", "{i} \u2013 {name}", "{i}.0,{name}"),
+    *("{name} -> {i}", "{name} - {i}", "{name}=>{i}", "{name} ({i})", "{name} [{i}]", "{name} #{i}"),
+    *("- {i}: {name}", "* {name}: {i}", "- {{id: {i}, name: {name}}}", "- [{i}, {name}]", "'{name}': {i},"),
+)
+
+
+@pytest.mark.parametrize("form", NUMBERED_BY_HAND)
+def test_numbers_of_lines_are_read_however_they_are_set_off(
+    write: Callable[[str, str | bytes], str], form: str
+) -> None:
+    content = "\n".join(
+        form.format(i=i, name=name) for i, name in ((3, "hen"), (2, "fish"), (0, "cat"), (1, "dog"))
+    )
+    assert label_files.load(write("x.txt", content), 4).names == ("cat", "dog", "fish", "hen")
+
+
+@pytest.mark.parametrize(
+    "form", ["class {i}: {name}", "{i}-{name}", "{name}_{i}", "| {i} | {name} |", "c{i} {name}"]
+)
+@pytest.mark.parametrize("suffix", [".txt", ".json"])
+def test_numbers_in_names_for_another_order_are_refused(
+    write: Callable[[str, str | bytes], str], form: str, suffix: str
+) -> None:
+    names = [form.format(i=i, name=name) for i, name in ((3, "hen"), (2, "fish"), (0, "cat"), (1, "dog"))]
+    path = write(f"x{suffix}", json.dumps(names) if suffix == ".json" else "\n".join(names))
+    with pytest.raises(LabelsError) as caught:
+        label_files.load(path, 4)
+    message = f"{path}: nothing says whether the numbers, like that of {names[0]!r}, are indices"
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize("bullet", ["-", "*", "+", "\u2022"])
+def test_bullets_of_every_line_are_left_out(write: Callable[[str, str | bytes], str], bullet: str) -> None:
+    assert label_files.load(write("x.txt", f"{bullet} cat\n{bullet}  red fox\n"), 2).names == ("cat", "red fox")
+    assert label_files.load(write("x.txt", f"{bullet} cat\nfox\n"), 2).names == (f"{bullet} cat", "fox")
+
+
+def test_objects_of_a_map_agree_with_its_keys(write: Callable[[str, str | bytes], str]) -> None:
+    content = '{{"{}": {{"id": 1, "name": "dog"}}, "{}": {{"id": 0, "name": "cat"}}}}'
+    assert label_files.load(write("x.json", content.format(2, 1)), 2).names == ("cat", "dog")
+    with pytest.raises(LabelsError, match="nothing says whether column 'key' or 'id' is the class index"):
+        label_files.load(write("x.json", content.format(1, 2)), 2)
+
+
 def test_numbers_after_a_name_may_be_its_own(write: Callable[[str, str | bytes], str]) -> None:
     assert label_files.load(write("x.txt", "Airbus 320\nBoeing 707\n"), 2).names == ("Airbus 320", "Boeing 707")
 
 
+REPEATED = f"a: &a [{'x, ' * 2000}]\nb: &b [{'*a , ' * 2000}]\nnames: [{'*b , ' * 2000}]"
+
+
 @pytest.mark.parametrize(
     "content",
-    ["names: " + "[" * 5000, "names: [" + "a, " * 400_000 + "]", "names: &a [*a, *a]", "names: {0: [a, {b: c}]}"],
-    ids=["deep", "large", "recursive", "nested"],
+    [
+        "names: " + "[" * 5000,
+        "names: [" + "a, " * 400_000 + "]",
+        "names: &a [*a, *a]",
+        "names: {0: [a, {b: c}]}",
+        REPEATED,
+    ],
+    ids=["deep", "large", "recursive", "nested", "repeated"],
 )
 def test_yaml_has_bounds(write: Callable[[str, str | bytes], str], content: str) -> None:
     with pytest.raises(LabelsError):
