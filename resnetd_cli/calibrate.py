@@ -17,6 +17,7 @@ from resnetd_cli.errors import CacheError, DataError
 from resnetd_cli.files import check_writable, expand_user, open_atomic
 from resnetd_cli.models import Kind, resolve
 from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,9 @@ def fit(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> float:
     """
     low, high = 1 / MOST_TEMPERATURE, 1 / LEAST_TEMPERATURE
     if _slope(logits, actual, high)[0] <= 0:
-        message = f"too few of the {len(actual)} images are answered wrong to tell how sure the model may be"
+        message = (
+            f"of {counted(len(actual), 'image')} too few are answered wrong to tell how sure the model may be"
+        )
         raise DataError(message, hint="calibrate on more images, or harder ones")
     if _slope(logits, actual, low)[0] >= 0:
         message = "the model is no better than chance on these images: no temperature mends it"

@@ -19,7 +19,7 @@ from resnetd_cli.memory import is_shortage, limited
 
 NUMPY = ".npz"
 _HINT = "name the architecture it was trained with as MODEL"
-_WANTED = "a .safetensors or .pth is wanted"
+_WANTED = "give a .safetensors or .pth file"
 _SAVE_ALONE = "where it was trained, save the state dict alone: torch.save(model.state_dict(), 'weights.pth')"
 _PAGE = ("a web page", "download the file itself, not the page that shows it")
 _NO_WEIGHTS = {

@@ -16,6 +16,7 @@ from resnetd_cli.labelled import NO_LABEL, Images
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.reports import Calibration, ClassRow, Comparison, Evaluated, Mistake, Report
 from resnetd_cli.results import Failure, shortest
+from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,7 @@ def evaluate(
         raise UsageError("--calibrate needs labels", hint="lay the images out as DIR/CLASS/IMAGE")
     answers = _answer(classifier, images, targets, keep=fit, on_failure=on_failure, track=track)
     if not (answers.predicted >= 0).any():
-        raise DataError(f"none of the {len(images)} images could be read", hint="see what is told of each")
+        raise DataError(f"of {counted(len(images), 'image')} none could be read", hint="see what is told of each")
     calibration, temperature = None, classifier.temperature
     if fit:
         calibration, answers = _calibrate(answers, targets)

@@ -239,6 +239,8 @@ def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
         error, requests.exceptions.InvalidHeader
     ):
         return _malformed(error, url)
+    if broken := _broken_body(error):
+        return InputError(ErrorKind.CONNECTION, f"{host_of(url)} {broken}", hint="try again")
     reason = " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())
     who, hint = host_of(url), "check the address and the network"
     if isinstance(error, requests.exceptions.ProxyError) and (proxy := proxy_for(url)):
@@ -246,6 +248,24 @@ def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
     elif isinstance(cause, ssl.SSLError) and _OF_CERTIFICATES.search(str(cause)):
         hint = certificates_hint()
     return InputError(ErrorKind.CONNECTION, f"no answer from {who}: {reason}", hint=hint)
+
+
+def _broken_body(error: Exception) -> str | None:
+    """Return what a server did whose answer is not whole; None if the error is another."""
+    from http.client import IncompleteRead
+
+    from urllib3.exceptions import InvalidChunkLength, ProtocolError
+
+    causes = [error, error.__cause__, error.__context__]
+    if any(isinstance(cause, InvalidChunkLength) for cause in causes):
+        return "sent an answer that is not valid HTTP: a chunk of it has no length"
+    broken = next((cause for cause in causes if isinstance(cause, IncompleteRead)), None)
+    # What urllib3 knows is of the whole, in numbers; what the standard library knows is of a chunk.
+    if broken and isinstance(broken.partial, int) and broken.expected is not None:
+        return f"ended the answer early: {broken.partial:,} of {broken.partial + broken.expected:,} bytes came"
+    if broken or (isinstance(error, ProtocolError) and isinstance(error.__context__, ValueError)):
+        return "ended the answer early"
+    return None
 
 
 def _malformed(error: Exception, url: str) -> InputError:

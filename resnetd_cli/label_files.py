@@ -17,6 +17,7 @@ from resnetd_cli.files import write_atomic
 from resnetd_cli.http import bare_url, fetch, is_url, without_secrets
 from resnetd_cli.label_forms import FORMS, Row, lines_of, read, rows_of
 from resnetd_cli.labels import ClassNames, words
+from resnetd_cli.wording import counted
 
 SEED_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classes.txt"
 """The 1,000 ImageNet names as PyTorch's own examples use them, one a line."""
@@ -101,7 +102,7 @@ def download(url: str = SEED_URL, *, cache: Path) -> Path:
         raise LabelsError(f"{url} is a web page, not a list of class names", hint=hint)
     if len(lines) != 1000 or not all(lines):
         filled = sum(1 for line in lines if line)
-        raise LabelsError(f"{url} has {_counted(filled, 'class name')}, not one on each of 1000 lines", hint=hint)
+        raise LabelsError(f"{url} has {counted(filled, 'class name')}, not one on each of 1000 lines", hint=hint)
     path = cache / "imagenet_classes.txt"
     write_atomic(path, data)
     return path
@@ -115,7 +116,7 @@ def _gaps(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
     named = {row.index for row in rows if row.index is not None}
     stray = [index for index in sorted(named) if index >= n]
     if stray:
-        raise LabelsError(f"{owner} names class {stray[0]}, but the model has {_counted(n, 'class')}", hint=hint)
+        raise LabelsError(f"{owner} names class {stray[0]}, but the model has {counted(n, 'class')}", hint=hint)
     return [Row(index, None, f"class {index}") for index in range(n) if named and index not in named]
 
 
@@ -218,7 +219,7 @@ def _in_order(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
 
 
 def _miscounted(owner: str, count: int, n: int, hint: str) -> LabelsError:
-    message = f"{owner} has {_counted(count, 'class name')}, but the model has {_counted(n, 'class')}"
+    message = f"{owner} has {counted(count, 'class name')}, but the model has {counted(n, 'class')}"
     return LabelsError(message, hint=hint)
 
 
@@ -271,8 +272,3 @@ def _decoded(data: bytes, location: str) -> str:
         return data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
         raise LabelsError(f"{location} is not UTF-8 text", hint="save it as UTF-8") from error
-
-
-def _counted(count: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetd_cli.errors import LabelsError, first_line
+from resnetd_cli.wording import counted
 
 FORMS = (
     "one name a line, numbered or not; a JSON or Python list, or map of index and name; "
@@ -378,7 +379,7 @@ def _table(lines: Sequence[str], location: str, suffix: str) -> list[Row] | None
     header = [_bare(title) for title in _split(lines[0], delimiter)]
     for number, cells in enumerate(body, 2):
         if len(cells) != len(header):
-            found = _counted(len(cells), "column")
+            found = counted(len(cells), "column")
             raise LabelsError(f"{location}: line {number} has {found}, the header {len(header)}", hint=_TABLE_HINT)
     # Of two columns with one title, both count.
     titles = [title if title not in header[:at] else f"{title} {at}" for at, title in enumerate(header)]
@@ -603,7 +604,3 @@ def _unquoted(text: str) -> str:
 
 def _bare(title: str) -> str:
     return re.sub(r"[\W_]", "", title.casefold())
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -317,7 +317,9 @@ def _file(location: str, path: Path) -> ModelRef:
         )
     if is_there:
         what = "a file of weights" if foreign.is_weights(path.name) else "a file"
-        raise UnknownModel(f"{location} is {what}, not a model", hint=_with_weights(location))
+        home = _home(path)
+        hint = f"name its folder as the model: {shell_word(home)}" if home else _with_weights(location)
+        raise UnknownModel(f"{location} is {what}, not a model", hint=hint)
     if foreign.is_weights(path.name):
         raise UnknownModel(f"no file {location}", hint="check the path; weights are given with --weights")
     looks_like_hub = _HUB_ID.fullmatch(location) and not location.startswith(".")

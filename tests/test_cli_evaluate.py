@@ -76,6 +76,12 @@ def only(ended: Ended) -> dict[str, Any]:
 # --- the report ---
 
 
+def test_one_image_of_one_class_is_told_in_the_singular(cli: Cli, photos: Path) -> None:
+    shutil.rmtree(photos / "espresso")
+    ended = cli("evaluate", photos, "-f", "json")
+    assert (ended.code, ended.stderr.splitlines()[0]) == (0, f"{photos}, all: 1 image of 1 class")
+
+
 def test_json_holds_everything(cli: Cli, photos: Path) -> None:
     ended = cli("evaluate", photos, "-f", "json")
     told = f"{photos}, all: 2 images of 2 classes\nembedded: top-1 50.00 % (9.5 to 90.5); images 2\n"
@@ -480,7 +486,7 @@ def test_images_that_are_all_right_tell_nothing(cli: Cli, photos: Path) -> None:
     shutil.rmtree(photos / "Egyptian_cat")
     ended = cli("evaluate", photos, "--calibrate")
     assert ended.code == 1
-    assert "too few of the 1 images are answered wrong" in ended.stderr
+    assert "of 1 image too few are answered wrong" in ended.stderr
 
 
 # --- abstaining ---

@@ -233,7 +233,7 @@ def test_images_that_cannot_be_read_are_counted_apart(pets: Path) -> None:
 def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "x.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of the 1 images could be read"):
+    with pytest.raises(DataError, match="of 1 image none could be read"):
         evaluate.evaluate(model(), open_images(str(tmp_path)))
 
 

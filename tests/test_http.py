@@ -223,6 +223,19 @@ def test_connection_that_breaks_is_told(server: FaultServer, path: str) -> None:
     assert failure(server.url + path).kind is ErrorKind.CONNECTION
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/cut", "127.0.0.1 ended the answer early: 1,000 of 2,000 bytes came"),
+        ("/chunked-cut", "127.0.0.1 ended the answer early"),
+        ("/bad-chunk", "127.0.0.1 sent an answer that is not valid HTTP: a chunk of it has no length"),
+    ],
+)
+def test_an_answer_that_is_not_whole_is_told_in_our_words(server: FaultServer, path: str, message: str) -> None:
+    error = failure(server.url + path)
+    assert (error.kind, error.message, error.hint) == (ErrorKind.CONNECTION, message, "try again")
+
+
 def test_redirects_end(server: FaultServer) -> None:
     assert "redirects" in failure(server.url + "/round").message
     assert len(server.requests) == http.MAX_REDIRECTS + 1

@@ -382,6 +382,14 @@ def test_file_of_weights_gets_the_option_for_it_in_the_hint(name: str, folder: P
     assert f"--weights {name}" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("name", ["config.json", "notes.txt"])
+def test_another_file_of_a_model_folder_gets_the_folder_in_the_hint(name: str, folder: Path) -> None:
+    (folder / "notes.txt").touch()
+    with pytest.raises(UnknownModel, match=f"{name} is a file, not a model$") as caught:
+        resolve(str(folder / name))
+    assert caught.value.hint == f"name its folder as the model: {folder}"
+
+
 def test_file_of_weights_that_is_not_there_says_so(folder: Path) -> None:
     with pytest.raises(UnknownModel, match=r"no file best\.pth") as caught:
         resolve("best.pth")

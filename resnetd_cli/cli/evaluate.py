@@ -19,6 +19,7 @@ from resnetd_cli.escaping import shell_word
 from resnetd_cli.http import TIMEOUT
 from resnetd_cli.models import DEFAULT_MODEL
 from resnetd_cli.results import Failure
+from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
@@ -132,8 +133,8 @@ def evaluate(
     place = calibrate.place(models[0], weights) if fit else None
     division = next(filter(None, (division_of(name, data) for name in models)), None)
     images = open_images(data, split.value if split else None, real=real, division=division, offline=offline)
-    of_classes = f" of {len(images.classes)} classes" if images.classes else ""
-    terminal.note(f"{data}, {images.split}: {len(images):,} images{of_classes}")
+    of_classes = f" of {counted(len(images.classes), 'class')}" if images.classes else ""
+    terminal.note(f"{data}, {images.split}: {counted(len(images), 'image', ',')}{of_classes}")
     for note in images.notes:
         terminal.note(note)
     failures = running.Failures()
@@ -247,7 +248,9 @@ def _keep(
             "fitted on images it may have been trained on, where a model is too often right: take others"
         )
     if evaluated.report.images < _ENOUGH:
-        terminal.note(f"fitted on {evaluated.report.images} images: some hundreds tell a temperature better")
+        terminal.note(
+            f"fitted on {counted(evaluated.report.images, 'image')}: some hundreds tell a temperature better"
+        )
     if place is None:
         given = {"--model": model, **{option: value for option, value in asked.items() if value is not None}}
         words = " ".join(f"{option} {shell_word(str(value))}" for option, value in given.items())

@@ -6,6 +6,7 @@ from resnetd_cli.about import Facts, figures
 from resnetd_cli.cli.outputs import TextOutput
 from resnetd_cli.results import Agreement
 from resnetd_cli.sinks.listing import write_facts
+from resnetd_cli.wording import counted
 
 
 def write(agreement: Agreement, format_name: str) -> None:
@@ -20,7 +21,7 @@ def in_words(facts: Facts) -> dict[str, str]:
     """Return a comparison's figures as people read them."""
     mean, largest = facts["mean_difference"], facts["largest_difference"]
     return {
-        "compared on": f"{facts['images']:,} images",
+        "compared on": counted(facts["images"], "image", ","),
         "same top-1": f"{facts['top1_agreement']:.1%}",
         "probabilities": f"differ by {mean:.2g} on average, at most {largest:.2g}",
         "speed": f"{facts['speed_up']:.2f} times as many images a second",

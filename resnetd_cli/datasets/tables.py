@@ -139,6 +139,9 @@ class _Images:
         where = self._where(number)
         written = _path(path, where)
         found = self._on_disk(written)
+        if found and self._is_folder(found):
+            hint = "name the images in it, each in a row of its own"
+            raise DataError(f"{where}: {printable(written)} is a folder, not an image", hint=hint)
         if found is None:
             self._missing.add(written)
             self._first_missing = self._first_missing or (number, written)
@@ -176,6 +179,11 @@ class _Images:
             return written
         found = spellings.of_list(spellings.path_of_url(written) or written, self.folder)
         return found and found.removeprefix(self._prefix)
+
+    def _is_folder(self, path: str) -> bool:
+        # To look at each file twice takes time where there are millions.
+        has_suffix = os.path.splitext(path)[1].lower() in image_extensions()
+        return not has_suffix and os.path.isdir(os.path.join(self.folder, path))
 
     def _not_there(self, number: int, written: str) -> DataError:
         more = f", and {self._missing.count - 1:,} more" if self._missing.count > 1 else ""
@@ -376,6 +384,8 @@ class _Reader:
 def _text_cells(table: Path) -> Iterator[Cells]:
     rows = sheets.rows(table, _fits)
     _, names = next(rows, (1, []))
+    if not names:
+        raise DataError(f"{printable(str(table))} is empty", hint=_COLUMNS)
     reader = _Reader(names, _columns(names, table), table, "line")
     for number, row in rows:
         yield reader.cells(number, row)

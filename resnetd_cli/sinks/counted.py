@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 from resnetd_cli.sinks.listing import Row, write_rows
+from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ def write_counts(
     numbers = [counts[split].tolist() for split in splits]
     rows: list[Row] = [dict(zip(columns, row, strict=True)) for row in zip(classes, *numbers, strict=True)]
     if format_name == "table":
-        sums = _sums(f"all {len(rows):,} classes", rows, splits)
+        sums = _sums(f"all {counted(len(rows), 'class', ',')}", rows, splits)
         if len(rows) > _SHOWN:
             others = _sums(f"{len(rows) - _SHOWN:,} more classes", rows[_SHOWN:], splits)
             rows = [*rows[:_SHOWN], others]
