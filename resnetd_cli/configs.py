@@ -24,6 +24,8 @@ _LONGEST_REASON = 160
 _ARCHITECTURE = re.compile(r"\w{1,100}(\.\w{1,100})?", re.ASCII)
 _FILE = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 _PLACEHOLDER = re.compile(r"LABEL_[0-9]+")
+_INDEX = re.compile(r"[0-9]{1,9}")
+_BY_NAME = ("label2id", "class_to_idx")
 _MAY_BE_NULL = ("model_args", "label_names", "label_descriptions", "num_classes")
 _OTHERS = {
     "_diffusers_version": "diffusers",
@@ -104,23 +106,34 @@ def _refuse_others(owner: str, content: Mapping[str, Any]) -> None:
 def _as_timm_writes(content: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with what transformers' wrapper of timm, and people, write differently."""
     content = {key: value for key, value in content.items() if value is not None or key not in _MAY_BE_NULL}
-    ids = {key: content.pop(key) for key in ("id2label", "label2id", "class_to_idx") if key in content}
+    ids: dict[str, Any] = {
+        key: content.pop(key) for key in ("id2label", "label2id", "class_to_idx") if key in content
+    }
     inner = content.get("pretrained_cfg", {})
     names = content.get("label_names") or content.get("labels") or inner.get("label_names")
-    names = _by_index(names or next(iter(ids.values()), None))
+    key = next(iter(ids), "")
+    names = _by_index(names, by_name=False) if names else _by_index(ids.get(key), by_name=key in _BY_NAME)
     if names is not None:
         content.pop("labels", None)
         content["label_names"] = [] if _are_placeholders(names) else names
     return content
 
 
-def _by_index(names: Any) -> Any:
-    """Return a map of names to indices turned round; anything else as it is."""
-    if isinstance(names, dict) and names and all(_is_count(value, _MOST_CLASSES) for value in names.values()):
-        turned = {str(index): name for name, index in names.items()}
-        if len(turned) == len(names):
-            return turned
-    return names
+def _by_index(names: Any, *, by_name: bool) -> Any:
+    """Return a map of names to indices turned round; anything else as it is.
+
+    Args:
+        names: as they are written.
+        by_name: its key says that names come first. A map of texts that are all numbers may be either, else.
+    """
+    if not isinstance(names, dict) or not names:
+        return names
+    are_texts = all(isinstance(value, str) and _INDEX.fullmatch(value) for value in names.values())
+    are_counts = all(_is_count(value, _MOST_CLASSES) for value in names.values())
+    if not are_counts and not (are_texts and (by_name or not all(map(_INDEX.fullmatch, names)))):
+        return names
+    turned = {str(int(index)): name for name, index in names.items()}
+    return turned if len(turned) == len(names) else names
 
 
 def _are_placeholders(names: Any) -> bool:

@@ -47,7 +47,7 @@ def from_checkpoint(
     Raises:
         LabelsError: a list of another length, an empty map, a class that the model does not have, no text.
     """
-    owner, hint = "the checkpoint", "name the classes with --labels FILE"
+    owner, hint = "the model's config.json", "name the classes with --labels FILE"
     if isinstance(label_names, str) or not isinstance(label_names, (Mapping, Sequence)):
         raise LabelsError(f"{owner} has neither a list nor a map of class names", hint=hint)
     if isinstance(label_names, Mapping):
@@ -132,6 +132,7 @@ def _placed(rows: list[Row], n: int, location: str) -> list[Row]:
     rows = _without_background(rows, n)
     if rows and all(row.id and _SYNSET_ID.fullmatch(row.id) for row in rows):
         return _by_id(rows, n, location)
+    _check_shared_names(rows, n, location)
     if any(row.index is None for row in rows):
         if any(row.id and _SYNSET_ID.fullmatch(row.id) for row in rows):
             raise LabelsError(f"{location}: some classes have a WordNet id, others none", hint=_SAY_INDICES)
@@ -200,6 +201,24 @@ def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
         replace(row, id=shipped.ids[index] if index in candidates else None)
         for index, (row, candidates) in enumerate(zip(rows, found, strict=True))
     ]
+
+
+def _check_shared_names(rows: list[Row], n: int, location: str) -> None:
+    """Say why a map of name to index has too few names: classes of a shipped set that share one are lost in it.
+
+    Raises:
+        LabelsError: it has as many as the set has different names, and they are the set's.
+    """
+    shipped = labels.for_class_count(n)
+    if shipped is None or len(rows) == n or len(rows) != len(set(shipped.names)):
+        return
+    find = labels.finder(shipped)
+    if sum(bool(find(row.name)) for row in rows) < (1 - _MOST_ELSEWHERE) * n:
+        return
+    shared = [name for name, count in Counter(shipped.names).items() if count > 1]
+    which = f"the names {' and '.join(shared)}" if len(shared) <= 2 else f"names such as {shared[0]}"
+    message = f"{_miscounted(location, len(rows), n, _HINT).message}: two classes share each of {which}"
+    raise LabelsError(message, hint='give each class its WordNet id: {"134": ["n02012849", "crane"], ...}')
 
 
 def _in_order(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:

@@ -275,18 +275,18 @@ def test_checkpoint_map_with_gaps() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["a", "b"], "the checkpoint has 2 class names, but the model has 3 classes"),
-        (["a", "b", "c", "d"], "the checkpoint has 4 class names, but the model has 3 classes"),
-        ([], "the checkpoint has 0 class names, but the model has 3 classes"),
-        ({}, "the checkpoint has 0 class names, but the model has 3 classes"),
-        ({"0": "a", "7": "b", "3": "c"}, "the checkpoint names class 3, but the model has 3 classes"),
-        ({"1": "a", 1: "b"}, "the checkpoint names class 1 twice"),
-        ({"cat": "0"}, "the checkpoint: 'cat' is not a class index"),
-        ({-1: "a"}, "the checkpoint: '-1' is not a class index"),
-        (["a", None, "c"], "the checkpoint: class 1 has no name but 'None'"),
-        (["a", " ", "c"], "the checkpoint: the name of class 1 is empty"),
-        ("abc", "the checkpoint has neither a list nor a map of class names"),
-        (3, "the checkpoint has neither a list nor a map of class names"),
+        (["a", "b"], "the model's config.json has 2 class names, but the model has 3 classes"),
+        (["a", "b", "c", "d"], "the model's config.json has 4 class names, but the model has 3 classes"),
+        ([], "the model's config.json has 0 class names, but the model has 3 classes"),
+        ({}, "the model's config.json has 0 class names, but the model has 3 classes"),
+        ({"0": "a", "7": "b", "3": "c"}, "the model's config.json names class 3, but the model has 3 classes"),
+        ({"1": "a", 1: "b"}, "the model's config.json names class 1 twice"),
+        ({"cat": "0"}, "the model's config.json: 'cat' is not a class index"),
+        ({-1: "a"}, "the model's config.json: '-1' is not a class index"),
+        (["a", None, "c"], "the model's config.json: class 1 has no name but 'None'"),
+        (["a", " ", "c"], "the model's config.json: the name of class 1 is empty"),
+        ("abc", "the model's config.json has neither a list nor a map of class names"),
+        (3, "the model's config.json has neither a list nor a map of class names"),
     ],
 )
 def test_checkpoint_errors(given: object, message: str) -> None:
@@ -744,6 +744,20 @@ def test_names_of_imagenet_in_another_order_are_refused(
     assert caught.value.message == (
         f"{path} has names of imagenet-1k, but in another order: which class is which is not certain"
     )
+
+
+def test_a_map_that_lost_classes_of_one_name_is_refused(write: Callable[[str, str | bytes], str]) -> None:
+    indices = {name: index for index, name in enumerate(SETS.names)}
+    path = write("x.json", json.dumps(indices))
+    with pytest.raises(LabelsError) as caught:
+        label_files.load(path, 1000)
+    assert caught.value.message == (
+        f"{path} has 998 class names, but the model has 1000 classes: "
+        "two classes share each of the names crane and maillot"
+    )
+    assert "WordNet id" in str(caught.value.hint)
+    with pytest.raises(LabelsError, match="has 998 class names, but the model has 1000 classes"):
+        label_files.load(write("x.txt", "".join(f"own {index}\n" for index in range(998))), 1000)
 
 
 def test_a_thousand_classes_of_ones_own_have_no_ids(write: Callable[[str, str | bytes], str]) -> None:

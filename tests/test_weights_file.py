@@ -649,6 +649,8 @@ def test_folder_of_transformers_wrapper_of_timm_is_timm_s_model(folder: Path, te
         {"id2label": {str(index): name for index, name in enumerate(NAMES)}},
         {"label2id": {name: index for index, name in enumerate(NAMES)}},
         {"class_to_idx": {name: index for index, name in enumerate(NAMES)}},
+        {"class_to_idx": {name: str(index) for index, name in enumerate(NAMES)}},
+        {"label2id": {name: f"0{index}" for index, name in enumerate(NAMES)}},
         {"label_names": {name: index for index, name in enumerate(NAMES)}},
         {"label_names": {str(index): name for index, name in enumerate(NAMES)}, "id2label": {"0": "x"}},
     ],
@@ -657,6 +659,14 @@ def test_folder_of_transformers_wrapper_of_timm_is_timm_s_model(folder: Path, te
 def test_class_names_of_a_configuration_in_any_form(names: dict[str, Any], folder: Path) -> None:
     configure(folder, **names)
     assert load_offline(str(folder)).class_names.names == NAMES
+
+
+def test_key_of_a_map_of_numbers_says_which_are_the_classes(folder: Path) -> None:
+    digits = [str(9 - index) for index in range(10)]
+    configure(folder, class_to_idx={name: str(index) for index, name in enumerate(digits)})
+    assert load_offline(str(folder)).class_names.names == tuple(digits)
+    configure(folder, id2label={str(index): name for index, name in enumerate(digits)})
+    assert load_offline(str(folder)).class_names.names == tuple(digits)
 
 
 def test_placeholders_of_transformers_are_no_class_names(folder: Path) -> None:
