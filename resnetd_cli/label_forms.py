@@ -102,13 +102,20 @@ def _check_numbers_in_names(rows: Sequence[Row], location: str) -> None:
     Raises:
         LabelsError: they have.
     """
-    numbers = [re.findall(r"[0-9]{1,9}", row.name) for row in rows if row.index is None and row.id is None]
-    if not numbers or len(numbers) < len(rows) or any(len(found) != 1 for found in numbers):
+    if any(row.index is not None or row.id is not None for row in rows):
         return
+    names = [row.name for row in rows]
+    if _name_another_order(names) and _differ([re.sub(r"[0-9]+", "", name) for name in names]):
+        raise _uncertain_numbers(names[0], location)
+
+
+def _name_another_order(texts: Sequence[str]) -> bool:
+    """Tell whether each text has one number, and together they are indices, but not of this order."""
+    numbers = [re.findall(r"[0-9]{1,9}", text) for text in texts]
+    if any(len(found) != 1 for found in numbers):
+        return False
     indices = [int(found[0]) for found in numbers]
-    rests = [row.name.replace(found[0], "") for row, found in zip(rows, numbers, strict=True)]
-    if _is_run(indices) and indices != sorted(indices) and _differ(rests):
-        raise _uncertain_numbers(rows[0].name, location)
+    return _is_run(indices) and indices != sorted(indices)
 
 
 def _read(text: str, location: str, suffix: str) -> list[Row]:
@@ -427,11 +434,16 @@ def _rows_of_columns(columns: dict[str, list[str]], location: str) -> list[Row]:
         index = titled
     if index is not None:
         indices = [_number(cell) for cell in columns[index]]
-    elif numbers and not has_ids:
-        which = f"column {next(iter(numbers))!r} has neither 0, 1, 2, ... nor 1, 2, 3, ... once each"
+    elif not has_ids and (stray := [*numbers, *_hidden_indices(columns, name)]):
+        which = f"column {stray[0]!r} has neither 0, 1, 2, ... nor 1, 2, 3, ... once each"
         raise LabelsError(f"{location}: nothing says which class is which: {which}", hint=_INDEX_HINT)
     names = columns[name] if id in (None, name) else zip(columns[str(id)], columns[name], strict=True)
     return rows_of(zip(indices, names, strict=True), location, _TABLE_HINT)
+
+
+def _hidden_indices(columns: dict[str, list[str]], name: str) -> list[str]:
+    """Return the titles of columns that may be indices in words: `class 3`."""
+    return [title for title, cells in columns.items() if title != name and _name_another_order(cells)]
 
 
 def _index_column(numbers: dict[str, list[str]], location: str) -> str | None:

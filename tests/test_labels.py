@@ -862,6 +862,12 @@ NOT_PLACED = {
     "a number twice": ("x.csv", "code,name\n3,hen\n2,fish\n2,cat\n1,dog\n", "column 'code' has neither"),
     "below zero": ("x.csv", "code,name\n2,hen\n1,fish\n-1,cat\n0,dog\n", "column 'code' has neither"),
     "several": ("x.csv", ",code,name\n0,3,hen\n1,2,fish\n2,0,cat\n3,1,dog\n", "whether column '' or 'code' is"),
+    "indices in words": (
+        "x.csv",
+        "label,name\nclass 3,hen\nclass 2,fish\nclass 0,cat\nclass 1,dog\n",
+        "column 'label' has neither",
+    ),
+    "indices in codes": ("x.csv", "id,name\nc3,hen\nc2,fish\nc0,cat\nc1,dog\n", "column 'id' has neither"),
     "objects with a gap": (
         "x.json",
         '[{"label": 5, "name": "hen"}, {"label": 0, "name": "cat"}]',
