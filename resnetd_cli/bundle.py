@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from resnetd_cli import __version__
 from resnetd_cli.card import Card
+from resnetd_cli.cpus import processor
 from resnetd_cli.errors import CacheError, OutputError
 from resnetd_cli.files import cache_dir, has_cache, sha256, umask, write_atomic
 from resnetd_cli.models import find_card, local_path
@@ -274,19 +275,8 @@ def _restamp(path: Path, then: Stamp) -> Stamp | None:
 @lru_cache
 def machine_key() -> str:
     """Return what an optimised graph depends on: the processor and the version of ONNX Runtime."""
-    facts = [platform.machine(), _processor(), metadata.version("onnxruntime")]
+    facts = [platform.machine(), processor(), metadata.version("onnxruntime")]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
-
-
-def _processor() -> str:
-    """Return the processor's model and abilities. `platform.processor` is empty or vague on Linux."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
-            first = file.read(8192).partition("\n\n")[0]
-    except OSError:
-        return platform.processor()
-    wanted = ("model name", "flags", "Features", "CPU part")
-    return "\n".join(line for line in first.splitlines() if line.startswith(wanted))
 
 
 def _is_for(bundle: Bundle, request: Request) -> bool:

@@ -1,13 +1,17 @@
-"""Processors: how many this process may keep busy."""
+"""Processors: how many this process may keep busy, and what they can do."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from resnetd_cli import cgroups
+
+_X86 = ("x86_64", "amd64", "i686", "i386")
 
 
 def usable_cpus() -> int:
@@ -22,6 +26,22 @@ def limited_cpus() -> int | None:
     """Return `usable_cpus` where that is fewer than there are; None where libraries may take what suits them."""
     usable = usable_cpus()
     return usable if usable < (os.cpu_count() or 1) else None
+
+
+def processor() -> str:
+    """Return the processor's model and abilities. `platform.processor` is empty or vague on Linux."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+            first = file.read(8192).partition("\n\n")[0]
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(line for line in first.splitlines() if line.startswith(wanted))
+
+
+def multiplies_bytes() -> bool:
+    """Tell whether products of bytes are added without overflow: on x86 by VNNI alone, elsewhere always."""
+    return platform.machine().lower() not in _X86 or "vnni" in processor()
 
 
 def _allowed() -> int:

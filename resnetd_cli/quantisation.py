@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.cpus import multiplies_bytes
 from resnetd_cli.engines.onnx import import_onnxruntime
 from resnetd_cli.errors import ModelError, ResnetdError, UsageError, first_line
 from resnetd_cli.quiet import quiet
@@ -20,6 +21,8 @@ _HOW_MANY = "--calibrate takes files, folders and globs; some 64 images like tho
 
 def quantise_graph(graph: Path, target: Path, images: Iterable[NDArray[np.float32]]) -> int:
     """Write the int8 form of a graph: a weight scale per channel, activations of unsigned 8 bits.
+
+    Weights have 8 bits where this processor adds their products without overflow, else 7.
 
     Args:
         graph: with the input `images`, float32, (N, 3, H, W).
@@ -62,6 +65,8 @@ def quantise_graph(graph: Path, target: Path, images: Iterable[NDArray[np.float3
                 per_channel=True,
                 activation_type=QuantType.QUInt8,  # with int8 weights: what VNNI multiplies
                 weight_type=QuantType.QInt8,
+                # Without VNNI, pairs of products are added in 16 bits, which overflow with weights of 8.
+                reduce_range=not multiplies_bytes(),
             )
     except (OSError, ResnetdError):
         raise

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from resnetd_cli import cgroups, memory
-from resnetd_cli.cpus import limited_cpus, usable_cpus
+from resnetd_cli import cgroups, cpus, memory
+from resnetd_cli.cpus import limited_cpus, multiplies_bytes, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +106,21 @@ def test_memory_of_a_group_around_this_one_is_bounded_too(machine: Path) -> None
         },
     )
     assert memory.usable() == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("machine_name", "flags", "expected"),
+    [
+        ("x86_64", "flags : avx2 fma", False),
+        ("AMD64", "", False),
+        ("x86_64", "flags : avx2 avx_vnni", True),
+        ("x86_64", "flags : avx512f avx512_vnni", True),
+        ("aarch64", "Features : asimd", True),
+    ],
+)
+def test_only_x86_without_vnni_overflows_with_bytes(
+    monkeypatch: pytest.MonkeyPatch, machine_name: str, flags: str, expected: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine_name)
+    monkeypatch.setattr(cpus, "processor", lambda: flags)
+    assert multiplies_bytes() is expected

@@ -24,11 +24,7 @@ def _repeat(words: list[str], options: Collection[str]) -> Iterator[str]:
     """Put its option before each value: `--verify a b` becomes `--verify a --verify b`."""
     option: str | None = None
     for word, following in zip_longest(words, words[1:]):
-        name, has_value, value = word.partition("=")
-        if has_value and name in options:
-            option = name
-            yield from [name, value]
-        elif not _is_option(word):
+        if not _is_option(word):
             yield from [option, word] if option else [word]
         elif word not in options:
             option = None
