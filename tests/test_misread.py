@@ -118,10 +118,10 @@ def test_an_option_stays_one_beside_a_file_of_its_name() -> None:
     assert read(*arguments) == arguments
 
 
-def test_several_values_after_an_equals_sign() -> None:
+def test_an_equals_sign_gives_one_value() -> None:
     words = ["x", "--verify=a", "b", "--calibrate", "c", "d", "-o", "e", "--", "--verify"]
     assert list(_repeat(words[:-2], ["--verify", "--calibrate"])) == (
-        ["x", "--verify", "a", "--verify", "b", "--calibrate", "c", "--calibrate", "d", "-o", "e"]
+        ["x", "--verify=a", "b", "--calibrate", "c", "--calibrate", "d", "-o", "e"]
     )
 
 
