@@ -301,7 +301,7 @@ def test_download_prints_the_path_of_the_thousand_names(cli: Cli, server: str, t
         ("/page.html", "is a web page, not a list of class names"),
         ("/binary", "is not UTF-8 text"),
         ("/empty", "the server sent zero bytes"),
-        ("/cut.txt", "no answer from 127.0.0.1"),
+        ("/cut.txt", "127.0.0.1 ended the answer early: 500 of "),
         ("/none", "the server answered 404"),
     ],
 )

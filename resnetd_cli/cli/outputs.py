@@ -11,7 +11,7 @@ from typing import IO, TextIO
 
 from resnetd_cli import sinks
 from resnetd_cli.cli.console import is_tty
-from resnetd_cli.cli.spared import Named, check_spared
+from resnetd_cli.cli.spared import Named, check_name, check_spared
 from resnetd_cli.errors import OutputError, UsageError
 from resnetd_cli.files import check_writable, descriptor_of, open_atomic_text
 
@@ -115,3 +115,4 @@ def check_outputs(*paths: Path | None, overwrite: bool, reads: Iterable[Named] =
     check_spared(*paths, reads=reads)
     for path in wanted:
         check_writable(path, overwrite=overwrite)
+        check_name(path)

@@ -43,16 +43,19 @@ def check_spared(*paths: Path | None, reads: Iterable[Named] = ()) -> None:
         if read is not None and (identity := _identity(_STDIN if str(read) == "-" else read)) in there:
             raise _is_input(there[identity])
     for path in paths:
-        if path is not None and not is_stream(path):
-            if is_image(path):
-                raise UsageError(f"{path} is an image, and images are never replaced", hint=_HINT)
-            _check_name(path)
+        if path is not None and not is_stream(path) and is_image(path):
+            raise UsageError(f"{path} is an image, and images are never replaced", hint=_HINT)
 
 
-def _check_name(path: Path) -> None:
+def check_name(path: Path) -> None:
+    """Refuse a new output whose name is that of an image.
+
+    Raises:
+        UsageError: it is.
+    """
     from resnetd_cli.walks import is_named_like_image
 
-    if path.suffix and is_named_like_image(path.name):
+    if not is_stream(path) and is_named_like_image(path.name):
         raise UsageError(f"{path} is named like an image", hint="choose another name: it would be taken for one")
 
 
