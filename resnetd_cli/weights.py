@@ -32,7 +32,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _PROBE_SECONDS = 7.0
 """How long the hub may take to say where a file is, name look-up, retries and all, unless its variables say."""
 _RETRY_PAUSE = 1.0
-_WITHOUT_HUB = "try --model embedded (it comes with the install)"
+_WITHOUT_HUB = "try --model embedded (it comes with the install) or --weights FILE"
 _REFUSED = (401, 403)
 _PROXY_WANTS_PASSWORD = 407
 _MAIN = "main"
