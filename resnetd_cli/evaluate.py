@@ -108,7 +108,7 @@ def evaluate(
         raise UsageError("--calibrate needs labels", hint="lay the images out as DIR/CLASS/IMAGE")
     answers = _answer(classifier, images, targets, keep=fit, on_failure=on_failure, track=track)
     if not (answers.predicted >= 0).any():
-        raise DataError(f"of {counted(len(images), 'image')} none could be read", hint="see what is told of each")
+        raise DataError(f"of {counted(len(images), 'image')} none could be read", hint="the lines above say why")
     calibration, temperature = None, classifier.temperature
     if fit:
         calibration, answers = _calibrate(answers, targets)
@@ -137,7 +137,7 @@ def compare(first: Evaluated, second: Evaluated) -> Comparison:
 
     shared = (first.verdict >= 0) & (second.verdict >= 0)
     if not shared.any():
-        raise DataError("there is no image that both models answered", hint="see what is told of each")
+        raise DataError("there is no image that both models answered", hint="the lines above say why")
     cells = np.bincount(2 * first.verdict[shared] + second.verdict[shared], minlength=4)
     neither, only_second, only_first, both = map(int, cells)
     p = metrics.mcnemar(only_first, only_second)

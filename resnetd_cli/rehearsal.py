@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.deadline import Deadline
@@ -33,11 +34,14 @@ def refuse_size(architecture: str, arguments: Mapping[str, Any], config: Mapping
     own = tuple(config.get("input_size") or (3, 224, 224))
     is_fixed = bool(config.get("fixed_input_size"))
 
-    of_any_size = None if is_fixed else _build(architecture, arguments)
+    @cache
+    def of_any_size() -> nn.Module:
+        return _build(architecture, arguments)
 
     def would_take(size: tuple[int, int]) -> bool:
-        built_for = {**arguments, "img_size": size}
-        return _runs(lambda: of_any_size or _build(architecture, built_for), size)
+        if is_fixed:
+            return _runs(lambda: _build(architecture, {**arguments, "img_size": size}), size)
+        return _runs(of_any_size, size)
 
     if not would_take(own[1:]):  # of one that cannot be tried, nothing is known
         return
