@@ -164,7 +164,7 @@ def test_the_temperature_of_doubled_logits_is_twice_as_high() -> None:
 
 def test_answers_that_are_all_right_tell_of_no_temperature() -> None:
     logits = 3 * np.eye(5, dtype=np.float32)
-    with pytest.raises(DataError, match="too few of the 5 images are answered wrong"):
+    with pytest.raises(DataError, match="of 5 images too few are answered wrong"):
         calibrate.fit(logits, np.arange(5))
 
 
