@@ -1,0 +1,40 @@
+"""What an image shows, in 16 bytes: the same whatever its file is called, and however it is stored without loss.
+
+A link, a copy, a PNG of a BMP, an image in a tar and one turned upright beforehand have the same mark.
+An image that was compressed again with loss, resized or cropped has another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from resnetd_cli.decode import DecodeOptions, decode
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MARK_BYTES = 16
+_DECODING = DecodeOptions()
+
+
+def mark_of(image: Image.Image) -> bytes:
+    """Return the mark of an upright RGB image: BLAKE2b of its width, height and pixels, 16 bytes.
+
+    Args:
+        image: as `decode` gives it, with the default options.
+    """
+    size = b"".join(side.to_bytes(4, "little") for side in image.size)
+    return hashlib.blake2b(size + image.tobytes(), digest_size=MARK_BYTES).digest()
+
+
+def mark_of_file(data: bytes) -> bytes:
+    """Return the mark of an image file.
+
+    Args:
+        data: the file.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    return mark_of(decode(data, _DECODING))
