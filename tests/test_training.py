@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,43 +16,13 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from training_data import COLOURS, NETWORK, write_colours
+from training_data import COLOURS, NETWORK, QUICK, Log, carry_out, write_colours
 
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
 from resnetd_cli.results import Classified
-from resnetd_cli.training.monitors import Several
-from resnetd_cli.training.plan import Plan, Surroundings, execute
+from resnetd_cli.training.plan import Plan
 from resnetd_cli.training.run_folder import RunFolder
-
-QUICK = {
-    "epochs": 4,
-    "batch_size": 12,
-    "lr": 0.05,
-    "warmup_epochs": 1,
-    "mixup": 0.2,
-    "ema_decay": 0.5,
-    "hflip": 0.5,
-}
-
-
-class Log(Several):
-    """Remembers what a run tells, and stops it after a step."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        super().__init__()
-        self.stop_after = stop_after
-        self.steps: list[tuple[int, float]] = []
-        self.epochs: list[tuple[int, bool]] = []
-
-    def step(self, progress: Any, lr: float) -> None:
-        self.steps.append((progress.step, lr))
-
-    def epoch(self, row: Any, *, is_best: bool) -> None:
-        self.epochs.append((row["epoch"], is_best))
-
-    def should_stop(self) -> bool:
-        return bool(self.steps) and self.steps[-1][0] == self.stop_after
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,11 +32,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def carry_out(plan: Plan, log: Log | None = None, note: Callable[[str], None] = lambda _: None) -> Any:
-    log = log or Log()
-    return execute(plan, Surroundings(monitor=log, note=note, should_stop=log.should_stop))
 
 
 @pytest.fixture(scope="module")

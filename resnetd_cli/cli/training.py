@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -83,6 +84,16 @@ ValShare = Annotated[
         show_default=False,
     ),
 ]
+SplitSeed = Annotated[
+    Optional[int],
+    typer.Option(
+        "--split-seed",
+        parser=whole(0, 2**31 - 1),
+        metavar="N",
+        help="Which images are held back.  [default: the seed]",
+        show_default=False,
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is in RUN, if one is.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in RUN.")]
 Processes = Annotated[
@@ -116,6 +127,7 @@ class Request:
         changes: `--set`.
         fields: of the plan.
         processes, threads, tensorboard: as the options.
+        began: when it was read, by `time.monotonic`.
     """
 
     command: str
@@ -127,6 +139,7 @@ class Request:
     processes: int = 1
     threads: int | None = None
     tensorboard: bool = False
+    began: float = field(default_factory=time.monotonic)
 
     def run(self, *, print_recipe: bool) -> None:
         """Train, or print the recipe."""
@@ -139,7 +152,14 @@ class Request:
             raise UsageError(what, hint=f"resnetd {self.command} DIR -o RUN")
         from resnetd_cli.training.plan import Plan
 
-        plan = Plan(command=self.command, data=self.data, folder=self.folder, changes=changes, **self.fields)
+        plan = Plan(
+            command=self.command,
+            data=self.data,
+            folder=self.folder,
+            changes=changes,
+            arguments=tuple(sys.argv[1:]),
+            **self.fields,
+        )
         if self.processes == 1:
             summary = train(plan, self)
         else:
@@ -181,6 +201,7 @@ def train(plan: Any, request: Request) -> dict[str, Any] | None:
             unreadable=_tell_failure,
             surveyed=_tell_survey,
             progress=terminal.download_bar(),
+            began=request.began,
         )
         try:
             return execute(plan, around)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.exported import is_exported
 from resnetd_cli.results import Failure
-from resnetd_cli.training import network, sizes
+from resnetd_cli.training import network, provenance, sizes
 from resnetd_cli.training import recipe as recipes
 from resnetd_cli.training.recipe import Recipe
 from resnetd_cli.training.run_folder import RunFolder, absolute
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from resnetd_cli.training.loop import Monitor
     from resnetd_cli.training.network import Start
+    from resnetd_cli.training.provenance import Origin
 
 FINETUNE, TRAIN = "finetune", "train"
 _NEVER = object()
@@ -47,12 +49,14 @@ class Plan:
         image_size: as for `predict`.
         teacher: a MODEL whose answers are learnt, too.
         val_share: of the images that is held back, where the data has no split of its own.
+        split_seed: which images those are; None for the recipe's seed.
         device: `auto`, `cpu`, `cuda` or `mps`.
         workers: processes that load images, for each that trains; None for as many as suit.
         save_seconds: between checkpoints within an epoch.
         resume: go on with the run that is in the folder.
         overwrite: replace it.
         offline: use only weights that are on this machine.
+        arguments: the command line, which the run's record quotes.
     """
 
     command: str
@@ -65,12 +69,14 @@ class Plan:
     image_size: str | None = None
     teacher: str | None = None
     val_share: float | None = None
+    split_seed: int | None = None
     device: str = "auto"
     workers: int | None = None
     save_seconds: float = 300.0
     resume: bool = False
     overwrite: bool = False
     offline: bool = False
+    arguments: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class Surroundings:
         unreadable: is told of each image that cannot be read.
         surveyed: is told what the first pass found.
         progress: a tqdm class for downloads' bars.
+        began: when the command started, by `time.monotonic`.
     """
 
     monitor: Monitor
@@ -94,6 +101,7 @@ class Surroundings:
     unreadable: Callable[[Failure], object] = lambda failure: None
     surveyed: Callable[[Survey, Divided], object] = lambda found, divided: None
     progress: type[Any] | None = None
+    began: float = field(default_factory=time.monotonic)
 
 
 def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
@@ -123,22 +131,27 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
     with folder.claimed() if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
         data, found = _data(plan, recipe.seed, around)
-        if begun is None:
-            if recipe_name(plan) == sizes.FINETUNE:
-                recipe = sizes.finetuning(recipe, len(data.train), plan.changes)
-            recipe = sizes.within(recipe, len(data.train), accelerator.num_processes)
-            if recipe.warmup_epochs >= recipe.epochs > 1:
-                around.note(
-                    f"the rate only rises: --set warmup_epochs={recipe.epochs // 10 or 1} shortens the warm-up"
-                )
+        before = begun[1] if begun else None
+        if before is None:
+            recipe = _fitted(recipe, plan, len(data.train), accelerator.num_processes, around)
+        else:
+            _check_data(before, found.fingerprint, plan.data, around)
+        classes = data.train.classes
+        is_loaded = not (before and folder.last.is_file())  # a checkpoint has the weights
         start = (
-            network.again(begun[1]["network"], len(data.train.classes), recipe)
-            if begun and folder.last.is_file()
-            else _network(plan, recipe, data.train.classes, around)
+            _network(plan, recipe, classes, around)
+            if before is None or is_loaded
+            else network.again(before["network"], len(classes), recipe)
         )
-        facts = {**_facts(plan, found.fingerprint), "changes": dict(plan.changes)}
-        if begun:
-            _check_same(begun[1], facts)
+        teacher = _teacher(plan, classes, around)
+        origins = _origins(plan, before, is_loaded=is_loaded)
+        facts = {
+            **_facts(plan),
+            "split_seed": _split_seed(plan, recipe.seed),
+            "changes": dict(plan.changes),
+            "data_sha256": found.fingerprint,
+            **origins,
+        }
         return Session(
             folder=folder,
             data=data,
@@ -147,14 +160,26 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
             facts=facts,
             accelerator=accelerator,
             monitor=around.monitor,
-            teacher=_teacher(plan, data.train.classes, around),
+            teacher=teacher,
             workers=_workers(accelerator.num_processes) if plan.workers is None else plan.workers,
             save_seconds=plan.save_seconds,
             should_stop=around.should_stop,
             note=around.note,
             is_begun=begun is not None,
             left_out={failure.input: failure.message for failure in found.unreadable},
+            arguments=plan.arguments,
+            began=around.began,
         ).run()
+
+
+def _fitted(recipe: Recipe, plan: Plan, images: int, processes: int, around: Surroundings) -> Recipe:
+    """Return the recipe with what follows from the number of images."""
+    if recipe_name(plan) == sizes.FINETUNE:
+        recipe = sizes.finetuning(recipe, images, plan.changes)
+    recipe = sizes.within(recipe, images, processes)
+    if recipe.warmup_epochs >= recipe.epochs > 1:
+        around.note(f"the rate only rises: --set warmup_epochs={recipe.epochs // 10 or 1} shortens the warm-up")
+    return recipe
 
 
 def _check_spared(plan: Plan) -> None:
@@ -182,7 +207,8 @@ def _as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
     Raises:
         UsageError: it does.
     """
-    asked = {key: value for key, value in _facts(plan, None).items() if value is not None}
+    facts = {"split_seed": recipe.seed, **facts}
+    asked = {key: value for key, value in _facts(plan).items() if value is not None}
     differences = [f"{key} {facts.get(key)}, not {asked[key]}" for key in asked if asked[key] != facts.get(key)]
     # A setting may have been asked for before and then fitted to the data.
     before = facts.get("changes", {})
@@ -191,12 +217,13 @@ def _as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
     if differences:
         message = f"{plan.folder} was begun with {'; '.join(differences)}"
         raise UsageError(message, hint="leave out what differs, or begin anew with --overwrite")
-    begun = {key: facts[key] for key in ("data", "model", "image_size", "teacher", "recipe", "val_share")}
+    kept = ("data", "model", "image_size", "teacher", "recipe", "val_share", "split_seed")
+    begun = {key: facts[key] for key in kept}
     return replace(plan, weights=Path(facts["weights"]) if facts["weights"] else None, **begun)
 
 
-def _facts(plan: Plan, fingerprint: str | None) -> dict[str, Any]:
-    """Return what a run is made from, beside its recipe."""
+def _facts(plan: Plan) -> dict[str, Any]:
+    """Return what a run was asked to be made from, beside its recipe."""
     return {
         "command": plan.command,
         "data": absolute(plan.data),
@@ -206,14 +233,50 @@ def _facts(plan: Plan, fingerprint: str | None) -> dict[str, Any]:
         "teacher": plan.teacher,
         "recipe": plan.recipe,
         "val_share": plan.val_share,
-        "fingerprint": fingerprint,
+        "split_seed": plan.split_seed,
     }
 
 
-def _check_same(begun: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    if begun["fingerprint"] != facts["fingerprint"]:
-        message = f"the images in {facts['data']} are not those that the run was begun with"
+def _split_seed(plan: Plan, seed: int) -> int:
+    return seed if plan.split_seed is None else plan.split_seed
+
+
+def _check_data(before: Mapping[str, Any], data_sha256: str, data: str, around: Surroundings) -> None:
+    """Refuse other images than those that a run started with.
+
+    Raises:
+        DataError: they are others.
+    """
+    if "data_sha256" not in before:
+        around.note("an older resnetd started this run: whether its images are still the same is not checked")
+    elif before["data_sha256"] != data_sha256:
+        message = f"the images in {data} are not those that the run was begun with"
         raise DataError(message, hint="put them back, or begin anew with --overwrite")
+
+
+def _origins(plan: Plan, before: Mapping[str, Any] | None, *, is_loaded: bool) -> dict[str, Origin | None]:
+    """Return the files of the model that the run starts with and of its teacher, as they were at its start.
+
+    Args:
+        plan: of the run.
+        before: its facts, where it is resumed: those of older versions lack the files.
+        is_loaded: the model was loaded just now.
+
+    Raises:
+        UsageError: one of them has changed.
+    """
+    now: dict[str, Origin | None] = {"model_files": None, "teacher_files": None}
+    if plan.command == FINETUNE and is_loaded:
+        model = plan.model or models.DEFAULT_MODEL
+        now["model_files"] = provenance.origin(model, weights=plan.weights, offline=plan.offline)
+    if plan.teacher:
+        now["teacher_files"] = provenance.origin(plan.teacher, offline=plan.offline)
+    if before is None:
+        return now
+    for key, what in (("model_files", "the model it started with"), ("teacher_files", "its teacher")):
+        if before.get(key):
+            provenance.check(what, before[key], now[key])
+    return {key: before.get(key) for key in now}
 
 
 def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, Survey]:
@@ -225,7 +288,7 @@ def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, Survey]
         tell=around.unreadable,
     )
     share = DEFAULT_FRACTION if plan.val_share is None else plan.val_share
-    divided = divide(found.dataset, fraction=share, seed=seed)
+    divided = divide(found.dataset, fraction=share, seed=_split_seed(plan, seed))
     around.surveyed(found, divided)
     return divided, found
 

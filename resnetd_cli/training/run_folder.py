@@ -3,7 +3,7 @@
 config.json         what timm needs to build the network, how it wants its images, the names of its classes
 model.safetensors   its weights: the best so far
 recipe.yaml         how it was trained; --recipe takes it
-run.json            what it was trained from
+run.json            what it was trained from, each file by its SHA-256, and what each start of it ran on
 metrics.csv         a row for each epoch
 summary.json        how it ended
 curves.png          loss, accuracy and rate
@@ -96,7 +96,7 @@ def division_of(model: str, data: str) -> Division | None:
     if begun is None or begun[1].get("data") != absolute(data):
         return None
     recipe, facts = begun
-    return Division(facts.get("val_share") or DEFAULT_FRACTION, recipe.seed)
+    return Division(facts.get("val_share") or DEFAULT_FRACTION, facts.get("split_seed", recipe.seed))
 
 
 class RunFolder:
@@ -166,6 +166,11 @@ class RunFolder:
         self.clear()
         self._write("recipe.yaml", recipe.to_yaml())
         self._write_json("run.json", {"format": FORMAT, **facts})
+
+    def add_start(self, start: Mapping[str, Any]) -> None:
+        """Record what a resumption of the run runs on."""
+        facts = json.loads(self._facts.read_text(encoding="utf-8"))
+        self._write_json("run.json", {**facts, "starts": [*facts.get("starts", ()), start]})
 
     def begun(self) -> tuple[Recipe, dict[str, Any]] | None:
         """Return the recipe and the facts of the run that is there; None where none was begun.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import __version__, rehearsal
-from resnetd_cli.bundle import current_versions
+from resnetd_cli import rehearsal
 from resnetd_cli.datasets import Examples
 from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.errors import UsageError
-from resnetd_cli.training import loop, network, parts, probe, sizes
+from resnetd_cli.training import loop, network, parts, probe, provenance, sizes
 from resnetd_cli.training.loader import (
     Evaluation,
     Images,
@@ -62,6 +62,8 @@ class Session:
         should_stop: tells whether the run was asked to stop.
         monitor: is told how it goes.
         note: is told what is worth knowing.
+        arguments: the command line, which the run's record quotes.
+        began: when the command started, by `time.monotonic`.
     """
 
     folder: RunFolder
@@ -78,6 +80,8 @@ class Session:
     save_seconds: float = SAVE_SECONDS
     should_stop: Callable[[], bool] = lambda: False
     note: Callable[[str], None] = field(default=lambda _: None)
+    arguments: Sequence[str] = ()
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -104,15 +108,25 @@ class Session:
         if found:
             progress.resumed += 1
         training = self.prepare(progress, tensors)
-        if self.is_main and not self.is_begun:
-            self.folder.begin(self.recipe, {**self.facts, "network": self.start.record()})
+        if self.is_main:
+            self._record_start(progress.step)
         if self.is_main and found and progress.rows and progress.best_epoch == progress.rows[-1]["epoch"]:
             self._mend_best(training, progress)
+        progress.seconds += time.monotonic() - self.began
         with watched():
             if not loop.run(training):
                 self._write_rows(progress)
                 return None
             return self._finish(training)
+
+    def _record_start(self, step: int) -> None:
+        start = provenance.start(
+            self.accelerator, began=self.began, step=step, workers=self.workers, arguments=self.arguments
+        )
+        if self.is_begun:
+            self.folder.add_start(start)
+        else:
+            self.folder.begin(self.recipe, {**self.facts, "network": self.start.record(), "starts": [start]})
 
     def prepare(self, progress: Progress, tensors: dict[str, Any]) -> loop.Training:
         """Return what the loop works with, from a checkpoint's progress and tensors or from the start.
@@ -281,6 +295,12 @@ class Session:
         progress = training.progress
         best = progress.best
         assert best is not None
+        since = time.monotonic()
+        test = self._test(training)
+        if self.is_main:
+            self._write_rows(progress)
+            self.folder.write_curves(progress.rows)
+        progress.seconds += time.monotonic() - since
         summary: dict[str, Any] = {
             **self.facts,
             "classes": list(self.classes),
@@ -290,17 +310,15 @@ class Session:
             "best_epoch": progress.best_epoch,
             "selected_by": "val_top1" if best["val_top1"] is not None else "the last epoch",
             "val": {name: best[f"val_{name}"] for name in ("loss", "top1", "top5")} if self.data.val else None,
-            "test": self._test(training),
+            "test": test,
             "train_loss": best["train_loss"],
             "seconds": round(progress.seconds, 1),
             "resumed": progress.resumed,
             "unreadable": {**self.left_out, **progress.unreadable},
             "processes": self.accelerator.num_processes,
-            "versions": {**current_versions(), "resnetd": __version__},
+            "versions": provenance.versions(),
         }
         if self.is_main:
-            self._write_rows(progress)
-            self.folder.write_curves(progress.rows)
             self.folder.write_summary(summary)
         return summary
 
