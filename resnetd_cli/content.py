@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from resnetd_cli.decode import DecodeOptions, decode
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 MARK_BYTES = 16
@@ -38,3 +40,18 @@ def mark_of_file(data: bytes) -> bytes:
         InputError: it cannot be decoded.
     """
     return mark_of(decode(data, _DECODING))
+
+
+def numbered(marks: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return a number for each mark, from 0 on by their order, the same for the same: int64, shape (N,).
+
+    Args:
+        marks: uint8, shape (N, 16).
+    """
+    import numpy as np
+
+    words = np.ascontiguousarray(marks).view(">u8").astype(np.uint64)
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    numbers = np.zeros(len(words), np.int64)
+    numbers[order[1:]] = np.cumsum((np.diff(words[order], axis=0) != 0).any(axis=1))
+    return numbers

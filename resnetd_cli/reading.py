@@ -86,6 +86,19 @@ def open_file(path: str) -> IO[bytes]:
         raise _no_path(error) from error
 
 
+def read_regular_file(path: str) -> bytes:
+    """Return what is in a file, of `DEFAULT_READING.max_bytes` at the most.
+
+    Raises:
+        InputError: as `read_file`; of kind `unreadable`: it is a pipe or a device, which cannot be read twice.
+    """
+    with open_file(path) as file:
+        try:
+            return _read_to_end(file.fileno(), DEFAULT_READING)
+        except OSError as error:
+            raise _input_error(path, error) from error
+
+
 def read_stdin(options: ReadOptions = DEFAULT_READING) -> bytes:
     """Return all that comes on standard input, however long that takes.
 

@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetd_cli.content import MARK_BYTES
+from resnetd_cli.content import MARK_BYTES, numbered
 from resnetd_cli.errors import ModelError
 from resnetd_cli.files import write_atomic
 
@@ -33,7 +33,8 @@ def together(*parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
     import numpy as np
 
     every = np.concatenate([np.zeros((0, MARK_BYTES), np.uint8), *parts])
-    return _as_rows(np.unique(_as_words(every)))
+    _, first = np.unique(numbered(every), return_index=True)
+    return every[first]
 
 
 def from_marks(marks: list[bytes]) -> NDArray[np.uint8]:
@@ -47,7 +48,8 @@ def contains(known: NDArray[np.uint8], marks: NDArray[np.uint8]) -> NDArray[np.b
     """Tell of each of N marks whether it is among the known ones: shape (N,)."""
     import numpy as np
 
-    return np.isin(_as_words(marks), _as_words(known))
+    numbers = numbered(np.concatenate([known, marks]))
+    return np.isin(numbers[len(known) :], numbers[: len(known)])
 
 
 def write(folder: Path, marks: NDArray[np.uint8]) -> None:
@@ -98,16 +100,3 @@ def read(folder: Path) -> NDArray[np.uint8] | None:
 def beside(weights: Path) -> Path:
     """Return the folder of a weight file's marks: its own, or the run's whose checkpoint it is."""
     return weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
-
-
-def _as_words(marks: NDArray[np.uint8]) -> NDArray[np.void]:
-    """Return each mark as one value that numpy sorts: byte by byte, zeros at the end included."""
-    import numpy as np
-
-    return np.ascontiguousarray(marks).view([("high", ">u8"), ("low", ">u8")]).reshape(-1)
-
-
-def _as_rows(words: NDArray[np.void]) -> NDArray[np.uint8]:
-    import numpy as np
-
-    return words.view(np.uint8).reshape(-1, MARK_BYTES)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from resnetd_cli import trained_on
-from resnetd_cli.content import mark_of, mark_of_file
+from resnetd_cli.content import mark_of, mark_of_file, numbered
 from resnetd_cli.errors import InputError, ModelError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -77,6 +77,11 @@ def test_marks_together_are_sorted_and_each_there_once() -> None:
     expected = sorted({bytes(mark) for mark in MARKS})
     assert [bytes(mark) for mark in trained_on.together(MARKS[:3], MARKS[3:])] == expected
     assert trained_on.together().shape == (0, 16)
+
+
+def test_marks_are_numbered_by_their_order_and_the_same_alike() -> None:
+    assert numbered(MARKS).tolist() == [2, 0, 3, 2, 1]
+    assert numbered(MARKS[:0]).tolist() == []
 
 
 def test_what_is_known_is_found_by_all_of_its_bytes() -> None:

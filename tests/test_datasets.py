@@ -19,13 +19,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from resnetd_cli.content import mark_of_file
 from resnetd_cli.datasets import Dataset, Examples, open_dataset, tables
+from resnetd_cli.datasets.looks import look_at
 from resnetd_cli.datasets.splits import divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError, ErrorKind, InputError
 from resnetd_cli.sinks.counted import write_counts
+from resnetd_cli.threads import Pool
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files and names")
 
@@ -66,6 +69,10 @@ def touch(*names: str) -> None:
 def listing(examples: Examples | None) -> list[tuple[str, str]]:
     assert examples is not None
     return [(Path(examples.name(at)).as_posix(), examples.class_name(at)) for at in range(len(examples))]
+
+
+def marks(examples: Examples) -> list[bytes]:
+    return [mark.tobytes() for mark in examples.known_marks()]
 
 
 def listings(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:
@@ -706,12 +713,13 @@ def test_labels_and_limits() -> None:
         labeller.append(name)
     labels, names = labeller.build()
     assert (labels.tolist(), names) == ([1, 0, 2, 0], ("a", "b", "c"))
-    examples = Examples(store(), np.array([5, 6, 7, 8]), labels, names, contents=np.array([0, 1, 2, 1]))
+    marks = np.arange(64, dtype=np.uint8).reshape(4, 16)
+    examples = Examples(store(), np.array([5, 6, 7, 8]), labels, names, marks=marks)
     limited = examples.limited_to(("c", "a"))
     assert limited.classes == ("c", "a")
     assert (limited.rows.tolist(), limited.labels.tolist()) == ([6, 7, 8], [1, 0, 1])
-    assert limited.contents is not None
-    assert limited.contents.tolist() == [1, 2, 1]
+    assert limited.marks is not None
+    assert limited.marks.tolist() == marks[1:].tolist()
 
 
 def store() -> Any:
@@ -774,6 +782,38 @@ def test_unreadable_images_are_left_out() -> None:
     assert found.counts["all"].tolist() == [40, 40]
     (note,) = notes(found)
     assert note.startswith("3 of 83 images cannot be read: cat/x0.png (zero bytes), cat/x1.jpg (damaged image: ")
+
+
+def test_an_image_whose_body_is_damaged_is_left_out_in_the_first_pass() -> None:
+    many("d/cat")
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(whole, "JPEG")
+    write("d/cat/cut.jpg", whole.getvalue()[:-500])
+    with Path("d/cat/000.png").open("rb") as file:
+        data = bytearray(file.read())
+    data[data.index(b"IDAT") + 8] ^= 255
+    write("d/cat/flipped.png", bytes(data))
+    told: list[str] = []
+    found = surveyed(tell=lambda failure: told.append(failure.input))
+    assert [Path(name).name for name in told] == ["cut.jpg", "flipped.png"]
+    assert [failure.message for failure in found.unreadable] == [
+        "damaged image: image file is truncated: rows are missing",
+        "damaged image: broken data stream when reading image file",
+    ]
+    assert len(found.dataset.splits["all"]) == 40
+
+
+def test_a_look_reports_marks_and_failures_by_position() -> None:
+    names = many("d/cat", 20)
+    write("d/cat/010.png", b"x")
+    write("d/cat/019.png", b"")
+    counts: list[int] = []
+    with Pool(2) as pool:
+        looks = look_at(open_dataset("d").splits["all"], pool, looked=counts.append)
+    assert sorted(looks.failures) == [10, 19]
+    assert (looks.failures[19].message, looks.marks[19].tolist()) == ("zero bytes", [0] * 16)
+    assert looks.marks[11].tobytes() == mark_of_file(Path(names[11]).read_bytes())
+    assert sum(counts) == 20
 
 
 def test_too_many_unreadable_images_are_refused() -> None:
@@ -849,9 +889,20 @@ def test_copies_within_a_split_are_told() -> None:
     found = surveyed()
     assert list(notes(found)) == ["copies of other images, which count several times: cat/5.png, cat/6.png"]
     assert found.counts["all"].tolist() == [4, 2]
-    contents = found.dataset.splits["all"].contents
-    assert contents is not None
-    assert contents.tolist() == [0, 1, 1, 1, 4, 5]
+    names = [name for name, _ in listings(found.dataset)["all"]]
+    assert marks(found.dataset.splits["all"]) == [mark_of_file(Path(name).read_bytes()) for name in names]
+    assert len({*marks(found.dataset.splits["all"])}) == 4
+
+
+@pytest.mark.parametrize(
+    ("ending", "options"), [("bmp", {}), ("png", {"optimize": True}), ("webp", {"lossless": True})]
+)
+def test_the_same_picture_in_another_file_is_a_copy(ending: str, options: dict[str, Any]) -> None:
+    paint("d/train/cat/1.png", "d/train/cat/2.png", "d/train/dog/3.png", "d/test/dog/4.png")
+    Image.open("d/test/dog/4.png").save(f"d/train/dog/5.{ending}", **options)
+    assert (
+        next(notes(surveyed())) == f"images of train that val or test has too are left out: train/dog/5.{ending}"
+    )
 
 
 def test_files_that_differ_only_at_their_ends_are_no_copies() -> None:
@@ -896,8 +947,14 @@ def test_fingerprint_tells_data_sets_apart(tmp_path: Path, monkeypatch: pytest.M
     Path("cat/2.png").rename("dog/2.png")
     assert surveyed(".").fingerprint != first
     Path("dog/2.png").rename("cat/2.png")
-    Image.new("RGB", (100, 100), "red").save("cat/2.png")
-    assert surveyed(".").fingerprint != first
+    data = Path("cat/2.png").read_bytes()
+    Image.open(io.BytesIO(data)).save("cat/2.png", compress_level=0)
+    assert surveyed(".").fingerprint == first, "another file, the same picture"
+    changed = Image.open(io.BytesIO(data))
+    red, green, blue = changed.getpixel((3, 3))  # type: ignore[misc]
+    changed.putpixel((3, 3), (red, green, blue ^ 1))
+    changed.save("cat/2.png")
+    assert surveyed(".").fingerprint != first, "another picture under the same name"
 
 
 def test_workers_find_the_same() -> None:
@@ -969,9 +1026,7 @@ def test_copies_stay_on_one_side() -> None:
         )
     divided = divide(surveyed().dataset)
     assert divided.val is not None
-    assert divided.train.contents is not None
-    assert divided.val.contents is not None
-    assert not {*divided.train.contents.tolist()} & {*divided.val.contents.tolist()}
+    assert not {*marks(divided.train)} & {*marks(divided.val)}
     assert divided.val.counts().tolist() == [12, 12]
 
 

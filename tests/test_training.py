@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from training_data import COLOURS, NETWORK, QUICK, Log, carry_out, write_colours
 
+from resnetd_cli.content import mark_of_file
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
 from resnetd_cli.results import Classified
@@ -86,6 +89,81 @@ def test_a_run_learns_and_says_so(finished: Path) -> None:
     with Image.open(finished / "curves.png") as picture:
         assert picture.size[0] > 1000
     assert yaml.safe_load((finished / "recipe.yaml").read_text())["epochs"] == 12
+
+
+def marks_in(folder: Path) -> set[bytes]:
+    return {mark_of_file(path.read_bytes()) for path in folder.rglob("*.png")}
+
+
+def kept_marks(run: Path) -> set[bytes]:
+    return {mark.tobytes() for mark in np.load(run / "trained-on.npy")}
+
+
+def test_a_run_keeps_the_marks_of_what_it_was_trained_on(finished: Path, data: Path) -> None:
+    assert kept_marks(finished) == marks_in(data / "train")
+    assert len(kept_marks(finished)) == 42
+
+
+def test_the_split_is_a_table_of_all_images_in_order(finished: Path, data: Path) -> None:
+    with (finished / "split.csv").open(newline="") as file:
+        assert file.readline() == "path,class,split,content\r\n"
+        rows = list(csv.reader(file))
+    expected = [
+        [str(path), path.parent.name, split, mark_of_file(path.read_bytes()).hex()]
+        for split in ("train", "val", "test")
+        for path in sorted((data / split).rglob("*.png"))
+    ]
+    assert rows == expected
+
+
+def begun(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Path:
+    """Begin a run, and stop it after its first step."""
+    assert carry_out(plan, Log(stop_after=1), note) is None
+    return plan.folder
+
+
+def test_marks_of_the_model_it_starts_from_are_kept_too(finished: Path, tmp_path: Path) -> None:
+    more = write_colours(tmp_path / "more", 10, seed=9)
+    table = Plan("finetune", str(more), tmp_path / "again", str(finished), workers=0, device="cpu")
+    again = begun(table)
+    with (again / "split.csv").open(newline="") as file:
+        learnt = {bytes.fromhex(row["content"]) for row in csv.DictReader(file) if row["split"] == "train"}
+    assert len(learnt) == 24
+    assert kept_marks(again) == kept_marks(finished) | learnt
+    weights = replace(table, folder=tmp_path / "weights", model=NETWORK, weights=finished / "checkpoints/best.pth")
+    assert kept_marks(begun(weights)) == kept_marks(again)
+    taught = replace(table, folder=tmp_path / "taught", model=NETWORK, command="train")
+    assert kept_marks(begun(taught)) == learnt
+
+
+def test_a_starting_model_without_marks_is_reported(finished: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "old")
+    (tmp_path / "old" / "trained-on.npy").unlink()
+    notes: list[str] = []
+    run = Plan("finetune", str(data), tmp_path / "run", str(tmp_path / "old"), workers=0, device="cpu")
+    assert kept_marks(begun(run, notes.append)) == marks_in(data / "train")
+    assert f"{tmp_path / 'old'} does not say which images it was trained on: they will count as new ones" in notes
+
+
+def test_marks_of_too_many_images_are_not_kept(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetd_cli.trained_on.MOST", 41)
+    notes: list[str] = []
+    run = begun(plan, notes.append)
+    assert not (run / "trained-on.npy").exists()
+    assert notes[0].startswith(
+        "42 images are trained on, and marks of 41 are kept at the most: the model will not"
+    )
+    monkeypatch.undo()
+    begun(replace(plan, overwrite=True))
+    assert len(kept_marks(run)) == 42
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_split_is_the_same_when_it_is_read_again(data: Path, plan: Plan, tmp_path: Path, given: bool) -> None:
+    first = begun(plan if given else replace(plan, data=str(data / "train")))
+    second = begun(replace(plan, data=str(first / "split.csv"), folder=tmp_path / "second"))
+    assert (second / "split.csv").read_bytes() == (first / "split.csv").read_bytes()
+    assert (second / "trained-on.npy").read_bytes() == (first / "trained-on.npy").read_bytes()
 
 
 def test_the_figures_are_those_of_the_model_that_is_left(finished: Path, data: Path) -> None:

@@ -48,15 +48,14 @@ class Examples:
         rows: their numbers in the store: int64, shape (N,).
         labels: the index of each one's class in `classes`: int64, shape (N,).
         classes: the names of the classes, all of the data set's, in order.
-        contents: the number of each one's content: images with the same number have the same bytes. int64, shape
-            (N,). None: nobody has looked.
+        marks: of their contents, see `content.mark_of`: uint8, shape (N, 16). None: no survey has looked at them.
     """
 
     store: Store
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    contents: NDArray[np.int64] | None = None
+    marks: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,8 +89,14 @@ class Examples:
         import numpy as np
 
         chosen = np.asarray(positions, np.int64)
-        contents = None if self.contents is None else self.contents[chosen]
-        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], contents=contents)
+        marks = None if self.marks is None else self.marks[chosen]
+        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], marks=marks)
+
+    def without(self, positions: Sequence[int] | NDArray[np.int64]) -> Examples:
+        """Return those that are not at some positions."""
+        import numpy as np
+
+        return self.select(np.delete(np.arange(len(self)), np.asarray(positions, np.int64)))
 
     def limited_to(self, classes: tuple[str, ...]) -> Examples:
         """Return those of some of the classes, which are the only ones then, in this order."""
@@ -102,10 +107,10 @@ class Examples:
         kept = self.select(np.flatnonzero(moved[self.labels] >= 0))
         return replace(kept, labels=moved[kept.labels], classes=classes)
 
-    def known_contents(self) -> NDArray[np.int64]:
-        """Return `contents` of images that a survey has looked at."""
-        assert self.contents is not None
-        return self.contents
+    def known_marks(self) -> NDArray[np.uint8]:
+        """Return `marks` of images that a survey has looked at."""
+        assert self.marks is not None
+        return self.marks
 
     def counts(self) -> NDArray[np.int64]:
         """Return how many images each class has: int64, shape (C,)."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from resnetd_cli.datasets.texts import Texts
-from resnetd_cli.reading import DEFAULT_READING, open_file, read_file
+from resnetd_cli.reading import open_file, read_regular_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class Files:
         """Return a file's bytes.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: it cannot be read, or is a pipe or a device.
         """
-        return read_file(self.name(row), DEFAULT_READING)
+        return read_regular_file(self.name(row))
 
     def open(self, row: int) -> IO[bytes]:
         """Open a file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from resnetd_cli.content import numbered
 from resnetd_cli.datasets.examples import ALL, ORDER, TRAIN, Dataset, Examples
 from resnetd_cli.datasets.texts import shown
 from resnetd_cli.labels import folded
@@ -27,7 +28,7 @@ def contradictions(dataset: Dataset, splits: Sequence[Examples]) -> Iterator[str
     """Yield which images are in several classes."""
     import numpy as np
 
-    contents = np.concatenate([examples.known_contents() for examples in splits])
+    contents = numbered(np.concatenate([examples.known_marks() for examples in splits]))
     labels = np.concatenate([examples.labels for examples in splits])
     order = np.lexsort((labels, contents))
     # Of one content, a label is followed by another.
@@ -58,7 +59,7 @@ def copies(dataset: Dataset) -> Iterator[str]:
     import numpy as np
 
     for split, examples in dataset.splits.items():
-        _, first = np.unique(examples.known_contents(), return_index=True)
+        _, first = np.unique(numbered(examples.known_marks()), return_index=True)
         if len(again := np.delete(np.arange(len(examples)), first)):
             names = _names(dataset, examples, again)
             yield f"copies of other images{_in(split)}, which count several times: {shown(names, len(again))}"

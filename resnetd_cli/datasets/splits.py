@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from resnetd_cli.content import numbered
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
 from resnetd_cli.datasets.texts import shown
 from resnetd_cli.errors import DataError
@@ -85,7 +86,7 @@ def _held_out(dataset: Dataset, examples: Examples, fraction: float, seed: int) 
     import numpy as np
 
     keys = _keys(dataset, examples, seed)
-    contents = np.arange(len(examples)) if examples.contents is None else examples.contents
+    contents = np.arange(len(examples)) if examples.marks is None else numbered(examples.marks)
     # An image and its copies go together, as one of them, the first by chance, would.
     order = np.argsort(keys)
     _, starts, group_of, sizes = np.unique(

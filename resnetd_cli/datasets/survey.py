@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from resnetd_cli import trained_on
 from resnetd_cli.datasets import remarks
-from resnetd_cli.datasets.copies import contents_of, mark_of
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
-from resnetd_cli.decode import DecodeOptions, check_header
-from resnetd_cli.errors import DataError, InputError
+from resnetd_cli.datasets.looks import look_at
+from resnetd_cli.decode import DecodeOptions
+from resnetd_cli.errors import DataError
 from resnetd_cli.results import Failure
 from resnetd_cli.threads import Pool
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 MAX_UNREADABLE = 0.05
 """The share of a split's images that may be unreadable."""
-_CHUNK = 64
-"""Images that a thread looks at in one go."""
 _DECODING = DecodeOptions()
 Progress = Callable[[int, int], object]
 
@@ -33,10 +31,10 @@ class Survey:
     """What the first pass found.
 
     Attributes:
-        dataset: the data set without what is left out; its images know their `contents`.
-        unreadable: the images that cannot be read, and why.
+        dataset: the data set without what is left out; its images have `marks`.
+        unreadable: the images that cannot be read or decoded, and why.
         notes: what users should know, a line each, those of the data set first.
-        fingerprint: SHA-256 over the name, class, split and size of each image, in hexadecimal.
+        fingerprint: SHA-256 over the split, class, name and mark of each image, in hexadecimal.
     """
 
     dataset: Dataset
@@ -58,60 +56,42 @@ def survey(
     progress: Progress = lambda done, total: None,
     tell: Callable[[Failure], object] = lambda failure: None,
 ) -> Survey:
-    """Look at every image once; leave out those that cannot be read, and those that are in a later split too.
+    """Decode every image once; leave out those that cannot be decoded, and those that are in a later split too.
 
-    An image that val or test has as well is left out of train, one that test has as well, out of val.
+    An image that val or test has as well is left out of train, one that test has as well, out of val. Images are
+    the same if they show the same; see `content`.
 
     Args:
         dataset: the images.
         workers: threads.
         decoding: the bounds on an image's size.
-        progress: is told how many images were looked at, and of how many.
-        tell: is told of each image that cannot be read, also where there are too many.
+        progress: is called with the number of images looked at, and of all.
+        tell: is called with each image that cannot be read, also where there are too many.
 
     Raises:
         DataError: more than 5 % of a split cannot be read.
     """
     with Pool(workers, thread_name_prefix="resnetd-survey") as pool:
         try:
-            readable = _readable(dataset, pool, decoding, progress, tell)
-            contents = contents_of([(part.examples, part.sizes, part.marks) for part in readable.values()], pool)
+            readable, failures = _readable(dataset, pool, decoding, progress, tell)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    for (split, part), numbers in zip(readable.items(), contents, strict=True):
-        readable[split] = replace(part, examples=replace(part.examples, contents=numbers))
     notes = [*dataset.notes]
-    for split, part in readable.items():
-        notes += remarks.unreadable(dataset, split, part.failures)
-    notes += remarks.contradictions(dataset, [part.examples for part in readable.values()])
+    for split in readable:
+        notes += remarks.unreadable(dataset, split, failures[split])
+    notes += remarks.contradictions(dataset, [*readable.values()])
     for split, elsewhere in _leaks(readable).items():
-        notes += remarks.leaks(dataset, split, readable[split].examples, elsewhere)
+        notes += remarks.leaks(dataset, split, readable[split], elsewhere)
         readable[split] = readable[split].without(elsewhere)
-    cleaned = replace(dataset, splits={split: part.examples for split, part in readable.items()})
+    cleaned = replace(dataset, splits=readable)
     notes += [*remarks.copies(cleaned), *remarks.classes(cleaned)]
     return Survey(
         dataset=cleaned,
-        unreadable=tuple(failure for part in readable.values() for failure in part.failures),
+        unreadable=tuple(failure for split in readable for failure in failures[split]),
         notes=tuple(notes),
-        fingerprint=_fingerprint(cleaned, {split: part.sizes for split, part in readable.items()}),
+        fingerprint=_fingerprint(cleaned),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Readable:
-    """The images of a split that can be read, their sizes in bytes, and the `mark_of` each; and the others."""
-
-    examples: Examples
-    sizes: NDArray[np.int64]
-    marks: NDArray[np.int64]
-    failures: tuple[Failure, ...]
-
-    def without(self, positions: NDArray[np.int64]) -> _Readable:
-        import numpy as np
-
-        kept = np.delete(np.arange(len(self.examples)), positions)
-        return _Readable(self.examples.select(kept), self.sizes[kept], self.marks[kept], self.failures)
 
 
 def _readable(
@@ -120,48 +100,23 @@ def _readable(
     decoding: DecodeOptions,
     progress: Progress,
     tell: Callable[[Failure], object],
-) -> dict[str, _Readable]:
-    import numpy as np
-
-    found = {}
+) -> tuple[dict[str, Examples], dict[str, tuple[Failure, ...]]]:
+    """Return the images of each split that can be read, with their marks, and the others."""
+    readable, failures = {}, {}
     done, total = 0, sum(map(len, dataset.splits.values()))
+
+    def looked(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
     for split, examples in dataset.splits.items():
-        seen = np.zeros((2, len(examples)), np.int64)
-        failures: dict[int, Failure] = {}
-        starts = range(0, len(examples), _CHUNK)
-        looks = pool.map(lambda start, of=examples: _look(of, start, decoding), starts)
-        for start, look in zip(starts, looks, strict=True):
-            for position, result in enumerate(look, start):
-                if isinstance(result, Failure):
-                    failures[position] = result
-                    tell(result)
-                else:
-                    seen[:, position] = result
-            done += len(look)
-            progress(done, total)
-        if len(failures) > MAX_UNREADABLE * len(examples):
-            raise _too_many(dataset, split, tuple(failures.values()))
-        part = _Readable(examples, seen[0], seen[1], tuple(failures.values()))
-        found[split] = part.without(np.array([*failures], np.int64))
-    return found
-
-
-def _look(examples: Examples, start: int, decoding: DecodeOptions) -> list[tuple[int, int] | Failure]:
-    """Return the size and the mark of some images, or why there are none."""
-    found: list[tuple[int, int] | Failure] = []
-    for position in range(start, min(start + _CHUNK, len(examples))):
-        try:
-            found.append(_look_at(examples, position, decoding))
-        except InputError as error:
-            found.append(Failure.of(examples.name(position), "", error))
-    return found
-
-
-def _look_at(examples: Examples, position: int, decoding: DecodeOptions) -> tuple[int, int]:
-    with examples.open(position) as stream:
-        check_header(stream, decoding)
-        size = stream.seek(0, io.SEEK_END)
-        return size, mark_of(stream, size)
+        looks = look_at(examples, pool, decoding=decoding, looked=looked, tell=tell)
+        failures[split] = tuple(looks.failures.values())
+        if len(looks.failures) > MAX_UNREADABLE * len(examples):
+            raise _too_many(dataset, split, failures[split])
+        readable[split] = replace(examples, marks=looks.marks).without([*looks.failures])
+    return readable, failures
 
 
 def _too_many(dataset: Dataset, split: str, failures: tuple[Failure, ...]) -> DataError:
@@ -169,24 +124,25 @@ def _too_many(dataset: Dataset, split: str, failures: tuple[Failure, ...]) -> Da
     return DataError(message, hint=f"repair or remove them: up to {MAX_UNREADABLE:.0%} of a split is left out")
 
 
-def _leaks(readable: Mapping[str, _Readable]) -> dict[str, NDArray[np.int64]]:
+def _leaks(readable: Mapping[str, Examples]) -> dict[str, NDArray[np.int64]]:
     """Return the images of each split that a later one has too, by position."""
     import numpy as np
 
     splits = sorted(readable, key=ORDER.index)
     found = {}
     for index, split in enumerate(splits[:-1]):
-        later = np.concatenate([readable[name].examples.known_contents() for name in splits[index + 1 :]])
-        if len(positions := np.flatnonzero(np.isin(readable[split].examples.known_contents(), later))):
+        later = np.concatenate([readable[name].known_marks() for name in splits[index + 1 :]])
+        if len(positions := np.flatnonzero(trained_on.contains(later, readable[split].known_marks()))):
             found[split] = positions
     return found
 
 
-def _fingerprint(dataset: Dataset, sizes: Mapping[str, NDArray[np.int64]]) -> str:
+def _fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for split, examples in dataset.splits.items():
+        marks = examples.known_marks()
         for position in range(len(examples)):
             name = dataset.place(examples.name(position))
-            line = "\0".join([split, examples.class_name(position), name, f"{sizes[split][position]}\n"])
+            line = "\0".join([split, examples.class_name(position), name, f"{marks[position].tobytes().hex()}\n"])
             digest.update(line.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import factory, matching, models
+from resnetd_cli import factory, matching, models, trained_on
 from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.datasets import open_dataset
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
@@ -24,8 +24,11 @@ from resnetd_cli.training.run_folder import RunFolder, absolute
 from resnetd_cli.training.session import Session, open_accelerator
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
+    from resnetd_cli.datasets import Examples
     from resnetd_cli.training.loop import Monitor
     from resnetd_cli.training.network import Start
     from resnetd_cli.training.provenance import Origin
@@ -169,6 +172,7 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
             left_out={failure.input: failure.message for failure in found.unreadable},
             arguments=plan.arguments,
             began=around.began,
+            trained_on=_trained_on(plan, data.train, around.note),
         ).run()
 
 
@@ -291,6 +295,32 @@ def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, Survey]
     divided = divide(found.dataset, fraction=share, seed=_split_seed(plan, seed))
     around.surveyed(found, divided)
     return divided, found
+
+
+def _trained_on(plan: Plan, train: Examples, note: Callable[[str], None]) -> NDArray[np.uint8] | None:
+    """Return the marks of all images that the model will have been trained on; None for too many to keep.
+
+    They are those of this run and of the runs before it, but not what other models and the teacher learnt from.
+    """
+    marks = trained_on.together(train.known_marks(), *_trained_on_before(plan, note))
+    if len(marks) <= trained_on.MOST:
+        return marks
+    message = f"{len(marks):,} images are trained on, and marks of {trained_on.MOST:,} are kept at the most"
+    note(f"{message}: the model will not know them again when it is evaluated")
+    return None
+
+
+def _trained_on_before(plan: Plan, note: Callable[[str], None]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the marks of the images that the starting weights were trained on, where they are known."""
+    if plan.command == TRAIN:
+        return
+    folder = trained_on.beside(plan.weights) if plan.weights else plan.model and models.local_folder(plan.model)
+    if not folder:
+        return
+    if (marks := trained_on.read(folder)) is not None:
+        yield marks
+    elif RunFolder(folder).begun():
+        note(f"{folder} does not say which images it was trained on: they will count as new ones")
 
 
 def _network(plan: Plan, recipe: Recipe, classes: tuple[str, ...], around: Surroundings) -> Start:

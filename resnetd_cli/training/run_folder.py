@@ -4,6 +4,8 @@ config.json         what timm needs to build the network, how it wants its image
 model.safetensors   its weights: the best so far
 recipe.yaml         how it was trained; --recipe takes it
 run.json            what it was trained from, each file by its SHA-256, and what each start of it ran on
+split.csv           which images it learnt from and was measured with
+trained-on.npy      the marks of all images that the model learnt from, those of runs before it included
 metrics.csv         a row for each epoch
 summary.json        how it ended
 curves.png          loss, accuracy and rate
@@ -22,17 +24,31 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetd_cli.datasets.splits import DEFAULT_FRACTION
+from resnetd_cli import trained_on
+from resnetd_cli.datasets.split_table import write_split
+from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided
 from resnetd_cli.errors import OutputError, OutputExists, UsageError, innermost
-from resnetd_cli.files import PARTIAL, expand_user, open_atomic, partial_files, write_atomic, write_error
+from resnetd_cli.files import (
+    PARTIAL,
+    expand_user,
+    open_atomic,
+    open_atomic_text,
+    partial_files,
+    write_atomic,
+    write_error,
+)
 from resnetd_cli.labelled import Division
 from resnetd_cli.models import local_folder
 from resnetd_cli.training.recipe import Recipe, parse
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from resnetd_cli.training.network import Start
 
 FORMAT = 1
+SPLIT = "split.csv"
 COLUMNS = (
     "epoch",
     "step",
@@ -142,8 +158,9 @@ class RunFolder:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise OutputError(f"cannot write to {self.path}: permission denied", hint="choose another with -o")
         names = {entry.name for entry in self.path.iterdir() if entry.suffix != PARTIAL}
-        # A run that was killed at its very beginning has its recipe alone.
-        is_run = self._facts.is_file() or names <= {"checkpoints", "tensorboard", self._recipe.name, ".lock"}
+        # A run that was killed at its very beginning has no facts yet.
+        begun = {self._recipe.name, SPLIT, trained_on.NAME}
+        is_run = self._facts.is_file() or names <= {"checkpoints", "tensorboard", ".lock", *begun}
         if not is_run:
             raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
         if self._facts.is_file() and not (resume or overwrite):
@@ -158,13 +175,27 @@ class RunFolder:
     @property
     def _files(self) -> Sequence[Path]:
         """What a run writes. Last what tells that it is a run: one that is half removed can be replaced."""
-        names = "summary.json", "metrics.csv", "curves.png", "model.safetensors", "config.json", "recipe.yaml"
+        results = "summary.json", "metrics.csv", "curves.png", "model.safetensors", "config.json"
+        names = *results, SPLIT, trained_on.NAME, self._recipe.name
         return self.last, self.best, *(self.path / name for name in names), self._facts
 
-    def begin(self, recipe: Recipe, facts: Mapping[str, Any]) -> None:
-        """Write what the run is, before it begins, in place of the one that may be there."""
+    def begin(
+        self, recipe: Recipe, facts: Mapping[str, Any], data: Divided, marks: NDArray[np.uint8] | None
+    ) -> None:
+        """Write what the run is, before it begins, in place of the one that may be there.
+
+        Args:
+            recipe: how it is trained.
+            facts: what it is trained from.
+            data: its images.
+            marks: of all that the model will have been trained on; None: they are not kept.
+        """
         self.clear()
         self._write("recipe.yaml", recipe.to_yaml())
+        if marks is not None:
+            trained_on.write(self.path, marks)
+        with open_atomic_text(self.path / SPLIT) as file:
+            write_split(data, file)
         self._write_json("run.json", {"format": FORMAT, **facts})
 
     def add_start(self, start: Mapping[str, Any]) -> None:

@@ -31,8 +31,10 @@ from resnetd_cli.training.run_folder import Progress, RunFolder
 from resnetd_cli.training.workers import Batches, Workers, watched
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from accelerate import Accelerator
+    from numpy.typing import NDArray
     from timm.task import TrainingTask
     from torch import nn
 
@@ -55,6 +57,7 @@ class Session:
         facts: what it is trained from, for the summary.
         is_begun: the folder holds the recipe and the facts already.
         left_out: images that could not be read in the first pass, and why.
+        trained_on: the marks of all images that the model will have been trained on; None: they are not kept.
         teacher: a network whose answers are learnt, too.
         workers: processes that load images.
         accelerator: devices, precision, processes.
@@ -75,6 +78,7 @@ class Session:
     monitor: Monitor
     is_begun: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
+    trained_on: NDArray[np.uint8] | None = None
     teacher: nn.Module | None = None
     workers: int = 1
     save_seconds: float = SAVE_SECONDS
@@ -126,7 +130,8 @@ class Session:
         if self.is_begun:
             self.folder.add_start(start)
         else:
-            self.folder.begin(self.recipe, {**self.facts, "network": self.start.record(), "starts": [start]})
+            facts = {**self.facts, "network": self.start.record(), "starts": [start]}
+            self.folder.begin(self.recipe, facts, self.data, self.trained_on)
 
     def prepare(self, progress: Progress, tensors: dict[str, Any]) -> loop.Training:
         """Return what the loop works with, from a checkpoint's progress and tensors or from the start.

@@ -1,0 +1,79 @@
+"""A look at every image: each is read and decoded once, whole, by a pool of threads, and no pixels are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from resnetd_cli.content import MARK_BYTES, mark_of
+from resnetd_cli.decode import DecodeOptions, decode
+from resnetd_cli.errors import InputError
+from resnetd_cli.results import Failure
+from resnetd_cli.threads import Pool
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from resnetd_cli.datasets.examples import Examples
+
+_CHUNK = 16
+"""Images that a thread looks at in one go."""
+_DECODING = DecodeOptions()
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What a look at N images found.
+
+    Attributes:
+        marks: of their contents, see `content.mark_of`: uint8, shape (N, 16); zeros for those that failed.
+        failures: the images that cannot be read or decoded, by their positions.
+    """
+
+    marks: NDArray[np.uint8]
+    failures: Mapping[int, Failure]
+
+
+def look_at(
+    examples: Examples,
+    pool: Pool,
+    *,
+    decoding: DecodeOptions = _DECODING,
+    looked: Callable[[int], object] = lambda count: None,
+    tell: Callable[[Failure], object] = lambda failure: None,
+) -> Looks:
+    """Read and decode images.
+
+    Args:
+        examples: the images.
+        pool: the threads that do it. They are not waited for if `looked`, `tell` or the user interrupts.
+        decoding: the bounds on an image.
+        looked: is called with the number of images that were looked at since its last call.
+        tell: is called with each failure, in the order of the images.
+    """
+    import numpy as np
+
+    marks = np.zeros((len(examples), MARK_BYTES), np.uint8)
+    failures: dict[int, Failure] = {}
+    starts = range(0, len(examples), _CHUNK)
+    for start, chunk in zip(starts, pool.map(lambda at: _chunk(examples, at, decoding), starts), strict=True):
+        for position, found in enumerate(chunk, start):
+            if isinstance(found, Failure):
+                failures[position] = found
+                tell(found)
+            else:
+                marks[position] = np.frombuffer(found, np.uint8)
+        looked(len(chunk))
+    return Looks(marks, failures)
+
+
+def _chunk(examples: Examples, start: int, decoding: DecodeOptions) -> list[bytes | Failure]:
+    found: list[bytes | Failure] = []
+    for position in range(start, min(start + _CHUNK, len(examples))):
+        try:
+            found.append(mark_of(decode(examples.read(position), decoding)))
+        except InputError as error:
+            found.append(Failure.of(examples.name(position), "", error))
+    return found

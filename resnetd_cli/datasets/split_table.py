@@ -1,0 +1,35 @@
+"""The images of a run by use, as a table that `finetune`, `train` and `evaluate` take as their DIR."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import IO
+
+from resnetd_cli.datasets.examples import Examples
+from resnetd_cli.datasets.files import Files
+from resnetd_cli.datasets.splits import Divided
+
+COLUMNS = ("path", "class", "split", "content")
+
+
+def write_split(data: Divided, file: IO[str]) -> None:
+    """Write a row for each image, in the order of the splits: CSV as in RFC 4180.
+
+    Images that are files have their absolute paths; those in tars and data sets what the user calls them. The
+    content is the image's mark, see `content`, in hexadecimal.
+
+    Args:
+        data: the images, surveyed.
+        file: to write to, which leaves line ends as they are.
+    """
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS)
+    for split, examples in data.parts.items():
+        writer.writerows(_row(examples, position, split) for position in range(len(examples)))
+
+
+def _row(examples: Examples, position: int, split: str) -> tuple[str, ...]:
+    name = examples.name(position)
+    path = str(Path(name).absolute()) if isinstance(examples.store, Files) else name
+    return path, examples.class_name(position), split, examples.known_marks()[position].tobytes().hex()
