@@ -116,8 +116,9 @@ def store(file: Path, temperature: float, *, note: Callable[[str], None] = lambd
     """
     if exported.is_exported(file.name):
         card = replace(exported.read_card(file), temperature=temperature)
+        marks = exported.read_trained_on(file)
         with open_atomic(file) as stream:
-            exported.write_file(file, card, stream)
+            exported.write_file(file, card, stream, marks)
         return
     # Found first: to them a file that has changed is another.
     compiled = bundles.made_from(file)

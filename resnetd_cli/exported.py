@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
+from resnetd_cli import trained_on
 from resnetd_cli.card import Card
 from resnetd_cli.errors import ModelError, UnknownModel, first_line
-from resnetd_cli.onnx_file import UnsafeGraphError, read_metadata
+from resnetd_cli.onnx_file import UnsafeGraphError, property_field, read_metadata, sha256_without
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SUFFIX = ".onnx"
 METADATA_KEY = "resnetd"
 """The entry of the file's metadata that holds the card, as JSON."""
+TRAINED_ON_KEY = "resnetd-trained-on"
+"""The entry with the marks of the images that the model was trained on, one after the other, as Base64."""
+SHA256_KEY = "resnetd-sha256"
+"""The entry with the SHA-256 of the file without this entry, in hexadecimal."""
 
 
 def is_exported(model: str) -> bool:
@@ -21,14 +32,26 @@ def is_exported(model: str) -> bool:
     return model.lower().endswith(SUFFIX)
 
 
-def write_file(graph: Path, card: Card, stream: IO[bytes]) -> None:
-    """Write a graph and its card as one file."""
+def write_file(graph: Path, card: Card, stream: IO[bytes], marks: NDArray[np.uint8] | None = None) -> None:
+    """Write a graph and its card as one file.
+
+    Args:
+        graph: the graph, which may be a file that this wrote before.
+        card: what the file says of itself.
+        stream: where to write.
+        marks: those of the images that the model was trained on: uint8, shape (N, 16); None where that is unknown.
+    """
     import onnx
 
     model = onnx.load(str(graph))
     model.producer_name, model.producer_version = METADATA_KEY, card.versions["resnetd"]
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(card.to_json())})
-    stream.write(model.SerializeToString())
+    texts = {METADATA_KEY: json.dumps(card.to_json())}
+    if marks is not None:
+        texts[TRAINED_ON_KEY] = base64.b64encode(trained_on.together(marks).tobytes()).decode("ascii")
+    onnx.helper.set_model_props(model, texts)
+    content = model.SerializeToString()
+    stream.write(content)
+    stream.write(property_field(SHA256_KEY, hashlib.sha256(content).hexdigest()))
 
 
 def read_card(path: Path) -> Card:
@@ -36,17 +59,9 @@ def read_card(path: Path) -> Card:
 
     Raises:
         UnknownModel: there is no such file.
-        ModelError: it is not one that `resnetd export` wrote, or asks for what none of those needs.
+        ModelError: it is not one that `resnetd export` wrote, is damaged, or asks for what none of those needs.
     """
-    if not os.path.isfile(path):
-        raise UnknownModel(f"no model file {path}", hint="resnetd export MODEL -o FILE.onnx writes one")
-    try:
-        text = read_metadata(path).get(METADATA_KEY)
-    except UnsafeGraphError as error:
-        hint = "exported models are complete in themselves: export it again"
-        raise ModelError(f"{path} is refused: {error}", hint=hint) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not an ONNX file that can be loaded", hint="export it again") from error
+    text = _read_texts(path).get(METADATA_KEY)
     if text is None:
         raise ModelError(
             f"{path} is not resnetd's: it does not say how to prepare images, nor what its classes are called",
@@ -59,6 +74,45 @@ def read_card(path: Path) -> Card:
             f"{path} was written by another version of resnetd, or damaged: it has {_reason(error)}",
             hint="export it again",
         ) from error
+
+
+def read_trained_on(path: Path) -> NDArray[np.uint8] | None:
+    """Return the marks of the images that an exported model was trained on: uint8, shape (N, 16).
+
+    None means that the file does not tell.
+
+    Raises:
+        UnknownModel: there is no such file.
+        ModelError: it is not one that `resnetd export` wrote, or damaged.
+    """
+    text = _read_texts(path).get(TRAINED_ON_KEY)
+    if text is None:
+        return None
+    try:
+        return trained_on.unpack(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is damaged: it does not tell what the model was trained on", hint="export it again"
+        ) from error
+
+
+def _read_texts(path: Path) -> dict[str, str]:
+    """Return an exported file's metadata, having made sure of the whole file."""
+    if not os.path.isfile(path):
+        raise UnknownModel(f"no model file {path}", hint="resnetd export MODEL -o FILE.onnx writes one")
+    try:
+        texts = read_metadata(path)
+        # Files of earlier versions have no hash.
+        is_intact = SHA256_KEY not in texts or texts[SHA256_KEY] == sha256_without(path, SHA256_KEY)
+    except UnsafeGraphError as error:
+        hint = "exported models are complete in themselves: export it again"
+        raise ModelError(f"{path} is refused: {error}", hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not an ONNX file that can be loaded", hint="export it again") from error
+    if not is_intact:
+        message = f"{path} is damaged, or was changed by another program: its content does not match its hash"
+        raise ModelError(message, hint="export it again")
+    return texts
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ other as values. Only the messages that lead to tensors and operators are entere
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ _INSIDE = {
 }
 _NODE_DOMAIN = 7
 _TENSOR_DIMS, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 13, 14
+_MODEL_PROPERTY = 14
 _PROPERTY_KEY, _PROPERTY_VALUE = 1, 2
 
 
@@ -55,6 +57,46 @@ def read_metadata(path: Path) -> dict[str, str]:
         return walk.metadata
 
 
+def property_field(key: str, value: str) -> bytes:
+    """Return a text as it can be appended to an ONNX file, to be part of its metadata."""
+    entry = _field(_PROPERTY_KEY, key.encode()) + _field(_PROPERTY_VALUE, value.encode())
+    return _field(_MODEL_PROPERTY, entry)
+
+
+def sha256_without(path: Path, key: str) -> str:
+    """Return the SHA-256 of an ONNX file without one text of its metadata, in hexadecimal.
+
+    Raises:
+        ValueError: it is not an ONNX file, or a damaged one.
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        memoryview(content) as view,
+    ):
+        walk = _Walk(content)
+        start = hashed = 0
+        for number, wire, value, end in walk.fields(0, len(content)):
+            if (number, wire) == (_MODEL_PROPERTY, _BYTES) and walk.property_at(value, end)[0] == key:
+                with view[hashed:start] as part:
+                    digest.update(part)
+                hashed = end
+            start = end
+        with view[hashed:] as part:
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _field(number: int, value: bytes) -> bytes:
+    length, varint = len(value), bytearray()
+    while length > 127:
+        varint.append(length & 127 | 128)
+        length >>= 7
+    return bytes([number << 3 | _BYTES, *varint, length]) + value
+
+
 @dataclass
 class _Walk:
     content: mmap.mmap
@@ -71,9 +113,10 @@ class _Walk:
         if kind == "tensor":
             self._check_tensor(start, stop)
         elif kind == "property":
-            self._keep_property(start, stop)
+            key, text = self.property_at(start, stop)
+            self.metadata[key] = text
         else:
-            for number, wire, value, end in self._fields(start, stop):
+            for number, wire, value, end in self.fields(start, stop):
                 if wire == _BYTES and number in _INSIDE[kind]:
                     self.enter(_INSIDE[kind][number], value, end, depth + 1)
                 elif kind == "node" and (number, wire) == (_NODE_DOMAIN, _BYTES):
@@ -85,7 +128,7 @@ class _Walk:
 
     def _check_tensor(self, start: int, stop: int) -> None:
         dims: list[int] = []
-        for number, wire, value, end in self._fields(start, stop):
+        for number, wire, value, end in self.fields(start, stop):
             if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value):
                 raise UnsafeGraphError("its weights lie in another file")
             if number == _TENSOR_DIMS:
@@ -94,15 +137,16 @@ class _Walk:
         if any(dim >= 2**63 for dim in dims) or math.prod(dims) > 8 * len(self.content):
             raise UnsafeGraphError("it has a tensor larger than the file")
 
-    def _keep_property(self, start: int, stop: int) -> None:
+    def property_at(self, start: int, stop: int) -> tuple[str, str]:
+        """Return the key and the text of an entry of the metadata."""
         texts = {
             number: self._text(value, end)
-            for number, wire, value, end in self._fields(start, stop)
+            for number, wire, value, end in self.fields(start, stop)
             if wire == _BYTES
         }
-        self.metadata[texts.get(_PROPERTY_KEY, "")] = texts.get(_PROPERTY_VALUE, "")
+        return texts.get(_PROPERTY_KEY, ""), texts.get(_PROPERTY_VALUE, "")
 
-    def _fields(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+    def fields(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield number, kind, and value of each field of a message; of bytes, where they begin and end."""
         at = start
         while at < stop:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnetd_cli import bundle as bundles
-from resnetd_cli import compiled, exported, label_files
+from resnetd_cli import compiled, exported, label_files, trained_on
 from resnetd_cli.bundle import Bundle
 from resnetd_cli.card import Card
 from resnetd_cli.classifier import Classifier
@@ -76,8 +76,10 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
     card = bundle.card
     if loader.class_names:
         card = replace(card, class_names=label_files.load(loader.class_names, len(card.class_names.names)))
+    home = trained_on.home(loader.model, loader.request.weights)
+    marks = None if home is None else trained_on.read(home)
     with open_atomic(path, overwrite=overwrite) as stream:
-        exported.write_file(bundle.graph, card, stream)
+        exported.write_file(bundle.graph, card, stream, marks)
     return card
 
 

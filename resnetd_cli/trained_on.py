@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.content import MARK_BYTES, numbered
 from resnetd_cli.errors import ModelError
-from resnetd_cli.files import write_atomic
+from resnetd_cli.files import expand_user, write_atomic
+from resnetd_cli.models import local_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,19 @@ def from_marks(marks: list[bytes]) -> NDArray[np.uint8]:
     import numpy as np
 
     return np.frombuffer(b"".join(marks), np.uint8).reshape(-1, MARK_BYTES)
+
+
+def unpack(data: bytes) -> NDArray[np.uint8]:
+    """Return the marks that lie one after the other in some bytes: uint8, shape (N, 16).
+
+    Raises:
+        ValueError: they are no whole number of marks, or more than `MOST`.
+    """
+    import numpy as np
+
+    if len(data) > MOST * MARK_BYTES:
+        raise ValueError("too many")
+    return np.frombuffer(data, np.uint8).reshape(len(data) // MARK_BYTES, MARK_BYTES)
 
 
 def contains(known: NDArray[np.uint8], marks: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -95,6 +109,16 @@ def read(folder: Path) -> NDArray[np.uint8] | None:
             hint="put it back from a copy, or train again",
         ) from error
     return marks
+
+
+def home(model: str, weights: Path | None = None) -> Path | None:
+    """Return the folder where a MODEL's marks would be kept; None where it is no folder, nor a file in one.
+
+    Args:
+        model: a MODEL.
+        weights: a checkpoint in place of its own; then the marks are those beside it.
+    """
+    return local_folder(model) if weights is None else beside(expand_user(weights).absolute())
 
 
 def beside(weights: Path) -> Path:
