@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-TOP5 = 5
 _MOST_MISTAKES = 10
 
 
@@ -186,7 +185,7 @@ def _judge(answers: Answers, position: int, logits: NDArray[np.float32], target:
     # Ties go to the lower index, as in a top-k list.
     likely = probabilities[target]
     before = np.count_nonzero(probabilities > likely) + np.count_nonzero(probabilities[:target] == likely)
-    answers.in_top5[position] = before < TOP5
+    answers.in_top5[position] = before < metrics.TOP5
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max()
     answers.loss[position] = np.log(np.exp(scaled).sum()) - scaled[target]
@@ -274,7 +273,7 @@ def _with_labels(
         report,
         top1=right / len(actual),
         top1_interval=metrics.interval(right, len(actual)),
-        top5=float(answers.in_top5[answered].mean()) if len(names) > TOP5 else None,
+        top5=float(answers.in_top5[answered].mean()) if len(names) > metrics.TOP5 else None,
         loss=float(answers.loss[answered].mean()),
         macro_precision=float(scores.precision[with_images].mean()),
         macro_recall=float(scores.recall[with_images].mean()),

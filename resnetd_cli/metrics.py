@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BINS = 15
 """Of confidence, for the calibration error, as in Guo et al. 2017."""
+TOP5 = 5
+"""Classes, the most probable: of so many or fewer, top-5 says nothing."""
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _Z = 1.959963984540054
 """Standard deviations on either side of the mean that hold 95 % of a normal distribution."""

@@ -96,10 +96,10 @@ class Pair(Value):
 
     def read(self, text: str) -> list[int | float]:
         """Read it, as a list: that is what JSON keeps of it."""
-        parts = re.split(r"\s*,\s*|\s+", text.strip().strip("[]()").strip())
-        if len(parts) != 2:
+        numbers = _numbers(text)
+        if len(numbers) != 2:
             raise ValueError
-        return [Number(self.low, self.high).read(unquoted(part)) for part in parts]
+        return numbers
 
     def is_right(self, value: Any) -> bool:
         """Whether it is one."""
@@ -108,6 +108,31 @@ class Pair(Value):
             and len(value) == 2
             and all(map(_is_number, value))
             and self.low <= value[0] <= value[1] <= self.high
+        )
+
+
+@dataclass(frozen=True)
+class Shares(Value):
+    """One or more numbers between 0 and 1, each larger than the one before, as in `[0.3, 0.6, 0.9]` and `0.5`."""
+
+    most: int = 100
+
+    @property
+    def takes(self) -> str:
+        """What they may be."""
+        return "numbers between 0 and 1 in rising order, such as [0.5, 0.75]"
+
+    def read(self, text: str) -> list[int | float]:
+        """Read them, as a list: that is what JSON keeps of them."""
+        return _numbers(text)
+
+    def is_right(self, value: Any) -> bool:
+        """Whether they are such numbers."""
+        return (
+            isinstance(value, tuple)
+            and 0 < len(value) <= self.most
+            and all(map(_is_number, value))
+            and all(one < other for one, other in zip((0, *value), (*value, 1), strict=True))
         )
 
 
@@ -195,6 +220,12 @@ def unquoted(text: str) -> str:
     """Return a text without white space at its ends, and without the quotes around it."""
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _numbers(text: str) -> list[int | float]:
+    """Return the numbers of a list, with or without brackets."""
+    parts = re.split(r"\s*,\s*|\s+", text.strip().strip("[]()").strip())
+    return [_number(unquoted(part), without_commas="") for part in parts]
 
 
 def _number(text: str, without_commas: str) -> int | float:

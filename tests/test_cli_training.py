@@ -252,7 +252,10 @@ def test_a_full_disk_costs_no_earlier_checkpoint(run_resnetd: Resnetd, data: Pat
         (["train", "DATA", "-o", "RUN", "--set", "epoch=3"], "recipes have no 'epoch'"),
         (["train", "DATA", "-o", "RUN", "--set", "epochs=many"], "--set epochs is 'many'"),
         (["train", "DATA", "-o", "RUN", "--model", "nonsense"], "unknown model 'nonsense'"),
-        (["train", "DATA", "-o", "RUN", "--batch-size", "5", "--processes", "2"], "cannot be divided among 2"),
+        (
+            ["train", "DATA", "-o", "RUN", "--batch-size", "1", "--processes", "2"],
+            "1 image in a step for 2 processes",
+        ),
         (["train", "DATA", "-o", "RUN", "--image-size", "7"], "--image-size 7: not a size"),
         (["train", "DATA", "-o", "RUN", "--device", "tpu"], "--device tpu: no such device"),
         (["train", "DATA", "-o", "README.md"], "README.md"),

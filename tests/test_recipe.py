@@ -229,19 +229,26 @@ def test_differences_are_named() -> None:
     ]
 
 
-def test_a_batch_is_no_larger_than_the_data() -> None:
-    assert sizes.within(BAG, 300).batch_size == 300
-    assert sizes.within(BAG, 301, 2).batch_size == 300
-    assert sizes.within(BAG, 5000) == BAG
+@pytest.mark.parametrize(
+    ("images", "batch_size", "expected"),
+    [(300, 1024, 300), (96, 64, 48), (97, 64, 49), (42, 12, 11), (1_281_167, 1024, 1024), (5, 2, 2), (3, 3, 3)],
+)
+def test_the_batch_of_a_recipe_is_that_of_the_steps_an_epoch_is_spread_over(
+    images: int, batch_size: int, expected: int
+) -> None:
+    evened = sizes.even(BAG.replace({"batch_size": batch_size}), images)
+    assert evened.batch_size == expected
+    assert evened.peak_lr == pytest.approx(0.1 * expected / 256)
+    assert sizes.even(evened, images) == evened
 
 
 @pytest.mark.parametrize(
     ("images", "epochs", "batch_size", "batch_norm"),
     [
-        (20, 24, 4, "freeze"),
-        (100, 18, 14, "freeze"),
-        (244, 18, 32, "freeze"),
-        (1000, 9, 32, "freeze"),
+        (20, 24, 4, "freeze"),  # 120 updates, 5 an epoch
+        (100, 15, 14, "freeze"),  # 8 an epoch
+        (244, 15, 32, "freeze"),  # 8 an epoch
+        (1000, 8, 32, "freeze"),  # 250 updates, 32 an epoch
         (10_000, 5, 32, "freeze"),
         (100_000, 3, 32, "update"),
     ],
@@ -259,20 +266,31 @@ def test_what_the_user_wants_goes_before_what_suits() -> None:
     assert (fitted.epochs, fitted.batch_size, fitted.warmup_epochs) == (5, 50, 0.5)
 
 
-def test_more_processes_than_images_are_refused() -> None:
-    with pytest.raises(UsageError, match="3 images for 4 processes"):
-        sizes.within(BAG, 3, 4)
+@pytest.mark.parametrize(
+    ("images", "batch_size", "processes", "message", "hint"),
+    [
+        (3, 8, 4, "3 images in a step for 4 processes", "fewer --processes"),
+        (9, 2, 2, "1 image in a step for 2 processes", "--batch-size 4 or fewer --processes"),
+    ],
+)
+def test_more_processes_than_images_in_a_step_are_refused(
+    images: int, batch_size: int, processes: int, message: str, hint: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        sizes.schedule(BAG.replace({"batch_size": batch_size}), images, processes=processes)
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize(
     ("batch_size", "micro_batch", "processes", "images", "hint"),
     [
         (1, None, 1, 8, "--batch-size 2, or --set batch_norm=freeze"),
+        (2, None, 1, 9, "--batch-size 3, or --set batch_norm=freeze"),
         (2, None, 2, 8, "--batch-size 4, or --set batch_norm=freeze"),
-        (9, 4, 1, 99, "--batch-size 10, or --set batch_norm=freeze"),
+        (5, 2, 1, 10, "--batch-size 10, or --set batch_norm=freeze"),  # 5 to 9 make parts of 2, 2 and 1
         (8, 1, 1, 99, "--set micro_batch=null, or --set batch_norm=freeze"),
-        (1, 1, 1, 99, "--batch-size 2, or --set batch_norm=freeze"),
-        (2, None, 2, 3, "--set batch_norm=freeze, or fewer --processes"),
+        (1, 1, 1, 99, "--batch-size 3, or --set batch_norm=freeze"),  # 2 would leave one
+        (3, None, 2, 3, "--set batch_norm=freeze, or fewer --processes"),
         (1, None, 1, 1, "--set batch_norm=freeze"),
     ],
 )
@@ -281,14 +299,35 @@ def test_batches_that_leave_a_process_one_image_are_refused_with_one_that_works(
 ) -> None:
     settings = BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch})
     with pytest.raises(UsageError, match="NET cannot learn from one image at a time") as caught:
-        sizes.check_parts(settings, processes, images, "NET")
+        sizes.check_parts(settings, images, processes, "NET")
     assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "micro_batch", "processes"), [(2, None, 1), (4, None, 2), (10, 4, 1), (8, 2, 2)]
+    ("batch_size", "micro_batch", "processes"), [(2, None, 1), (4, None, 2), (9, 4, 1), (8, 2, 2)]
 )
 def test_batches_that_leave_each_process_more_images_are_taken(
     batch_size: int, micro_batch: int | None, processes: int
 ) -> None:
-    sizes.check_parts(BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch}), processes, 99, "NET")
+    sizes.check_parts(BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch}), 96, processes, "NET")
+
+
+def test_a_file_written_before_schedules_had_settings_is_read() -> None:
+    lines = BAG.to_yaml().splitlines()
+    new = ("step_at", "step_factor", "poly_power", "final_lr")
+    assert recipe.parse("\n".join(line for line in lines if line.partition(":")[0] not in new)) == BAG
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("step_at=0.5", [0.5]), ("step_at=[.3, 6e-1]", [0.3, 0.6]), ("step_at=0.1,0.2", [0.1, 0.2])],
+)
+def test_shares_of_a_run_are_read(text: str, value: list[float]) -> None:
+    assert recipe.parse_setting(text) == ("step_at", value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "0", "1", "0.6,0.3", "0.3,0.3", "30", "half", "-0.1"])
+def test_shares_that_are_not_in_rising_order_within_the_run_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--set step_at is") as caught:
+        recipe.parse_setting(f"step_at={text}")
+    assert caught.value.hint == "it takes numbers between 0 and 1 in rising order, such as [0.5, 0.75]"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +23,11 @@ from safetensors.torch import load_file, save_file
 from training_data import COLOURS, NETWORK, QUICK, Log, carry_out, write_colours
 
 from resnetd_cli.content import mark_of_file
+from resnetd_cli.datasets import open_dataset
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
 from resnetd_cli.results import Classified
+from resnetd_cli.training import loader, loop, network, recipe
 from resnetd_cli.training.plan import Plan
 from resnetd_cli.training.run_folder import RunFolder
 
@@ -78,7 +82,7 @@ def test_a_run_learns_and_says_so(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["images"] == {"train": 42, "val": 12, "test": 15}
     assert summary["classes"] == ["blue", "green", "red"]
-    assert (summary["epochs"], summary["steps"]) == (12, 36)
+    assert (summary["epochs"], summary["steps"]) == (12, 48)  # 42 images in steps of 11, 11, 10 and 10
     assert summary["val"]["top1"] == 1.0 and summary["test"]["top1"] >= 0.9
     rows = rows_of(finished)
     assert [row["epoch"] for row in rows] == [str(number) for number in range(1, 13)]
@@ -150,7 +154,7 @@ def test_marks_of_too_many_images_are_not_kept(plan: Plan, monkeypatch: pytest.M
     notes: list[str] = []
     run = begun(plan, notes.append)
     assert not (run / "trained-on.npy").exists()
-    assert notes[0].startswith(
+    assert notes[-1].startswith(
         "42 images are trained on, and marks of 41 are kept at the most: the model will not"
     )
     monkeypatch.undo()
@@ -210,12 +214,138 @@ def test_a_checkpoint_is_weights_too(finished: Path, data: Path) -> None:
 def test_the_rate_warms_up_and_falls_like_a_cosine(plan: Plan) -> None:
     log = Log()
     carry_out(plan, log)
-    peak = 0.05 * 12 / 256
-    # The rate that the next step will have: three of warm-up, then half a cosine over nine.
-    expected = [peak * (step + 1) / 4 for step in (1, 2)]
-    expected += [peak * (1 + math.cos(math.pi * step / 9)) / 2 for step in range(10)]
+    peak = 0.05 * 11 / 256
+    # Four steps of warm-up, then half a cosine over twelve.
+    expected = [peak * (step + 1) / 5 for step in range(4)]
+    expected += [peak * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]
     assert [lr for _, lr in log.steps] == pytest.approx(expected, abs=1e-9)
-    assert [step for step, _ in log.steps] == list(range(1, 13))
+    assert [step for step, _ in log.steps] == list(range(1, 17))
+    rates = [float(row["lr"]) for row in rows_of(plan.folder)]
+    assert rates == pytest.approx(expected[3::4], abs=1e-9)  # of the last step of each epoch
+
+
+def test_the_rate_that_is_told_is_the_one_that_the_optimiser_used(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, original = [], torch.optim.SGD.step
+
+    def step(self: torch.optim.SGD, *args: Any, **kwargs: Any) -> Any:
+        used.append([group["lr"] for group in self.param_groups])
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    log = Log()
+    carry_out(replace(plan, changes={**QUICK, "epochs": 2, "schedule": "step", "backbone_lr": 0.5}), log)
+    told = [lr for _, lr in log.steps]
+    assert [max(rates) for rates in used] == told and len(told) == 8
+    assert [min(rates) for rates in used] == pytest.approx([lr / 2 for lr in told])
+
+
+def test_every_image_is_trained_on_as_often_as_the_summary_says(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    original = loader.Images.__getitem__
+
+    def getitem(self: loader.Images, key: tuple[int, int]) -> Any:
+        if not isinstance(self.prepare, loader.Evaluation):
+            seen.append(key)
+        return original(self, key)
+
+    monkeypatch.setattr(loader.Images, "__getitem__", getitem)
+    summary = carry_out(replace(plan, changes={**QUICK, "batch_size": 32}))
+    assert sorted(seen) == [(epoch, position) for epoch in range(4) for position in range(42)]
+    assert (summary["images_trained"], summary["images_seen"]) == (42, 4 * 42)
+    assert summary["steps"] == 4 * 2
+    assert RunFolder(plan.folder).begun()[0].batch_size == 21
+
+
+def test_a_batch_that_is_spread_evenly_is_noted_where_it_was_asked_for(plan: Plan) -> None:
+    notes: list[str] = []
+    carry_out(replace(plan, changes={**QUICK, "batch_size": 32, "epochs": 1}), note=notes.append)
+    assert "42 images, spread evenly, make 2 steps of at most 21 an epoch" in notes
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_weights_are_those_of_a_plain_loop_over_all_images(plan: Plan, micro_batch: int | None) -> None:
+    """Steps of 9, 9, 8, 8 and 8 images, and parts of 3 and 2, give each image the same say in its step."""
+    settings = {"batch_size": 9, "epochs": 1, "warmup_epochs": 0, "mixup": 0, "schedule": "poly", "lr_batch": None}
+    settings |= {"micro_batch": micro_batch, "batch_norm": "freeze", "lr": 0.01, "label_smoothing": 0}
+    carry_out(replace(plan, changes=settings))
+    used = recipe.load("bag-of-tricks").replace(settings)
+
+    start = network.untrained(NETWORK, 3, used, image_size="32")
+    module = start.module.train()
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.eval()
+    train = open_dataset(plan.data).splits["train"]
+    images = loader.Images(train, loader.augmentation(used, start.preprocessing), seed=0)
+    decayed = [each for each in module.parameters() if each.ndim > 1]
+    others = [each for each in module.parameters() if each.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 1e-4}, {"params": others}]
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    order = torch.randperm(42, generator=torch.Generator().manual_seed(loader.mixed_seed(0, 0))).tolist()
+    at = 0
+    for step, size in enumerate((9, 9, 8, 8, 8)):
+        items = [images[(0, position)] for position in order[at : at + size]]
+        at += size
+        logits = module(torch.stack([image for image, _ in items]))
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor([target for _, target in items]))
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * (1 - step / 5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, tensor in load_file(plan.folder / "model.safetensors").items():
+        assert torch.allclose(tensor, module.state_dict()[name], atol=1e-5), name
+
+
+def test_top5_of_five_classes_or_fewer_is_none_everywhere(plan: Plan, tmp_path: Path) -> None:
+    few = carry_out(replace(plan, changes={**QUICK, "epochs": 1}))
+    assert few["val"]["top5"] is None and few["test"]["top5"] is None
+    assert [row["val_top5"] for row in rows_of(plan.folder)] == [""]
+    for split in ("train", "val"):
+        for half in ("a", "b"):
+            folder = write_colours(tmp_path / "six" / split / half, 4, seed=ord(half) + len(split))
+            for name in COLOURS:
+                (folder / name).rename(tmp_path / "six" / split / f"{name} {half}")
+            folder.rmdir()
+    run = tmp_path / "of six"
+    many = carry_out(replace(plan, data=str(tmp_path / "six"), folder=run, changes={**QUICK, "epochs": 1}))
+    assert many["val"]["top5"] == float(rows_of(run)[0]["val_top5"]) > 0
+
+
+def test_seconds_are_wall_time_over_all_resumptions(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop.measure
+
+    def measure(*args: Any) -> Any:
+        time.sleep(0.4)
+        return original(*args)
+
+    monkeypatch.setattr(loop, "measure", measure)
+    began = time.monotonic()
+    assert carry_out(plan, Log(stop_after=9)) is None
+    first = time.monotonic() - began
+    kept = RunFolder(plan.folder).load(RunFolder(plan.folder).last)
+    assert kept is not None and 0.8 < kept[0].seconds == pytest.approx(first, abs=0.5)
+    time.sleep(1)
+    began = time.monotonic()
+    summary = carry_out(replace(plan, resume=True))
+    second = time.monotonic() - began
+    assert kept[0].seconds + second - 0.3 < summary["seconds"] <= first + second + 0.1
+    rows = [float(row["seconds"]) for row in rows_of(plan.folder)]
+    assert all(later - earlier > 0.4 for earlier, later in itertools.pairwise(rows))
+    assert rows[-1] + 0.3 < summary["seconds"]  # the test split is measured last
+
+
+def test_a_checkpoint_of_another_version_is_told(plan: Plan) -> None:
+    carry_out(plan, Log(stop_after=4))
+    last = RunFolder(plan.folder).last
+    content = torch.load(last, weights_only=True)
+    torch.save({**content, "format": 1}, last)
+    with pytest.raises(UsageError, match=r"last\.pth was written by another version of resnetd"):
+        carry_out(replace(plan, resume=True))
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(plan: Plan, tmp_path: Path) -> None:
@@ -240,7 +370,7 @@ def test_a_run_that_ended_ends_again_at_once(finished: Path, data: Path) -> None
     before = (finished / "model.safetensors").read_bytes()
     log = Log()
     summary = carry_out(Plan("train", str(data), finished, workers=0, device="cpu", resume=True), log)
-    assert log.steps == [] and summary["steps"] == 36
+    assert log.steps == [] and summary["steps"] == 48
     assert (finished / "model.safetensors").read_bytes() == before
 
 
@@ -294,7 +424,7 @@ def test_a_folder_that_is_in_use_is_left_alone(plan: Plan, tmp_path: Path) -> No
 def test_a_run_is_replaced_only_when_asked(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=4))
     summary = carry_out(Plan(**{**vars(plan), "overwrite": True}))
-    assert summary["resumed"] == 0 and summary["steps"] == 12
+    assert summary["resumed"] == 0 and summary["steps"] == 16
 
 
 def test_a_damaged_checkpoint_is_told(plan: Plan) -> None:

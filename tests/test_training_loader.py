@@ -38,21 +38,47 @@ def examples(tmp_path: Path) -> Examples:
     return open_dataset(str(write_colours(tmp_path / "data", 3))).splits["all"]
 
 
-def test_an_epoch_sees_no_image_twice_and_leaves_out_what_fills_no_batch() -> None:
+def test_an_epoch_sees_every_image_once_in_steps_of_even_size() -> None:
     batches = list(schedule())
-    assert [len(batch) for batch in batches] == [8] * 9
+    assert [len(batch) for batch in batches] == [7, 6, 6, 6] * 3
+    assert [schedule().images_of(step) for step in range(12)] == [7, 6, 6, 6] * 3
     orders = []
     for epoch in range(3):
-        keys = [key for batch in batches[3 * epoch : 3 * epoch + 3] for key in batch]
+        keys = [key for batch in batches[4 * epoch : 4 * epoch + 4] for key in batch]
         assert {number for number, _ in keys} == {epoch}
         orders.append([position for _, position in keys])
-        assert len(set(orders[-1])) == 24 and set(orders[-1]) <= set(range(25))
+        assert sorted(orders[-1]) == list(range(25))
     assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize("images", [2, 3, 5, 24, 25, 96, 97])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64, 100])
+@pytest.mark.parametrize("micro_batch", [1, 3, 100])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_steps_are_split_evenly_over_processes_and_parts(
+    images: int, batch_size: int, micro_batch: int, processes: int
+) -> None:
+    fields = {"images": images, "batch_size": batch_size, "micro_batch": micro_batch, "epochs": 2}
+    plans = [schedule(**fields, process=number, processes=processes) for number in range(processes)]
+    plan, shares = plans[0], [list(each) for each in plans]
+    parts_per_step = plan.micro_batches_per_step
+    assert {len(share) for share in shares} == {plan.steps * parts_per_step}  # the processes stay in step
+    sizes = []
+    for step in range(plan.steps):
+        parts = [part for share in shares for part in share[step * parts_per_step : (step + 1) * parts_per_step]]
+        assert max(map(len, parts)) <= micro_batch
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        sizes.append(sum(map(len, parts)))
+        assert sizes[-1] == plan.images_of(step) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert plan.smallest_part == min(len(part) for share in shares for part in share)
+    seen = [position for share in shares for part in share for epoch, position in part if epoch == 1]
+    assert sorted(seen) == list(range(images))
 
 
 def test_a_run_that_goes_on_sees_what_it_would_have_seen() -> None:
     whole = list(schedule())
-    for step in range(9):
+    for step in range(12):
         assert list(schedule(first_step=step)) == whole[step:]
 
 
@@ -69,7 +95,7 @@ def test_processes_share_each_step_of_one() -> None:
 
 def test_micro_batches_make_up_the_steps() -> None:
     parts = list(schedule(micro_batch=3))
-    assert [len(part) for part in parts[:3]] == [3, 3, 2]
+    assert [len(part) for part in parts[:6]] == [3, 2, 2, 2, 2, 2]
     assert schedule(micro_batch=3).micro_batches_per_step == 3
     assert parts[0] + parts[1] + parts[2] == next(iter(schedule()))
 
@@ -88,7 +114,7 @@ def test_an_image_is_the_same_whenever_and_wherever_it_is_loaded(examples: Examp
         list(training_loader(images, steps, workers))
         for workers in (Workers(0), Workers(2), Workers(2, by_pipe=True))
     )
-    assert len(here) == len(elsewhere) == len(by_pipe) == 4
+    assert len(here) == len(elsewhere) == len(by_pipe) == 6
     for one, *others in zip(here, elsewhere, by_pipe, strict=True):
         for other in others:
             assert torch.equal(one.images, other.images) and torch.equal(one.targets, other.targets)

@@ -22,27 +22,27 @@ class Display:
         self._task: Any = None
         self._epochs = 0
         self._steps_per_epoch = 1
-        self._batch_size = 1
+        self._images = 1
         self._began = (0.0, 0)
         self._shown = 0.0
         self._val_top1: float | None = None
 
-    def begin(self, epochs: int, steps_per_epoch: int, batch_size: int, progress: Progress) -> None:
-        """The first step is about to be made, or the next one."""
-        self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
+    def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
+        """The first step is about to be made, or the next one, in epochs of so many images."""
+        self._epochs, self._steps_per_epoch, self._images = epochs, steps_per_epoch, images
         self._began = (time.monotonic(), progress.step)
         if self._terminal.shows_progress:
             self._bar, self._task = self._terminal.training_bar(epochs * steps_per_epoch, progress.step)
 
     def step(self, progress: Progress, lr: float) -> None:
-        """A step was made."""
+        """A step was made, at this rate."""
         now = time.monotonic()
         if self._bar is None or now - self._shown < _REFRESH_SECONDS:
             return
         self._shown = now
         seen = max(1, progress.seen)
         began, first = self._began
-        speed = (progress.step - first) * self._batch_size / max(1e-9, now - began)
+        speed = (progress.step - first) * self._images / self._steps_per_epoch / max(1e-9, now - began)
         val = "" if self._val_top1 is None else f" val {self._val_top1:.1%}"
         epoch = min(self._epochs, progress.step // self._steps_per_epoch + 1)
         loss, top1 = progress.loss / seen, progress.correct / seen

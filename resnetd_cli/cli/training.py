@@ -191,7 +191,7 @@ def train(plan: Any, request: Request) -> dict[str, Any] | None:
     logs = [TensorBoard(plan.folder / "tensorboard")] if request.tensorboard else []
     if os.environ.get("RANK", "0") != "0":  # the first of several processes shows and writes for all
         with stopping.requests() as should_stop:
-            return execute(plan, Surroundings(Several(), lambda _: None, should_stop))
+            return execute(plan, Surroundings(Several(), lambda _: None, should_stop, began=request.began))
     display = Display(terminal)
     with stopping.requests() as should_stop:
         around = Surroundings(

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from resnetd_cli.training.rates import Rates
+
+_DOTS_PER_INCH = 110
 
 
-def draw(rows: Sequence[dict[str, Any]], file: IO[bytes]) -> None:
-    """Draw loss, accuracy and rate by epoch, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+def draw(rows: Sequence[dict[str, Any]], rates: Rates, file: IO[bytes]) -> None:
+    """Draw loss and accuracy by epoch and the rate by step, as PNG.
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    loss, accuracy, rate = figure.subplots(1, 3)
+    Args:
+        rows: of the epochs.
+        rates: of the steps.
+        file: to write to.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    figure, (loss, accuracy, rate) = _figure(3)
     epochs = [row["epoch"] for row in rows]
     for axes, name in ((loss, "loss"), (accuracy, "top1")):
         for split, style in (("train", "--"), ("val", "-")):
@@ -22,12 +31,49 @@ def draw(rows: Sequence[dict[str, Any]], file: IO[bytes]) -> None:
             if None not in values:
                 axes.plot(epochs, values, style, label=split, marker="." if len(rows) < 40 else None)
         axes.legend(frameon=False)
-    rate.plot(epochs, [row["lr"] for row in rows], color="tab:gray")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes, title in ((loss, "loss"), (accuracy, "top-1"), (rate, "learning rate")):
-        axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, format="png", dpi=110)
+    _by_epoch(loss, "loss")
+    _by_epoch(accuracy, "top-1")
+    _plot(rates, rate)
+    figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
+
+
+def draw_rates(rates: Rates, file: IO[bytes]) -> None:
+    """Draw the rate by step, as PNG."""
+    figure, (axes,) = _figure(1)
+    _plot(rates, axes)
+    figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
+
+
+def _figure(columns: int) -> tuple[Any, Sequence[Axes]]:
+    """Return a picture and its axes, side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * columns, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _plot(rates: Rates, axes: Axes) -> None:
+    """Plot the rate of the classifier, and of the rest where that has another."""
+    recipe = rates.recipe
+    epochs, values = rates.curve()
+    marker = "." if len(epochs) == 1 else None
+    axes.plot(epochs, values, color="tab:gray", marker=marker, label="classifier")
+    if recipe.backbone_lr != 1 and not recipe.freeze:
+        rest = [recipe.backbone_lr * value for value in values]
+        axes.plot(epochs, rest, ":", color="tab:gray", marker=marker, label="the rest")
+        axes.legend(frameon=False)
+    axes.set_ylim(bottom=0)
+    _by_epoch(axes, "learning rate")
+
+
+def _by_epoch(axes: Axes, title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -63,12 +63,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which images each step sees: all of an epoch in random order, a last part that fills no batch left out.
+    """Which images each step sees: in each epoch all of them once, in random order.
+
+    They are spread evenly, so that no step is much smaller than others: of 97 images, batches of at most 32 are
+    24 or 25. So are those of a step over processes, and those of a process over the parts that it runs at once.
 
     Attributes:
         images: how many there are.
-        batch_size: in a step, over all processes.
-        micro_batch: that a process runs at once.
+        batch_size: the most that a step sees, over all processes.
+        micro_batch: the most that a process runs at once.
         epochs: how many there are.
         seed: of the order.
         process, processes: which share of each step this process has.
@@ -87,7 +90,7 @@ class Schedule:
     @property
     def steps_per_epoch(self) -> int:
         """Updates of the weights in an epoch."""
-        return self.images // self.batch_size
+        return -(-self.images // self.batch_size)
 
     @property
     def steps(self) -> int:
@@ -96,23 +99,34 @@ class Schedule:
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield what this process loads for each micro-batch, to the end of the run."""
+        import numpy as np
         import torch
 
         first_epoch, first_step = divmod(self.first_step, self.steps_per_epoch)
         for epoch in range(first_epoch, self.epochs):
             generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-            order = torch.randperm(self.images, generator=generator).tolist()
-            for step in range(first_step if epoch == first_epoch else 0, self.steps_per_epoch):
-                share = order[step * self.batch_size : (step + 1) * self.batch_size][
-                    self.process :: self.processes
-                ]
-                for start in range(0, len(share), self.micro_batch):
-                    yield [(epoch, position) for position in share[start : start + self.micro_batch]]
+            order = torch.randperm(self.images, generator=generator).numpy()
+            steps = np.array_split(order, self.steps_per_epoch)
+            for images in steps[first_step if epoch == first_epoch else 0 :]:
+                share = images[self.process :: self.processes]
+                for part in np.array_split(share, self.micro_batches_per_step):
+                    yield [(epoch, position) for position in part.tolist()]
+
+    def images_of(self, step: int) -> int:
+        """Return how many images a step sees, over all processes."""
+        fewest, more = divmod(self.images, self.steps_per_epoch)
+        return fewest + (step % self.steps_per_epoch < more)
 
     @property
     def micro_batches_per_step(self) -> int:
-        """How many batches this process runs before each update."""
-        return -(-self.batch_size // self.processes // self.micro_batch)
+        """How many batches each process runs before each update."""
+        largest_share = -(-self.images_of(0) // self.processes)
+        return -(-largest_share // self.micro_batch)
+
+    @property
+    def smallest_part(self) -> int:
+        """The fewest images that a process runs at once."""
+        return self.images_of(-1) // self.processes // self.micro_batches_per_step
 
 
 class Images:

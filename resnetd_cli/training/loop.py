@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resnetd_cli.datasets.survey import MAX_UNREADABLE
 from resnetd_cli.errors import DataError, ModelError
+from resnetd_cli.metrics import TOP5
 from resnetd_cli.training.loader import Batch, Schedule, mixed_seed, seed_all
 from resnetd_cli.training.network import evaluating, set_training, unwrapped
+from resnetd_cli.training.rates import Rates
 from resnetd_cli.training.run_folder import Progress, Row
 
 if TYPE_CHECKING:
@@ -30,12 +32,12 @@ _COLLECT_STEPS = 20
 class Monitor(Protocol):
     """Is told how a run goes."""
 
-    def begin(self, epochs: int, steps_per_epoch: int, batch_size: int, progress: Progress) -> None:
-        """The first step is about to be made, or the next one."""
+    def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
+        """The first step is about to be made, or the next one, in epochs of so many images."""
         ...
 
     def step(self, progress: Progress, lr: float) -> None:
-        """A step was made."""
+        """A step was made, at this rate."""
         ...
 
     def epoch(self, row: Row, *, is_best: bool) -> None:
@@ -49,7 +51,8 @@ class Training:
 
     Attributes:
         task: timm's task: the network and its loss.
-        optimizer, scheduler: of the trained parameters.
+        optimizer: of the trained parameters.
+        rates: the learning rate of each step.
         mixup: timm's, which mixes images and makes soft targets; None for none.
         schedule: which images each step sees.
         fewest_images: that the network learns from at once.
@@ -60,6 +63,7 @@ class Training:
         progress: how far it is; the loop goes on from there.
         save: keeps a checkpoint; is told whether it is the best so far.
         save_seconds: between checkpoints within an epoch.
+        began: when this process began to work on the run, by `time.monotonic`.
         measures_start: whether what the run begins with may be better than what it ends with.
         should_stop: tells whether the run was asked to stop.
         monitor: is told how it goes.
@@ -67,7 +71,7 @@ class Training:
 
     task: TrainingTask
     optimizer: Any
-    scheduler: Any
+    rates: Rates
     mixup: Mixup | None
     schedule: Schedule
     fewest_images: int
@@ -79,6 +83,7 @@ class Training:
     progress: Progress
     save: Callable[[bool], None]
     save_seconds: float
+    began: float
     measures_start: bool
     should_stop: Callable[[], bool]
     monitor: Monitor
@@ -90,6 +95,12 @@ class Training:
         """Of loss, right answers and images since the last time they were collected."""
         self.unreadable: dict[str, str] = {}
         """Images that could not be read since then, and why."""
+        self._before = self.progress.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Wall time that the run has taken so far, with that of the processes that it was resumed from."""
+        return self._before + time.monotonic() - self.began
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Return images in the layout in which convolutions read them fastest."""
@@ -99,13 +110,20 @@ class Training:
 
     def mix(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images, mixed if that is wanted, and what the loss takes for targets."""
+        import torch
         from timm.data.mixup import mixup_target
 
         if self.mixup is None:
             return images, targets
-        if len(images) % 2:  # timm mixes pairs
+        count = len(images)
+        if count == 1:
             return images, mixup_target(targets, self.mixup.num_classes, 1.0, self.mixup.label_smoothing)
-        return self.mixup(images, targets)  # type: ignore[no-any-return]
+        if (
+            count % 2
+        ):  # timm mixes the first with the last, and so on: with the second once more, all have partners
+            images, targets = torch.cat([images, images[1:2]]), torch.cat([targets, targets[1:2]])
+        mixed, soft = self.mixup(images, targets)
+        return mixed[:count], soft[:count]
 
     def add(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> None:
         """Count what a batch gave; of mixed images, the larger part is what is right."""
@@ -127,19 +145,16 @@ def run(training: Training) -> bool:
     progress, schedule = training.progress, training.schedule
     batches = iter(training.train)
     set_training(unwrapped(training.task.get_trainable_module()), training.recipe)
-    training.scheduler.step_update(progress.step)
-    training.monitor.begin(training.recipe.epochs, schedule.steps_per_epoch, schedule.batch_size, progress)
+    training.monitor.begin(training.recipe.epochs, schedule.steps_per_epoch, schedule.images, progress)
     if training.measures_start and not progress.rows:
-        _keep(training, {"lr": 0.0, "train_loss": None, "train_top1": None})
+        _keep(training, {"lr": None, "train_loss": None, "train_top1": None})
     saved = time.monotonic()
     while progress.step < schedule.steps:
-        began = time.monotonic()
-        step(training, batches)
-        progress.seconds += time.monotonic() - began
-        training.monitor.step(progress, training.optimizer.param_groups[-1]["lr"])
+        rate = step(training, batches)
+        training.monitor.step(progress, rate)
         stop, due = _agreed(training, training.should_stop(), time.monotonic() - saved > training.save_seconds)
         if progress.step % schedule.steps_per_epoch == 0:
-            _end_epoch(training)
+            _end_epoch(training, rate)
             saved = time.monotonic()
         elif stop or due:
             _collect(training)
@@ -150,8 +165,11 @@ def run(training: Training) -> bool:
     return True
 
 
-def step(training: Training, batches: Iterator[Batch]) -> None:
-    """Update the weights once."""
+def step(training: Training, batches: Iterator[Batch]) -> float:
+    """Update the weights once, and return the rate at which the classifier learnt."""
+    rate = training.rates.at(training.progress.step)
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
     task, schedule, accelerator = training.task, training.schedule, training.accelerator
     for left in reversed(range(schedule.micro_batches_per_step)):
         batch = next(batches)
@@ -165,11 +183,11 @@ def step(training: Training, batches: Iterator[Batch]) -> None:
     training.optimizer.step()
     training.optimizer.zero_grad()
     training.progress.step += 1
-    training.scheduler.step_update(training.progress.step)
     task.update_ema(training.progress.step)
     is_cheap = accelerator.device.type == "cpu" and schedule.processes == 1
     if is_cheap or training.progress.step % _COLLECT_STEPS == 0:  # elsewhere it makes the device wait
         _collect(training)
+    return rate
 
 
 def _backward(training: Training, batch: Batch) -> None:
@@ -186,13 +204,13 @@ def _backward(training: Training, batch: Batch) -> None:
     images, targets = training.prepare(batch.images.to(device)), batch.targets.to(device)
     mixed, soft = training.mix(images, targets)
     result = training.task(mixed, soft)
-    share = len(batch) * training.schedule.processes / training.schedule.batch_size
+    share = len(batch) * training.schedule.processes / training.schedule.images_of(training.progress.step)
     training.accelerator.backward(result["loss"] * share)
     training.add(result["loss"].detach(), result["output"].detach(), soft)
 
 
-def _end_epoch(training: Training) -> None:
-    """Measure the weights, keep them, and tell."""
+def _end_epoch(training: Training, rate: float) -> None:
+    """Measure the weights, keep them, and tell. `rate`: that of the last step."""
     progress = training.progress
     _collect(training)
     if not math.isfinite(progress.loss):
@@ -204,7 +222,7 @@ def _end_epoch(training: Training) -> None:
             hint=f"repair or remove them: up to {MAX_UNREADABLE:.0%} of a split is left out",
         )
     trained = {
-        "lr": training.optimizer.param_groups[-1]["lr"],
+        "lr": rate,
         "train_loss": progress.loss / max(1, progress.seen),
         "train_top1": progress.correct / max(1, progress.seen),
     }
@@ -217,7 +235,7 @@ def _keep(training: Training, trained: dict[str, Any]) -> None:
     progress = training.progress
     val = {f"val_{name}": value for name, value in measure(training, training.val).items()}
     row: Row = {"epoch": progress.step // training.schedule.steps_per_epoch, "step": progress.step}
-    row |= {**trained, **val, "seconds": round(progress.seconds, 1)}
+    row |= {**trained, **val, "seconds": round(training.seconds, 1)}
     best = progress.best
     progress.rows.append(row)
     is_best = best is None or _rank(row) >= _rank(best)
@@ -235,11 +253,14 @@ def _rank(row: Row) -> tuple[float, float, int]:
 
 
 def measure(training: Training, loader: Batches | None) -> dict[str, float | None]:
-    """Return mean cross-entropy, and top-1 and top-5 accuracy, 0 to 1, of the weights that would be kept."""
+    """Return mean cross-entropy, and top-1 and top-5 accuracy, 0 to 1, of the weights that would be kept.
+
+    Top-5 of five classes or fewer says nothing: it is None.
+    """
     if loader is None:
         return {"loss": None, "top1": None, "top5": None}
     task, accelerator = training.task, training.accelerator
-    network = unwrapped(task.get_eval_model(ema=task.has_ema()))
+    network: Any = unwrapped(task.get_eval_model(ema=task.has_ema()))
     evaluator = task.create_evaluator()
     with evaluating(network), accelerator.autocast():
         for batch in loader:
@@ -248,7 +269,8 @@ def measure(training: Training, loader: Batches | None) -> dict[str, float | Non
                 images = training.prepare(batch.images.to(accelerator.device))
                 evaluator.update(network(images), batch.targets.to(accelerator.device))
     figures = evaluator.compute(distributed=training.schedule.processes > 1)
-    return {"loss": figures["loss"], "top1": figures["top1"] / 100, "top5": figures["top5"] / 100}
+    top5 = figures["top5"] / 100 if network.num_classes > TOP5 else None
+    return {"loss": figures["loss"], "top1": figures["top1"] / 100, "top5": top5}
 
 
 def _collect(training: Training) -> None:
@@ -261,6 +283,7 @@ def _collect(training: Training) -> None:
     progress.loss += loss
     progress.correct += int(correct)
     progress.seen += int(seen)
+    progress.images_seen += int(seen)
     training.sums.zero_()
     found = list(training.unreadable.items())
     progress.unreadable.update(gather_object(found) if training.schedule.processes > 1 else found)

@@ -19,13 +19,13 @@ class Several:
     def __init__(self, *monitors: Monitor) -> None:
         self._monitors = monitors
 
-    def begin(self, epochs: int, steps_per_epoch: int, batch_size: int, progress: Progress) -> None:
-        """The first step is about to be made, or the next one."""
+    def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
+        """The first step is about to be made, or the next one, in epochs of so many images."""
         for monitor in self._monitors:
-            monitor.begin(epochs, steps_per_epoch, batch_size, progress)
+            monitor.begin(epochs, steps_per_epoch, images, progress)
 
     def step(self, progress: Progress, lr: float) -> None:
-        """A step was made."""
+        """A step was made, at this rate."""
         for monitor in self._monitors:
             monitor.step(progress, lr)
 
@@ -51,14 +51,14 @@ class TensorBoard:
         self._folder = folder
         self._writer: Any = None
 
-    def begin(self, epochs: int, steps_per_epoch: int, batch_size: int, progress: Progress) -> None:
+    def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
         """Open the log; what a killed run logged beyond its checkpoint is taken back."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(self._folder), purge_step=progress.step + 1 if progress.rows else None)
 
     def step(self, progress: Progress, lr: float) -> None:
-        """A step was made."""
+        """A step was made, at this rate."""
 
     def epoch(self, row: Row, *, is_best: bool) -> None:
         """Log an epoch."""

@@ -1,4 +1,4 @@
-"""Timm's parts that a recipe asks for: the task with its loss, mixup, the optimiser and the rate's schedule."""
+"""Timm's parts that a recipe asks for: the task with its loss, mixup and the optimiser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from resnetd_cli.training.recipe import Recipe
 if TYPE_CHECKING:
     import torch
     from timm.data import Mixup
-    from timm.scheduler.scheduler import Scheduler
     from timm.task import TrainingTask
     from torch import nn
 
@@ -90,23 +89,6 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
         message = f"timm has no optimiser {recipe.optimizer!r} that could be used: {first_line(error)}"
         raise UsageError(message, hint="sgd, adamw, lamb and others of timm.optim.list_optimizers()") from error
     return optimizer
-
-
-def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
-    """Return timm's schedule of the rate, by step: a linear warm-up, then the recipe's kind of fall."""
-    from timm.scheduler import create_scheduler_v2
-
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        recipe.schedule,
-        num_epochs=max(1e-9, recipe.epochs - recipe.warmup_epochs),
-        warmup_epochs=recipe.warmup_epochs,
-        warmup_lr=recipe.peak_lr / (1 + recipe.warmup_epochs * steps_per_epoch),  # a step at zero would be lost
-        warmup_prefix=True,
-        step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
-    )
-    return scheduler
 
 
 def _mixes(recipe: Recipe) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from resnetd_cli.training import recipe as recipes
 from resnetd_cli.training.recipe import Recipe
 from resnetd_cli.training.run_folder import RunFolder, absolute
 from resnetd_cli.training.session import Session, open_accelerator
+from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +138,7 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
         data, found = _data(plan, recipe.seed, around)
         before = begun[1] if begun else None
         if before is None:
-            recipe = _fitted(recipe, plan, len(data.train), accelerator.num_processes, around)
+            recipe = _fitted(recipe, plan, len(data.train), around)
         else:
             _check_data(before, found.fingerprint, plan.data, around)
         classes = data.train.classes
@@ -176,14 +178,17 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
         ).run()
 
 
-def _fitted(recipe: Recipe, plan: Plan, images: int, processes: int, around: Surroundings) -> Recipe:
+def _fitted(recipe: Recipe, plan: Plan, images: int, around: Surroundings) -> Recipe:
     """Return the recipe with what follows from the number of images."""
     if recipe_name(plan) == sizes.FINETUNE:
         recipe = sizes.finetuning(recipe, images, plan.changes)
-    recipe = sizes.within(recipe, images, processes)
-    if recipe.warmup_epochs >= recipe.epochs > 1:
-        around.note(f"the rate only rises: --set warmup_epochs={recipe.epochs // 10 or 1} shortens the warm-up")
-    return recipe
+    evened = sizes.even(recipe, images)
+    if "batch_size" in plan.changes and evened != recipe:
+        steps = counted(math.ceil(images / evened.batch_size), "step", ",")
+        around.note(f"{images:,} images, spread evenly, make {steps} of at most {evened.batch_size:,} an epoch")
+    if evened.warmup_epochs >= evened.epochs:
+        around.note(f"the rate only rises: --set warmup_epochs={evened.epochs / 10:g} shortens the warm-up")
+    return evened
 
 
 def _check_spared(plan: Plan) -> None:

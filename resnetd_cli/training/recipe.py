@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 from resnetd_cli.errors import InputError, UsageError, first_line
 from resnetd_cli.files import expand_user
 from resnetd_cli.reading import ReadOptions, read_file
-from resnetd_cli.values import Choice, Flag, Maybe, Number, Pair, Text, Value, Whole, unquoted
+from resnetd_cli.values import Choice, Flag, Maybe, Number, Pair, Shares, Text, Value, Whole, unquoted
 
 _FOLDER = Path(__file__).parent.parent / "data" / "recipes"
 _READING = ReadOptions(max_bytes=2**16)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained. `RULES` says what each setting means and may be."""
+    """How a network is trained. `RULES` says what each setting means and may be.
+
+    Files may lack the settings that have a default: those written before there were such settings do.
+    """
 
     epochs: int
     batch_size: int
@@ -33,6 +36,10 @@ class Recipe:
     weight_decay: float
     clip_grad: float | None
     schedule: str
+    step_at: tuple[float, ...] = (0.3, 0.6, 0.9)
+    step_factor: float = 0.1
+    poly_power: float = 1
+    final_lr: float = 0
     warmup_epochs: float
     label_smoothing: float
     mixup: float
@@ -113,7 +120,11 @@ RULES = {
     "momentum": Rule("of sgd", Number(0, 0.9999)),
     "weight_decay": Rule("of weights; biases and normalisations have none", Number(0, 10)),
     "clip_grad": Rule("longest gradient; null: any", Maybe(Number(1e-6, 1e6))),
-    "schedule": Rule("of the rate, one of timm's", Choice(("cosine", "step", "poly", "constant"))),
+    "schedule": Rule("how the rate falls after the warm-up", Choice(("cosine", "step", "poly", "constant"))),
+    "step_at": Rule("shares of the run at which a step schedule lowers the rate", Shares()),
+    "step_factor": Rule("what it multiplies the rate by", Number(0, 1)),
+    "poly_power": Rule("of a poly schedule; 1: a straight line", Number(0.1, 10)),
+    "final_lr": Rule("where cosine and poly end, as a share of lr", _SHARE),
     "warmup_epochs": Rule("in which the rate rises from 0", Number(0, 100_000)),
     "label_smoothing": Rule("share of a label that goes to all classes", Number(0, 0.9)),
     "mixup": Rule("alpha; 0: none", Number(0, 10)),
@@ -177,7 +188,8 @@ def parse(text: str | bytes, name: str = "the recipe") -> Recipe:
         if setting in settings:
             raise UsageError(f"{where}: {setting} is set twice", hint="leave one of them out")
         settings[setting] = read(setting, _text(node, where), f"{where}: {setting}")
-    if missing := [field for field in RULES if field not in settings]:
+    needed = [field.name for field in dataclasses.fields(Recipe) if field.default is dataclasses.MISSING]
+    if missing := [setting for setting in needed if setting not in settings]:
         raise UsageError(f"{name} lacks {', '.join(missing)}", hint="--print-recipe shows a whole one")
     return Recipe(**{field: _tuples(value) for field, value in settings.items()})
 

@@ -46,9 +46,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resnetd_cli.training.network import Start
+    from resnetd_cli.training.rates import Rates
 
 FORMAT = 1
 SPLIT = "split.csv"
+_CHECKPOINT = 2
+"""Of a checkpoint: in the first, epochs had other steps, so that a run cannot be resumed from one."""
+_ANEW = "--overwrite begins anew"
 COLUMNS = (
     "epoch",
     "step",
@@ -61,7 +65,12 @@ COLUMNS = (
     "seconds",
 )
 Row = dict[str, Any]
-"""Of `metrics.csv`: `COLUMNS`, those of validation None where there is none."""
+"""Of `metrics.csv`: `COLUMNS`, those of validation None where there is none.
+
+lr          the classifier's rate in the last step of the epoch
+val_top5    None for five classes or fewer, too
+seconds     wall time since the run began, in all, up to here; time between resumptions does not count
+"""
 
 
 @dataclass
@@ -71,7 +80,8 @@ class Progress:
     Attributes:
         step: updates of the weights so far.
         loss, correct, seen: sums over the images of the epoch under way.
-        seconds: of training so far.
+        images_seen: by the weights so far, each as often as it was.
+        seconds: of wall time so far, with everything that the run does.
         rows: of the epochs that are finished.
         best_epoch: the one whose weights are the model; 0 is what the run began with.
         unreadable: names of images that turned out not to be readable, and why.
@@ -82,6 +92,7 @@ class Progress:
     loss: float = 0.0
     correct: int = 0
     seen: int = 0
+    images_seen: int = 0
     seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)
     best_epoch: int = 0
@@ -217,7 +228,7 @@ class RunFolder:
                 raise ValueError
             return parse(self._recipe.read_text(encoding="utf-8"), str(self._recipe)), facts
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"{self._facts} is damaged", hint="--overwrite begins anew") from error
+            raise UsageError(f"{self._facts} is damaged", hint=_ANEW) from error
 
     def save(self, progress: Progress, tensors: Mapping[str, Any], *, is_best: bool) -> None:
         """Write the checkpoint from which a run goes on; the one before stays until this one is whole.
@@ -227,7 +238,7 @@ class RunFolder:
         """
         try:
             with open_atomic(self.last) as file:
-                _save({"format": FORMAT, "progress": asdict(progress), **tensors}, file)
+                _save({"format": _CHECKPOINT, "progress": asdict(progress), **tensors}, file)
             if is_best:
                 self.keep_best()
         except OutputError as error:
@@ -259,11 +270,13 @@ class RunFolder:
             return None
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            if content.pop("format") != FORMAT:
-                raise ValueError
+            if content.pop("format") != _CHECKPOINT:
+                raise UsageError(f"{path} was written by another version of resnetd", hint=_ANEW)
             return Progress(**content.pop("progress")), content
+        except UsageError:
+            raise
         except Exception as error:  # of whatever kind torch raises on a file that it does not read
-            raise UsageError(f"{path} is damaged", hint="--overwrite begins anew") from error
+            raise UsageError(f"{path} is damaged", hint=_ANEW) from error
 
     def write_model(self, start: Start, classes: Sequence[str], weights: Mapping[str, Any]) -> None:
         """Write the model as timm lays it out: first the weights, then what describes them."""
@@ -302,13 +315,13 @@ class RunFolder:
             return None
         return summary if isinstance(summary, dict) and {"val", "test"} <= summary.keys() else None
 
-    def write_curves(self, rows: Sequence[Row]) -> None:
-        """Draw loss, accuracy and rate by epoch."""
+    def write_curves(self, rows: Sequence[Row], rates: Rates) -> None:
+        """Draw loss and accuracy by epoch, and the rate by step."""
         from resnetd_cli.training.curves import draw
 
         if rows:
             with open_atomic(self.path / "curves.png") as file:
-                draw(rows, file)
+                draw(rows, rates, file)
 
     def _write(self, name: str, text: str) -> None:
         write_atomic(self.path / name, text.encode("utf-8", "surrogateescape"))

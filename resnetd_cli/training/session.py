@@ -26,6 +26,7 @@ from resnetd_cli.training.loader import (
     training_loader,
 )
 from resnetd_cli.training.network import Start
+from resnetd_cli.training.rates import Rates
 from resnetd_cli.training.recipe import Recipe
 from resnetd_cli.training.run_folder import Progress, RunFolder
 from resnetd_cli.training.workers import Batches, Workers, watched
@@ -116,7 +117,6 @@ class Session:
             self._record_start(progress.step)
         if self.is_main and found and progress.rows and progress.best_epoch == progress.rows[-1]["epoch"]:
             self._mend_best(training, progress)
-        progress.seconds += time.monotonic() - self.began
         with watched():
             if not loop.run(training):
                 self._write_rows(progress)
@@ -157,15 +157,13 @@ class Session:
         if recipe.ema_decay is not None:
             task.setup_ema(decay=recipe.ema_decay, use_warmup=True)
         optimizer = parts.make_optimizer(groups, recipe)
-        # Before the checkpoint's state, which has rates of its own: the schedule begins with the highest.
-        scheduler = parts.make_scheduler(optimizer, recipe, schedule.steps_per_epoch)
         if tensors:
             _restore(task, optimizer, accelerator, tensors)
         task.trainable_module = accelerator.prepare_model(module)
         training = loop.Training(
             task=task,
             optimizer=accelerator.prepare_optimizer(optimizer),
-            scheduler=scheduler,
+            rates=Rates(recipe, schedule.steps_per_epoch),
             mixup=parts.make_mixup(recipe, len(self.classes)),
             schedule=schedule,
             fewest_images=least,
@@ -177,6 +175,7 @@ class Session:
             progress=progress,
             save=lambda is_best: self._save(training, is_best=is_best),
             save_seconds=self.save_seconds,
+            began=self.began,
             measures_start=recipe.head == "probe" and self.data.val is not None,
             should_stop=self.should_stop,
             monitor=self.monitor,
@@ -187,25 +186,11 @@ class Session:
         """Return which images each step sees.
 
         Raises:
-            UsageError: the batch cannot be divided among the processes.
+            UsageError: there are more processes than images in a step.
         """
-        recipe, processes = self.recipe, self.accelerator.num_processes
-        if recipe.batch_size % processes:
-            message = f"a batch of {recipe.batch_size} cannot be divided among {processes} processes"
-            raise UsageError(
-                message, hint=f"--batch-size {recipe.batch_size // processes * processes or processes}"
-            )
-        share = recipe.batch_size // processes
-        return Schedule(
-            images=len(self.data.train),
-            batch_size=recipe.batch_size,
-            micro_batch=min(recipe.micro_batch or share, share),
-            epochs=recipe.epochs,
-            seed=recipe.seed,
-            process=self.accelerator.process_index,
-            processes=processes,
-            first_step=first_step,
-        )
+        accelerator = self.accelerator
+        share = accelerator.process_index, accelerator.num_processes
+        return sizes.schedule(self.recipe, len(self.data.train), *share, first_step=first_step)
 
     def _fewest_images(self) -> int:
         """Return the fewest images that the network learns from at once.
@@ -223,7 +208,7 @@ class Session:
 
         if learns_from(1) or not learns_from(2):  # what the loop itself will say of one that cannot be tried
             return 1
-        sizes.check_parts(recipe, self.accelerator.num_processes, len(self.data.train), start.name)
+        sizes.check_parts(recipe, len(self.data.train), self.accelerator.num_processes, start.name)
         return 2
 
     @cached_property
@@ -269,6 +254,7 @@ class Session:
     def _save(self, training: loop.Training, *, is_best: bool) -> None:
         if not self.is_main:
             return
+        training.progress.seconds = training.seconds
         task, accelerator = training.task, training.accelerator
         tensors = {**task.get_checkpoint_state(), "optimizer": training.optimizer.state_dict()}
         if task.has_ema():
@@ -300,16 +286,16 @@ class Session:
         progress = training.progress
         best = progress.best
         assert best is not None
-        since = time.monotonic()
         test = self._test(training)
         if self.is_main:
             self._write_rows(progress)
-            self.folder.write_curves(progress.rows)
-        progress.seconds += time.monotonic() - since
+            self.folder.write_curves(progress.rows, training.rates)
         summary: dict[str, Any] = {
             **self.facts,
             "classes": list(self.classes),
             "images": {name: len(part) for name, part in self.data.parts.items()},
+            "images_trained": self._images_trained(progress),
+            "images_seen": progress.images_seen,
             "epochs": self.recipe.epochs,
             "steps": progress.step,
             "best_epoch": progress.best_epoch,
@@ -317,7 +303,7 @@ class Session:
             "val": {name: best[f"val_{name}"] for name in ("loss", "top1", "top5")} if self.data.val else None,
             "test": test,
             "train_loss": best["train_loss"],
-            "seconds": round(progress.seconds, 1),
+            "seconds": round(training.seconds, 1),
             "resumed": progress.resumed,
             "unreadable": {**self.left_out, **progress.unreadable},
             "processes": self.accelerator.num_processes,
@@ -326,6 +312,12 @@ class Session:
         if self.is_main:
             self.folder.write_summary(summary)
         return summary
+
+    def _images_trained(self, progress: Progress) -> int:
+        """Return how many of the images for training could be read."""
+        train = self.data.train
+        names = map(train.name, range(len(train))) if progress.unreadable else ()
+        return len(train) - sum(name in progress.unreadable for name in names)
 
     def _test(self, training: loop.Training) -> dict[str, float | None] | None:
         """Measure the test images once, with the weights that are kept."""

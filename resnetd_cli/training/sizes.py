@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from resnetd_cli.errors import UsageError
+from resnetd_cli.training.loader import Schedule
 from resnetd_cli.training.recipe import Recipe
+from resnetd_cli.wording import counted
 
 FINETUNE = "finetune"
 _STEPS = ((500, 120), (2_000, 250))
@@ -18,7 +20,7 @@ _KEEP_STATISTICS = 20_000
 """Training images up to which batches tell less of their distribution than what the network has seen before."""
 _WARM_UP = 0.1
 _STEPS_PER_EPOCH = 7
-"""At least, and batches are the smaller for it: what fills no batch is not learnt from."""
+"""At least, and batches are the smaller for it: with fewer, so many updates would take a great many epochs."""
 _SMALLEST_BATCH = 4
 
 
@@ -36,7 +38,7 @@ def finetuning(recipe: Recipe, images: int, changes: Mapping[str, Any]) -> Recip
     epochs = next((epochs for most, epochs in _EPOCHS if images <= most), 1)
     for most, steps in _STEPS:
         if images <= most:
-            epochs = math.ceil(steps / max(1, images // batch_size))
+            epochs = math.ceil(steps / math.ceil(images / batch_size))
             break
     epochs = changes.get("epochs", epochs)
     statistics = "freeze" if images <= _KEEP_STATISTICS else "update"
@@ -49,49 +51,72 @@ def finetuning(recipe: Recipe, images: int, changes: Mapping[str, Any]) -> Recip
     return recipe.replace({**fitted, **changes})
 
 
-def within(recipe: Recipe, images: int, processes: int = 1) -> Recipe:
-    """Return a recipe whose batches are no larger than the data set.
+def even(recipe: Recipe, images: int) -> Recipe:
+    """Return a recipe whose batches are no larger than those that an epoch is spread over evenly.
+
+    So the batch is the one by which the rate is scaled: 96 images in batches of at most 64 are 2 of 48.
+    """
+    return recipe.replace({"batch_size": math.ceil(images / math.ceil(images / recipe.batch_size))})
+
+
+def schedule(
+    recipe: Recipe, images: int, process: int = 0, processes: int = 1, *, first_step: int = 0
+) -> Schedule:
+    """Return which images each step sees.
+
+    Args:
+        recipe: the settings.
+        images: how many there are.
+        process, processes: which share of each step is meant.
+        first_step: where the run is resumed.
 
     Raises:
-        UsageError: there are fewer images than processes.
+        UsageError: there are more processes than images in a step.
     """
-    if images >= recipe.batch_size:
-        return recipe
-    if images < processes:
-        raise UsageError(f"{images} images for {processes} processes", hint="take fewer --processes")
-    return recipe.replace({"batch_size": images // processes * processes})
+    found = Schedule(
+        images=images,
+        batch_size=recipe.batch_size,
+        micro_batch=recipe.micro_batch or recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        process=process,
+        processes=processes,
+        first_step=first_step,
+    )
+    if found.images_of(-1) < processes:
+        larger = [f"--batch-size {2 * processes}"] if images >= processes else []
+        message = f"{counted(found.images_of(-1), 'image')} in a step for {processes} processes"
+        raise UsageError(message, hint=" or ".join([*larger, "fewer --processes"]))
+    return found
 
 
-def check_parts(recipe: Recipe, processes: int, images: int, model: str) -> None:
+def check_parts(recipe: Recipe, images: int, processes: int, model: str) -> None:
     """Make sure that no process is given a single image at a time, from which batch normalisation cannot learn.
 
     Args:
         recipe: the settings.
-        processes: how many share a batch.
         images: how many there are.
+        processes: how many share a batch.
         model: what to call the network.
 
     Raises:
         UsageError: one is; the hint names the next larger batch that is divided well.
     """
-    if _smallest_part(recipe.batch_size, recipe.micro_batch, processes) > 1:
+
+    def fits(batch_size: int, micro_batch: int | None) -> bool:
+        changed = recipe.replace({"batch_size": batch_size, "micro_batch": micro_batch})
+        return schedule(changed, images, processes=processes).smallest_part > 1
+
+    if fits(recipe.batch_size, recipe.micro_batch):
         return
     hints = ["--set batch_norm=freeze"]
     micro_batch = None if recipe.micro_batch == 1 else recipe.micro_batch
-    sizes = range(recipe.batch_size, images + 1, processes)
-    fits = next((size for size in sizes if _smallest_part(size, micro_batch, processes) > 1), None)
-    if fits is None:
+    larger = next((size for size in range(recipe.batch_size, images + 1) if fits(size, micro_batch)), None)
+    if larger is None:
         hints += ["fewer --processes"] if processes > 1 else []
-    elif fits == recipe.batch_size:
+    elif larger == recipe.batch_size:
         hints.insert(0, "--set micro_batch=null")
     else:
-        hints.insert(0, f"--batch-size {fits}")
+        hints.insert(0, f"--batch-size {larger}")
     message = f"{model} cannot learn from one image at a time: its batch normalisation needs two"
     raise UsageError(message, hint=", or ".join(hints))
-
-
-def _smallest_part(batch_size: int, micro_batch: int | None, processes: int) -> int:
-    """Return the fewest images that a process runs at once."""
-    share = batch_size // processes
-    part = min(micro_batch or share, share)
-    return share % part or part
