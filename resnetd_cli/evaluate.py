@@ -79,6 +79,7 @@ def evaluate(
     fit: bool = False,
     real: bool = False,
     mistakes: int = _MOST_MISTAKES,
+    trained_on: int | None = None,
     on_failure: Callable[[Failure], None] = lambda _: None,
     track: Track = iter,
 ) -> Evaluated:
@@ -90,6 +91,7 @@ def evaluate(
         fit: fit a temperature, and report with that.
         real: measure by ImageNet's real labels too.
         mistakes: how many of the mistakes to name.
+        trained_on: how many of the images the model was trained on, where that is known.
         on_failure: is told of each image that cannot be read.
         track: follows the answers.
 
@@ -123,7 +125,8 @@ def evaluate(
     if by_real is not None:
         judged = by_real[by_real >= 0]
         report = replace(report, real_images=len(judged), real_top1=float(judged.mean()) if len(judged) else None)
-    return Evaluated(replace(report, temperature=temperature, calibration=calibration), verdict)
+    report = replace(report, trained_on=trained_on, temperature=temperature, calibration=calibration)
+    return Evaluated(report, verdict)
 
 
 def compare(first: Evaluated, second: Evaluated) -> Comparison:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 
 from resnetd_cli import matching
 from resnetd_cli.datasets import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL
-from resnetd_cli.datasets.splits import divide
-from resnetd_cli.datasets.survey import survey
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.files import expand_user
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.sources import Source, expand
 from resnetd_cli.walks import Walker
+from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +39,8 @@ class Images:
         labels: the index of each one's class in `classes`, -1 for none: int64, shape (N,).
         classes: the data set's names of its classes; none where the images lie in no folders of classes.
         notes: what users should know of what was left out, a line each.
+        trained_on: how many images were left out because a model was trained on them.
+        unknown: how many were left out because a model lacks their class.
     """
 
     location: str
@@ -48,9 +49,46 @@ class Images:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    trained_on: int = 0
+    unknown: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def select(self, kept: NDArray[np.bool_]) -> Images:
+        """Return some of the images, in their order.
+
+        Args:
+            kept: shape (N,).
+        """
+        import numpy as np
+
+        ends = np.cumsum([len(part) for part in self.parts])[:-1]
+        pairs = zip(self.parts, np.split(kept, ends), strict=True)
+        parts = tuple(part.select(np.flatnonzero(of_part)) for part, of_part in pairs)
+        return replace(self, parts=parts, labels=self.labels[kept])
+
+    def known_to(self, models: Sequence[ClassNames]) -> tuple[Images, list[str]]:
+        """Return the images whose classes all of some models have, and notes on the others.
+
+        Raises:
+            DataError: there are none.
+        """
+        import numpy as np
+
+        present = [self.classes[label] for label in self._present()]
+        strangers = dict.fromkeys(name for names in models for name in matching.strangers(present, names))
+        if not strangers:
+            return self, []
+        lacking = np.array([*(name in strangers for name in self.classes), False])  # the last: without a label
+        kept, told = ~lacking[self.labels], matching.some_of(list(strangers))
+        if not kept.any():
+            message = f"{self.location} has no image of a class that the model has: {told}"
+            raise DataError(message, hint="--labels FILE names the model's classes otherwise")
+        left_out = int((~kept).sum())
+        verb, model = "is" if left_out == 1 else "are", "the model" if len(models) == 1 else "a model"
+        note = f"{left_out:,} of {counted(len(self), 'image', ',')} {verb} left out, of classes that {model} lacks: {told}"
+        return replace(self.select(kept), unknown=left_out), [note]
 
     def name(self, position: int) -> str:
         """Return what the user calls the image at a position, from 0 to N - 1."""
@@ -93,7 +131,8 @@ class Images:
         return matching.in_words(classes, found.indices, names) if found.by_index else None
 
     def _match(self, names: ClassNames) -> matching.Match:
-        return matching.match([self.classes[label] for label in self._present()], names)
+        present = [self.classes[label] for label in self._present()]
+        return matching.match(present, names, remedy="--skip-unknown leaves their images out")
 
     def _present(self) -> NDArray[np.int64]:
         import numpy as np
@@ -101,19 +140,11 @@ class Images:
         return np.unique(self.labels[self.labels != NO_LABEL])
 
 
-class Division(NamedTuple):
-    """How a run parted images that lie in no splits: the share that it did not learn from, and the seed."""
-
-    fraction: float
-    seed: int
-
-
 def open_images(
     location: str,
     split: str | None = None,
     *,
     real: bool = False,
-    division: Division | None = None,
     offline: bool = False,
 ) -> Images:
     """Return the labelled images of a DIR.
@@ -122,7 +153,6 @@ def open_images(
         location: as `open_dataset` takes it.
         split: one of its splits, or `all`; by default the first there is of test, val, all, train.
         real: they may lie in no folders of classes: real labels will tell what they show.
-        division: parts images that lie in no splits into train and val, unless all are asked for.
         offline: fetch nothing from the hub.
 
     Raises:
@@ -136,16 +166,7 @@ def open_images(
         if images is None:
             raise
         return images
-    if division and set(dataset.splits) == {ALL} and split != ALL:
-        dataset = _divided(dataset, division)
     return _choose(dataset, split)
-
-
-def _divided(dataset: Dataset, division: Division) -> Dataset:
-    found = survey(dataset)
-    parts = divide(found.dataset, fraction=division.fraction, seed=division.seed)
-    note = "split as when the model was trained: it did not learn from val"
-    return replace(found.dataset, splits=parts.parts, notes=(*found.notes, *parts.notes, note))
 
 
 def _choose(dataset: Dataset, split: str | None) -> Images:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from resnetd_cli import labels
 from resnetd_cli.errors import DataError
 from resnetd_cli.labels import ClassNames, folded
+from resnetd_cli.wording import near
 
 _TOLD = 5
 _INDEX = re.compile(r"[0-9]{1,9}")
@@ -28,7 +28,7 @@ class Match(NamedTuple):
     by_index: bool
 
 
-def match(classes: Sequence[str], names: ClassNames) -> Match:
+def match(classes: Sequence[str], names: ClassNames, *, remedy: str = "") -> Match:
     """Find the model's class for each class of a data set.
 
     One rule holds for all: names (as `labels.finder` compares them), else ImageNet ids, else indices; the first of
@@ -37,21 +37,32 @@ def match(classes: Sequence[str], names: ClassNames) -> Match:
     Args:
         classes: the names that the data set uses.
         names: the model's.
+        remedy: what the command at hand offers where the model lacks some of the classes, for the hint.
 
     Raises:
         DataError: no rule fits all of them; a name means several classes; two of them mean one class.
     """
-    rules = [labels.finder(names), _by_id(names), _by_index(names)]
+    rules = _rules(names)
     found = [[rule(name) for name in classes] for rule in rules]
     fitting = next((rule for rule, candidates in enumerate(found) if all(candidates)), None)
     if fitting is None:
-        raise _unmatched(classes, found, names)
+        raise _unmatched(classes, found, names, remedy)
     for name, candidates in zip(classes, found[fitting], strict=True):
         if len(candidates) > 1:
             raise _ambiguous(name, candidates, names)
     chosen = [candidates[0] for candidates in found[fitting]]
     _check_different(classes, chosen)
     return Match(chosen, by_index=bool(classes) and rules[fitting] is rules[-1])
+
+
+def strangers(classes: Sequence[str], names: ClassNames) -> list[str]:
+    """Return the classes of a data set that no rule finds in a model."""
+    rules = _rules(names)
+    return [name for name in classes if not any(rule(name) for rule in rules)]
+
+
+def _rules(names: ClassNames) -> list[_Rule]:
+    return [labels.finder(names), _by_id(names), _by_index(names)]
 
 
 def in_words(classes: Sequence[str], indices: Sequence[int], names: ClassNames) -> str:
@@ -94,17 +105,17 @@ def _check_different(classes: Sequence[str], chosen: Sequence[int]) -> None:
         owners[index] = name
 
 
-def _unmatched(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames) -> DataError:
+def _unmatched(
+    classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames, remedy: str
+) -> DataError:
     """Return the error of classes that no rule finds; where there are none, of rules that differ."""
-    strangers = [name for name, *ways in zip(classes, *found, strict=True) if not any(ways)]
-    if not strangers:
+    unknown = [name for name, *ways in zip(classes, *found, strict=True) if not any(ways)]
+    if not unknown:
         return _mixed(classes, found, names)
-    more = f" and {len(strangers) - _TOLD} more" if len(strangers) > _TOLD else ""
-    told = f"{', '.join(strangers[:_TOLD])}{more}"
-    of = "the class" if len(classes) == 1 else f"{len(strangers)} of the {len(classes)} classes"
-    verb = "is" if len(strangers) == 1 else "are"
-    message = f"{of} {verb} not among the model's {len(names)}: {told}"
-    return DataError(message, hint=_near(strangers, names))
+    of = "the class" if len(classes) == 1 else f"{len(unknown)} of the {len(classes)} classes"
+    verb = "is" if len(unknown) == 1 else "are"
+    message = f"{of} {verb} not among the model's {len(names)}: {some_of(unknown)}"
+    return DataError(message, hint=_hint(unknown, names, remedy if len(unknown) < len(classes) else ""))
 
 
 def _mixed(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames) -> DataError:
@@ -119,10 +130,18 @@ def _mixed(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], nam
     return DataError(f"the classes are not all called in one way: {told}", hint=hint)
 
 
-def _near(strangers: Iterable[str], names: ClassNames) -> str:
+def _hint(unknown: Sequence[str], names: ClassNames, remedy: str) -> str:
+    """Return what to do about classes that the model lacks."""
     known = {folded(name): name for name in reversed(names.names)}
-    for stranger in list(strangers)[:_TOLD]:
-        if near := difflib.get_close_matches(folded(stranger), known, n=3, cutoff=0.6):
-            return f"near {stranger}: {', '.join(known[name] for name in near)}"
-    some = ", ".join(names.names[:_TOLD])
-    return f"the model's are {some}{', ...' if len(names) > _TOLD else ''}; --labels FILE names them otherwise"
+    ways = [remedy] if remedy else []
+    for stranger in unknown[:_TOLD]:
+        if alike := near(folded(stranger), known):
+            return "; ".join([f"near {stranger}: {', '.join(known[name] for name in alike)}", *ways])
+    some = ", ".join(names.names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
+    return "; ".join([f"the model's are {some}", "--labels FILE names them otherwise", *ways])
+
+
+def some_of(classes: Sequence[str]) -> str:
+    """Return the first few of some classes, and how many more there are."""
+    more = f" and {len(classes) - _TOLD} more" if len(classes) > _TOLD else ""
+    return f"{', '.join(classes[:_TOLD])}{more}"

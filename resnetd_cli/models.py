@@ -370,7 +370,7 @@ def _unknown(model: str) -> UnknownModel:
         [EMBEDDED, *(card.name for card in cards()), *timm.list_models(), *timm.list_pretrained()]
     )
     folded = {_folded(name): name for name in reversed(names)}
-    near = difflib.get_close_matches(_folded(_ALSO.get(model, model)), folded, n=4, cutoff=0.8 if tool else 0.6)
+    near = difflib.get_close_matches(_folded(_ALSO.get(model, model)), folded, n=4, cutoff=0.8 if tool else 0.7)
     if near:
         return UnknownModel(message, hint=f"near names: {', '.join(folded[name] for name in near)}")
     return UnknownModel(message, hint=_TIMM_ONLY if tool else "resnetd list-models --all shows every name")

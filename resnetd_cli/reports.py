@@ -75,6 +75,7 @@ class Report:
         coverage: what is answered, and how well, if the model abstains below a probability.
         mistakes: the most confident, first.
         calibration: where one was asked for.
+        trained_on: how many of the images the model was trained on; None where that is not known.
         titles: the names of all the classes that people see, by index; records do not have them.
     """
 
@@ -99,6 +100,7 @@ class Report:
     coverage: tuple[Coverage, ...]
     mistakes: tuple[Mistake, ...]
     calibration: Calibration | None = None
+    trained_on: int | None = None
     titles: tuple[str, ...] = ()
 
     @property

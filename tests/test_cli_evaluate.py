@@ -17,10 +17,11 @@ from conftest import ROOT
 from hub import timm_files
 from PIL import Image
 
-from resnetd_cli import evaluate, labels
+from resnetd_cli import evaluate, labels, trained_on
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
+from resnetd_cli.content import mark_of_file
 from resnetd_cli.datasets import Examples
 from resnetd_cli.engines import Outputs
 from resnetd_cli.labelled import Images
@@ -216,6 +217,93 @@ def test_two_models_are_shown_side_by_side(cli: Cli, photos: Path) -> None:
     assert "McNemar's exact test, p = 1)" in shown.stdout
     rows = cli("evaluate", photos, "-m", "embedded", "-m", folder, "-f", "tsv", "--no-header").stdout.splitlines()
     assert {row.split("\t")[0] for row in rows} == {"embedded", str(folder)}
+
+
+# --- what is left out ---
+
+
+def remember(folder: Path, *images: Path) -> None:
+    """Make a model folder that of a run which was trained on some images."""
+    (folder / "run.json").write_text("{}")
+    trained_on.write(folder, trained_on.from_marks([mark_of_file(image.read_bytes()) for image in images]))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, photos: Path) -> tuple[Path, Path]:
+    """Two models: one was trained on the coffee, the other on the cat."""
+    for name, image in (("first", COFFEE), ("second", CAT)):
+        write_model(tmp_path / name, "test_resnet", ("espresso", "Egyptian cat", "Samoyed"))
+        remember(tmp_path / name, image)
+    return tmp_path / "first", tmp_path / "second"
+
+
+def test_training_images_are_left_out_and_counted(cli: Cli, photos: Path, runs: tuple[Path, Path]) -> None:
+    (photos / "espresso" / "again.jpg").symlink_to(COFFEE)
+    ended = cli("evaluate", photos, "-m", runs[0], "-f", "json")
+    assert f"2 of 3 images are left out: {runs[0]} was trained on them\n" in ended.stderr
+    assert json.loads(ended.stdout)["left_out"] == {"trained_on": 2, "unknown_class": 0}
+    assert (only(ended)["images"], only(ended)["trained_on"]) == (1, 0)
+    [row, *_] = csv.DictReader(io.StringIO(cli("evaluate", photos, "-m", runs[0], "-f", "csv").stdout))
+    assert row["left_out"] == "2"
+    table = cli("evaluate", photos, "-m", runs[0], "-f", "table").stdout
+    assert table.startswith("left out: 2 images that a model was trained on\n")
+
+
+def test_training_images_are_measured_on_request(cli: Cli, photos: Path, runs: tuple[Path, Path]) -> None:
+    ended = cli("evaluate", photos, "-m", runs[0], "-f", "json", "--include-training-images")
+    told = f"{runs[0]} was trained on 1 of the 2 images measured: figures on such images are too good\n"
+    assert told in ended.stderr
+    assert (only(ended)["images"], only(ended)["trained_on"]) == (2, 1)
+    assert json.loads(ended.stdout)["left_out"] == {"trained_on": 0, "unknown_class": 0}
+
+
+def test_a_comparison_without_images_that_both_may_see_is_refused(
+    cli: Cli, photos: Path, runs: tuple[Path, Path]
+) -> None:
+    ended = cli("evaluate", photos, "-m", runs[0], "-m", runs[1])
+    assert (ended.code, ended.stdout) == (1, "")
+    told = (
+        f"error: {photos}, all: {runs[0]} or {runs[1]} was trained on all 2 images\nhint: measure on other images"
+    )
+    assert told in ended.stderr
+
+
+def test_calibration_leaves_training_images_out(cli: Cli, own: tuple[Path, Path]) -> None:
+    folder, data = own
+    paths = sorted(data.rglob("*.png"))
+    remember(folder, *paths[::4])
+    ended = cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json")
+    assert (only(ended)["images"], only(ended)["trained_on"]) == (18, 0)
+    for path in paths[::4]:
+        path.unlink()
+    alone = cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json")
+    assert only(ended)["calibration"] == only(alone)["calibration"]
+    assert "trained on" not in alone.stderr
+
+
+def test_calibration_on_training_images_is_noted(cli: Cli, own: tuple[Path, Path]) -> None:
+    folder, data = own
+    remember(folder, *data.rglob("*.png"))
+    words = ["evaluate", data, "-m", folder, "--calibrate", "-f", "json"]
+    assert cli(*words).code == 1
+    ended = cli(*words, "--include-training-images")
+    assert (ended.code, only(ended)["trained_on"]) == (0, 24)
+    assert "fitted on images that it was trained on, where a model is too often right\n" in ended.stderr
+
+
+def test_images_of_classes_that_the_model_lacks_are_skipped_on_request(cli: Cli, photos: Path) -> None:
+    shutil.copytree(photos / "espresso", photos / "dress")
+    ended = cli("evaluate", photos)
+    assert (ended.code, "--skip-unknown leaves their images out\n" in ended.stderr) == (1, True)
+    assert "desk" not in ended.stderr
+    ended = cli("evaluate", photos, "--skip-unknown", "-f", "json")
+    assert "1 of 3 images is left out, of classes that the model lacks: dress\n" in ended.stderr
+    assert json.loads(ended.stdout)["left_out"] == {"trained_on": 0, "unknown_class": 1}
+    assert (only(ended)["images"], only(ended)["top1"]) == (2, 0.5)
+    for name in ("espresso", "Egyptian_cat"):
+        shutil.rmtree(photos / name)
+    ended = cli("evaluate", photos, "--skip-unknown")
+    assert (ended.code, f"{photos} has no image of a class that the model has: dress" in ended.stderr) == (1, True)
 
 
 # --- the table ---

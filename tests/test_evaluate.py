@@ -177,6 +177,33 @@ def test_classes_that_cannot_be_found_are_told(classes: list[str], message: str,
     assert hint in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("goldfsh", ["goldfish"]),
+        ("Espreso", ["espresso"]),
+        ("hat", ["cowboy hat"]),
+        ("dress", []),
+        ("dough bread", ["dough"]),
+    ],
+)
+def test_hints_name_classes_that_may_have_been_meant(wrong: str, near: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        matching.match(["tench", wrong], IMAGENET, remedy="--skip-unknown")
+    expected = f"near {wrong}: {', '.join(near)}" if near else "the model's are tench, goldfish, "
+    assert (caught.value.hint or "").startswith(expected)
+    assert (caught.value.hint or "").endswith("; --skip-unknown")
+
+
+def test_images_of_unknown_classes_are_left_out_by_whichever_model_lacks_them(pets: Path) -> None:
+    fewer = ClassNames(("dog", "cat"), (None, None), "a test")
+    images, (note,) = open_images(str(pets)).known_to([PETS, fewer])
+    assert (len(images), images.unknown) == (5, 3)
+    assert note == "3 of 8 images are left out, of classes that a model lacks: gila_monster"
+    assert images.targets(fewer).tolist() == [1, 1, 1, 0, 0]
+    assert open_images(str(pets)).known_to([PETS])[1] == []
+
+
 # --- one model ---
 
 

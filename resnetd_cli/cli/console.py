@@ -58,6 +58,11 @@ class Terminal:
         if not self.quiet:
             self._print(message, style="dim")
 
+    def notes(self, messages: Iterable[str]) -> None:
+        """Tell several such things."""
+        for message in messages:
+            self.note(message)
+
     def error(self, error: ResnetdError, *, about: str | None = None) -> None:
         """Tell an error in one line, and its hint in a second; a hint is not told twice."""
         where = f"{about}: " if about else ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -23,6 +23,7 @@ from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
+    from resnetd_cli.held_out import Learnt
     from resnetd_cli.labelled import Images
     from resnetd_cli.reports import Comparison, Evaluated
 
@@ -61,6 +62,13 @@ def evaluate(
             "--split", help="By default the first there is of test, val, all, train.", show_default=False
         ),
     ] = None,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out images of classes that the model lacks.")
+    ] = False,
+    include_training: Annotated[
+        bool,
+        typer.Option("--include-training-images", help="Measure also on images that the model was trained on."),
+    ] = False,
     fit: Annotated[
         bool, typer.Option("--calibrate", help="Fit a temperature, and store it with the model.")
     ] = False,
@@ -124,19 +132,17 @@ def evaluate(
         format.value, output, overwrite=overwrite, reads=[data, weights, labels, *model_files(*models)]
     )
 
-    from resnetd_cli import calibrate
+    from resnetd_cli import calibrate, held_out
     from resnetd_cli import evaluate as library
     from resnetd_cli.labelled import open_images
     from resnetd_cli.loading import load
-    from resnetd_cli.training.run_folder import division_of
 
     place = calibrate.place(models[0], weights) if fit else None
-    division = next(filter(None, (division_of(name, data) for name in models)), None)
-    images = open_images(data, split.value if split else None, real=real, division=division, offline=offline)
+    learnt = [held_out.learnt_by(name, weights) for name in models]
+    images = open_images(data, split.value if split else None, real=real, offline=offline)
     of_classes = f" of {counted(len(images.classes), 'class')}" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {counted(len(images), 'image', ',')}{of_classes}")
-    for note in images.notes:
-        terminal.note(note)
+    terminal.notes(images.notes)
     failures = running.Failures()
     told = set()
 
@@ -146,6 +152,10 @@ def evaluate(
         if failure.input not in told:  # by the model before
             told.add(failure.input)
             failures.tell(failure)
+
+    decoding = DecodeOptions(
+        max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
+    )
 
     def load_one(name: str) -> Classifier:
         classifier = load(
@@ -157,9 +167,7 @@ def evaluate(
             precision=precision,
             device=device,
             offline=offline,
-            decoding=DecodeOptions(
-                max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
-            ),
+            decoding=decoding,
             batch_size=batch_size,
             workers=workers,
             threads=threads,
@@ -168,16 +176,28 @@ def evaluate(
             note=terminal.note,
         )
         running.tell_engine(classifier)
-        if note := library.check(classifier, images, real=real):
-            terminal.note(f"{name}: {note}")
         return classifier
 
-    evaluated = []
     # All are loaded first: what is wrong with the second is told before the first is measured.
-    for classifier in [load_one(name) for name in models]:
+    classifiers = {name: load_one(name) for name in models}
+    if skip_unknown:
+        images, notes = images.known_to([classifier.class_names for classifier in classifiers.values()])
+        terminal.notes(notes)
+    images, trained_on = _check_and_separate(
+        images, classifiers, learnt, real=real, include=include_training, decoding=decoding, workers=workers
+    )
+    evaluated = []
+    for classifier, seen in zip(classifiers.values(), trained_on, strict=True):
         with terminal.tracking(lambda: len(images), wanted=True) as track:
             each = library.evaluate(
-                classifier, images, fit=fit, real=real, mistakes=mistakes, on_failure=fail, track=track
+                classifier,
+                images,
+                fit=fit,
+                real=real,
+                mistakes=mistakes,
+                trained_on=seen,
+                on_failure=fail,
+                track=track,
             )
         evaluated.append(each)
     comparison = library.compare(*evaluated) if len(evaluated) > 1 else None
@@ -225,6 +245,27 @@ def _check(
         raise UsageError(f"--fail-under {fail_under:g}: not a share from 0 to 1", hint=as_share)
 
 
+def _check_and_separate(
+    images: Images,
+    classifiers: Mapping[str, Classifier],
+    learnt: Sequence[Learnt],
+    *,
+    real: bool,
+    **options: Any,
+) -> tuple[Images, list[int | None]]:
+    """Check that all models can be measured on images, and return those to measure on; see `held_out.separate`."""
+    from resnetd_cli import evaluate as library
+    from resnetd_cli import held_out
+
+    for name, classifier in classifiers.items():
+        if note := library.check(classifier, images, real=real):
+            terminal.note(f"{name}: {note}")
+    with terminal.tracking(lambda: len(images), wanted=True) as track:
+        images, trained_on, notes = held_out.separate(images, learnt, track=track, **options)
+    terminal.notes(notes)
+    return images, trained_on
+
+
 def _tell_in_short(evaluated: list[Evaluated], comparison: Comparison | None) -> None:
     from resnetd_cli.sinks.evaluated import in_short, in_words
 
@@ -243,10 +284,10 @@ def _keep(
     calibration = evaluated.report.calibration
     assert calibration is not None
     temperature = calibration.temperature
-    if images.split == Split.TRAIN.value:
-        terminal.note(
-            "fitted on images it may have been trained on, where a model is too often right: take others"
-        )
+    seen = evaluated.report.trained_on
+    if seen or (seen is None and images.split == Split.TRAIN.value):
+        may = "" if seen else "may have been "
+        terminal.note(f"fitted on images that it {may or 'was '}trained on, where a model is too often right")
     if evaluated.report.images < _ENOUGH:
         terminal.note(
             f"fitted on {counted(evaluated.report.images, 'image')}: some hundreds tell a temperature better"

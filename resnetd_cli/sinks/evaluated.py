@@ -9,12 +9,13 @@ from resnetd_cli.escaping import printable
 from resnetd_cli.labels import folded
 from resnetd_cli.sinks.listing import write_facts
 from resnetd_cli.sinks.text import row_writer, to_json
+from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     from resnetd_cli.labelled import Images
     from resnetd_cli.reports import Comparison, Report
 
-COLUMNS = ("model", "index", "id", "label", "support", "predicted", "precision", "recall", "f1")
+COLUMNS = ("model", "index", "id", "label", "support", "predicted", "precision", "recall", "f1", "left_out")
 _FEW = 10
 """So many classes are shown in full, and so many rows of what there may be more of."""
 _UNLIKELY = 0.05
@@ -41,11 +42,14 @@ def write_reports(
         record = {
             "data": images.location,
             "split": images.split,
+            "left_out": {"trained_on": images.trained_on, "unknown_class": images.unknown},
             "models": [report.record() for report in reports],
             "comparison": comparison.record() if comparison else None,
         }
         stream.write(to_json(record, indent=1 if format_name == "json" else None) + "\n")
     elif format_name == "table":
+        if left_out := _left_out(images):
+            stream.write(f"left out: {left_out}\n")
         if comparison:
             _write_pair(reports, comparison, stream)
         else:
@@ -55,7 +59,17 @@ def write_reports(
         if header:
             stream.write(line(COLUMNS))
         for report in reports:
-            stream.writelines(line(getattr(row, key, report.model) for key in COLUMNS) for row in report.classes)
+            others = {"model": report.model, "left_out": images.trained_on + images.unknown}
+            stream.writelines(
+                line(others[key] if key in others else getattr(row, key) for key in COLUMNS)
+                for row in report.classes
+            )
+
+
+def _left_out(images: Images) -> str:
+    """Return which images were not measured, in a line; empty where all were."""
+    counts = {"that a model was trained on": images.trained_on, "of classes that a model lacks": images.unknown}
+    return ", ".join(f"{counted(count, 'image', ',')} {which}" for which, count in counts.items() if count)
 
 
 def in_short(report: Report) -> str:
@@ -121,6 +135,7 @@ def _figures(report: Report) -> dict[str, str]:
     before = report.calibration
     return {
         "images": f"{report.images:,}" + (f", {report.failed:,} more failed" if report.failed else ""),
+        "of these trained on": f"{report.trained_on:,}" if report.trained_on else "",
         "top-1": "" if report.top1 is None else f"{_percent(report.top1)} ({100 * low:.1f} to {100 * high:.1f})",
         "top-5": _percent(report.top5),
         "top-1 by real labels": _percent(report.real_top1)

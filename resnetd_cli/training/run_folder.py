@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli import trained_on
 from resnetd_cli.datasets.split_table import write_split
-from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided
+from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.errors import OutputError, OutputExists, UsageError, innermost
 from resnetd_cli.files import (
     PARTIAL,
@@ -37,8 +37,6 @@ from resnetd_cli.files import (
     write_atomic,
     write_error,
 )
-from resnetd_cli.labelled import Division
-from resnetd_cli.models import local_folder
 from resnetd_cli.training.recipe import Recipe, parse
 
 if TYPE_CHECKING:
@@ -109,21 +107,6 @@ def absolute(data: str) -> str:
     """Return where data lie, from wherever it is asked; a name that is no path stays one."""
     path = expand_user(data)
     return str(path.absolute()) if path.exists() else data
-
-
-def division_of(model: str, data: str) -> Division | None:
-    """Return how a run parted the images that it was trained on; None for other images, and other models.
-
-    Args:
-        model: a MODEL.
-        data: where the images are.
-    """
-    folder = local_folder(model)
-    begun = RunFolder(folder).begun() if folder else None
-    if begun is None or begun[1].get("data") != absolute(data):
-        return None
-    recipe, facts = begun
-    return Division(facts.get("val_share") or DEFAULT_FRACTION, facts.get("split_seed", recipe.seed))
 
 
 class RunFolder:

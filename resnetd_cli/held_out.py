@@ -1,0 +1,214 @@
+"""Which images a model may be measured on: those that it was not trained on, known by what they show.
+
+Names tell nothing: a link, a copy, a table of the same files and an image in a shard are the same image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from resnetd_cli import exported, trained_on
+from resnetd_cli.content import MARK_BYTES, mark_of
+from resnetd_cli.cpus import usable_cpus
+from resnetd_cli.datasets import Examples
+from resnetd_cli.decode import DecodeOptions, decode
+from resnetd_cli.errors import DataError, InputError
+from resnetd_cli.files import expand_user
+from resnetd_cli.labelled import Images
+from resnetd_cli.models import local_folder
+from resnetd_cli.threads import Pool
+from resnetd_cli.wording import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_RUN = "run.json"
+"""What a run leaves beside its model."""
+_DECODING = DecodeOptions()
+_CHUNK = 32
+"""Images that a thread decodes in one go."""
+
+
+class Track(Protocol):
+    """Follows images on their way."""
+
+    def __call__(self, items: Iterable[Any], /) -> Iterator[Any]:
+        """Give them on, one by one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What is known of the images that a model was trained on.
+
+    Attributes:
+        model: what the user calls the model.
+        marks: of the images: uint8, shape (N, 16); None where nothing is known.
+        is_run: a run of ours made the model, which keeps marks as a rule.
+    """
+
+    model: str
+    marks: NDArray[np.uint8] | None
+    is_run: bool = False
+
+
+class Separated(NamedTuple):
+    """The images to measure on.
+
+    Attributes:
+        images: those that are left.
+        trained_on: how many of them each model was trained on; None where that is not known.
+        notes: what users should know, a line each.
+    """
+
+    images: Images
+    trained_on: list[int | None]
+    notes: list[str]
+
+
+def learnt_by(model: str, weights: Path | None = None) -> Learnt:
+    """Look up which images a model was trained on.
+
+    Args:
+        model: a MODEL.
+        weights: a checkpoint in place of its own; its images count, not those of the model's own weights.
+
+    Raises:
+        ModelError: what is kept of them is damaged.
+    """
+    if weights is not None:
+        folder: Path | None = trained_on.beside(expand_user(weights).absolute())
+        name = str(weights)
+    elif exported.is_exported(model):
+        return Learnt(model, None)
+    else:
+        folder, name = local_folder(model), model
+    if folder is None:
+        return Learnt(name, None)
+    return Learnt(name, trained_on.read(folder), is_run=(folder / _RUN).is_file())
+
+
+def separate(
+    images: Images,
+    models: Sequence[Learnt],
+    *,
+    include: bool = False,
+    decoding: DecodeOptions = _DECODING,
+    workers: int | None = None,
+    track: Track = iter,
+) -> Separated:
+    """Leave out the images that any of some models was trained on.
+
+    Images that cannot be decoded stay: measuring them tells why they fail.
+
+    Args:
+        images: to measure on. They are decoded once, unless nothing is known of any of the models.
+        models: what each model was trained on.
+        include: leave none out.
+        decoding: bounds of decoding.
+        workers: threads.
+        track: follows the images.
+
+    Raises:
+        DataError: none is left.
+    """
+    import numpy as np
+
+    notes = [_unknown(each) for each in models if each.marks is None and each.is_run]
+    if all(each.marks is None for each in models):
+        return Separated(images, [None] * len(models), notes)
+    marks, is_marked = _marks(images, decoding, workers or usable_cpus(), track)
+    seen = np.zeros((len(models), len(images)), bool)
+    for row, each in zip(seen, models, strict=True):
+        if each.marks is not None:
+            row[:] = is_marked & trained_on.contains(each.marks, marks)
+    if seen.any():
+        notes.append(_in_words(models, seen, include=include))
+    if seen.any() and not include:
+        images, seen = _left(images, seen, is_marked, models), seen[:, ~seen.any(axis=0)]
+    counts = [None if each.marks is None else int(row.sum()) for each, row in zip(models, seen, strict=True)]
+    return Separated(images, counts, notes)
+
+
+def _left(
+    images: Images, seen: NDArray[np.bool_], is_marked: NDArray[np.bool_], models: Sequence[Learnt]
+) -> Images:
+    """Return the images that no model was trained on.
+
+    Raises:
+        DataError: there are none that can be decoded.
+    """
+    import numpy as np
+
+    kept = np.logical_not(seen.any(axis=0))
+    if not (kept & is_marked).any():
+        names = " or ".join(each.model for each, row in zip(models, seen, strict=True) if row.any())
+        message = (
+            f"{images.location}, {images.split}: {names} was trained on all {counted(len(images), 'image', ',')}"
+        )
+        hint = "measure on other images; --include-training-images measures on these all the same"
+        raise DataError(message, hint=hint)
+    return replace(images.select(kept), trained_on=int((~kept).sum()))
+
+
+def _in_words(models: Sequence[Learnt], seen: NDArray[np.bool_], *, include: bool) -> str:
+    counts = {each.model: int(row.sum()) for each, row in zip(models, seen, strict=True) if row.any()}
+    images = counted(seen.shape[1], "image", ",")
+    (first, count), *others = counts.items()
+    more = "".join(f", {name} on {number:,}" for name, number in others)
+    if include:
+        return (
+            f"{first} was trained on {count:,} of the {images} measured{more}: figures on such images are too good"
+        )
+    left_out = int(seen.any(axis=0).sum())
+    verb = "is" if left_out == 1 else "are"
+    those = f"{count:,} of them{more}" if others else "it" if left_out == 1 else "them"
+    return f"{left_out:,} of {images} {verb} left out: {first} was trained on {those}"
+
+
+def _unknown(model: Learnt) -> str:
+    return (
+        f"which images {model.model} was trained on is not known, so none are left out: "
+        f"it is from before resnetd kept that, or was trained on more than {trained_on.MOST:,}"
+    )
+
+
+def _marks(
+    images: Images, decoding: DecodeOptions, workers: int, track: Track
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the marks of images, (N, 16), and which have one: those that can be decoded."""
+    import numpy as np
+
+    # As they are marked in training, whatever the options that change what a model is shown.
+    decoding = replace(decoding, ignore_exif=False, allow_truncated=False)
+    chunks = [
+        (part, range(start, min(start + _CHUNK, len(part))))
+        for part in images.parts
+        for start in range(0, len(part), _CHUNK)
+    ]
+    marks: list[bytes] = []
+    with Pool(workers, thread_name_prefix="resnetd-marks") as pool:
+        try:
+            found = pool.map(lambda chunk: _marks_of(chunk[0], chunk[1], decoding), chunks)
+            marks += track(mark for chunk in found for mark in chunk)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    is_marked = np.array([bool(mark) for mark in marks], bool)
+    return trained_on.from_marks([mark or bytes(MARK_BYTES) for mark in marks]), is_marked
+
+
+def _marks_of(part: Examples, positions: range, decoding: DecodeOptions) -> list[bytes]:
+    return [_mark(part, position, decoding) for position in positions]
+
+
+def _mark(part: Examples, position: int, decoding: DecodeOptions) -> bytes:
+    """Return an image's mark; empty where it has none, as it cannot be decoded."""
+    try:
+        return mark_of(decode(part.read(position), decoding))
+    except (InputError, MemoryError):
+        return b""
