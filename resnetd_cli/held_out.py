@@ -5,17 +5,16 @@ Names tell nothing: a link, a copy, a table of the same files and an image in a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from resnetd_cli import exported, trained_on
-from resnetd_cli.content import MARK_BYTES, mark_of
 from resnetd_cli.cpus import usable_cpus
-from resnetd_cli.datasets import Examples
-from resnetd_cli.decode import DecodeOptions, decode
-from resnetd_cli.errors import DataError, InputError
+from resnetd_cli.datasets.looks import look_at
+from resnetd_cli.decode import DecodeOptions
+from resnetd_cli.errors import DataError
 from resnetd_cli.files import expand_user
 from resnetd_cli.labelled import Images
 from resnetd_cli.models import local_folder
@@ -29,16 +28,6 @@ if TYPE_CHECKING:
 _RUN = "run.json"
 """What a run leaves beside its model."""
 _DECODING = DecodeOptions()
-_CHUNK = 32
-"""Images that a thread decodes in one go."""
-
-
-class Track(Protocol):
-    """Follows images on their way."""
-
-    def __call__(self, items: Iterable[Any], /) -> Iterator[Any]:
-        """Give them on, one by one."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +88,7 @@ def separate(
     include: bool = False,
     decoding: DecodeOptions = _DECODING,
     workers: int | None = None,
-    track: Track = iter,
+    looked: Callable[[int], object] = lambda count: None,
 ) -> Separated:
     """Leave out the images that any of some models was trained on.
 
@@ -111,7 +100,7 @@ def separate(
         include: leave none out.
         decoding: bounds of decoding.
         workers: threads.
-        track: follows the images.
+        looked: is called with the number of images that were looked at since its last call.
 
     Raises:
         DataError: none is left.
@@ -121,7 +110,7 @@ def separate(
     notes = [_unknown(each) for each in models if each.marks is None and each.is_run]
     if all(each.marks is None for each in models):
         return Separated(images, [None] * len(models), notes)
-    marks, is_marked = _marks(images, decoding, workers or usable_cpus(), track)
+    marks, is_marked = _marks(images, decoding, workers or usable_cpus(), looked)
     seen = np.zeros((len(models), len(images)), bool)
     for row, each in zip(seen, models, strict=True):
         if each.marks is not None:
@@ -178,37 +167,18 @@ def _unknown(model: Learnt) -> str:
 
 
 def _marks(
-    images: Images, decoding: DecodeOptions, workers: int, track: Track
+    images: Images, decoding: DecodeOptions, workers: int, looked: Callable[[int], object]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return the marks of images, (N, 16), and which have one: those that can be decoded."""
     import numpy as np
 
     # As they are marked in training, whatever the options that change what a model is shown.
     decoding = replace(decoding, ignore_exif=False, allow_truncated=False)
-    chunks = [
-        (part, range(start, min(start + _CHUNK, len(part))))
-        for part in images.parts
-        for start in range(0, len(part), _CHUNK)
-    ]
-    marks: list[bytes] = []
     with Pool(workers, thread_name_prefix="resnetd-marks") as pool:
         try:
-            found = pool.map(lambda chunk: _marks_of(chunk[0], chunk[1], decoding), chunks)
-            marks += track(mark for chunk in found for mark in chunk)
+            looks = [look_at(part, pool, decoding=decoding, looked=looked) for part in images.parts]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    is_marked = np.array([bool(mark) for mark in marks], bool)
-    return trained_on.from_marks([mark or bytes(MARK_BYTES) for mark in marks]), is_marked
-
-
-def _marks_of(part: Examples, positions: range, decoding: DecodeOptions) -> list[bytes]:
-    return [_mark(part, position, decoding) for position in positions]
-
-
-def _mark(part: Examples, position: int, decoding: DecodeOptions) -> bytes:
-    """Return an image's mark; empty where it has none, as it cannot be decoded."""
-    try:
-        return mark_of(decode(part.read(position), decoding))
-    except (InputError, MemoryError):
-        return b""
+    is_marked = [[position not in each.failures for position in range(len(each.marks))] for each in looks]
+    return np.concatenate([each.marks for each in looks]), np.concatenate(is_marked)

@@ -87,7 +87,8 @@ class Images:
             raise DataError(message, hint="--labels FILE names the model's classes otherwise")
         left_out = int((~kept).sum())
         verb, model = "is" if left_out == 1 else "are", "the model" if len(models) == 1 else "a model"
-        note = f"{left_out:,} of {counted(len(self), 'image', ',')} {verb} left out, of classes that {model} lacks: {told}"
+        total = counted(len(self), "image", ",")
+        note = f"{left_out:,} of {total} {verb} left out, of classes that {model} lacks: {told}"
         return replace(self.select(kept), unknown=left_out), [note]
 
     def name(self, position: int) -> str:

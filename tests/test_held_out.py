@@ -143,7 +143,7 @@ def test_a_model_that_knows_nothing_of_its_training_reads_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = open_images(str(draw(tmp_path)))
-    monkeypatch.setattr(held_out, "mark_of", None)
+    monkeypatch.setattr(held_out, "look_at", None)
     assert separate(images, [Learnt("embedded", None)]) == (images, [None], [])
 
 

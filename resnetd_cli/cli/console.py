@@ -99,23 +99,36 @@ class Terminal:
             count: finds out how many items will come, in the background, as it may walk a large folder.
             wanted: show a bar, where one can be shown.
         """
+        with self.counting(count, wanted=wanted) as counted:
+
+            def track(items: Iterable[T]) -> Iterator[T]:
+                for item in items:
+                    yield item
+                    counted(1)
+
+            yield track
+
+    @contextmanager
+    def counting(
+        self, count: Callable[[], int | None], *, wanted: bool = True
+    ) -> Iterator[Callable[[int], object]]:
+        """Give a function that counts images on a progress bar, so many at a time.
+
+        Args:
+            count: as of `tracking`.
+            wanted: show a bar, where one can be shown.
+        """
         if not (wanted and self.shows_progress):
-            yield iter
+            yield lambda images: None
             return
         from resnetd_cli.cli.progress import ImageBar
 
         bar = ImageBar(_stderr())
         threading.Thread(target=lambda: bar.set_total(count()), daemon=True).start()
-
-        def track(items: Iterable[T]) -> Iterator[T]:
-            for item in items:
-                yield item
-                bar.advance()
-
         with bar:
             self._live = bar
             try:
-                yield track
+                yield bar.advance
             finally:
                 self._live = None
 

@@ -260,8 +260,8 @@ def _check_and_separate(
     for name, classifier in classifiers.items():
         if note := library.check(classifier, images, real=real):
             terminal.note(f"{name}: {note}")
-    with terminal.tracking(lambda: len(images), wanted=True) as track:
-        images, trained_on, notes = held_out.separate(images, learnt, track=track, **options)
+    with terminal.counting(lambda: len(images)) as looked:
+        images, trained_on, notes = held_out.separate(images, learnt, looked=looked, **options)
     terminal.notes(notes)
     return images, trained_on
 

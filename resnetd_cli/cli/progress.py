@@ -52,9 +52,9 @@ class ImageBar:
         """Take how many images there are, as soon as it is known."""
         self._numbers.update(self._task, total=total)
 
-    def advance(self) -> None:
-        """Count an image."""
-        self._numbers.advance(self._task)
+    def advance(self, images: int = 1) -> None:
+        """Count some images."""
+        self._numbers.advance(self._task, images)
 
     def stop(self) -> None:
         """Make way for output, until `start`."""
