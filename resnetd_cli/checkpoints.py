@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import IO, Any
+from typing import Any
 
-from resnetd_cli import foreign
+from resnetd_cli import foreign, pickles
 from resnetd_cli.errors import ResnetdError, WeightsError, first_line
 from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.memory import is_shortage, limited
@@ -31,7 +31,6 @@ _NO_WEIGHTS = {
     b"\x89HDF\r\n\x1a\n": ("a model of Keras (HDF5)", _WANTED),
 }
 """How files begin that are often given for weights, what they are, and what to do."""
-_ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model")
 """What training scripts keep a network's tensors under, best first: averaged copies before the others."""
@@ -50,9 +49,7 @@ _BESIDE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|rando
 """What Hugging Face's Trainer and accelerate keep beside the weights."""
 _MOST_NAMED = 5
 _NUMPY_RATIO = 20
-_OPCODES = 2**20
 _LONGEST_REASON = 160
-_LONGEST_NAME = 1000
 _FAMILIAR = ("torch.", "collections.", "_codecs.", "argparse.", "builtins.bytearray", "builtins.set")
 """What the pickles of state dicts ask for."""
 
@@ -225,11 +222,10 @@ def _load_pickle(file: Path) -> Any:
 
     import torch
 
-    is_archive = _starts_with(file, _ZIP)
+    is_archive = _starts_with(file, pickles.ZIP)
     if is_archive:
         _check_archive(file)
-    if any(len(name) > _LONGEST_NAME for name in _globals(file)):  # torch would search it for hours
-        raise ValueError("it asks for something with an endless name")
+    pickles.check(file)
     # timm's training script keeps its arguments in a Namespace, which holds values and runs nothing.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
@@ -324,7 +320,7 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
     if "weights_only" not in text and "Unsupported" not in text:
         return WeightsError(f"{file} is not a weights file, or a damaged one: {_short(error)}", hint=_WANTED)
     # What torch says goes on with how to load it nevertheless.
-    if not _starts_with(file, _ZIP, _PICKLE):
+    if not _starts_with(file, pickles.ZIP, _PICKLE):
         return WeightsError(f"{file} is not a weights file, or a damaged one", hint=_WANTED)
     name = _asked_for(file, text)
     if name is None and "Unsupported operand" in text:
@@ -344,7 +340,7 @@ def _something_else(file: Path) -> WeightsError | None:
     for start, (what, hint) in _NO_WEIGHTS.items():
         if _starts_with(file, start):
             return WeightsError(f"{file} is {what}, not a weights file", hint=hint)
-    if (tool := foreign.tool_of_file(file.name)) and not _starts_with(file, _ZIP, _PICKLE):
+    if (tool := foreign.tool_of_file(file.name)) and not _starts_with(file, pickles.ZIP, _PICKLE):
         return WeightsError(f"{file} is a model of {tool}, not a weights file of torch's", hint=_WANTED)
     return None
 
@@ -359,40 +355,7 @@ def _asked_for(file: Path, text: str) -> str | None:
     match = re.search(r"GLOBAL (\S+) was not an allowed global", text)
     if match:
         return match[1]
-    return next((name for name in _globals(file) if not name.startswith(_FAMILIAR)), None)
-
-
-def _globals(file: Path) -> Iterator[str]:
-    """Yield the names of what a file's pickles ask for, without running them."""
-    import zipfile
-
-    try:
-        if not _starts_with(file, _ZIP):
-            with file.open("rb") as stream:
-                while True:
-                    yield from _globals_of(stream)
-        with zipfile.ZipFile(file) as archive:
-            for record in archive.namelist():
-                if record.endswith(".pkl"):
-                    with archive.open(record) as stream:
-                        yield from _globals_of(stream)
-    except Exception:  # where a pickle is damaged, or ends
-        return
-
-
-def _globals_of(stream: IO[bytes]) -> Iterator[str]:
-    import pickletools
-
-    texts: list[str] = []
-    for count, (code, argument, _) in enumerate(pickletools.genops(stream)):
-        if code.name in ("GLOBAL", "INST"):
-            yield str(argument).replace(" ", ".")
-        elif code.name == "STACK_GLOBAL":
-            yield ".".join(texts[-2:])
-        elif "UNICODE" in code.name:
-            texts = [*texts[-1:], str(argument)]
-        if count > _OPCODES:
-            return
+    return next((name for name in pickles.names(file) if not name.startswith(_FAMILIAR)), None)
 
 
 def _differences(text: str) -> str:

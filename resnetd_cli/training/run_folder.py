@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetd_cli import trained_on
+from resnetd_cli import pickles, trained_on
 from resnetd_cli.datasets.split_table import write_split
 from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.errors import OutputError, OutputExists, UsageError, innermost
@@ -252,6 +252,7 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
+            pickles.check(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
             if content.pop("format") != _CHECKPOINT:
                 raise UsageError(f"{path} was written by another version of resnetd", hint=_ANEW)
