@@ -67,6 +67,16 @@ BatchSize = Annotated[
 ]
 Rate = Annotated[Optional[str], typer.Option("--lr", metavar="R", help="The highest learning rate.")]
 Seed = Annotated[Optional[str], typer.Option("--seed", metavar="N", help="Seed of all randomness.")]
+Seeds = Annotated[
+    Optional[int],
+    typer.Option(
+        "--seeds",
+        parser=whole(1, 1000),
+        metavar="N",
+        help="Train N times, with N seeds and one split; keep the model that is best by val.",
+        show_default=False,
+    ),
+]
 ImageSize = Annotated[
     Optional[str], typer.Option("--image-size", metavar="train|test|N", help="Input size, in pixels.")
 ]
@@ -183,28 +193,33 @@ def train(plan: Any, request: Request) -> dict[str, Any] | None:
     """Carry out a plan in this process, showing how it goes."""
     from resnetd_cli.cli.live import Display
     from resnetd_cli.training.monitors import Several, TensorBoard
-    from resnetd_cli.training.plan import Surroundings, execute
+    from resnetd_cli.training.plan import Surroundings
+    from resnetd_cli.training.seeds import carry_out
 
     name_temporary_folder()
     name_user()
     _set_threads(request)
-    logs = [TensorBoard(plan.folder / "tensorboard")] if request.tensorboard else []
     if os.environ.get("RANK", "0") != "0":  # the first of several processes shows and writes for all
         with stopping.requests() as should_stop:
-            return execute(plan, Surroundings(Several(), lambda _: None, should_stop, began=request.began))
+            began = request.began
+            return carry_out(plan, lambda _: Surroundings(Several(), lambda _: None, should_stop, began=began))
     display = Display(terminal)
     with stopping.requests() as should_stop:
-        around = Surroundings(
-            monitor=Several(display, *logs),
-            note=terminal.note,
-            should_stop=should_stop,
-            unreadable=_tell_failure,
-            surveyed=_tell_survey,
-            progress=terminal.download_bar(),
-            began=request.began,
-        )
+
+        def around(folder: Path) -> Surroundings:
+            logs = [TensorBoard(folder / "tensorboard")] if request.tensorboard else []
+            return Surroundings(
+                monitor=Several(display, *logs),
+                note=terminal.note,
+                should_stop=should_stop,
+                unreadable=_tell_failure,
+                surveyed=_tell_survey,
+                progress=terminal.download_bar(),
+                began=request.began,
+            )
+
         try:
-            return execute(plan, around)
+            return carry_out(plan, around)
         finally:
             display.close()
 
@@ -256,9 +271,24 @@ def _tell_end(summary: dict[str, Any] | None, plan: Any) -> None:
         terminal.note(f"saved; to go on: {_again()}")
         raise stopping.as_interrupt()
     for split in ("val", "test"):
-        if figures := summary[split]:
+        if "figures" in summary:
+            _tell_spread(split, summary)
+        elif figures := summary[split]:
             terminal.note(f"{split}: top-1 {figures['top1']:.2%}, loss {figures['loss']:.3f}")
     terminal.note(f"{plan.folder} is a model now: resnetd predict IMAGE --model {shell_word(plan.folder)}")
+
+
+def _tell_spread(split: str, record: dict[str, Any]) -> None:
+    """Tell mean and standard deviation over the seeds, and the figures of the best one."""
+    if not (figures := record["figures"][split]):
+        return
+    top1, loss = figures["top1"], figures["loss"]
+    (best,) = (run for run in record["runs"] if run["seed"] == record["best"])
+    terminal.note(
+        f"{split}: top-1 {top1['mean']:.2%} +/- {top1['sd']:.2%} ({top1['min']:.2%} to {top1['max']:.2%}), "
+        f"loss {loss['mean']:.3f} +/- {loss['sd']:.3f} over {len(record['runs'])} seeds; "
+        f"seed {best['seed']}, which is kept: {best[split]['top1']:.2%}"
+    )
 
 
 def _again() -> str:

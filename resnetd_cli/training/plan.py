@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from resnetd_cli.training.network import Start
     from resnetd_cli.training.provenance import Origin
 
+Look = Callable[[], tuple[Divided, Survey]]
 FINETUNE, TRAIN = "finetune", "train"
 _NEVER = object()
 
@@ -61,6 +62,7 @@ class Plan:
         resume: go on with the run that is in the folder.
         overwrite: replace it.
         offline: use only weights that are on this machine.
+        seeds: train so many times, with as many seeds; None for one run, or as many as the one that is resumed.
         arguments: the command line, which the run's record quotes.
     """
 
@@ -81,6 +83,7 @@ class Plan:
     resume: bool = False
     overwrite: bool = False
     offline: bool = False
+    seeds: int | None = None
     arguments: Sequence[str] = ()
 
 
@@ -97,6 +100,7 @@ class Surroundings:
         surveyed: is told what the first pass found.
         progress: a tqdm class for downloads' bars.
         began: when the command started, by `time.monotonic`.
+        replacing: is called just before the run's first files are written.
     """
 
     monitor: Monitor
@@ -107,10 +111,19 @@ class Surroundings:
     surveyed: Callable[[Survey, Divided], object] = lambda found, divided: None
     progress: type[Any] | None = None
     began: float = field(default_factory=time.monotonic)
+    replacing: Callable[[], object] = lambda: None
 
 
-def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
-    """Do what a plan says, as one of the processes of a run, and return the summary.
+def execute(
+    plan: Plan, around: Surroundings, base: Recipe | None = None, look: Look | None = None
+) -> dict[str, Any] | None:
+    """Do what a plan says in one run, as one of its processes, and return the summary.
+
+    Args:
+        plan: what the user asked for.
+        around: what the run is told by, and tells.
+        base: the recipe without the plan's changes, where it was loaded before.
+        look: gives the images, where other runs use them too.
 
     Returns:
         None where the run was asked to stop before its end, and was saved.
@@ -123,19 +136,19 @@ def execute(plan: Plan, around: Surroundings) -> dict[str, Any] | None:
             raise UsageError(
                 f"{model} is an exported file, which cannot be trained", hint="name what it came from"
             )
-    folder = RunFolder(plan.folder)
+    folder = RunFolder(plan.folder, replacing=around.replacing)
     begun = folder.begun() if plan.resume else None
     if begun:
-        plan = _as_begun(plan, *begun)
-    recipe = begun[0] if begun else recipes.load(recipe_name(plan)).replace(plan.changes)
+        plan = as_begun(plan, *begun)
+    recipe = begun[0] if begun else (base or recipes.load(recipe_name(plan))).replace(plan.changes)
     accelerator = open_accelerator(plan.device, recipe.precision)
     if accelerator.is_main_process:
         if not begun:
-            _check_spared(plan)
+            check_spared(plan)
         folder.make(resume=plan.resume, overwrite=plan.overwrite)
     with folder.claimed() if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
-        data, found = _data(plan, recipe.seed, around)
+        data, found = look() if look else look_at_images(plan, recipe.seed, around)
         before = begun[1] if begun else None
         if before is None:
             recipe = _fitted(recipe, plan, len(data.train), around)
@@ -191,7 +204,7 @@ def _fitted(recipe: Recipe, plan: Plan, images: int, around: Surroundings) -> Re
     return evened
 
 
-def _check_spared(plan: Plan) -> None:
+def check_spared(plan: Plan) -> None:
     """Refuse to replace a run by one that is made from it.
 
     Raises:
@@ -210,7 +223,7 @@ def recipe_name(plan: Plan) -> str:
     return plan.recipe or (sizes.FINETUNE if plan.command == FINETUNE else "bag-of-tricks")
 
 
-def _as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
+def as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
     """Return the plan of the run that is gone on with; what was asked for now may add nothing to it.
 
     Raises:
@@ -288,7 +301,7 @@ def _origins(plan: Plan, before: Mapping[str, Any] | None, *, is_loaded: bool) -
     return {key: before.get(key) for key in now}
 
 
-def _data(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, Survey]:
+def look_at_images(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, Survey]:
     """Return the images that are trained and measured with, and what the first pass found."""
     found = survey(
         open_dataset(plan.data, offline=plan.offline),

@@ -10,6 +10,8 @@ metrics.csv         a row for each epoch
 summary.json        how it ended
 curves.png          loss, accuracy and rate
 checkpoints/        last.pth, from which --resume goes on, and best.pth
+seeds.json          of a run of several seeds: their figures, and whose model this is
+seeds/SEED/         the run of each, as this one; of their checkpoints only the best one's are kept, above
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -110,14 +112,21 @@ def absolute(data: str) -> str:
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the folder.
+        replacing: is called just before a new run's first files are written.
+    """
+
+    def __init__(self, path: Path, *, replacing: Callable[[], object] = lambda: None) -> None:
         self.path = path
+        self._replacing = replacing
         self.last = path / "checkpoints" / "last.pth"
         self.best = path / "checkpoints" / "best.pth"
         self._recipe = path / "recipe.yaml"
         self._facts = path / "run.json"
+        self._seeds = path / "seeds.json"
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -154,17 +163,71 @@ class RunFolder:
         names = {entry.name for entry in self.path.iterdir() if entry.suffix != PARTIAL}
         # A run that was killed at its very beginning has no facts yet.
         begun = {self._recipe.name, SPLIT, trained_on.NAME}
-        is_run = self._facts.is_file() or names <= {"checkpoints", "tensorboard", ".lock", *begun}
+        holds_run = self._facts.is_file() or self._seeds.is_file()
+        is_run = holds_run or names <= {"checkpoints", "tensorboard", "seeds", ".lock", *begun}
         if not is_run:
             raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
-        if self._facts.is_file() and not (resume or overwrite):
+        if holds_run and not (resume or overwrite):
             hint = "--resume goes on with it, --overwrite begins anew"
             raise OutputExists(f"{self.path} holds a run", hint=hint)
 
-    def clear(self) -> None:
-        """Remove what a run wrote, and nothing else."""
-        for path in self._files:
+    def clear(self, *, keeping: Collection[int] = ()) -> None:
+        """Remove what a run wrote, and nothing else; the folders of the runs of some seeds stay, empty."""
+        for path in (*self._files, self._seeds):
             path.unlink(missing_ok=True)
+        for path in (self.path / "seeds").glob("[0-9]*"):
+            run = RunFolder(path)
+            run.clear()
+            if path.name not in map(str, keeping):
+                with suppress(OSError):  # there is something else in it
+                    run.last.parent.rmdir()
+                    (path / ".lock").unlink(missing_ok=True)
+                    path.rmdir()
+        with suppress(OSError):
+            (self.path / "seeds").rmdir()
+
+    def clear_checkpoints(self) -> None:
+        """Remove what only a resumption needs."""
+        for path in (self.last, self.best):
+            path.unlink(missing_ok=True)
+
+    def of_seed(self, seed: int) -> RunFolder:
+        """Return the folder of the run of one of several seeds."""
+        return RunFolder(self.path / "seeds" / str(seed))
+
+    def publish(self, to: RunFolder) -> None:
+        """Give another folder what this run left behind: copies, but for the checkpoints, which move there.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        for path in filter(Path.is_file, self._files):
+            target = to.path / path.relative_to(self.path)
+            if path.parent == self.path:
+                write_atomic(target, path.read_bytes())
+            else:
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+
+    def write_seeds(self, record: Mapping[str, Any]) -> None:
+        """Write how the runs of several seeds went so far."""
+        self._write_json(self._seeds.name, {"format": FORMAT, **record})
+
+    def seeds(self) -> dict[str, Any] | None:
+        """Return how the runs of several seeds went so far; None where it is one run, or none.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        if not self._seeds.is_file():
+            return None
+        try:
+            record: dict[str, Any] = json.loads(self._seeds.read_text(encoding="utf-8"))
+            if record.pop("format") != FORMAT or not all(isinstance(seed, int) for seed in record["seeds"]):
+                raise ValueError
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UsageError(f"{self._seeds} is damaged", hint="--overwrite begins anew") from error
+        return record
 
     @property
     def _files(self) -> Sequence[Path]:
@@ -184,6 +247,7 @@ class RunFolder:
             data: its images.
             marks: of all that the model will have been trained on; None: they are not kept.
         """
+        self._replacing()
         self.clear()
         self._write("recipe.yaml", recipe.to_yaml())
         if marks is not None:
