@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from hub import timm_files
+from PIL import Image
 from training_data import NETWORK, QUICK, Log, carry_out, write_colours
 
 from resnetd_cli import __version__
@@ -201,8 +202,11 @@ def test_run_of_an_older_version_is_resumed(plan: Plan) -> None:
 
 def test_other_images_are_not_resumed_with(plan: Plan, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=2))
-    image = tmp_path / "data" / "train" / "red" / "000.png"
-    image.write_bytes(image.read_bytes() + b"more")
+    path = tmp_path / "data" / "train" / "red" / "000.png"
+    with Image.open(path) as image:
+        image.load()
+    image.putpixel((5, 7), (1, 2, 3))
+    image.save(path)
     with pytest.raises(DataError, match="are not those that the run was begun with"):
         carry_out(replace(plan, resume=True))
 
