@@ -28,7 +28,7 @@ class Display:
         self._val_top1: float | None = None
 
     def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
-        """The first step is about to be made, or the next one, in epochs of so many images; or those of another run."""
+        """The first step is about to be made, or the next one, in epochs of so many images; or of another run."""
         self.close()
         self._val_top1 = None
         self._epochs, self._steps_per_epoch, self._images = epochs, steps_per_epoch, images
