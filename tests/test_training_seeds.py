@@ -250,7 +250,7 @@ SMALL = (*SMALL, "--batch-size", "12", "--lr", "0.05", "--set", "warmup_epochs=1
 
 @pytest.mark.slow
 def test_two_processes_train_with_two_seeds(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
-    options = (*SMALL, "--epochs", "2", "--set", "batch_norm=freeze", "--seeds", "2")
+    options = (*SMALL, "--epochs", "2", "--set", "batch_norm=freeze", "--set", "mixup=0", "--seeds", "2")
     losses = []
     for processes in ("1", "2"):
         run = tmp_path / processes
