@@ -15,7 +15,7 @@ from resnetd_cli.engines import FP32, INT8
 from resnetd_cli.errors import ModelError, first_line
 from resnetd_cli.files import expand_user
 from resnetd_cli.models import Kind, ModelCard, ModelRef
-from resnetd_cli.results import Agreement, Preprocessing
+from resnetd_cli.results import Agreement, Preprocessing, fitting
 
 Facts = dict[str, Any]
 """Facts by name, in the order to show them; None where nothing is known."""
@@ -91,7 +91,7 @@ def describe(model: str, *, weights_file: Path | None = None, image_size: str = 
         return _describe_exported(expand_user(model))
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
-    facts = _describe_card(card) if card else _describe_timm(ref)
+    facts = _describe_card(card) if card else _describe_timm(ref, image_size)
     request = Request(model, weights_file, image_size)
     if weights_file is not None:
         facts = _with_weights(facts, ref, weights_file, is_compiled=bundles.find(request) is not None)
@@ -169,6 +169,7 @@ def _describe_card(card: ModelCard) -> Facts:
         "test_top1": card.top1_test,
         "test_top5": card.top5_test,
         "temperature": 1.0,
+        "temperatures": [],
         "license": card.license,
         "hub_id": card.hub_id,
         "file_mb": _file_mb(path, card.params_m),
@@ -176,7 +177,7 @@ def _describe_card(card: ModelCard) -> Facts:
     }
 
 
-def _describe_timm(ref: ModelRef) -> Facts:
+def _describe_timm(ref: ModelRef, image_size: str) -> Facts:
     definition = factory.define(ref)
     config, how = definition.config, definition.preprocessing()
     test = definition.preprocessing("test")
@@ -193,7 +194,8 @@ def _describe_timm(ref: ModelRef) -> Facts:
         **_describe_preprocessing(how),
         "test_size": test.input_size[1],
         "test_crop_pct": test.crop_pct,
-        "temperature": definition.temperature,
+        "temperature": fitting(definition.temperatures, definition.preprocessing(image_size), FP32) or 1.0,
+        "temperatures": [each.record() for each in definition.temperatures],
         "license": config.get("license"),
         "hub_id": None if ref.kind is Kind.EMBEDDED else repo,
         "file_mb": _file_mb(path, params_m),
@@ -208,6 +210,7 @@ def _with_weights(facts: Facts, ref: ModelRef, file: Path, *, is_compiled: bool)
         "license": None,
         "hub_id": None,
         "temperature": 1.0,
+        "temperatures": [],
     }
     if not is_compiled:
         definition = factory.with_weights(factory.define(ref), file)
@@ -242,7 +245,8 @@ def _describe_compiled(card: Card) -> Facts:
         "classes": len(card.class_names.names),
         "params_m": round(card.parameters / 1e6, 2),
         **_describe_preprocessing(card.preprocessing),
-        "temperature": card.temperature,
+        "temperature": card.calibrated,
+        "temperatures": [each.record() for each in card.temperatures],
     }
 
 

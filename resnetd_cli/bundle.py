@@ -286,6 +286,8 @@ def _is_for(bundle: Bundle, request: Request) -> bool:
 
 def _current(bundle: Bundle) -> Bundle | None:
     """Return a bundle if it is still right, with the times that its files have now."""
+    if bundle.card.temperature != 1 and not bundle.exported:  # an earlier version's: of any size and precision
+        return None
     versions = current_versions().items()
     # A package that is not installed any more cannot have changed what the bundle holds.
     if not bundle.exported and any(bundle.card.versions.get(package) != version for package, version in versions):

@@ -16,7 +16,7 @@ from resnetd_cli import checkpoints, configs, exported
 from resnetd_cli.errors import CacheError, DataError
 from resnetd_cli.files import check_writable, expand_user, open_atomic
 from resnetd_cli.models import Kind, resolve
-from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE, Calibrated, with_calibrated
 from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ def place(model: str, weights: str | Path | None = None) -> Path | None:
     return file
 
 
-def store(file: Path, temperature: float, *, note: Callable[[str], None] = lambda _: None) -> None:
+def store(file: Path, new: Calibrated, *, note: Callable[[str], None] = lambda _: None) -> None:
     """Keep a temperature in the file that `place` named, and in what was compiled from it.
 
     Args:
         file: an exported file, or a folder's `config.json`.
-        temperature: of the model's.
+        new: the temperature, and what it was fitted to.
         note: is told, in a line, what else there is to know.
 
     Raises:
@@ -115,19 +115,20 @@ def store(file: Path, temperature: float, *, note: Callable[[str], None] = lambd
         OutputError: it cannot be written.
     """
     if exported.is_exported(file.name):
-        card = replace(exported.read_card(file), temperature=temperature)
+        card = replace(exported.read_card(file), temperature=new.temperature)
         marks = exported.read_trained_on(file)
         with open_atomic(file) as stream:
             exported.write_file(file, card, stream, marks)
         return
     # Found first: to them a file that has changed is another.
     compiled = bundles.made_from(file)
-    configs.write_temperature(file.parent, temperature)
+    configs.write_temperature(file.parent, new)
     weights = checkpoints.find(file.parent)
     for bundle in compiled:
         # One of other weights, loaded into this folder's network, only needs to know of the change.
         is_own = bundle.is_from(weights)
-        card = replace(bundle.card, temperature=temperature) if is_own else bundle.card
+        temperatures = with_calibrated(bundle.card.temperatures, new) if is_own else ()
+        card = replace(bundle.card, temperatures=temperatures)
         try:
             bundles.describe_anew(bundle, card, file)
         except CacheError as error:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resnetd_cli.labels import ClassNames
-from resnetd_cli.results import Agreement, Preprocessing, check_temperature
+from resnetd_cli.results import Agreement, Calibrated, Preprocessing, check_temperature, fitting
 
 FORMAT = 1
 _MOST = 1e18
@@ -28,7 +28,8 @@ class Card:
         precision: `fp32` or `int8`.
         calibration_images: how many images told the ranges of an int8 graph's activations.
         agreement: how its answers compare with the fp32 graph's, where that was measured.
-        temperature: what its logits are divided by before they become probabilities.
+        temperature: what the logits of an exported file are divided by before they become probabilities.
+        temperatures: of a compiled model, by size and precision; see `calibrated`.
     """
 
     name: str
@@ -41,10 +42,19 @@ class Card:
     calibration_images: int = 0
     agreement: Agreement | None = None
     temperature: float = 1.0
+    temperatures: tuple[Calibrated, ...] = ()
+
+    @property
+    def calibrated(self) -> float:
+        """What its logits are divided by before they become probabilities."""
+        return fitting(self.temperatures, self.preprocessing, self.precision) or self.temperature
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON's types."""
-        return {"format": FORMAT, **asdict(self)}
+        fields = {"format": FORMAT, **asdict(self), "temperatures": [each.record() for each in self.temperatures]}
+        if not self.temperatures:  # in exported files, which earlier versions read
+            del fields["temperatures"]
+        return fields
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Card:
@@ -57,10 +67,12 @@ class Card:
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
         how, names, agreement = (fields.pop(key) for key in ("preprocessing", "class_names", "agreement"))
+        temperatures = tuple(map(Calibrated.of, fields.pop("temperatures", ())))
         card = cls(
             preprocessing=Preprocessing(**{key: _tuple(item) for key, item in how.items()}),
             class_names=ClassNames(tuple(names["names"]), tuple(names["ids"]), names["source"]),
             agreement=agreement and Agreement(**agreement),
+            temperatures=temperatures,
             **fields,
         )
         card._check()

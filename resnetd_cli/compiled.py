@@ -100,7 +100,7 @@ def compile_network(request: Request, network: Network) -> Bundle:
         parameters=sum(parameter.numel() for parameter in network.module.parameters()),
         weights_sha256=sha256(*checkpoints.parts(network.file)),
         versions=bundles.current_versions(),
-        temperature=network.temperature,
+        temperatures=network.temperatures,
     )
     sources = {str(path): bundles.stamp(path) for path in _sources(request, network.file)}
 

@@ -14,10 +14,13 @@ from typing import Any
 from resnetd_cli.errors import ModelError, first_line
 from resnetd_cli.escaping import printable
 from resnetd_cli.files import write_atomic
-from resnetd_cli.results import check_temperature
+from resnetd_cli.results import Calibrated, check_temperature, with_calibrated
 
 NAME = "config.json"
+_TEMPERATURES = "temperatures"
 _TEMPERATURE = "temperature"
+"""A number, which earlier versions stored: of the size that the model was trained with, in fp32."""
+_MOST_TEMPERATURES = 1000
 _MAX_BYTES = 2**24
 _MOST_CLASSES = 2**20
 _LONGEST_REASON = 160
@@ -142,20 +145,27 @@ def _are_placeholders(names: Any) -> bool:
     return bool(values) and all(isinstance(name, str) and _PLACEHOLDER.fullmatch(name) for name in values)
 
 
-def read_temperature(owner: str, folder: Path) -> float:
-    """Return the temperature that `evaluate --calibrate` wrote into a folder's `config.json`, or 1.
+def read_temperatures(owner: str, folder: Path) -> tuple[Calibrated, ...]:
+    """Return the temperatures that `evaluate --calibrate` wrote into a folder's `config.json`.
 
     Raises:
-        ModelError: it is not one, or the file cannot be read.
+        ModelError: they are none, or the file cannot be read.
     """
     try:
-        content = json.loads((folder / NAME).read_bytes())
-        if "pretrained_cfg" not in content:  # in timm's older layout all keys are timm's
-            return 1.0
-        return check_temperature(content.get(_TEMPERATURE, 1.0))
+        content = _content(folder)
+        # In timm's older layout all keys are timm's.
+        return _stored(content) if "pretrained_cfg" in content else ()
     except (OSError, ValueError, RecursionError, TypeError) as error:
         hint = "take it out of config.json; evaluate --calibrate fits one"
         raise ModelError(f"{owner}: config.json has {first_line(error)}", hint=hint) from error
+
+
+def _stored(content: Mapping[str, Any]) -> tuple[Calibrated, ...]:
+    alone = [Calibrated(check_temperature(content[_TEMPERATURE]))] if _TEMPERATURE in content else []
+    others = content.get(_TEMPERATURES, [])
+    if not isinstance(others, list) or len(others) > _MOST_TEMPERATURES:
+        raise ValueError("temperatures that are no list, or a very long one")
+    return (*alone, *map(Calibrated.of, others))
 
 
 def keeps_temperature(folder: Path) -> bool:
@@ -167,14 +177,18 @@ def keeps_temperature(folder: Path) -> bool:
     return isinstance(content, dict) and "pretrained_cfg" in content
 
 
-def write_temperature(folder: Path, temperature: float) -> None:
-    """Write a temperature into a folder's `config.json`, whole or not at all.
+def write_temperature(folder: Path, new: Calibrated) -> None:
+    """Write a temperature into a folder's `config.json`, in place of one that was fitted to the same.
+
+    The file is replaced whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
     content = json.loads((folder / NAME).read_bytes())
-    content[_TEMPERATURE] = temperature
+    stored = with_calibrated(_stored(content), new)
+    content.pop(_TEMPERATURE, None)
+    content[_TEMPERATURES] = [each.record() for each in stored]
     write_atomic(folder / NAME, json.dumps(content, indent=2).encode())
 
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError
 from resnetd_cli.labels import ClassNames
 from resnetd_cli.memory import limited
 from resnetd_cli.models import Kind, ModelRef, find_card
-from resnetd_cli.results import LARGEST_SIDE, Preprocessing
+from resnetd_cli.results import LARGEST_SIDE, Calibrated, Preprocessing, with_calibrated
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,14 +35,14 @@ class Definition:
         architecture: timm's name for the network.
         config: timm's pretrained configuration, as a dictionary.
         arguments: what else `timm.create_model` needs to build the same network.
-        temperature: as in `Network`.
+        stored: the temperatures that were stored with it.
     """
 
     ref: ModelRef
     architecture: str
     config: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    temperature: float = 1.0
+    stored: tuple[Calibrated, ...] = ()
 
     def name_with(self, file: Path) -> str:
         """Return what the network is called with other weights than its own."""
@@ -71,6 +71,17 @@ class Definition:
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             message = f"{self.ref.name} cannot be given images: its configuration has {first_line(error)}"
             raise ModelError(message, hint="choose another model, or mend its config.json") from error
+
+    @property
+    def temperatures(self) -> tuple[Calibrated, ...]:
+        """The temperatures that were stored with it, each with the size that it was fitted to."""
+        if not self.stored:
+            return ()
+        own = self.preprocessing()
+        found: tuple[Calibrated, ...] = ()
+        for each in self.stored:
+            found = with_calibrated(found, each.resolved(own))
+        return found
 
     @contextmanager
     def checked_size(self, image_size: str) -> Iterator[Callable[[nn.Module], None]]:
@@ -124,7 +135,7 @@ class Network:
         preprocessing: how it wants its images.
         class_names: of its classes.
         misfit: what is wrong with its class names, where something is: they are numbers then.
-        temperature: what its logits are divided by before they become probabilities.
+        temperatures: what its logits are divided by before they become probabilities, by size and precision.
     """
 
     name: str
@@ -133,7 +144,7 @@ class Network:
     preprocessing: Preprocessing
     class_names: ClassNames
     misfit: LabelsError | None = None
-    temperature: float = 1.0
+    temperatures: tuple[Calibrated, ...] = ()
 
 
 def load_network(
@@ -170,13 +181,22 @@ def load_network(
     # With other weights it is not the model of that name any more.
     name = definition.name_with(file) if own_weights else ref.name
     classes = int(getattr(module, "num_classes", 0) or 0)
-    temperature = 1.0 if own_weights else definition.temperature
+    temperatures = () if own_weights or not _has_own_weights(ref) else definition.temperatures
     misfit: LabelsError | None = None
     try:
         names = definition.class_names(classes, own_weights=own_weights)
     except LabelsError as error:
         names, misfit = labels.unnamed(classes), error
-    return Network(name, module, file, preprocessing, names, misfit, temperature)
+    return Network(name, module, file, preprocessing, names, misfit, temperatures)
+
+
+def _has_own_weights(ref: ModelRef) -> bool:
+    """Tell whether a MODEL stands for its folder's own weights, and not for another file in it."""
+    if ref.file is None:
+        return True
+    with suppress(WeightsError, OSError):
+        return ref.file.samefile(checkpoints.find(Path(ref.location)))
+    return False
 
 
 def prefetch(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> None:
@@ -206,7 +226,7 @@ def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None =
     if ref.kind is Kind.HUB:
         folder = weights.fetch(ref.location, weights.CONFIG, offline=offline, progress=progress).parent
     config, architecture, arguments = configs.read(ref.name, folder)
-    return Definition(ref, architecture, config, arguments, configs.read_temperature(ref.name, folder))
+    return Definition(ref, architecture, config, arguments, configs.read_temperatures(ref.name, folder))
 
 
 def find_weights(
@@ -305,7 +325,7 @@ def with_weights(definition: Definition, file: Path) -> Definition:
     classes = checkpoints.class_count(tensors, definition.config) if tensors else None
     known = {} if classes is None else {"num_classes": classes}
     arguments, config = {**definition.arguments, **known}, {**definition.config, **known}
-    return replace(definition, config=config, arguments=arguments, temperature=1.0)
+    return replace(definition, config=config, arguments=arguments, stored=())
 
 
 def outline(definition: Definition) -> nn.Module:

@@ -17,7 +17,6 @@ from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError
 from resnetd_cli.files import expand_user
 from resnetd_cli.labelled import Images
-from resnetd_cli.models import local_folder
 from resnetd_cli.threads import Pool
 from resnetd_cli.wording import counted
 
@@ -69,13 +68,10 @@ def learnt_by(model: str, weights: Path | None = None) -> Learnt:
     Raises:
         ModelError: what is kept of them is damaged.
     """
-    if weights is not None:
-        folder: Path | None = trained_on.beside(expand_user(weights).absolute())
-        name = str(weights)
-    elif exported.is_exported(model):
-        return Learnt(model, None)
-    else:
-        folder, name = local_folder(model), model
+    name = model if weights is None else str(weights)
+    if weights is None and exported.is_exported(model):
+        return Learnt(name, exported.read_trained_on(expand_user(model)))
+    folder = trained_on.home(model, weights)
     if folder is None:
         return Learnt(name, None)
     return Learnt(name, trained_on.read(folder), is_run=(folder / _RUN).is_file())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from resnetd_cli import bundle as bundles
-from resnetd_cli import compiled, exported, factory, label_files, models
+from resnetd_cli import compiled, configs, exported, factory, label_files, models
 from resnetd_cli.bundle import Bundle, Request
 from resnetd_cli.card import Card
 from resnetd_cli.classifier import DEFAULT_DECODING, Classifier
@@ -34,7 +34,7 @@ from resnetd_cli.factory import Network
 from resnetd_cli.files import current_folder, expand_user, name_temporary_folder, name_user
 from resnetd_cli.http import CONNECTIONS
 from resnetd_cli.reading import DEFAULT_READING, ReadOptions
-from resnetd_cli.results import check_temperature
+from resnetd_cli.results import Calibrated, check_temperature, fitting
 
 GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
@@ -290,8 +290,8 @@ class Loader:
             engine=engine,
             preprocessing=model.preprocessing,
             class_names=own_names or model.class_names,
-            temperature=model.temperature if self.temperature is None else self.temperature,
-            precision=model.precision if isinstance(model, Card) else self.precision,
+            temperature=self.temperature_of(model),
+            precision=_precision(model, self.precision),
             reading=self.reading,
             decoding=self.decoding,
             workers=self._workers,
@@ -300,6 +300,46 @@ class Loader:
             connections=self.connections,
             why=why,
         )
+
+    def temperature_of(self, model: Card | Network) -> float:
+        """Return what logits are divided by; say so where a temperature was stored for something else only."""
+        if self.temperature is not None:
+            return self.temperature
+        if isinstance(model, Card) and exported.is_exported(self.model):
+            return model.temperature
+        how = Calibrated.at(1.0, model.preprocessing, _precision(model, self.precision))
+        own = model.temperatures if self.weights is None else ()
+        found = fitting(own, model.preprocessing, how.precision)
+        if found is None and self.logits and (others := self._stored(model)):
+            self.note(self._uncalibrated(how, others))
+        return 1.0 if found is None else found
+
+    def _stored(self, model: Card | Network) -> tuple[Calibrated, ...]:
+        """Return the temperatures that were stored with a MODEL, whatever they are for."""
+        folder = models.local_path(self.model)
+        if self.weights is None or folder is None or not (folder / configs.NAME).is_file():
+            return model.temperatures
+        return configs.read_temperatures(self.model, folder)
+
+    def _uncalibrated(self, how: Calibrated, others: Sequence[Calibrated]) -> str:
+        options = {"--weights": self.weights, "--image-size": self.image_size, "--precision": self.precision}
+        words = [
+            f"{option} {shell_word(str(value))}"
+            for option, value in options.items()
+            if value not in (None, "train", FP32)
+        ]
+        command = " ".join(["evaluate DIR --model", shell_word(self.model), *words, "--calibrate"])
+        if self.weights is not None:
+            why = f"the temperature of {self.model} is of its own weights, not of {self.weights}"
+        else:
+            exact = how.size_and_precision in [each.size_and_precision for each in others]
+            known = " and ".join(each.in_words(exact=exact) for each in others)
+            why = f"{self.model} is calibrated for {known}, not for {how.in_words(exact=exact)}"
+        return f"{why}: no temperature is used; {command} fits one"
+
+
+def _precision(model: Card | Network, asked: str) -> str:
+    return model.precision if isinstance(model, Card) else asked
 
 
 def _check_temperature(value: float) -> None:

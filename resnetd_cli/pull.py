@@ -76,6 +76,8 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
     card = bundle.card
     if loader.class_names:
         card = replace(card, class_names=label_files.load(loader.class_names, len(card.class_names.names)))
+    # A file is of one size and one precision, and says what its temperature is.
+    card = replace(card, temperature=loader.temperature_of(card), temperatures=())
     home = trained_on.home(loader.model, loader.request.weights)
     marks = None if home is None else trained_on.read(home)
     with open_atomic(path, overwrite=overwrite) as stream:
@@ -91,7 +93,7 @@ def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) 
         sources: images to compare on.
         on_failure: is told of each that cannot be read.
     """
-    candidate = replace(loader, engine="onnx").load()
+    candidate = replace(loader, engine="onnx", temperature=1.0).load()
     agreement = compare(_reference(loader), candidate, sources, on_failure=on_failure)
     if bundle := bundles.find(loader.request):
         try:
@@ -110,14 +112,15 @@ def verify_file(loader: Loader, path: Path, sources: Iterable[Source], *, on_fai
         sources: images to compare on.
         on_failure: is told of each that cannot be read.
     """
-    candidate = Loader(str(path), decoding=loader.decoding, engine="onnx").load()
+    candidate = Loader(str(path), decoding=loader.decoding, engine="onnx", temperature=1.0).load()
     return compare(_reference(loader), candidate, sources, on_failure=on_failure)
 
 
 def _reference(loader: Loader) -> Classifier:
     """Return what a compiled form is compared with."""
     engine = "onnx" if loader.precision == INT8 else "torch"
-    return replace(loader, precision=FP32, engine=engine).load()
+    # Both without a temperature: that of one form is not the other's.
+    return replace(loader, precision=FP32, engine=engine, temperature=1.0).load()
 
 
 def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailure) -> Bundle:

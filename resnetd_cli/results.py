@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +177,95 @@ class Agreement:
     largest_difference: float
     mean_difference: float
     speed_up: float
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A temperature, and what it was fitted to: elsewhere it is not the model's.
+
+    Attributes:
+        temperature: what logits are divided by before they become probabilities.
+        precision: in which the logits were computed.
+        input_size: of the images, as in `Preprocessing`; None for the size that the model was trained with.
+        crop_pct: likewise.
+
+    Raises:
+        ValueError: one of them makes no sense.
+    """
+
+    temperature: float
+    precision: str = "fp32"
+    input_size: tuple[int, int, int] | None = None
+    crop_pct: float | None = None
+
+    def __post_init__(self) -> None:
+        # They come from files.
+        check_temperature(self.temperature)
+        if not isinstance(self.precision, str):
+            raise _nonsense(f"a temperature of the precision {self.precision!r}")
+        if self.input_size is not None and not _are_sizes(self.input_size):
+            raise _nonsense(f"a temperature of the input size {self.input_size!r}")
+        if self.crop_pct is not None and not _is_number(self.crop_pct):
+            raise _nonsense(f"a temperature of the crop_pct {self.crop_pct!r}")
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What it was fitted to."""
+        return self.precision, self.input_size, self.crop_pct
+
+    @property
+    def size_and_precision(self) -> tuple[object, ...]:
+        """What it was fitted to, but for the crop, which seldom differs."""
+        return self.input_size, self.precision
+
+    def in_words(self, *, exact: bool = False) -> str:
+        """Return what it was fitted to; with the crop if that has to be exact."""
+        size = "the own size" if self.input_size is None else f"{self.input_size[1]} x {self.input_size[2]}"
+        return f"{size}{f' (crop {self.crop_pct:g})' if exact else ''} in {self.precision}"
+
+    @classmethod
+    def at(cls, temperature: float, how: Preprocessing, precision: str) -> Calibrated:
+        """Return a temperature of logits that are computed so."""
+        return cls(temperature, precision, how.input_size, how.crop_pct)
+
+    def resolved(self, own: Preprocessing) -> Calibrated:
+        """Return it with the size that the model was trained with, where it has no other."""
+        if self.input_size is not None:
+            return self
+        return replace(self, input_size=own.input_size, crop_pct=own.crop_pct)
+
+    def fits(self, how: Preprocessing, precision: str) -> bool:
+        """Tell whether it is of logits that were computed so."""
+        return self.place == (precision, how.input_size, how.crop_pct)
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def of(cls, value: object) -> Calibrated:
+        """Read what `record` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not isinstance(value, Mapping) or value.keys() - {field.name for field in fields(cls)}:
+            raise _nonsense(f"a temperature that is {value!r}")
+        size = value.get("input_size")
+        if "temperature" not in value:
+            raise _nonsense(f"no temperature in {value!r}")
+        return cls(**{**value, "input_size": tuple(size) if isinstance(size, list) else size})
+
+
+def fitting(stored: Iterable[Calibrated], how: Preprocessing, precision: str) -> float | None:
+    """Return the temperature of logits that are computed so, the last one of several; None where there is none."""
+    found = [each.temperature for each in stored if each.fits(how, precision)]
+    return found[-1] if found else None
+
+
+def with_calibrated(stored: Iterable[Calibrated], new: Calibrated) -> tuple[Calibrated, ...]:
+    """Return what is stored, with another in place of one that was fitted to the same."""
+    return *(each for each in stored if each.place != new.place), new
 
 
 def check_temperature(value: object) -> float:

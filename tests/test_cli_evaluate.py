@@ -397,7 +397,12 @@ def write_model(folder: Path, name: str, classes: Sequence[str]) -> None:
 
 
 def stored(folder: Path) -> Any:
-    return json.loads((folder / "config.json").read_text()).get("temperature")
+    """Return the only temperature that a folder keeps."""
+    config = json.loads((folder / "config.json").read_text())
+    assert "temperature" not in config
+    kept = config.get("temperatures", [])
+    assert len(kept) <= 1
+    return kept[0]["temperature"] if kept else None
 
 
 @pytest.fixture
@@ -448,7 +453,8 @@ def test_a_folders_temperature_is_stored_and_used(cli: Cli, own: tuple[Path, Pat
     fitted = only(ended)["calibration"]
     assert fitted["loss"] < fitted["loss_before"]
     assert stored(folder) == fitted["temperature"] == only(ended)["temperature"]
-    assert f"{folder / 'config.json'} keeps the temperature" in ended.stderr
+    told = f"{folder / 'config.json'} keeps the temperature {fitted['temperature']:.4g} for 160 x 160 in fp32: "
+    assert told in ended.stderr
     assert probabilities(cli, image, "-m", folder) == divided(plain, fitted["temperature"])
     assert probabilities(cli, image, "-m", folder, "--temperature", "1") == plain
     again = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))
@@ -470,6 +476,97 @@ def test_timm_loads_a_folder_with_a_temperature(cli: Cli, own: tuple[Path, Path]
     network = timm.create_model(f"local-dir:{own[0]}", pretrained=True)
     assert network.pretrained_cfg["label_names"] == list(COLOURS)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def set_temperature(folder: Path, **keys: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | keys))
+
+
+def figures_of(folder: Path, data: Path, size: int, temperature: float) -> tuple[float, float]:
+    """Return loss and calibration error in 15 bins, worked out with numpy from the logits at a size."""
+    paths = sorted(data.rglob("*.png"))
+    logits = np.array(list(load(str(folder), engine="torch", image_size=size).logits(paths)), np.float64)
+    actual = np.array([COLOURS.index(path.parent.name) for path in paths])
+    powers = np.exp(logits / temperature)
+    shares = powers / powers.sum(axis=1, keepdims=True)
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == actual
+    bins = np.ceil(confidence * 15)
+    ece = sum(
+        (bins == number).mean() * abs(right[bins == number].mean() - confidence[bins == number].mean())
+        for number in np.unique(bins)
+    )
+    return float(-np.log(shares[np.arange(len(actual)), actual]).mean()), float(ece)
+
+
+@pytest.mark.parametrize("kept", ["number", "list"])
+def test_a_temperature_is_used_at_its_own_size_alone(cli: Cli, own: tuple[Path, Path], kept: str) -> None:
+    folder, data = own
+    at = {"temperature": 2.5, "precision": "fp32", "input_size": [3, 160, 160], "crop_pct": 0.95}
+    set_temperature(folder, **({"temperature": 2.5} if kept == "number" else {"temperatures": [at]}))
+    ended = cli("evaluate", data, "-m", folder, "-f", "json")
+    assert "no temperature is used" not in ended.stderr
+    assert only(ended)["temperature"] == 2.5
+    expected = figures_of(folder, data, 160, 2.5)
+    assert (only(ended)["loss"], only(ended)["ece"]) == pytest.approx(expected, abs=1e-5)
+    ended = cli("evaluate", data, "-m", folder, "-f", "json", "--image-size", "128")
+    assert only(ended)["temperature"] == 1
+    assert (only(ended)["loss"], only(ended)["ece"]) == pytest.approx(figures_of(folder, data, 128, 1), abs=1e-5)
+    assert only(ended)["loss"] != pytest.approx(figures_of(folder, data, 128, 2.5)[0], abs=1e-3)
+    told = f"{folder} is calibrated for 160 x 160 in fp32, not for 128 x 128 in fp32: no temperature is used; "
+    assert f"{told}evaluate DIR --model {folder} --image-size 128 --calibrate fits one\n" in ended.stderr
+
+
+def test_temperatures_are_kept_side_by_side(cli: Cli, own: tuple[Path, Path]) -> None:
+    folder, data = own
+    fitted = {
+        words: only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json", *words))["temperature"]
+        for words in [(), ("--image-size", "128"), ("--precision", "bf16")]
+    }
+    assert len(set(fitted.values())) == 3
+    for words, temperature in fitted.items():
+        ended = cli("evaluate", data, "-m", folder, "-f", "json", *words)
+        assert (only(ended)["temperature"], "calibrated" in ended.stderr) == (temperature, False)
+    again = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json", "--image-size", "128"))
+    assert again["temperature"] == fitted["--image-size", "128"]
+    kept = json.loads((folder / "config.json").read_text())["temperatures"]
+    assert [(each["precision"], each["input_size"], each["temperature"]) for each in kept] == [
+        ("fp32", [3, 160, 160], fitted[()]),
+        ("bf16", [3, 160, 160], fitted["--precision", "bf16"]),
+        ("fp32", [3, 128, 128], fitted["--image-size", "128"]),
+    ]
+    ended = cli("evaluate", data, "-m", folder, "--image-size", "96", "-f", "json")
+    assert (
+        "calibrated for 160 x 160 in fp32 and 160 x 160 in bf16 and 128 x 128 in fp32, not for 96" in ended.stderr
+    )
+    facts = json.loads(cli("info", folder, "-f", "json", "--image-size", "128").stdout)
+    assert (facts["temperature"], facts["temperatures"]) == (fitted["--image-size", "128"], kept)
+    assert f"{fitted[()]:.4g} at 160 x 160 in fp32" in cli("info", folder, "-f", "table").stdout.replace("\n", " ")
+
+
+def test_a_number_from_before_gives_way_to_a_new_temperature(cli: Cli, own: tuple[Path, Path]) -> None:
+    folder, data = own
+    set_temperature(folder, temperature=9.5)
+    fitted = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))["temperature"]
+    assert fitted < 9
+    assert only(cli("evaluate", data, "-m", folder, "-f", "json"))["temperature"] == fitted
+    facts = json.loads(cli("info", folder, "-f", "json").stdout)
+    assert [each["temperature"] for each in facts["temperatures"]] == [fitted]
+
+
+def test_a_temperature_is_of_the_folders_own_weights(cli: Cli, own: tuple[Path, Path]) -> None:
+    folder, data = own
+    set_temperature(folder, temperature=2.5)
+    (folder / "checkpoints").mkdir()
+    shutil.copy(folder / "model.safetensors", folder / "checkpoints" / "other.safetensors")
+    used = {
+        name: only(cli("evaluate", data, "-m", folder / name, "-f", "json"))["temperature"]
+        for name in ("model.safetensors", "checkpoints/other.safetensors")
+    }
+    assert used == {"model.safetensors": 2.5, "checkpoints/other.safetensors": 1}
+    ended = cli("evaluate", data, "-m", folder, "--weights", folder / "model.safetensors", "-f", "json")
+    assert only(ended)["temperature"] == 1
+    assert f"the temperature of {folder} is of its own weights, not of " in ended.stderr
 
 
 @pytest.mark.slow
@@ -495,9 +592,27 @@ def test_what_was_compiled_before_gets_the_temperature(
     plain = [probabilities(cli, image, *form) for form in forms]
     temperature = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))["temperature"]
     shown = [(probabilities(cli, image, *form), cli("predict", image, image, *form).stderr) for form in forms]
-    assert [values for values, _ in shown[:4]] == [divided(values, temperature) for values in plain[:4]]
-    assert shown[4][0] == plain[4]  # other weights: the temperature is not theirs
-    assert [notes for _, notes in shown] == [""] * 5  # nothing was compiled again
+    assert [values for values, _ in shown[:2]] == [divided(values, temperature) for values in plain[:2]]
+    assert [values for values, _ in shown[2:]] == plain[2:]  # another precision, size, and other weights
+    # Nothing was compiled again.
+    at = f"{folder} is calibrated for 160 x 160 in fp32, not for "
+    fits = f"no temperature is used; evaluate DIR --model {folder}"
+    assert [notes for _, notes in shown] == [
+        "",
+        "",
+        f"{at}160 x 160 in int8: {fits} --precision int8 --calibrate fits one\n",
+        f"{at}128 x 128 in fp32: {fits} --image-size 128 --calibrate fits one\n",
+        f"the temperature of {folder} is of its own weights, not of {other}: {fits} --weights {other} --calibrate "
+        "fits one\n",
+    ]
+    # Each keeps one of its own.
+    own_ones = [temperature, temperature]
+    for form in forms[2:4]:
+        own_ones.append(only(cli("evaluate", data, *form, "--calibrate", "-f", "json"))["temperature"])
+    assert len(set(own_ones)) == 3
+    shown = [(probabilities(cli, image, *form), cli("predict", image, image, *form).stderr) for form in forms[:4]]
+    expected = [divided(values, each) for values, each in zip(plain, own_ones, strict=False)]
+    assert shown == [(values, "") for values in expected]
     features = cli("features", image, "-m", folder, "--layer", "logits", "-o", "x.npy")
     assert (features.code, features.stderr.count("\n")) == (0, 1)
     powers = np.exp(np.load("x.npy")[0].astype(np.float64))
@@ -546,6 +661,30 @@ def test_where_nothing_can_be_stored_it_is_told(cli: Cli, own: tuple[Path, Path]
     assert "a temperature is kept with a model folder's own weights" in ended.stderr
     assert f"--temperature {temperature:.4g}\n" in ended.stderr
     assert stored(folder) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1",
+        "[1]",
+        "{}",
+        '[{"precision": "fp32"}]',
+        '[{"temperature": 0}]',
+        '[{"temperature": 1, "precision": 1}]',
+        '[{"temperature": 1, "input_size": 160}]',
+        '[{"temperature": 1, "input_size": [3, 160]}]',
+        '[{"temperature": 1, "crop_pct": "all"}]',
+        '[{"temperature": 1, "other": 1}]',
+        f"[{', '.join(['1'] * 1001)}]",
+    ],
+)
+def test_temperatures_that_are_none_are_refused(cli: Cli, own: tuple[Path, Path], value: str) -> None:
+    folder, data = own
+    set_temperature(folder, temperatures=json.loads(value))
+    ended = cli("predict", next(data.rglob("*.png")), "-m", folder)
+    assert (ended.code, ended.stderr.count("\n")) == (1, 2)
+    assert f"error: {folder}: config.json has " in ended.stderr
 
 
 @pytest.mark.parametrize(

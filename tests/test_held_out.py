@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetd_cli import evaluate, held_out, trained_on
+from resnetd_cli import evaluate, exported, held_out, trained_on
+from resnetd_cli.card import Card
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.engines import Outputs
 from resnetd_cli.errors import DataError, ModelError
@@ -186,6 +187,25 @@ def test_a_model_folder_and_its_files_have_its_marks(run: Path, name: str) -> No
     assert found.is_run
     found = learnt_by("embedded", run / (name or "model.safetensors"))
     assert found.marks is not None and len(found.marks) == 2
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_exported_file_has_the_marks_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    import onnx
+
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    onnx.save(model, str(tmp_path / "graph.onnx"))
+    card = Card("a test", HOW, NAMES, 0, "", {"resnetd": "0"})
+    with (tmp_path / "run.onnx").open("wb") as stream:
+        marks = trained_on.from_marks([mark(0), mark(1)]) if kept else None
+        exported.write_file(tmp_path / "graph.onnx", card, stream, marks)
+    monkeypatch.chdir(tmp_path)
+    found = learnt_by("run.onnx").marks
+    assert (found is None) != kept
+    if found is not None:
+        assert trained_on.contains(found, trained_on.from_marks([mark(0), mark(1), mark(2)])).tolist() == [1, 1, 0]
 
 
 def test_weights_bring_their_own_marks_and_not_the_models(run: Path, tmp_path: Path) -> None:

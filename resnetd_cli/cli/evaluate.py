@@ -32,6 +32,10 @@ _ENOUGH = 100
 """Images: with fewer a temperature is mostly chance."""
 
 
+_DEFAULTS = (None, "train", "fp32")
+"""Of the options that a model was loaded with."""
+
+
 class Split(str, Enum):
     """Which of a data set's images."""
 
@@ -171,7 +175,7 @@ def evaluate(
             batch_size=batch_size,
             workers=workers,
             threads=threads,
-            temperature=temperature,
+            temperature=1.0 if fit else temperature,
             progress=terminal.download_bar,
             note=terminal.note,
         )
@@ -202,8 +206,8 @@ def evaluate(
         evaluated.append(each)
     comparison = library.compare(*evaluated) if len(evaluated) > 1 else None
     if fit:  # first, for the reader of the report may go away
-        asked = {"--weights": weights, "--image-size": image_size if image_size != "train" else None}
-        _keep(evaluated[0], images, models[0], place, asked)
+        asked = {"--weights": weights, "--image-size": image_size, "--precision": precision}
+        _keep(evaluated[0], images, models[0], classifiers[models[0]], place, asked)
     if target.format != "table" or target.path:
         _tell_in_short(evaluated, comparison)
     with target.open() as stream:
@@ -276,10 +280,16 @@ def _tell_in_short(evaluated: list[Evaluated], comparison: Comparison | None) ->
 
 
 def _keep(
-    evaluated: Evaluated, images: Images, model: str, place: Path | None, asked: Mapping[str, object]
+    evaluated: Evaluated,
+    images: Images,
+    model: str,
+    classifier: Classifier,
+    place: Path | None,
+    asked: Mapping[str, object],
 ) -> None:
     """Store the temperature with the model, or say how to use it."""
     from resnetd_cli import calibrate
+    from resnetd_cli.results import Calibrated
 
     calibration = evaluated.report.calibration
     assert calibration is not None
@@ -293,15 +303,18 @@ def _keep(
             f"fitted on {counted(evaluated.report.images, 'image')}: some hundreds tell a temperature better"
         )
     if place is None:
-        given = {"--model": model, **{option: value for option, value in asked.items() if value is not None}}
+        given = {"--model": model, **{key: value for key, value in asked.items() if value not in _DEFAULTS}}
         words = " ".join(f"{option} {shell_word(str(value))}" for option, value in given.items())
         terminal.note(
             "a temperature is kept with a model folder's own weights and with an exported file, not here: "
             f"predict {words} --temperature {temperature:.4g}"
         )
         return
-    calibrate.store(place, temperature, note=terminal.note)
-    terminal.note(f"{place} keeps the temperature {temperature:.4g}: predict divides logits by it")
+    new = Calibrated.at(temperature, classifier.preprocessing, classifier.precision)
+    calibrate.store(place, new, note=terminal.note)
+    terminal.note(
+        f"{place} keeps the temperature {temperature:.4g} for {new.in_words()}: predict divides logits by it"
+    )
 
 
 def _exit_code(evaluated: list[Evaluated], fail_under: float | None, otherwise: ExitCode) -> ExitCode:

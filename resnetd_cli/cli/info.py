@@ -9,6 +9,7 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.engines import FP32, INT8
+from resnetd_cli.results import Calibrated
 
 if TYPE_CHECKING:
     from resnetd_cli.about import Facts
@@ -70,7 +71,7 @@ def _in_words(facts: Facts) -> dict[str, str]:
         "preprocessing": f"{size} x {size}, {facts['interpolation']}, {crop}",
         "normalised by": f"mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",
         "--image-size test": _test_size(facts),
-        "calibrated": facts["temperature"] != 1 and f"logits are divided by {facts['temperature']:.4g}",
+        "calibrated": _temperatures(facts),
         "license": facts.get("license"),
         "hub": facts.get("hub_id"),
         "file size": f"{facts['file_mb']:.1f} MB" + ("" if facts["weights"] else ", about"),
@@ -80,6 +81,15 @@ def _in_words(facts: Facts) -> dict[str, str]:
         **_form_in_words("--precision int8", INT8, facts),
     }
     return {heading: text for heading, text in words.items() if text}
+
+
+def _temperatures(facts: Facts) -> str | None:
+    if found := facts["temperatures"]:
+        stored = [Calibrated.of(each) for each in found]
+        return "logits are divided by " + ", ".join(
+            f"{each.temperature:.4g} at {each.in_words()}" for each in stored
+        )
+    return f"logits are divided by {facts['temperature']:.4g}" if facts["temperature"] != 1 else None
 
 
 def _test_size(facts: Facts) -> str | None:

@@ -128,6 +128,8 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_cell(item)}" for key, item in value.items())
     if isinstance(value, (tuple, list)):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(map(_cell, value))
     return str(value)
