@@ -147,12 +147,13 @@ def test_two_folders_of_one_split_are_refused() -> None:
 
 
 def test_a_run_among_the_classes_is_not_one_of_them() -> None:
-    paint("cat/1.png", "dog/1.png", "mine/curves.png", "run.json/recipe.yaml/1.png")
+    paint("cat/1.png", "dog/1.png", "mine/curves.png", "run.json/recipe.yaml/1.png", "several/seeds/7/curves.png")
+    write("several/seeds.json", "{}")  # of several seeds, the first of which is under way
     write("mine/run.json", "{}")
     write("mine/recipe.yaml", "epochs: 1")
     dataset = open_dataset(".")
     assert dataset.classes == ("cat", "dog", "run.json")
-    assert "folders of training runs are left out: mine" in dataset.notes
+    assert "folders of training runs are left out: mine, several" in dataset.notes
 
 
 def test_classes_beside_a_test_folder_are_refused() -> None:

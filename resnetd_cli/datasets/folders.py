@@ -158,6 +158,8 @@ class _Listing:
 
 def _is_run(folder: str) -> bool:
     """Tell a folder that `finetune` or `train` wrote: its curves are an image, but not one of a class."""
+    if os.path.isfile(os.path.join(folder, "seeds.json")):  # runs of several seeds, ended or not
+        return os.path.isdir(os.path.join(folder, "seeds"))
     return all(os.path.isfile(os.path.join(folder, name)) for name in ("run.json", "recipe.yaml"))
 
 
