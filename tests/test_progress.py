@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
 from resnetd_cli.cli.console import Terminal, is_pipe
+from resnetd_cli.cli.live import Display
 from resnetd_cli.cli.progress import ImageBar, in_words
 
 ERASED = "\r\x1b[2K"
@@ -146,3 +148,36 @@ def test_what_is_a_pipe(tmp_path: Path) -> None:
     one, other = socket.socketpair()
     with one, other, one.makefile("w") as stream:
         assert is_pipe(stream)
+
+
+class _Shown:
+    """A terminal that remembers the bars of training and what they say."""
+
+    shows_progress = True
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def training_bar(self, steps: int, done: int) -> tuple[_Shown, int]:
+        self.said.append(("bar", steps, done))
+        return self, 0
+
+    def update(self, _: int, *, completed: int, words: str, speed: str) -> None:
+        self.said.append((completed, words))
+
+    def close_bar(self) -> None:
+        self.said.append("closed")
+
+
+def test_the_first_pass_of_training_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetd_cli.cli.live._REFRESH_SECONDS", 0)
+    shown = _Shown()
+    display = Display(shown)  # type: ignore[arg-type]
+    for done in (0, 16, 2000):
+        display.survey(done, 2000)
+    assert shown.said == [
+        ("bar", 2000, 0),
+        (0, "first pass: 0 of 2,000 images"),
+        (16, "first pass: 16 of 2,000 images"),
+        "closed",
+    ]

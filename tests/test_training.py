@@ -170,6 +170,19 @@ def test_a_split_is_the_same_when_it_is_read_again(data: Path, plan: Plan, tmp_p
     assert (second / "trained-on.npy").read_bytes() == (first / "trained-on.npy").read_bytes()
 
 
+def test_groups_are_kept_by_a_run_and_asked_for_again_when_it_is_resumed(data: Path, plan: Plan) -> None:
+    plan = replace(plan, data=str(data / "train"), group_by="0([0-9])[0-9].png")
+    run = begun(plan)
+    with (run / "split.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    sides = {split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "val")}
+    assert (sides["train"], sides["val"]) in (({"0"}, {"1"}), ({"1"}, {"0"}))
+    assert json.loads((run / "run.json").read_text())["group_by"] == plan.group_by
+    with pytest.raises(UsageError, match="group_by"):
+        carry_out(replace(plan, resume=True, group_by="[0-9]"), Log(stop_after=2))
+    assert carry_out(replace(plan, resume=True, group_by=None), Log(stop_after=2)) is None
+
+
 def test_the_figures_are_those_of_the_model_that_is_left(finished: Path, data: Path) -> None:
     model = timm.create_model(f"local-dir:{finished}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))

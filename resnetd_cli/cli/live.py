@@ -26,6 +26,26 @@ class Display:
         self._began = (0.0, 0)
         self._shown = 0.0
         self._val_top1: float | None = None
+        self._is_surveying = False
+
+    def survey(self, done: int, total: int) -> None:
+        """Images were looked at in the first pass."""
+        if not self._terminal.shows_progress:
+            return
+        now = time.monotonic()
+        if not self._is_surveying:
+            self.close()  # of a run before this one
+            self._bar, self._task = self._terminal.training_bar(total, 0)
+            self._is_surveying = True
+            self._began = now, 0
+        if done == total:
+            self.close()
+            self._is_surveying = False
+        elif now - self._shown >= _REFRESH_SECONDS:
+            self._shown = now
+            speed = done / max(1e-9, now - self._began[0])
+            words = f"first pass: {done:,} of {total:,} images"
+            self._bar.update(self._task, completed=done, words=words, speed=f"{speed:.0f}/s")
 
     def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
         """The first step is about to be made, or the next one, in epochs of so many images; or of another run."""

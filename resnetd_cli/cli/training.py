@@ -104,6 +104,14 @@ SplitSeed = Annotated[
         show_default=False,
     ),
 ]
+GroupBy = Annotated[
+    Optional[str],
+    typer.Option(
+        "--group-by",
+        metavar="PATTERN",
+        help="Keep images on one side of a split if this regular expression finds the same in their paths.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is in RUN, if one is.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in RUN.")]
 Processes = Annotated[
@@ -212,6 +220,7 @@ def train(plan: Any, request: Request) -> dict[str, Any] | None:
                 monitor=Several(display, *logs),
                 note=terminal.note,
                 should_stop=should_stop,
+                surveying=display.survey,
                 unreadable=_tell_failure,
                 surveyed=_tell_survey,
                 progress=terminal.download_bar(),

@@ -49,6 +49,11 @@ class Examples:
         labels: the index of each one's class in `classes`: int64, shape (N,).
         classes: the names of the classes, all of the data set's, in order.
         marks: of their contents, see `content.mark_of`: uint8, shape (N, 16). None: no survey has looked at them.
+        groups: the index of each one's group in `group_names`, -1 for none: int64, shape (N,). None: there are no
+            groups.
+        group_names: the names of the groups, all of the data set's.
+        clusters: numbers, the same for images that stay on one side of a split: int64, shape (N,). They are of one
+            group, or copies or near copies of each other. None: no survey has looked at them.
     """
 
     store: Store
@@ -56,6 +61,9 @@ class Examples:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     marks: NDArray[np.uint8] | None = None
+    groups: NDArray[np.int64] | None = None
+    group_names: tuple[str, ...] = ()
+    clusters: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,8 +97,14 @@ class Examples:
         import numpy as np
 
         chosen = np.asarray(positions, np.int64)
-        marks = None if self.marks is None else self.marks[chosen]
-        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], marks=marks)
+        return replace(
+            self,
+            rows=self.rows[chosen],
+            labels=self.labels[chosen],
+            marks=None if self.marks is None else self.marks[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+            clusters=None if self.clusters is None else self.clusters[chosen],
+        )
 
     def without(self, positions: Sequence[int] | NDArray[np.int64]) -> Examples:
         """Return those that are not at some positions."""
@@ -106,6 +120,11 @@ class Examples:
         moved = np.array([index.get(name, -1) for name in self.classes], np.int64)
         kept = self.select(np.flatnonzero(moved[self.labels] >= 0))
         return replace(kept, labels=moved[kept.labels], classes=classes)
+
+    def group_name(self, position: int) -> str | None:
+        """Return the name of the group of the image at a position; None: it is in none."""
+        group = -1 if self.groups is None else int(self.groups[position])
+        return None if group < 0 else self.group_names[group]
 
     def known_marks(self) -> NDArray[np.uint8]:
         """Return `marks` of images that a survey has looked at."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnetd_cli.content import MARK_BYTES, mark_of
+from resnetd_cli.datasets.alike import THUMBNAIL_BYTES, thumbnail
 from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import InputError
 from resnetd_cli.results import Failure
@@ -29,10 +30,12 @@ class Looks:
 
     Attributes:
         marks: of their contents, see `content.mark_of`: uint8, shape (N, 16); zeros for those that failed.
+        thumbnails: see `alike.thumbnail`: uint8, shape (N, 288); zeros for those that failed.
         failures: the images that cannot be read or decoded, by their positions.
     """
 
     marks: NDArray[np.uint8]
+    thumbnails: NDArray[np.uint8]
     failures: Mapping[int, Failure]
 
 
@@ -56,6 +59,7 @@ def look_at(
     import numpy as np
 
     marks = np.zeros((len(examples), MARK_BYTES), np.uint8)
+    thumbnails = np.zeros((len(examples), THUMBNAIL_BYTES), np.uint8)
     failures: dict[int, Failure] = {}
     starts = range(0, len(examples), _CHUNK)
     for start, chunk in zip(starts, pool.map(lambda at: _chunk(examples, at, decoding), starts), strict=True):
@@ -64,16 +68,18 @@ def look_at(
                 failures[position] = found
                 tell(found)
             else:
-                marks[position] = np.frombuffer(found, np.uint8)
+                marks[position], thumbnails[position] = (np.frombuffer(data, np.uint8) for data in found)
         looked(len(chunk))
-    return Looks(marks, failures)
+    return Looks(marks, thumbnails, failures)
 
 
-def _chunk(examples: Examples, start: int, decoding: DecodeOptions) -> list[bytes | Failure]:
-    found: list[bytes | Failure] = []
+def _chunk(examples: Examples, start: int, decoding: DecodeOptions) -> list[tuple[bytes, bytes] | Failure]:
+    """Return the mark and the thumbnail of some images, or why there are none."""
+    found: list[tuple[bytes, bytes] | Failure] = []
     for position in range(start, min(start + _CHUNK, len(examples))):
         try:
-            found.append(mark_of(decode(examples.read(position), decoding)))
+            image = decode(examples.read(position), decoding)
+            found.append((mark_of(image), thumbnail(image)))
         except InputError as error:
             found.append(Failure.of(examples.name(position), "", error))
     return found

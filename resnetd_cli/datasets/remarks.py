@@ -35,15 +35,7 @@ def contradictions(dataset: Dataset, splits: Sequence[Examples]) -> Iterator[str
     differ = (np.diff(contents[order]) == 0) & (np.diff(labels[order]) != 0)
     pairs = list(zip(order[:-1][differ], order[1:][differ], strict=True))
     if pairs:
-
-        def name(number: int) -> str:
-            for examples in splits:
-                if number < len(examples):
-                    return dataset.place(examples.name(number))
-                number -= len(examples)
-            raise IndexError(number)
-
-        texts = (f"{name(int(first))} = {name(int(second))}" for first, second in pairs)
+        texts = (" = ".join(dataset.place(_name_at(splits, int(number))) for number in pair) for pair in pairs)
         yield f"the same image is in two classes: {shown(texts, len(pairs))}"
 
 
@@ -63,6 +55,43 @@ def copies(dataset: Dataset) -> Iterator[str]:
         if len(again := np.delete(np.arange(len(examples)), first)):
             names = _names(dataset, examples, again)
             yield f"copies of other images{_in(split)}, which count several times: {shown(names, len(again))}"
+
+
+def near_copies(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
+    """Yield which images are near copies of others, across splits and within them.
+
+    Args:
+        dataset: the images.
+        pairs: of near copies, by their places in all splits together: shape (P, 2).
+    """
+    import numpy as np
+
+    ends = np.cumsum([len(examples) for examples in dataset.splits.values()])
+    sides = np.searchsorted(ends, pairs, side="right")
+    apart = sides[:, 0] != sides[:, 1]
+    parts = [*dataset.splits.values()]
+
+    def texts(chosen: NDArray[np.int64]) -> Iterator[str]:
+        for pair in chosen.tolist():
+            yield " = ".join(dataset.place(_name_at(parts, number)) for number in pair)
+
+    what = "near copies in different splits, which may make figures too good"
+    for said, chosen in ((what, pairs[apart]), ("near copies, which count as one group", pairs[~apart])):
+        if len(chosen):
+            yield f"{said}: {shown(texts(chosen), len(chosen))}"
+
+
+def shared_groups(dataset: Dataset) -> Iterator[str]:
+    """Yield which groups have images in several splits."""
+    import numpy as np
+
+    groups = [np.unique(part.groups) for part in dataset.splits.values() if part.groups is not None]
+    if not groups:
+        return
+    found, counts = np.unique(np.concatenate(groups), return_counts=True)
+    names = next(iter(dataset.splits.values())).group_names
+    if shared := [names[group] for group in found[(counts > 1) & (found >= 0)].tolist()]:
+        yield f"groups that are in several splits, which may make figures too good: {shown(shared, len(shared))}"
 
 
 def classes(dataset: Dataset) -> Iterator[str]:
@@ -95,6 +124,15 @@ def _spelled_alike(names: Sequence[str]) -> Iterator[str]:
 
 def _names(dataset: Dataset, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
     return (dataset.place(examples.name(int(position))) for position in positions)
+
+
+def _name_at(splits: Sequence[Examples], number: int) -> str:
+    """Return the name of the image at a place in all splits together."""
+    for examples in splits:
+        if number < len(examples):
+            return examples.name(number)
+        number -= len(examples)
+    raise IndexError(number)
 
 
 def _in(split: str) -> str:

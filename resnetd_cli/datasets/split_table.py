@@ -11,22 +11,26 @@ from resnetd_cli.datasets.files import Files
 from resnetd_cli.datasets.splits import Divided
 
 COLUMNS = ("path", "class", "split", "content")
+GROUP = "group"
 
 
 def write_split(data: Divided, file: IO[str]) -> None:
     """Write a row for each image, in the order of the splits: CSV as in RFC 4180.
 
     Images that are files have their absolute paths; those in tars and data sets what the user calls them. The
-    content is the image's mark, see `content`, in hexadecimal.
+    content is the image's mark, see `content`, in hexadecimal. Where there are groups, a last column has them.
 
     Args:
         data: the images, surveyed.
         file: to write to, which leaves line ends as they are.
     """
     writer = csv.writer(file)
-    writer.writerow(COLUMNS)
+    grouped = data.train.groups is not None
+    writer.writerow((*COLUMNS, GROUP) if grouped else COLUMNS)
     for split, examples in data.parts.items():
-        writer.writerows(_row(examples, position, split) for position in range(len(examples)))
+        for position in range(len(examples)):
+            group = (examples.group_name(position) or "",) if grouped else ()
+            writer.writerow((*_row(examples, position, split), *group))
 
 
 def _row(examples: Examples, position: int, split: str) -> tuple[str, ...]:

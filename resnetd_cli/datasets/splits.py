@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from resnetd_cli.content import numbered
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
 from resnetd_cli.datasets.texts import shown
 from resnetd_cli.errors import DataError
@@ -47,9 +46,9 @@ DEFAULT_FRACTION = 0.2
 def divide(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed: int = 0) -> Divided:
     """Return the splits that a data set has, or else split each class of it.
 
-    Where there is neither val nor test, a part of each class becomes val: at least one image of each class that
-    has two, and copies, where a survey has found which they are, all on one side. It depends on the images' names
-    and the seed alone, not on their order.
+    Where there is neither val nor test, a part of each class becomes val: as near to the fraction as its clusters
+    allow, each of which goes to one side as a whole, at least one of each class that has two, and never all. It
+    depends on the images' names, classes, clusters and the seed alone, not on their order.
 
     Args:
         dataset: best one that was surveyed.
@@ -64,44 +63,114 @@ def divide(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed: int = 
     if whole is None:
         message = f"{printable(dataset.location)} has no images to train on, only {shown(given)}"
         raise DataError(message, hint="put them into a folder train, or leave out the folders of splits")
+    notes = []
     if not given:
         held_out = _held_out(dataset, whole, fraction, seed)
         given[VAL], whole = whole.select(held_out.nonzero()[0]), whole.select((~held_out).nonzero()[0])
+        counts = zip(whole.classes, whole.counts(), given[VAL].counts(), strict=True)
+        if undivided := [name for name, learnt, held in counts if learnt > 1 and not held]:
+            notes.append(
+                f"classes without an image in val, as all are of one group or near copies: {shown(undivided)}"
+            )
     classes = tuple(name for name, count in zip(whole.classes, whole.counts(), strict=True) if count)
     if len(classes) < 2:
         message = f"{printable(dataset.location)} has images of {shown(classes) or 'no class'} alone"
         raise DataError(message, hint="training needs two classes or more, each a folder or a label")
     kept = {split: examples.limited_to(classes) for split, examples in given.items()}
-    notes = tuple(
-        f"images of {split} that are left out, as train lacks their classes: {lost:,}"
-        for split, examples in given.items()
-        if (lost := len(examples) - len(kept[split]))
-    )
+    for split, examples in given.items():
+        if lost := len(examples) - len(kept[split]):
+            notes.append(f"images of {split} that are left out, as train lacks their classes: {lost:,}")
     kept = {split: examples for split, examples in kept.items() if len(examples)}
-    return Divided(whole.limited_to(classes), kept.get(VAL), kept.get(TEST), notes)
+    return Divided(whole.limited_to(classes), kept.get(VAL), kept.get(TEST), tuple(notes))
 
 
 def _held_out(dataset: Dataset, examples: Examples, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Return which images go to val: of each class the first ones in an order by chance, but never all."""
+    """Return which images go to val: class by class the first clusters in an order by chance that fit."""
     import numpy as np
 
     keys = _keys(dataset, examples, seed)
-    contents = np.arange(len(examples)) if examples.marks is None else numbered(examples.marks)
-    # An image and its copies go together, as one of them, the first by chance, would.
+    clusters = np.arange(len(examples)) if examples.clusters is None else examples.clusters
+    # A cluster comes where one of it, the first by chance, would.
     order = np.argsort(keys)
-    _, starts, group_of, sizes = np.unique(
-        contents[order], return_index=True, return_inverse=True, return_counts=True
-    )
+    _, starts, cluster_of = np.unique(clusters[order], return_index=True, return_inverse=True)
     leaders = order[starts]
-    held_out = np.zeros(len(leaders), bool)
-    by_class = np.lexsort((keys[leaders], examples.labels[leaders]))
-    for groups in np.split(by_class, np.flatnonzero(np.diff(examples.labels[leaders[by_class]])) + 1):
-        before = np.cumsum(sizes[groups]) - sizes[groups]
-        held_out[groups] = before < max(1, round(fraction * int(sizes[groups].sum())))
-        held_out[groups[-1:]] = False
-    found = np.zeros(len(examples), bool)
-    found[order] = held_out[group_of]
-    return found
+    places = np.lexsort((keys[leaders], examples.labels[leaders]))
+    turn_of = np.argsort(places)[cluster_of]  # of each image, in `order`
+    holding = _Holding(turn_of, examples.labels[order], len(examples.classes), fraction)
+    held_out = np.zeros(len(examples), bool)
+    held_out[order] = holding.chosen()[turn_of]
+    return held_out
+
+
+class _Holding:
+    """Chooses clusters to hold out.
+
+    Args:
+        clusters: each image's cluster, numbered in the order in which they are looked at.
+        labels: each image's class.
+        classes: how many there are.
+        fraction: of each class, to hold out.
+    """
+
+    def __init__(
+        self, clusters: NDArray[np.int64], labels: NDArray[np.int64], classes: int, fraction: float
+    ) -> None:
+        import numpy as np
+
+        # How many images of which class each cluster has: one row for each cluster and class.
+        found, counts = np.unique(clusters * classes + labels, return_counts=True)
+        self._clusters, self._labels = np.divmod(found, classes)
+        self._counts = counts.tolist()
+        self._starts = np.searchsorted(self._clusters, np.arange(clusters.max(initial=-1) + 2)).tolist()
+        total = np.bincount(labels, minlength=classes)
+        self._left = total.tolist()
+        self._held = [0] * classes
+        self._wanted = [max(1, round(fraction * count)) for count in self._left]
+        self._chosen = np.zeros(len(self._starts) - 1, bool)
+
+    def chosen(self) -> NDArray[np.bool_]:
+        """Return which clusters are held out."""
+        import numpy as np
+
+        labels = self._labels.tolist()
+        for cluster in range(len(self._chosen)):
+            parts = self._parts(cluster, labels)
+            if self._gain(parts) > 0 and self._spares(parts):
+                self._take(cluster, parts)
+        # A class whose clusters are all too large for its share gives the one that fits best.
+        for label in [label for label, held in enumerate(self._held) if not held]:
+            rest = [
+                (self._gain(parts), -cluster, parts)
+                for cluster in self._clusters[np.flatnonzero(self._labels == label)].tolist()
+                if self._spares(parts := self._parts(cluster, labels))
+            ]
+            if rest:
+                _, negative, parts = max(rest)
+                self._take(-negative, parts)
+        return self._chosen
+
+    def _parts(self, cluster: int, labels: list[int]) -> list[tuple[int, int]]:
+        """Return the classes of a cluster, and how many images of each."""
+        rows = range(self._starts[cluster], self._starts[cluster + 1])
+        return [(labels[row], self._counts[row]) for row in rows]
+
+    def _gain(self, parts: list[tuple[int, int]]) -> int:
+        """Return by how much nearer to the wanted numbers of images the cluster brings those held out."""
+        gain = 0
+        for label, count in parts:
+            lack = self._wanted[label] - self._held[label]
+            gain += abs(lack) - abs(lack - count)
+        return gain
+
+    def _spares(self, parts: list[tuple[int, int]]) -> bool:
+        """Tell whether each class keeps an image to learn from."""
+        return all(self._left[label] > count for label, count in parts)
+
+    def _take(self, cluster: int, parts: list[tuple[int, int]]) -> None:
+        self._chosen[cluster] = True
+        for label, count in parts:
+            self._held[label] += count
+            self._left[label] -= count
 
 
 def _keys(dataset: Dataset, examples: Examples, seed: int) -> NDArray[np.int64]:

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from resnetd_cli import trained_on
+from resnetd_cli.content import numbered
 from resnetd_cli.datasets import remarks
+from resnetd_cli.datasets.alike import near_copies
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
-from resnetd_cli.datasets.looks import look_at
+from resnetd_cli.datasets.groups import united
+from resnetd_cli.datasets.looks import Looks, look_at
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError
 from resnetd_cli.results import Failure
@@ -34,7 +37,7 @@ class Survey:
         dataset: the data set without what is left out; its images have `marks`.
         unreadable: the images that cannot be read or decoded, and why.
         notes: what users should know, a line each, those of the data set first.
-        fingerprint: SHA-256 over the split, class, name and mark of each image, in hexadecimal.
+        fingerprint: SHA-256 over the split, class, name, mark and group of each image, in hexadecimal.
     """
 
     dataset: Dataset
@@ -71,38 +74,50 @@ def survey(
     Raises:
         DataError: more than 5 % of a split cannot be read.
     """
+    import numpy as np
+
     with Pool(workers, thread_name_prefix="resnetd-survey") as pool:
         try:
-            readable, failures = _readable(dataset, pool, decoding, progress, tell)
+            looks = _looks(dataset, pool, decoding, progress, tell)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    failures = {split: tuple(found.failures.values()) for split, found in looks.items()}
     notes = [*dataset.notes]
-    for split in readable:
+    for split in looks:
         notes += remarks.unreadable(dataset, split, failures[split])
+    thumbnails, readable = _readable(dataset, looks)
     notes += remarks.contradictions(dataset, [*readable.values()])
     for split, elsewhere in _leaks(readable).items():
         notes += remarks.leaks(dataset, split, readable[split], elsewhere)
         readable[split] = readable[split].without(elsewhere)
+        thumbnails[split] = np.delete(thumbnails[split], elsewhere, axis=0)
     cleaned = replace(dataset, splits=readable)
-    notes += [*remarks.copies(cleaned), *remarks.classes(cleaned)]
+    pairs = _near_copies(cleaned, thumbnails)
+    cleaned = _clustered(cleaned, pairs)
+    notes += [*remarks.copies(cleaned), *remarks.near_copies(cleaned, pairs)]
+    notes += [*remarks.shared_groups(cleaned), *remarks.classes(cleaned)]
     return Survey(
         dataset=cleaned,
-        unreadable=tuple(failure for split in readable for failure in failures[split]),
+        unreadable=tuple(failure for split in looks for failure in failures[split]),
         notes=tuple(notes),
         fingerprint=_fingerprint(cleaned),
     )
 
 
-def _readable(
+def _looks(
     dataset: Dataset,
     pool: Pool,
     decoding: DecodeOptions,
     progress: Progress,
     tell: Callable[[Failure], object],
-) -> tuple[dict[str, Examples], dict[str, tuple[Failure, ...]]]:
-    """Return the images of each split that can be read, with their marks, and the others."""
-    readable, failures = {}, {}
+) -> dict[str, Looks]:
+    """Look at each split.
+
+    Raises:
+        DataError: too many images of one cannot be read.
+    """
+    found = {}
     done, total = 0, sum(map(len, dataset.splits.values()))
 
     def looked(count: int) -> None:
@@ -111,12 +126,25 @@ def _readable(
         progress(done, total)
 
     for split, examples in dataset.splits.items():
-        looks = look_at(examples, pool, decoding=decoding, looked=looked, tell=tell)
-        failures[split] = tuple(looks.failures.values())
-        if len(looks.failures) > MAX_UNREADABLE * len(examples):
-            raise _too_many(dataset, split, failures[split])
-        readable[split] = replace(examples, marks=looks.marks).without([*looks.failures])
-    return readable, failures
+        found[split] = look_at(examples, pool, decoding=decoding, looked=looked, tell=tell)
+        failures = tuple(found[split].failures.values())
+        if len(failures) > MAX_UNREADABLE * len(examples):
+            raise _too_many(dataset, split, failures)
+    return found
+
+
+def _readable(
+    dataset: Dataset, looks: Mapping[str, Looks]
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, Examples]]:
+    """Return the thumbnails and the marked images of each split, but for those that cannot be read."""
+    import numpy as np
+
+    thumbnails, readable = {}, {}
+    for split, examples in dataset.splits.items():
+        failed = [*looks[split].failures]
+        thumbnails[split] = np.delete(looks[split].thumbnails, failed, axis=0)
+        readable[split] = replace(examples, marks=looks[split].marks).without(failed)
+    return thumbnails, readable
 
 
 def _too_many(dataset: Dataset, split: str, failures: tuple[Failure, ...]) -> DataError:
@@ -137,12 +165,38 @@ def _leaks(readable: Mapping[str, Examples]) -> dict[str, NDArray[np.int64]]:
     return found
 
 
+def _near_copies(dataset: Dataset, thumbnails: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """Return pairs of near copies, by their places in all splits together; of copies only the first counts."""
+    import numpy as np
+
+    marks = np.concatenate([examples.known_marks() for examples in dataset.splits.values()])
+    _, first = np.unique(numbered(marks), return_index=True)
+    first.sort()
+    return first[near_copies(np.concatenate([thumbnails[split] for split in dataset.splits])[first])]
+
+
+def _clustered(dataset: Dataset, pairs: NDArray[np.int64]) -> Dataset:
+    """Return the data set with its clusters: copies, near copies and groups, and what these make of each other."""
+    import numpy as np
+
+    parts = dataset.splits.values()
+    ends = np.cumsum([len(examples) for examples in parts])
+    numbers = [numbered(np.concatenate([examples.known_marks() for examples in parts]))]
+    if all(examples.groups is not None for examples in parts):
+        numbers.append(np.concatenate([examples.groups for examples in parts if examples.groups is not None]))
+    clusters = np.split(united(int(ends[-1]), pairs, numbers), ends[:-1])
+    named = zip(dataset.splits.items(), clusters, strict=True)
+    return replace(dataset, splits={split: replace(part, clusters=own) for (split, part), own in named})
+
+
 def _fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for split, examples in dataset.splits.items():
         marks = examples.known_marks()
         for position in range(len(examples)):
             name = dataset.place(examples.name(position))
-            line = "\0".join([split, examples.class_name(position), name, f"{marks[position].tobytes().hex()}\n"])
-            digest.update(line.encode("utf-8", "surrogatepass"))
+            parts = [split, examples.class_name(position), name, marks[position].tobytes().hex()]
+            if (group := examples.group_name(position)) is not None:
+                parts.append(group)
+            digest.update(("\0".join(parts) + "\n").encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -14,6 +14,7 @@ from resnetd_cli.datasets import sheets
 from resnetd_cli.datasets.examples import ALL, ORDER, TRAIN, VAL, Dataset, Examples
 from resnetd_cli.datasets.files import Files
 from resnetd_cli.datasets.folders import SPLIT_NAMES
+from resnetd_cli.datasets.groups import ALONE
 from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, label_text, shown
 from resnetd_cli.errors import DataError, first_line
 from resnetd_cli.escaping import printable, shell_word
@@ -44,6 +45,7 @@ PATHS = (
 LABELS = ("label", "class", "category", "target", "labels", "classname", "labelname", "categoryname")
 _IS_VALID = "isvalid"
 SPLITS = ("split", "subset", "set", _IS_VALID)
+GROUP = "group"
 """The names of columns, without case, spaces and punctuation; the first that is there counts."""
 PARQUET = ".parquet"
 MAX_ROWS = 20_000_000
@@ -59,8 +61,8 @@ _FLOAT = re.compile(r"[+-]?[0-9]+(\.0+)?")
 _ZERO_OR_ONE = re.compile(r"[01](\.0+)?")
 _VALIDATION = {"true": VAL, "1": VAL, "1.0": VAL, "false": TRAIN, "0": TRAIN, "0.0": TRAIN}
 """The splits that fastai's column `is_valid` tells."""
-Cells = tuple[int, Any, Any, Any]
-"""The line or row, from 1, and its path, label and split; None for a split where no column tells it."""
+Cells = tuple[int, Any, Any, Any, Any]
+"""The line or row, from 1, and its path, label, split and group; None for one of these that no column tells."""
 
 
 class Columns(NamedTuple):
@@ -70,12 +72,14 @@ class Columns(NamedTuple):
         path: the column of paths.
         labels: those of labels; of several the first counts, and the others have to say the same.
         split: the column of splits, if there is one.
+        group: that of groups, if there is one.
         flags: without labels, columns that are called like classes: 1 in that of an image's class, else 0.
     """
 
     path: int
     labels: tuple[int, ...]
     split: int | None
+    group: int | None
     flags: tuple[int, ...] = ()
 
 
@@ -112,8 +116,10 @@ def _dataset(location: str, table: Path, cells: Iterator[Cells], *, unit: str) -
     labels, names = found.labels()
     of_split, split_names = found.splits.build()
     store = Files(found.folder, found.paths.build())
+    groups, group_names = found.groups()
     rows = {name: np.flatnonzero(of_split == index) for index, name in enumerate(split_names)}
-    parts = {name: Examples(store, at, labels[at], names) for name in ORDER if (at := rows.get(name)) is not None}
+    every = Examples(store, np.arange(len(labels)), labels, names, groups=groups, group_names=group_names)
+    parts = {name: every.select(at) for name in ORDER if (at := rows.get(name)) is not None}
     return Dataset(location, parts, top=store.folder)
 
 
@@ -126,11 +132,13 @@ class _Images:
         self._prefix = os.path.join(self.folder, "")
         self.paths, self._classes, self.splits = TextsBuilder(), Labeller(), Labeller()
         self._numbers, self._hashes = array("q"), array("q")
+        self._groups: dict[str, int] = {}
+        self._group_of = array("q")
         self._characters = 0
         self._missing = Few()
         self._first_missing: tuple[int, str] | None = None
 
-    def add(self, number: int, path: object, label: object, split: object) -> None:
+    def add(self, number: int, path: object, label: object, split: object, group: object) -> None:
         """Take a row.
 
         Raises:
@@ -148,6 +156,8 @@ class _Images:
         self._classes.append(_label(label, where))
         self.splits.append(_split(split, where))
         self.paths.append(found or written)
+        name = "" if group is None else str(group).strip()
+        self._group_of.append(self._groups.setdefault(name, len(self._groups)) if name else ALONE)
         self._numbers.append(number)
         self._hashes.append(hash(found or written))
         self._characters += len(written)
@@ -169,6 +179,12 @@ class _Images:
         self._check_several(labels, names)
         self._check_twice(labels, names)
         return _as_integers(labels, names)
+
+    def groups(self) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+        """Return each image's index in the groups, and their names; None: there are none."""
+        import numpy as np
+
+        return np.array(self._group_of, np.int64) if self._groups else None, tuple(self._groups)
 
     def _where(self, number: int) -> str:
         return f"{printable(self._location)}, {self._unit} {number:,}"
@@ -304,13 +320,13 @@ def _columns(names: Sequence[str], table: Path) -> Columns:
     Raises:
         DataError: one of the first two is missing, or there twice under one name.
     """
-    paths, labels, splits = (_known(names, wanted) for wanted in (PATHS, LABELS, SPLITS))
-    for found in (paths, labels, splits):
+    paths, labels, splits, groups = (_known(names, wanted) for wanted in (PATHS, LABELS, SPLITS, (GROUP,)))
+    for found in (paths, labels, splits, groups):
         if len(found) > 1 and _bare(names[found[0]]) == _bare(names[found[1]]):
             message = f"{printable(str(table))} has two columns {printable(names[found[0]])}"
             raise DataError(message, hint="leave one of them out")
-    split = next(iter(splits), None)
-    taken = {*paths, *labels, split}
+    split, group = next(iter(splits), None), next(iter(groups), None)
+    taken = {*paths, *labels, split, group}
     flags = [
         at for at, name in enumerate(names) if at not in taken and name and not _bare(name).startswith("unnamed")
     ]
@@ -321,7 +337,7 @@ def _columns(names: Sequence[str], table: Path) -> Columns:
         what = "labels" if paths else "paths"
         message = f"{printable(str(table))} has no column of {what}, only {shown(names, len(names))}"
         raise DataError(message, hint=_COLUMNS)
-    return Columns(paths[0], tuple(labels), split, () if labels else tuple(flags))
+    return Columns(paths[0], tuple(labels), split, group, () if labels else tuple(flags))
 
 
 def _fits(names: Sequence[str]) -> bool:
@@ -350,7 +366,7 @@ class _Reader:
         Raises:
             DataError: its columns of labels do not agree, or not one of its flags is 1.
         """
-        path, labels, split, flags = self._columns
+        path, labels, split, group, flags = self._columns
         label = row[labels[0]] if labels else self._flagged(number, [row[at] for at in flags])
         if len(labels) > 1:
             others = tuple(row[at] for at in labels[1:])
@@ -358,7 +374,8 @@ class _Reader:
                 names = shown([self._names[at] for at in labels], len(labels))
                 message = f"{self._where(number)}: the columns {names} do not tell the same classes apart"
                 raise DataError(message, hint="leave out those that are not the class")
-        return number, row[path], label, None if split is None else self._split(row[split])
+        told = None if split is None else self._split(row[split])
+        return number, row[path], label, told, None if group is None else row[group]
 
     def _split(self, value: object) -> object:
         if _bare(self._names[self._columns.split or 0]) == _IS_VALID:
@@ -415,11 +432,13 @@ def _parquet_cells(table: Path) -> Iterator[Cells]:
 def _checked(file: pq.ParquetFile, table: Path) -> tuple[list[str], list[str]]:
     """Return the names of the columns, and of those that are read, having made sure of their types and sizes."""
     names = file.schema_arrow.names
-    path, labels, split, flags = _columns(names, table)
+    path, labels, split, group, flags = _columns(names, table)
     if _holds_images(file.schema_arrow.field(path).type):
         message = f"{printable(str(table))} holds the images themselves in its column {printable(names[path])}"
         raise DataError(message, hint=f"have it read as hfds/{shell_word(table)}")
-    chosen = [names[at] for at in sorted({path, *labels, *flags, *([] if split is None else [split])})]
+    chosen = [
+        names[at] for at in sorted({path, *labels, *flags, *(at for at in (split, group) if at is not None)})
+    ]
     for name in chosen:
         if _is_nested(kind := file.schema_arrow.field(name).type):
             message = f"{printable(str(table))}: the column {printable(name)} holds {printable(str(kind))[:80]}"

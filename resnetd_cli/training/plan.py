@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli import factory, matching, models, trained_on
 from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.datasets import open_dataset
+from resnetd_cli.datasets.groups import grouped_by
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
@@ -55,6 +56,7 @@ class Plan:
         image_size: as for `predict`.
         teacher: a MODEL whose answers are learnt, too.
         val_share: of the images that is held back, where the data has no split of its own.
+        group_by: a regular expression for images' names: those in which it finds the same stay together.
         split_seed: which images those are; None for the recipe's seed.
         device: `auto`, `cpu`, `cuda` or `mps`.
         workers: processes that load images, for each that trains; None for as many as suit.
@@ -76,6 +78,7 @@ class Plan:
     image_size: str | None = None
     teacher: str | None = None
     val_share: float | None = None
+    group_by: str | None = None
     split_seed: int | None = None
     device: str = "auto"
     workers: int | None = None
@@ -239,8 +242,8 @@ def as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
     if differences:
         message = f"{plan.folder} was begun with {'; '.join(differences)}"
         raise UsageError(message, hint="leave out what differs, or begin anew with --overwrite")
-    kept = ("data", "model", "image_size", "teacher", "recipe", "val_share", "split_seed")
-    begun = {key: facts[key] for key in kept}
+    kept = ("data", "model", "image_size", "teacher", "recipe", "val_share", "group_by", "split_seed")
+    begun: dict[str, Any] = {key: facts.get(key) for key in kept}
     return replace(plan, weights=Path(facts["weights"]) if facts["weights"] else None, **begun)
 
 
@@ -255,6 +258,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "teacher": plan.teacher,
         "recipe": plan.recipe,
         "val_share": plan.val_share,
+        "group_by": plan.group_by,
         "split_seed": plan.split_seed,
     }
 
@@ -303,8 +307,11 @@ def _origins(plan: Plan, before: Mapping[str, Any] | None, *, is_loaded: bool) -
 
 def look_at_images(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided, Survey]:
     """Return the images that are trained and measured with, and what the first pass found."""
+    dataset = open_dataset(plan.data, offline=plan.offline)
+    if plan.group_by is not None:
+        dataset = grouped_by(dataset, plan.group_by)
     found = survey(
-        open_dataset(plan.data, offline=plan.offline),
+        dataset,
         workers=usable_cpus(),
         progress=around.surveying,
         tell=around.unreadable,

@@ -1,0 +1,92 @@
+"""Images that belong together, of one person, burst or place, and stay on one side of every split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from resnetd_cli.datasets.examples import Dataset, Examples
+from resnetd_cli.errors import DataError, UsageError, first_line
+from resnetd_cli.escaping import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ALONE = -1
+"""The group of an image that is in none."""
+
+
+def grouped_by(dataset: Dataset, pattern: str) -> Dataset:
+    """Return the data set in groups that the images' names tell, in place of those that it may have.
+
+    Args:
+        dataset: the images.
+        pattern: a regular expression. What its first pair of parentheses finds in an image's name, or all of it
+            where it has none, is the image's group; an image in whose name it finds nothing is in none.
+
+    Raises:
+        UsageError: it is no regular expression.
+        DataError: it finds nothing, or the same in all names.
+    """
+    try:
+        expression = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        message = f"--group-by {printable(pattern)} is not a regular expression: {first_line(error)}"
+        raise UsageError(message, hint="as in --group-by '(person[0-9]+)_'") from error
+    numbers: dict[str, int] = {}
+    groups = {split: _groups(dataset, examples, expression, numbers) for split, examples in dataset.splits.items()}
+    names = tuple(numbers)
+    if not names or (len(names) == 1 and not any((found == ALONE).any() for found in groups.values())):
+        what = "finds nothing" if not names else f"finds the same, {printable(names[0])},"
+        first = next(iter(dataset.splits.values()))
+        message = f"--group-by {printable(pattern)} {what} in the names of all images"
+        raise DataError(message, hint=f"they are like {printable(dataset.place(first.name(0)))}")
+    splits = {
+        split: replace(examples, groups=groups[split], group_names=names)
+        for split, examples in dataset.splits.items()
+    }
+    return replace(dataset, splits=splits)
+
+
+def _groups(
+    dataset: Dataset, examples: Examples, expression: re.Pattern[str], numbers: dict[str, int]
+) -> NDArray[np.int64]:
+    import numpy as np
+
+    groups = np.full(len(examples), ALONE)
+    for position in range(len(examples)):
+        if found := expression.search(dataset.place(examples.name(position))):
+            name = found[0] if not expression.groups else found[1]
+            if name:
+                groups[position] = numbers.setdefault(name, len(numbers))
+    return groups
+
+
+def united(count: int, pairs: NDArray[np.int64], numbers: Sequence[NDArray[np.int64]] = ()) -> NDArray[np.int64]:
+    """Return a number for each of some things, the same for those that are linked to each other, directly or not.
+
+    Args:
+        count: how many things there are.
+        pairs: things that are linked: shape (P, 2).
+        numbers: things that have the same number in one of these, each of shape (count,), are linked, too; those
+            with `ALONE` are not.
+    """
+    import numpy as np
+
+    links = [pairs]
+    for each in numbers:
+        known = np.flatnonzero(each != ALONE)
+        _, first, of = np.unique(each[known], return_index=True, return_inverse=True)
+        links.append(np.stack([known[first][of], known], axis=1))
+    one, other = np.concatenate(links).T
+    found = np.arange(count)
+    while (found[one] != found[other]).any():
+        least = np.minimum(found[one], found[other])
+        for ends in (found[one], found[other]):
+            np.minimum.at(found, ends, least)
+        while not np.array_equal(further := found[found], found):
+            found = further
+    return found
