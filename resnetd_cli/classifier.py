@@ -21,6 +21,7 @@ from resnetd_cli.sources import Source
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 DEFAULT_DECODING = DecodeOptions()
 Input = Union[str, "PathLike[str]", Source]
@@ -102,8 +103,15 @@ class Classifier:
 
         return self._run(inputs, finish)
 
-    def logits(self, inputs: Inputs) -> Iterator[NDArray[np.float32] | Failure]:
-        """Give the logits of all classes for each input, in order, as they are: float32, shape (C,)."""
+    def logits(
+        self, inputs: Inputs, *, decoded: Callable[[Image.Image], object] = lambda image: None
+    ) -> Iterator[NDArray[np.float32] | Failure]:
+        """Give the logits of all classes for each input, in order, as they are: float32, shape (C,).
+
+        Args:
+            inputs: as on the command line.
+            decoded: as of `Pipeline`.
+        """
 
         def finish(
             name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
@@ -111,7 +119,7 @@ class Classifier:
             assert logits is not None
             return logits
 
-        return self._run(inputs, finish)
+        return self._run(inputs, finish, decoded=decoded)
 
     def embed(self, inputs: Inputs) -> Iterator[Embedded | Failure]:
         """Give the features of each input, in order, of the layer the model was loaded with."""
@@ -133,7 +141,7 @@ class Classifier:
         assert features is not None
         return int(features.shape[1])
 
-    def _run(self, inputs: Inputs, finish: Callable[..., Any]) -> Iterator[Any]:
+    def _run(self, inputs: Inputs, finish: Callable[..., Any], **options: Any) -> Iterator[Any]:
         pipeline = Pipeline(
             engine=self.engine,
             preprocessing=self.preprocessing,
@@ -143,6 +151,7 @@ class Classifier:
             workers=self.workers,
             batch_size=self.batch_size,
             connections=self.connections,
+            **options,
         )
         return pipeline.run(_as_sources(inputs, self.reading))
 

@@ -50,6 +50,10 @@ _FETCH = "fetch or export it again"
 _LARGE, _SMALL_BLOCK = 4_000_000, 2**11
 """Pixels of an image that is read in blocks of so many bytes: a progressive JPEG may take long over each byte."""
 _BAND = 256
+TURNED = "resnetd_turned"
+"""The entry of a decoded image's `info` that says that it was turned upright, as its EXIF says."""
+_ORIENTATION = 0x0112
+_TURNING = range(2, 9)
 GUARD_SUSPECT = "suspect"
 GUARD_ALL = "all"
 
@@ -86,8 +90,10 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
             return decode_here(data, options, formats=USUAL)
     from PIL import Image
 
-    size, pixels = guard.decode(data, asdict(options))
-    return Image.frombuffer("RGB", size, pixels, "raw", "RGB", 0, 1)
+    answer = guard.decode(data, asdict(options))
+    image = Image.frombuffer("RGB", answer.size, answer.pixels, "raw", "RGB", 0, 1)
+    image.info[TURNED] = answer.turned
+    return image
 
 
 def decode_here(
@@ -164,9 +170,10 @@ class _Decoding:
                 raise _truncated()
             if strict and image.format in ("JPEG", "MPO"):
                 self._check_blocks(image, data)
-            if not self._options.ignore_exif:
-                _turn_upright(image)
-            return _to_rgb(image)
+            turned = not self._options.ignore_exif and _turn_upright(image)
+            rgb = _to_rgb(image)
+            rgb.info[TURNED] = turned
+            return rgb
 
     def check_end(self, data: bytes) -> None:
         """Raise the error of a truncated file for a JPEG whose coded pixels end early, if that is not allowed."""
@@ -391,12 +398,16 @@ def is_heif(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
-def _turn_upright(image: Image.Image) -> None:
+def _turn_upright(image: Image.Image) -> bool:
+    """Turn an image as its EXIF says, and tell whether that turned it."""
     from PIL import ImageOps
 
     # A damaged EXIF block says nothing of the picture, which may be sound: that shows when it is loaded.
     with suppress(Exception):
+        turns = image.getexif().get(_ORIENTATION) in _TURNING
         ImageOps.exif_transpose(image, in_place=True)
+        return turns
+    return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -5,22 +5,26 @@ Of each image a few numbers are kept, whatever the number of classes; only calib
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resnetd_cli import calibrate, metrics, postprocess, real_labels
 from resnetd_cli.classifier import Classifier
+from resnetd_cli.decode import TURNED
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.labelled import NO_LABEL, Images
 from resnetd_cli.labels import ClassNames
-from resnetd_cli.reports import Calibration, ClassRow, Comparison, Evaluated, Mistake, Report
+from resnetd_cli.reports import Calibration, ClassRow, Comparison, Evaluated, ImageRow, Mistake, Report
 from resnetd_cli.results import Failure, shortest
+from resnetd_cli.sources import Source
 from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 _MOST_MISTAKES = 10
 
@@ -52,6 +56,43 @@ class Answers:
     logits: NDArray[np.float32] | None = None
 
 
+class _Look:
+    """What is found out of the images on their way to the model.
+
+    Attributes:
+        failures: why images could not be read, by position.
+    """
+
+    def __init__(self) -> None:
+        self.failures: dict[int, str] = {}
+        self._turned: list[bool] = []
+        self._digests: list[bytes] = []
+
+    @property
+    def turned(self) -> int:
+        """How many images were turned upright."""
+        return sum(self._turned)
+
+    @property
+    def repeated(self) -> int:
+        """How many images are copies of others, byte for byte."""
+        return len(self._digests) - len(set(self._digests))
+
+    def at(self, source: Source) -> Source:
+        """Return an image that is looked at when it is read."""
+
+        def read() -> bytes:
+            data = source.read()
+            self._digests.append(hashlib.blake2b(data, digest_size=16).digest())
+            return data
+
+        return replace(source, read=read)
+
+    def decoded(self, image: Image.Image) -> None:
+        """Look at an image that was decoded."""
+        self._turned.append(bool(image.info.get(TURNED)))
+
+
 def check(classifier: Classifier, images: Images, *, real: bool = False) -> str | None:
     """Find out before the work that a model cannot be measured on these images.
 
@@ -80,6 +121,7 @@ def evaluate(
     real: bool = False,
     mistakes: int = _MOST_MISTAKES,
     trained_on: int | None = None,
+    on_row: Callable[[ImageRow], object] | None = None,
     on_failure: Callable[[Failure], None] = lambda _: None,
     track: Track = iter,
 ) -> Evaluated:
@@ -92,6 +134,7 @@ def evaluate(
         real: measure by ImageNet's real labels too.
         mistakes: how many of the mistakes to name.
         trained_on: how many of the images the model was trained on, where that is known.
+        on_row: is called with what the model says of each image, in order.
         on_failure: is told of each image that cannot be read.
         track: follows the answers.
 
@@ -107,13 +150,20 @@ def evaluate(
     targets = images.targets(classifier.class_names)
     if fit and (targets == NO_LABEL).any():
         raise UsageError("--calibrate needs labels", hint="lay the images out as DIR/CLASS/IMAGE")
-    answers = _answer(classifier, images, targets, keep=fit, on_failure=on_failure, track=track)
+    look = _Look()
+    rows = None if on_row is None else _Rows(classifier, images, targets, shown, on_row)
+    answers = _answer(
+        classifier, images, targets, look, keep=fit, rows=None if fit else rows, on_failure=on_failure, track=track
+    )
     if not (answers.predicted >= 0).any():
         raise DataError(f"of {counted(len(images), 'image')} none could be read", hint="the lines above say why")
     calibration, temperature = None, classifier.temperature
     if fit:
         calibration, answers = _calibrate(answers, targets)
         temperature = calibration.temperature
+        if rows:
+            rows.write_all(answers, look.failures, temperature)
+        answers = replace(answers, logits=None)
     verdict = np.where(targets == NO_LABEL, -1, answers.predicted == targets).astype(np.int8)
     by_real = None if shown is None else _by_real(answers.predicted, shown)
     if by_real is not None and not images.classes:
@@ -125,7 +175,14 @@ def evaluate(
     if by_real is not None:
         judged = by_real[by_real >= 0]
         report = replace(report, real_images=len(judged), real_top1=float(judged.mean()) if len(judged) else None)
-    report = replace(report, trained_on=trained_on, temperature=temperature, calibration=calibration)
+    report = replace(
+        report,
+        trained_on=trained_on,
+        turned=look.turned,
+        repeated=look.repeated,
+        temperature=temperature,
+        calibration=calibration,
+    )
     return Evaluated(report, verdict)
 
 
@@ -150,8 +207,10 @@ def _answer(
     classifier: Classifier,
     images: Images,
     targets: NDArray[np.int64],
+    look: _Look,
     *,
     keep: bool,
+    rows: _Rows | None,
     on_failure: Callable[[Failure], None],
     track: Track,
 ) -> Answers:
@@ -165,12 +224,74 @@ def _answer(
         loss=np.zeros(count),
         logits=np.zeros((count, len(classifier.class_names)), np.float32) if keep else None,
     )
-    for position, result in enumerate(track(classifier.logits(images.sources()))):
+    temperature = 1.0 if keep else classifier.temperature
+    results = classifier.logits(map(look.at, images.sources()), decoded=look.decoded)
+    for position, result in enumerate(track(results)):
         if isinstance(result, Failure):
+            look.failures[position] = f"{result.kind.value}: {result.message}"
             on_failure(result)
         else:
-            _judge(answers, position, result, int(targets[position]), 1.0 if keep else classifier.temperature)
+            _judge(answers, position, result, int(targets[position]), temperature)
+        if rows:
+            rows.write(position, look.failures.get(position, result), temperature)
     return answers
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Writes what a model says of each image."""
+
+    classifier: Classifier
+    images: Images
+    targets: NDArray[np.int64]
+    shown: list[frozenset[int]] | None
+    on_row: Callable[[ImageRow], object]
+
+    def write_all(self, answers: Answers, failures: Mapping[int, str], temperature: float) -> None:
+        """Write the rows of all images, whose logits were kept."""
+        assert answers.logits is not None
+        for position, logits in enumerate(answers.logits):
+            self.write(position, failures.get(position, logits), temperature)
+
+    def write(self, position: int, answer: NDArray[np.float32] | str, temperature: float) -> None:
+        """Write the row of an image.
+
+        Args:
+            position: which image.
+            answer: its logits, or why it could not be read.
+            temperature: what logits are divided by.
+        """
+        target = int(self.targets[position])
+        row = ImageRow(self.classifier.name, self.images.name(position))
+        if target != NO_LABEL:
+            row = replace(row, truth_index=target, truth=self.classifier.class_names.names[target])
+        if isinstance(answer, str):
+            self.on_row(replace(row, error=answer))
+            return
+        probabilities = postprocess.probabilities(answer, temperature)
+        predicted = int(probabilities.argmax())
+        row = replace(
+            row,
+            prediction_index=predicted,
+            prediction=self.classifier.class_names.names[predicted],
+            probability=shortest(probabilities[predicted]),
+            logits=answer,
+        )
+        if target == NO_LABEL:
+            real = self.shown[position] if self.shown else frozenset()
+            self.on_row(replace(row, correct=predicted in real if real else None))
+            return
+        likely = probabilities[target]
+        probabilities[target] = 0
+        self.on_row(
+            replace(
+                row,
+                truth_probability=shortest(likely),
+                loss=_loss(answer, target, temperature),
+                margin=float(likely) - float(probabilities.max()),
+                correct=predicted == target,
+            )
+        )
 
 
 def _judge(answers: Answers, position: int, logits: NDArray[np.float32], target: int, temperature: float) -> None:
@@ -189,9 +310,16 @@ def _judge(answers: Answers, position: int, logits: NDArray[np.float32], target:
     likely = probabilities[target]
     before = np.count_nonzero(probabilities > likely) + np.count_nonzero(probabilities[:target] == likely)
     answers.in_top5[position] = before < metrics.TOP5
+    answers.loss[position] = _loss(logits, target, temperature)
+
+
+def _loss(logits: NDArray[np.float32], target: int, temperature: float) -> float:
+    """Return the negative log-likelihood of a class."""
+    import numpy as np
+
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max()
-    answers.loss[position] = np.log(np.exp(scaled).sum()) - scaled[target]
+    return float(np.log(np.exp(scaled).sum()) - scaled[target])
 
 
 def _calibrate(answers: Answers, targets: NDArray[np.int64]) -> tuple[Calibration, Answers]:
@@ -209,7 +337,7 @@ def _calibrate(answers: Answers, targets: NDArray[np.int64]) -> tuple[Calibratio
         (float(each.loss[answered].mean()), metrics.calibration_error(each.confidence[answered], right))
         for each in (answers, after)
     )
-    return Calibration(temperature, loss_before, loss, ece_before, ece), replace(after, logits=None)
+    return Calibration(temperature, loss_before, loss, ece_before, ece), after
 
 
 def _by_real(predicted: NDArray[np.int32], shown: list[frozenset[int]]) -> NDArray[np.int8]:

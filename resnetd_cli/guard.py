@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, NamedTuple
 
 from resnetd_cli.deadline import FOREVER
 from resnetd_cli.errors import ErrorKind, InputError
@@ -28,11 +28,18 @@ _PIPE_SIZE = 2**20
 """Bytes that a pipe should hold, where that can be set: the fewer turns, the quicker."""
 _HINT = "convert it to JPEG or PNG"
 _idle: deque[_Child] = deque()
-Answer: TypeAlias = tuple[tuple[int, int], bytearray]
+
+
+class Answer(NamedTuple):
+    """An image: its width and height, its pixels, and whether it was turned upright, as its EXIF says."""
+
+    size: tuple[int, int]
+    pixels: bytearray
+    turned: bool
 
 
 def decode(data: bytes, options: Mapping[str, Any]) -> Answer:
-    """Return an image's width and height, and its pixels: 3 bytes each, row by row.
+    """Return an image, whose pixels are 3 bytes each, row by row.
 
     Args:
         data: the file.
@@ -161,7 +168,7 @@ class _Child:
         pixels = bytearray(0 if question["header_only"] else 3 * width * height)
         if self._stdout.readinto(pixels) != len(pixels):  # type: ignore[attr-defined]
             raise ValueError("the answer ends early")
-        return (width, height), pixels
+        return Answer((width, height), pixels, bool(answer.get("turned")))
 
     @property
     def _stdin(self) -> IO[bytes]:

@@ -13,7 +13,7 @@ import sys
 from typing import IO, Any
 
 from resnetd_cli.deadline import FOREVER
-from resnetd_cli.decode import DecodeOptions, decode_here, size_here
+from resnetd_cli.decode import TURNED, DecodeOptions, decode_here, size_here
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.memory import limit
 
@@ -43,17 +43,17 @@ def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes], *, header_on
     limit(room)
     try:
         if header_only:
-            size, pixels = size_here(io.BytesIO(data), options), b""
+            size, pixels, turned = size_here(io.BytesIO(data), options), b"", False
         else:
             image = decode_here(data, options, on_size=lambda pixels: limit(room + pixels * _BYTES_A_PIXEL))
-            size, pixels = image.size, image.tobytes()
+            size, pixels, turned = image.size, image.tobytes(), image.info[TURNED]
     except MemoryError:
         message = "it takes more memory than an image of its size may"
         _send({"kind": ErrorKind.TOO_LARGE, "message": message, "hint": "convert it to JPEG or PNG"}, stream)
     except InputError as error:
         _send({"kind": error.kind, "message": error.message, "hint": error.hint}, stream)
     else:
-        _send({"size": size}, stream)
+        _send({"size": size, "turned": turned}, stream)
         stream.write(pixels)
     finally:
         _alarm(0)

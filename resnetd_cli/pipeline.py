@@ -29,6 +29,7 @@ from resnetd_cli.threads import Pool
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Pipeline(Generic[R]):
         workers: threads.
         batch_size: inputs that a worker runs at once.
         connections: URLs fetched at once.
+        decoded: is called with each image, by the thread that decoded it.
     """
 
     engine: Engine
@@ -59,6 +61,7 @@ class Pipeline(Generic[R]):
     workers: int = 1
     batch_size: int = 1
     connections: int = CONNECTIONS
+    decoded: Callable[[Image.Image], object] = lambda image: None
 
     def run(self, sources: Iterable[Source]) -> Iterator[R | Failure]:
         """Yield one result for each source, in order."""
@@ -76,7 +79,7 @@ class Pipeline(Generic[R]):
         images: dict[int, NDArray[np.float32]] = {}
         for position, source in enumerate(chunk):
             try:
-                images[position] = prepare(source, self.decoding, self.preprocessing)
+                images[position] = prepare(source, self.decoding, self.preprocessing, self.decoded)
             except InputError as error:
                 results[position] = Failure.of(source.name, self.model, error)
         if images:
@@ -99,8 +102,19 @@ class Pipeline(Generic[R]):
             yield position, self.finish(chunk[position].name, logits, features)
 
 
-def prepare(source: Source, decoding: DecodeOptions, how: Preprocessing) -> NDArray[np.float32]:
+def prepare(
+    source: Source,
+    decoding: DecodeOptions,
+    how: Preprocessing,
+    decoded: Callable[[Image.Image], object] = lambda image: None,
+) -> NDArray[np.float32]:
     """Return an input as the model reads it: float32, shape (3, H, W).
+
+    Args:
+        source: the input.
+        decoding: bounds and rules of decoding.
+        how: how the model wants its images.
+        decoded: is called with the image.
 
     Raises:
         InputError: it cannot be read or decoded, or there is not enough memory for it.
@@ -108,7 +122,9 @@ def prepare(source: Source, decoding: DecodeOptions, how: Preprocessing) -> NDAr
     with _as_failure(ErrorKind.UNREADABLE, "reading"):
         data = source.read()
     with _as_failure(ErrorKind.UNDECODABLE, "decoding"):
-        return preprocess(decode(data, decoding), how)
+        image = decode(data, decoding)
+        decoded(image)
+        return preprocess(image, how)
 
 
 @contextmanager

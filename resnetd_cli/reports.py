@@ -39,6 +39,41 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class ImageRow:
+    """What a model says of one image.
+
+    Attributes:
+        model: its name.
+        path: what the user calls the image.
+        truth_index: the model's index of the right class; None for an image without a label.
+        truth: the name of that class.
+        prediction_index: the most probable class; None for an image that cannot be read, as is what follows.
+        prediction: its name.
+        probability: its probability.
+        truth_probability: that of the right class.
+        loss: the negative log-likelihood of the right class.
+        margin: the right class's probability, less the highest of the others.
+        correct: the prediction is the right class, or for an image without a label one of its real labels.
+        error: why the image cannot be read.
+        logits: as the network gave them: float32, shape (C,).
+    """
+
+    model: str
+    path: str
+    truth_index: int | None = None
+    truth: str | None = None
+    prediction_index: int | None = None
+    prediction: str | None = None
+    probability: float | None = None
+    truth_probability: float | None = None
+    loss: float | None = None
+    margin: float | None = None
+    correct: bool | None = None
+    error: str | None = None
+    logits: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What a temperature changed, on the images that it was fitted on; before it was 1."""
 
@@ -76,6 +111,8 @@ class Report:
         mistakes: the most confident, first.
         calibration: where one was asked for.
         trained_on: how many of the images the model was trained on; None where that is not known.
+        turned: how many were turned upright, as their EXIF says.
+        repeated: how many are copies of images before them, byte for byte; they count, too.
         titles: the names of all the classes that people see, by index; records do not have them.
     """
 
@@ -101,6 +138,8 @@ class Report:
     mistakes: tuple[Mistake, ...]
     calibration: Calibration | None = None
     trained_on: int | None = None
+    turned: int = 0
+    repeated: int = 0
     titles: tuple[str, ...] = ()
 
     @property

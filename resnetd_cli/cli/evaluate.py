@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
     from resnetd_cli.held_out import Learnt
     from resnetd_cli.labelled import Images
-    from resnetd_cli.reports import Comparison, Evaluated
+    from resnetd_cli.reports import Comparison, Evaluated, ImageRow, Report
 
 
 _ENOUGH = 100
@@ -85,6 +86,18 @@ def evaluate(
             "--fail-under", metavar="A", help="Exit with 1 if top-1 is below, as 0.93.", show_default=False
         ),
     ] = None,
+    per_image: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--per-image",
+            metavar="FILE",
+            help="Write a row for each image here: .csv, .jsonl or .parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    with_logits: Annotated[
+        bool, typer.Option("--with-logits", help="Write the logits of each image with --per-image, too.")
+    ] = False,
     mistakes: Annotated[
         int,
         typer.Option("--mistakes", parser=whole(0), metavar="N", help="How many of the surest mistakes to name."),
@@ -126,15 +139,16 @@ def evaluate(
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     models = model or [os.environ.get("RESNETD_MODEL") or DEFAULT_MODEL]
     _check(models, weights, fail_under, fit=fit, temperature=temperature)
+    _check_rows(per_image, with_logits=with_logits)
 
     from resnetd_cli.cli import running
-    from resnetd_cli.cli.outputs import TextOutput
+    from resnetd_cli.cli.outputs import TextOutput, check_outputs
     from resnetd_cli.cli.spared import model_files
     from resnetd_cli.sinks.evaluated import write_reports
 
-    target = TextOutput.choose(
-        format.value, output, overwrite=overwrite, reads=[data, weights, labels, *model_files(*models)]
-    )
+    reads = [data, weights, labels, *model_files(*models)]
+    target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
+    check_outputs(target.path, per_image, overwrite=overwrite, reads=reads)
 
     from resnetd_cli import calibrate, held_out
     from resnetd_cli import evaluate as library
@@ -148,15 +162,7 @@ def evaluate(
     terminal.note(f"{data}, {images.split}: {counted(len(images), 'image', ',')}{of_classes}")
     terminal.notes(images.notes)
     failures = running.Failures()
-    told = set()
-
-    def fail(failure: Failure) -> None:
-        if fail_fast:
-            raise ResnetdError(f"{failure.input}: {failure.message}", hint=failure.hint)
-        if failure.input not in told:  # by the model before
-            told.add(failure.input)
-            failures.tell(failure)
-
+    on_failure = _stop if fail_fast else failures.tell_once
     decoding = DecodeOptions(
         max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
     )
@@ -191,19 +197,24 @@ def evaluate(
         images, classifiers, learnt, real=real, include=include_training, decoding=decoding, workers=workers
     )
     evaluated = []
-    for classifier, seen in zip(classifiers.values(), trained_on, strict=True):
-        with terminal.tracking(lambda: len(images), wanted=True) as track:
-            each = library.evaluate(
-                classifier,
-                images,
-                fit=fit,
-                real=real,
-                mistakes=mistakes,
-                trained_on=seen,
-                on_failure=fail,
-                track=track,
-            )
-        evaluated.append(each)
+    with _rows(
+        per_image, overwrite=overwrite, logits=with_logits, header=not no_header, escape_formulas=escape_formulas
+    ) as on_row:
+        for classifier, seen in zip(classifiers.values(), trained_on, strict=True):
+            with terminal.tracking(lambda: len(images), wanted=True) as track:
+                each = library.evaluate(
+                    classifier,
+                    images,
+                    fit=fit,
+                    real=real,
+                    mistakes=mistakes,
+                    trained_on=seen,
+                    on_row=on_row,
+                    on_failure=on_failure,
+                    track=track,
+                )
+            evaluated.append(each)
+    _tell_of_images(evaluated[0].report)
     comparison = library.compare(*evaluated) if len(evaluated) > 1 else None
     if fit:  # first, for the reader of the report may go away
         asked = {"--weights": weights, "--image-size": image_size, "--precision": precision}
@@ -221,6 +232,10 @@ def evaluate(
             escape_formulas=escape_formulas,
         )
     return _exit_code(evaluated, fail_under, failures.exit_code)
+
+
+def _stop(failure: Failure) -> None:
+    raise ResnetdError(f"{failure.input}: {failure.message}", hint=failure.hint)
 
 
 def _check(
@@ -249,6 +264,20 @@ def _check(
         raise UsageError(f"--fail-under {fail_under:g}: not a share from 0 to 1", hint=as_share)
 
 
+def _check_rows(path: Path | None, *, with_logits: bool) -> None:
+    """Find out early what is wrong with the file of rows.
+
+    Raises:
+        UsageError: something is.
+    """
+    if path is not None:
+        from resnetd_cli.sinks.per_image import check_name
+
+        check_name(path)
+    elif with_logits:
+        raise UsageError("--with-logits goes with --per-image", hint="--per-image FILE.parquet --with-logits")
+
+
 def _check_and_separate(
     images: Images,
     classifiers: Mapping[str, Classifier],
@@ -268,6 +297,30 @@ def _check_and_separate(
         images, trained_on, notes = held_out.separate(images, learnt, looked=looked, **options)
     terminal.notes(notes)
     return images, trained_on
+
+
+def _rows(path: Path | None, **options: Any) -> AbstractContextManager[Callable[[ImageRow], object] | None]:
+    """Open the file of rows, if one is wanted; see `per_image.open_rows`."""
+    if path is None:
+        return nullcontext()
+    from resnetd_cli.sinks.per_image import open_rows
+
+    return open_rows(path, **options)
+
+
+def _tell_of_images(report: Report) -> None:
+    """Say what is particular about the images that were measured."""
+    if report.turned:
+        verb = "was" if report.turned == 1 else "were"
+        terminal.note(
+            f"{counted(report.turned, 'image', ',')} {verb} turned upright as EXIF says, which timm does not do: "
+            "--ignore-exif leaves them as they are stored"
+        )
+    if report.repeated:
+        verb, which = ("is a copy", "counts") if report.repeated == 1 else ("are copies", "count")
+        terminal.note(
+            f"{counted(report.repeated, 'image', ',')} {verb} of another, byte for byte, and {which} all the same"
+        )
 
 
 def _tell_in_short(evaluated: list[Evaluated], comparison: Comparison | None) -> None:

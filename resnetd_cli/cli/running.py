@@ -38,6 +38,13 @@ class Failures:
 
     def __init__(self) -> None:
         self.exit_code = ExitCode.OK
+        self._told: set[str] = set()
+
+    def tell_once(self, failure: Failure) -> None:
+        """Tell of one, unless an input of this name was told of before: another model may have failed on it."""
+        if failure.input not in self._told:
+            self._told.add(failure.input)
+            self.tell(failure)
 
     def tell(self, failure: Failure) -> None:
         """Tell of one."""

@@ -135,6 +135,8 @@ def _figures(report: Report) -> dict[str, str]:
     before = report.calibration
     return {
         "images": f"{report.images:,}" + (f", {report.failed:,} more failed" if report.failed else ""),
+        "turned by EXIF": f"{report.turned:,}" if report.turned else "",
+        "copies of others": f"{report.repeated:,}" if report.repeated else "",
         "of these trained on": f"{report.trained_on:,}" if report.trained_on else "",
         "top-1": "" if report.top1 is None else f"{_percent(report.top1)} ({100 * low:.1f} to {100 * high:.1f})",
         "top-5": _percent(report.top5),

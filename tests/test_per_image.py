@@ -1,0 +1,290 @@
+"""`evaluate --per-image`: what a model says of each image; and what is particular about the images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from test_cli_evaluate import Cli, cli, only, own, photos, write_model  # noqa: F401  (fixtures)
+from test_evaluate import ACTUAL, LOGITS, PETS, draw, model, pets  # noqa: F401
+
+from resnetd_cli import evaluate
+from resnetd_cli.decode import TURNED, DecodeOptions, decode
+from resnetd_cli.errors import UsageError
+from resnetd_cli.labelled import open_images
+from resnetd_cli.loading import load
+from resnetd_cli.reports import ImageRow
+from resnetd_cli.sinks.per_image import COLUMNS, check_name, open_rows
+
+
+def expected(
+    logits: NDArray[np.float32], actual: NDArray[np.int64], temperature: float = 1.0
+) -> list[dict[str, Any]]:
+    """Return the figures of each image, worked out with numpy."""
+    powers = np.exp(logits.astype(np.float64) / temperature)
+    shares = powers / powers.sum(axis=1, keepdims=True)
+    rows = []
+    for row, label in zip(shares, actual.tolist(), strict=True):
+        others = np.delete(row, label)
+        rows.append(
+            {
+                "prediction_index": int(row.argmax()),
+                "probability": pytest.approx(row.max(), abs=1e-6),
+                "truth_probability": pytest.approx(row[label], abs=1e-6),
+                "loss": pytest.approx(-np.log(row[label]), abs=1e-5),
+                "margin": pytest.approx(row[label] - others.max(), abs=1e-6),
+                "correct": bool(row.argmax() == label),
+            }
+        )
+    return rows
+
+
+def figures(row: ImageRow) -> dict[str, Any]:
+    names = ("prediction_index", "probability", "truth_probability", "loss", "margin", "correct")
+    return {name: getattr(row, name) for name in names}
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_each_image_has_a_row_in_order(pets: Path, temperature: float) -> None:  # noqa: F811
+    rows: list[ImageRow] = []
+    images = open_images(str(pets))
+    report = evaluate.evaluate(model(temperature=temperature), images, on_row=rows.append).report
+    assert [figures(row) for row in rows] == expected(LOGITS, ACTUAL, temperature)
+    assert [row.path for row in rows] == list(images.names())
+    assert [(row.truth_index, row.truth) for row in rows] == [(label, PETS.names[label]) for label in ACTUAL]
+    assert [row.prediction for row in rows] == [PETS.names[label] for label in LOGITS.argmax(axis=1)]
+    assert {(row.model, row.error) for row in rows} == {("scripted", None)}
+    assert np.mean([row.loss for row in rows if row.loss is not None]) == pytest.approx(report.loss, abs=1e-12)
+    assert [row.correct for row in rows].count(True) / 8 == report.top1
+
+
+def test_rows_are_those_of_the_fitted_temperature(pets: Path) -> None:  # noqa: F811
+    rows: list[ImageRow] = []
+    (pets / "cat" / "0.png").write_bytes(b"no image")
+    report = evaluate.evaluate(model(), open_images(str(pets)), fit=True, on_row=rows.append).report
+    assert report.temperature != 1
+    assert [figures(row) for row in rows[1:]] == expected(LOGITS[1:], ACTUAL[1:], report.temperature)
+    assert (rows[0].error, rows[0].prediction) == ("undecodable: not an image", None)
+    np.testing.assert_array_equal([row.logits for row in rows[1:]], LOGITS[1:])
+
+
+def test_an_image_that_cannot_be_read_has_its_row(pets: Path) -> None:  # noqa: F811
+    (pets / "dog" / "3.png").write_bytes(b"no image")
+    rows: list[ImageRow] = []
+    evaluate.evaluate(model(), open_images(str(pets)), on_row=rows.append)
+    assert len(rows) == 8
+    path = str(pets / "dog" / "3.png")
+    assert rows[3] == ImageRow("scripted", path, 1, "dog", error="undecodable: not an image")
+
+
+def test_an_image_without_a_label_is_judged_by_its_real_labels(tmp_path: Path) -> None:
+    from test_evaluate import imagenet_model
+
+    for blue, number in enumerate([1, 2, 3]):  # the first has none, the others [970, 795] and [230, 231]
+        draw(tmp_path / f"ILSVRC2012_val_{number:08}.png", blue)
+    rows: list[ImageRow] = []
+    images = open_images(str(tmp_path), real=True)
+    evaluate.evaluate(imagenet_model(1, 795, 5), images, real=True, on_row=rows.append)
+    assert [(row.prediction_index, row.correct) for row in rows] == [(1, None), (795, True), (5, False)]
+    assert {(row.truth, row.loss, row.margin) for row in rows} == {(None, None, None)}
+
+
+# --- files ---
+
+ROWS = [
+    ImageRow(
+        "m", "a,b.png", 0, "=cat", 1, "dog", 0.25, 0.75, 1.5, -0.5, False, logits=np.array([1, 2.1], np.float32)
+    ),
+    ImageRow("m", "bad\udcff.png", 0, "=cat", error="empty: zero bytes"),
+]
+
+
+def write(path: Path, **options: Any) -> Path:
+    with open_rows(path, **options) as on_row:
+        for row in ROWS:
+            on_row(row)
+    return path
+
+
+def test_csv_gives_back_the_rows(tmp_path: Path) -> None:
+    data = write(tmp_path / "rows.csv", logits=True).read_bytes()
+    first, second = csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape")))
+    assert tuple(first) == (*COLUMNS, "logits")
+    assert (first["path"], first["truth"], first["correct"], first["margin"]) == (
+        "a,b.png",
+        "=cat",
+        "false",
+        "-0.5",
+    )
+    assert json.loads(first["logits"]) == [1.0, 2.1]
+    assert (second["path"], second["correct"], second["logits"]) == ("bad\udcff.png", "", "")
+    assert second["error"] == "empty: zero bytes"
+
+
+def test_csv_escapes_formulas_and_leaves_out_its_header_on_request(tmp_path: Path) -> None:
+    text = write(tmp_path / "rows.csv", escape_formulas=True, header=False).read_bytes().decode("utf-8", "replace")
+    assert text.startswith('m,"a,b.png",0,\'=cat,1,dog,0.25,0.75,1.5,-0.5,false,\n')
+
+
+def test_json_lines_give_back_the_rows(tmp_path: Path) -> None:
+    first, second = map(json.loads, write(tmp_path / "rows.jsonl", logits=True).read_text().splitlines())
+    assert tuple(first) == (*COLUMNS, "logits")
+    assert (first["correct"], first["logits"], second["path"]) == (False, [1.0, 2.1], "bad\udcff.png")
+    assert "logits" not in json.loads(write(tmp_path / "fewer.jsonl").read_text().splitlines()[0])
+
+
+def test_parquet_gives_back_the_rows_with_their_types(tmp_path: Path) -> None:
+    table = pq.read_table(write(tmp_path / "rows.parquet", logits=True))
+    assert table.column_names == [*COLUMNS, "logits"]
+    assert str(table.schema.field("logits").type) == "list<element: float>"
+    assert [str(table.schema.field(name).type) for name in ("path", "truth_index", "loss", "correct")] == [
+        "string",
+        "int32",
+        "double",
+        "bool",
+    ]
+    first, second = table.to_pylist()
+    assert (first["correct"], first["logits"]) == (False, [1.0, np.float32(2.1)])
+    assert (second["path"], second["probability"], second["logits"]) == ("bad\\udcff.png", None, None)
+
+
+def test_parquet_is_written_in_groups(tmp_path: Path) -> None:
+    with open_rows(tmp_path / "many.parquet") as on_row:
+        for number in range(3000):
+            on_row(ImageRow("m", str(number), loss=number / 7))
+    file = pq.ParquetFile(tmp_path / "many.parquet")
+    assert file.metadata.num_row_groups == 3
+    assert file.read().column("loss").to_pylist() == [number / 7 for number in range(3000)]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RuntimeError), open_rows(tmp_path / name) as on_row:
+        on_row(ROWS[0])
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.tsv", "rows.csv.gz", "-"])
+def test_a_name_that_does_not_tell_the_format_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="the name does not tell the format"):
+        check_name(Path(name))
+    check_name(Path("ROWS.CSV"))
+
+
+# --- the command ---
+
+
+def test_rows_of_a_network_are_those_of_its_logits(cli: Cli, own: tuple[Path, Path]) -> None:  # noqa: F811
+    folder, data = own
+    ended = cli("evaluate", data, "-m", folder, "--per-image", "rows.parquet", "--with-logits", "-f", "json")
+    assert ended.code == 0
+    rows = pq.read_table("rows.parquet").to_pylist()
+    classifier = load(str(folder), engine="torch")
+    logits = np.array(list(classifier.logits([row["path"] for row in rows])))
+    np.testing.assert_allclose([row["logits"] for row in rows], logits, atol=1e-5)
+    actual = np.array([classifier.class_names.names.index(Path(row["path"]).parent.name) for row in rows])
+    assert [
+        {name: row[name] for name in each} for row, each in zip(rows, expected(logits, actual), strict=True)
+    ] == (expected(logits, actual))
+    assert np.mean([row["loss"] for row in rows]) == pytest.approx(only(ended)["loss"], abs=1e-9)
+
+
+def test_two_models_have_their_rows_one_after_the_other(cli: Cli, photos: Path) -> None:  # noqa: F811
+    other = photos.parent / "other"
+    write_model(other, "test_resnet", ("espresso", "Egyptian cat", "Samoyed"))
+    (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
+    ended = cli("evaluate", photos, "-m", "embedded", "-m", other, "--per-image", "rows.jsonl", "-f", "json")
+    assert ended.code == 3
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert [row["model"] for row in rows] == ["embedded"] * 3 + [str(other)] * 3
+    assert [row["error"] for row in rows] == [None, "undecodable: not an image", None] * 2
+    assert [row["path"] for row in rows[:3]] == [row["path"] for row in rows[3:]]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--per-image", "rows.txt"], 2, "--per-image rows.txt: the name does not tell the format"),
+        (["--with-logits"], 2, "--with-logits goes with --per-image"),
+        (["--per-image", "there.csv"], 2, "there.csv exists"),
+        (["--per-image", "table.csv", "--overwrite"], 2, "table.csv is one of the inputs"),
+        (["--per-image", "same.csv", "-o", "same.csv"], 2, "two outputs would be written to same.csv"),
+    ],
+)
+def test_a_file_of_rows_that_cannot_be_written_is_told_first(
+    cli: Cli,  # noqa: F811
+    photos: Path,  # noqa: F811
+    words: list[str],
+    code: int,
+    message: str,
+) -> None:
+    Path("there.csv").write_text("mine")
+    Path("table.csv").write_text(f"path,label\n{photos}/espresso/coffee.jpg,espresso\n")
+    ended = cli("evaluate", "table.csv", *words)
+    assert (ended.code, ended.stdout, Path("there.csv").read_text()) == (code, "", "mine")
+    assert message in ended.stderr
+
+
+# --- what is particular about the images ---
+
+
+def oriented(path: Path, orientation: int, format: str = "PNG") -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (0, 0, 3)).save(path, format, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])  # the last two are decoded in another process
+@pytest.mark.parametrize("orientation", range(10))
+def test_an_image_knows_whether_exif_turned_it(tmp_path: Path, format: str, orientation: int) -> None:
+    data = oriented(tmp_path / "image", orientation, format).read_bytes()
+    turns = 2 <= orientation <= 8
+    if format == "TIFF":  # Pillow itself turns it, for everyone who opens it: that is not counted
+        assert decode(data).info[TURNED] is False
+        return
+    assert decode(data).info[TURNED] is turns
+    assert decode(data).size == ((6, 8) if orientation >= 5 and turns else (8, 6))
+    assert decode(data, DecodeOptions(guard="all")).info[TURNED] is turns
+    assert decode(data, DecodeOptions(ignore_exif=True)).info[TURNED] is False
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "I;16"])
+def test_an_image_of_any_mode_knows_whether_exif_turned_it(mode: str) -> None:
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new(mode, (8, 6)).save(stream, "PNG", exif=exif)
+    image = decode(stream.getvalue())
+    assert (image.info[TURNED], image.size, image.mode) == (True, (6, 8), "RGB")
+
+
+def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:  # noqa: F811
+    for number, orientation in enumerate([1, 3, 6, 9]):
+        oriented(photos / "espresso" / f"{number}.png", orientation)
+    ended = cli("evaluate", photos, "-f", "json")
+    assert (only(ended)["images"], only(ended)["turned"]) == (6, 2)
+    told = (
+        "2 images were turned upright as EXIF says, which timm does not do: --ignore-exif leaves them as they are"
+    )
+    assert told in ended.stderr
+    assert "turned by EXIF" in cli("evaluate", photos, "-f", "table").stdout
+    ended = cli("evaluate", photos, "-f", "json", "--ignore-exif")
+    assert (only(ended)["turned"], "EXIF" in ended.stderr) == (0, False)
+
+
+def test_rows_of_one_image_are_counted_and_noted(cli: Cli, photos: Path) -> None:  # noqa: F811
+    line = f"{photos}/espresso/coffee.jpg,espresso\n"
+    Path("table.csv").write_text(f"path,label\n{line}{line}{photos}/Egyptian_cat/cat.jpg,Egyptian cat\n")
+    ended = cli("evaluate", "table.csv", "-f", "json")
+    assert (only(ended)["images"], only(ended)["repeated"], only(ended)["top1"]) == (3, 1, pytest.approx(2 / 3))
+    assert "1 image is a copy of another, byte for byte, and counts all the same\n" in ended.stderr
