@@ -25,6 +25,7 @@ from training_data import NETWORK, write_colours
 from typer.testing import CliRunner
 
 from resnetd_cli.cli.app import app
+from resnetd_cli.errors import ResnetdError, UsageError
 from resnetd_cli.training import recipe
 
 pytestmark = pytest.mark.slow
@@ -59,6 +60,23 @@ def test_print_recipe_prints_what_recipe_takes(command: str, tmp_path: Path) -> 
     file.write_text(result.stdout)
     again = CliRunner().invoke(app, [command, "--print-recipe", "--recipe", str(file)])
     assert again.stdout == result.stdout
+
+
+def test_print_recipe_draws_the_rates_into_a_new_png(tmp_path: Path) -> None:
+    file = tmp_path / "rate.png"
+    drawing = ["train", "--print-recipe", "--set", "schedule=step", "--plot"]
+    assert CliRunner().invoke(app, [*drawing, str(file)]).exit_code == 0
+    with Image.open(file) as picture:
+        assert picture.format == "PNG" and min(picture.size) > 300
+    for name, message in (
+        (file, "exists, and images are never replaced"),
+        (tmp_path / "rate.pdf", "not the name of a PNG file"),
+        (tmp_path / "no" / "rate.png", "no such folder"),
+    ):
+        refused = CliRunner().invoke(app, [*drawing, str(name), "--overwrite"])
+        assert isinstance(refused.exception, ResnetdError) and message in refused.exception.message
+    alone = CliRunner().invoke(app, ["train", "--plot", str(tmp_path / "other.png")])
+    assert isinstance(alone.exception, UsageError) and "add --print-recipe" in str(alone.exception.hint)
 
 
 def test_from_images_to_answers(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_rates_are_drawn_by_step() -> None:
     pictures = []
     for schedule in ("cosine", "step"):
         file = io.BytesIO()
-        curves.draw_rates(rates(1, 50, schedule=schedule), file)
+        curves.draw_rates(rates(1, 50, schedule=schedule).recipe, file)
         with Image.open(file) as picture:
             assert picture.format == "PNG" and min(picture.size) > 300
             pictures.append(picture.convert("L").tobytes())

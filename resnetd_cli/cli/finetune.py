@@ -23,6 +23,7 @@ def finetune(
     freeze: Freeze = None,
     recipe: training.RecipeOption = None,
     print_recipe: training.PrintRecipe = False,
+    plot: training.Plot = None,
     set_: training.Set = None,
     epochs: training.Epochs = None,
     batch_size: training.BatchSize = None,
@@ -80,4 +81,4 @@ def finetune(
         processes=processes,
         threads=threads,
         tensorboard=tensorboard,
-    ).run(print_recipe=print_recipe)
+    ).run(print_recipe=print_recipe, plot=plot)

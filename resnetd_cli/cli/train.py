@@ -12,6 +12,7 @@ def train(
     model: training.Model = None,
     recipe: training.RecipeOption = None,
     print_recipe: training.PrintRecipe = False,
+    plot: training.Plot = None,
     set_: training.Set = None,
     epochs: training.Epochs = None,
     batch_size: training.BatchSize = None,
@@ -68,4 +69,4 @@ def train(
         processes=processes,
         threads=threads,
         tensorboard=tensorboard,
-    ).run(print_recipe=print_recipe)
+    ).run(print_recipe=print_recipe, plot=plot)

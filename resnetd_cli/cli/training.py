@@ -16,9 +16,9 @@ import typer
 from resnetd_cli.cli import options, stopping
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.numbers import number, whole
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import OutputError, OutputExists, UsageError
 from resnetd_cli.escaping import shell_word
-from resnetd_cli.files import name_temporary_folder, name_user
+from resnetd_cli.files import name_temporary_folder, name_user, open_atomic
 from resnetd_cli.quiet import own_stderr
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ RecipeOption = Annotated[
     typer.Option("--recipe", metavar="NAME|FILE", help="How to train: bag-of-tricks, finetune, or a YAML file."),
 ]
 PrintRecipe = Annotated[bool, typer.Option("--print-recipe", help="Print the recipe and exit.")]
+Plot = Annotated[
+    Optional[Path],
+    typer.Option("--plot", metavar="FILE.png", help="With --print-recipe: draw the learning rate over the run."),
+]
 Set = Annotated[
     Optional[list[str]],
     typer.Option("--set", metavar="NAME=VALUE", help="Change any setting of the recipe.", show_default=False),
@@ -159,12 +163,14 @@ class Request:
     tensorboard: bool = False
     began: float = field(default_factory=time.monotonic)
 
-    def run(self, *, print_recipe: bool) -> None:
-        """Train, or print the recipe."""
+    def run(self, *, print_recipe: bool, plot: Path | None) -> None:
+        """Train, or print the recipe and draw its rates."""
         changes = _changes(self.settings, self.changes)
         if print_recipe:
-            self._print_recipe(changes)
+            self._print_recipe(changes, plot)
             return
+        if plot:
+            raise UsageError("--plot draws a recipe's rates", hint="add --print-recipe; a run draws its own")
         if self.data is None or self.folder is None:
             what = "no data" if self.data is None else "nowhere to write to"
             raise UsageError(what, hint=f"resnetd {self.command} DIR -o RUN")
@@ -189,12 +195,24 @@ class Request:
                 )
         _tell_end(summary, plan)
 
-    def _print_recipe(self, changes: dict[str, Any]) -> None:
-        from resnetd_cli.training import recipe as recipes
-        from resnetd_cli.training.plan import Plan, recipe_name
+    def _print_recipe(self, changes: dict[str, Any], plot: Path | None) -> None:
+        from resnetd_cli.training.plan import Plan, asked_recipe
 
-        plan = Plan(command=self.command, data="", folder=Path(), **self.fields)
-        sys.stdout.write(recipes.load(recipe_name(plan)).replace(changes).to_yaml())
+        recipe = asked_recipe(
+            Plan(command=self.command, data="", folder=Path(), changes=changes, **self.fields), self.processes
+        )
+        if plot:
+            from resnetd_cli.training.curves import draw_rates
+
+            if plot.suffix.lower() != ".png":
+                raise UsageError(f"--plot {plot}: not the name of a PNG file", hint="name a FILE.png")
+            if plot.exists():
+                raise OutputExists(f"{plot} exists, and images are never replaced", hint="name another file")
+            if not plot.absolute().parent.is_dir():
+                raise OutputError(f"cannot write {plot}: no such folder", hint="make it first")
+            with open_atomic(plot, overwrite=False) as file:
+                draw_rates(recipe, file)
+        sys.stdout.write(recipe.to_yaml())
 
 
 def train(plan: Any, request: Request) -> dict[str, Any] | None:

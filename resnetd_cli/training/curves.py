@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from resnetd_cli.training.rates import Rates
+    from resnetd_cli.training.recipe import Recipe
 
 _DOTS_PER_INCH = 110
+_STEPS = 1000
+"""Of an epoch, where they are not known."""
 
 
 def draw(rows: Sequence[dict[str, Any]], rates: Rates, file: IO[bytes]) -> None:
@@ -38,10 +41,17 @@ def draw(rows: Sequence[dict[str, Any]], rates: Rates, file: IO[bytes]) -> None:
     figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
 
 
-def draw_rates(rates: Rates, file: IO[bytes]) -> None:
-    """Draw the rate by step, as PNG."""
+def draw_rates(recipe: Recipe, file: IO[bytes]) -> None:
+    """Draw the rate by step of a recipe before it is run, as PNG.
+
+    Args:
+        recipe: the settings; how many steps an epoch has does not change the curve.
+        file: to write to.
+    """
+    from resnetd_cli.training.rates import Rates
+
     figure, (axes,) = _figure(1)
-    _plot(rates, axes)
+    _plot(Rates(recipe, _STEPS), axes)
     figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
 
 

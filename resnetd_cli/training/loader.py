@@ -175,19 +175,19 @@ def augmentation(recipe: Recipe, how: Preprocessing) -> Callable[[Image.Image], 
     Raises:
         UsageError: timm has no such policy.
     """
-    from timm.data import create_transform
+    from timm.data.transforms_factory import transforms_imagenet_train
 
     from resnetd_cli.errors import UsageError
 
     try:
-        transform: Callable[[Image.Image], Any] = create_transform(
-            how.input_size,
-            is_training=True,
+        transform: Callable[[Image.Image], Any] = transforms_imagenet_train(
+            how.input_size[1:],
             scale=recipe.scale,
             ratio=recipe.ratio,
             hflip=recipe.hflip,
             vflip=recipe.vflip,
             color_jitter=recipe.color_jitter or None,
+            force_color_jitter=True,  # beside a policy, too
             auto_augment=recipe.auto_augment,
             interpolation=how.interpolation,
             mean=how.mean,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from resnetd_cli import factory, models
 from resnetd_cli.errors import ModelError, UsageError, first_line
 from resnetd_cli.models import Kind
 from resnetd_cli.results import Preprocessing
+from resnetd_cli.training.effects import refuse
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +102,7 @@ def pretrained(
     arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
     if definition.config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = network.preprocessing.input_size[1:]
-    if recipe.drop_rate or recipe.drop_path:  # which are built into a network
+    if recipe.drop_path:  # which is built into a network
         dropping = _build(definition.architecture, classes, arguments, recipe)
         dropping.load_state_dict(module.state_dict())
         module = dropping
@@ -134,11 +136,12 @@ def untrained(model: str, classes: int, recipe: Recipe, *, image_size: str = "tr
 def _build(architecture: str, classes: int, arguments: Mapping[str, Any], recipe: Recipe) -> nn.Module:
     import timm
 
-    drops = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path}
-    wanted = {name: rate for name, rate in drops.items() if rate}
+    wanted = {"drop_path_rate": recipe.drop_path} if recipe.drop_path else {}
     try:
         module: nn.Module = timm.create_model(architecture, num_classes=classes, **arguments, **wanted)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError) and "drop_path_rate" in str(error):
+            refuse("drop_path", f"{architecture} has no stochastic depth")
         raise ModelError(f"{architecture} cannot be built: {first_line(error)}", hint="choose another") from error
     return module
 
@@ -184,30 +187,82 @@ def classifier_of(module: nn.Module) -> nn.Module:
     Raises:
         ModelError: it has none that can be told from the rest.
     """
-    classifier = module.get_classifier()  # type: ignore[operator]
+    from torch import nn
+
+    find: Any = getattr(module, "get_classifier", nn.Identity)
+    classifier = find()
+    if isinstance(classifier, tuple):  # of networks that are trained with a teacher: one for each way to learn
+        classifier = nn.ModuleList(classifier)
     if not list(classifier.parameters()):
         raise ModelError("the network's classifier has no weights of its own", hint="choose another model")
     return classifier  # type: ignore[no-any-return]
+
+
+def set_dropping(module: nn.Module, recipe: Recipe) -> None:
+    """Have a network in training drop what a recipe asks for, and nothing else.
+
+    Dropout comes right before the layers that give the logits, where timm's networks have theirs. Theirs is not
+    used: some have none, and that of others would rest with a frozen backbone.
+
+    Args:
+        module: the network, with the stochastic depth that it was built with.
+        recipe: the settings.
+
+    Raises:
+        UsageError: the network has no place for it.
+    """
+    from torch import nn
+
+    classifier, classes = classifier_of(module), module.num_classes
+    outputs = [
+        layer
+        for layer in classifier.modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and len(layer.weight) == classes
+    ]
+    if recipe.drop_rate and not outputs:
+        refuse("drop_rate", "the classifier does not end in a layer of the classes")
+    has_depth = False
+    for layer in module.modules():
+        has_depth |= bool(getattr(layer, "drop_prob", 0))
+        if not recipe.drop_path and hasattr(layer, "drop_prob"):
+            layer.drop_prob = 0.0  # type: ignore[assignment]
+        if isinstance(getattr(layer, "drop_rate", None), float):
+            layer.drop_rate = 0.0  # type: ignore[assignment]
+        if not {*layer.children()}.isdisjoint({classifier, *outputs}):
+            for sibling in layer.children():
+                if isinstance(sibling, nn.Dropout):
+                    sibling.p = 0.0
+    if recipe.drop_path and not has_depth:
+        refuse("drop_path", "the network has no stochastic depth")
+    for layer in outputs if recipe.drop_rate else ():
+        layer.register_forward_pre_hook(partial(_drop, recipe.drop_rate))
+
+
+def _drop(rate: float, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    from torch.nn.functional import dropout
+
+    return dropout(inputs[0], rate, layer.training), *inputs[1:]
 
 
 def parameter_groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the parameters that are trained, in groups for the optimiser: without decay on vectors, and with a
     rate of their own for all but the classifier.
 
-    A frozen backbone's parameters are told that they need no gradient.
+    Those of a backbone that does not learn have no gradient: none is computed, and none counts where gradients are
+    clipped.
     """
     from timm.optim import param_groups_weight_decay
 
     head = {id(parameter) for parameter in classifier_of(module).parameters()}
     for parameter in module.parameters():
-        parameter.requires_grad_(id(parameter) in head or not recipe.freeze)
+        parameter.requires_grad_(id(parameter) in head or recipe.trains_backbone)
     never = module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()  # type: ignore[operator]
     groups = param_groups_weight_decay(module, recipe.weight_decay, no_weight_decay_list=never)
     return [
         {**group, "params": parameters, "lr_scale": scale}
         for group in groups
         for scale, is_head in ((recipe.backbone_lr, False), (1.0, True))
-        if (parameters := [p for p in group["params"] if (id(p) in head) is is_head]) and scale
+        if (parameters := [p for p in group["params"] if (id(p) in head) is is_head])
     ]
 
 

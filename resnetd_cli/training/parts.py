@@ -88,6 +88,9 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
     except (AssertionError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
         message = f"timm has no optimiser {recipe.optimizer!r} that could be used: {first_line(error)}"
         raise UsageError(message, hint="sgd, adamw, lamb and others of timm.optim.list_optimizers()") from error
+    if getattr(optimizer, "is_second_order", False):
+        message = f"{recipe.optimizer} needs second derivatives, which are not computed"
+        raise UsageError(message, hint="--set optimizer=adamw")
     return optimizer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli import factory, matching, models, trained_on
 from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.datasets import open_dataset
+from resnetd_cli.datasets.examples import TEST, VAL
 from resnetd_cli.datasets.groups import grouped_by
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.exported import is_exported
 from resnetd_cli.results import Failure
-from resnetd_cli.training import network, provenance, sizes
+from resnetd_cli.training import effects, network, provenance, sizes
 from resnetd_cli.training import recipe as recipes
 from resnetd_cli.training.recipe import Recipe
 from resnetd_cli.training.run_folder import RunFolder, absolute
@@ -143,7 +145,7 @@ def execute(
     begun = folder.begun() if plan.resume else None
     if begun:
         plan = as_begun(plan, *begun)
-    recipe = begun[0] if begun else (base or recipes.load(recipe_name(plan))).replace(plan.changes)
+    recipe = begun[0] if begun else asked_recipe(plan, int(os.environ.get("WORLD_SIZE", "1")), base)
     accelerator = open_accelerator(plan.device, recipe.precision)
     if accelerator.is_main_process:
         if not begun:
@@ -192,6 +194,24 @@ def execute(
             began=around.began,
             trained_on=_trained_on(plan, data.train, around.note),
         ).run()
+
+
+def asked_recipe(plan: Plan, processes: int = 1, base: Recipe | None = None) -> Recipe:
+    """Return the recipe that a plan asks for, whatever the images.
+
+    Args:
+        plan: what the user asked for.
+        processes: that train.
+        base: the recipe without the plan's changes, where it was loaded before.
+
+    Raises:
+        UsageError: there is none of this name, or a setting that was asked for would have no effect.
+    """
+    recipe = (base or recipes.load(recipe_name(plan))).replace(plan.changes)
+    if recipe_name(plan) == sizes.FINETUNE:
+        recipe = sizes.warming_up(recipe, plan.changes)
+    effects.check(plan.changes, effects.Asked(recipe, plan.teacher is not None, processes))
+    return recipe
 
 
 def _fitted(recipe: Recipe, plan: Plan, images: int, around: Surroundings) -> Recipe:
@@ -316,6 +336,9 @@ def look_at_images(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided
         progress=around.surveying,
         tell=around.unreadable,
     )
+    if plan.val_share is not None and (given := found.dataset.splits.keys() & {VAL, TEST}):
+        message = f"--val-share would have no effect: {plan.data} has {' and '.join(sorted(given))} of its own"
+        raise UsageError(message, hint="leave it out")
     share = DEFAULT_FRACTION if plan.val_share is None else plan.val_share
     divided = divide(found.dataset, fraction=share, seed=_split_seed(plan, seed))
     around.surveyed(found, divided)

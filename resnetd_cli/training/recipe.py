@@ -73,6 +73,11 @@ class Recipe:
         """The classifier's rate after the warm-up: proportional to the batch (Goyal et al. 2017, 1706.02677)."""
         return self.lr if self.lr_batch is None else self.lr * self.batch_size / self.lr_batch
 
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether anything but the classifier learns by gradients."""
+        return not self.freeze and self.backbone_lr > 0
+
     def replace(self, changes: Mapping[str, Any]) -> Recipe:
         """Return it with some settings changed.
 
@@ -116,8 +121,8 @@ RULES = {
     "lr_batch": Rule(
         "lr is for batches of so many images and scaled to others; null: it is not", Maybe(Whole(1, 1_000_000))
     ),
-    "backbone_lr": Rule("rate of all but the classifier, as a share of lr", _SHARE),
-    "momentum": Rule("of sgd", Number(0, 0.9999)),
+    "backbone_lr": Rule("rate of all but the classifier, as a share of lr; 0: they do not learn", _SHARE),
+    "momentum": Rule("of sgd and others that have it", Number(0, 0.9999)),
     "weight_decay": Rule("of weights; biases and normalisations have none", Number(0, 10)),
     "clip_grad": Rule("longest gradient; null: any", Maybe(Number(1e-6, 1e6))),
     "schedule": Rule("how the rate falls after the warm-up", Choice(("cosine", "step", "poly", "constant"))),
@@ -144,7 +149,7 @@ RULES = {
     "batch_norm": Rule(
         "statistics: of the batch and learnt (update), or kept (freeze)", Choice(("update", "freeze"))
     ),
-    "drop_rate": Rule("dropout before the classifier", Number(0, 0.95)),
+    "drop_rate": Rule("dropout of what the classifier sees", Number(0, 0.95)),
     "drop_path": Rule("stochastic depth, where the network has it", Number(0, 0.95)),
     "ema_decay": Rule(
         "of the moving average of the weights, which is kept; null: none", Maybe(Number(0, 0.999999))

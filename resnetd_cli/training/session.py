@@ -15,7 +15,7 @@ from resnetd_cli import rehearsal
 from resnetd_cli.datasets import Examples
 from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.errors import UsageError
-from resnetd_cli.training import loop, network, parts, probe, provenance, sizes
+from resnetd_cli.training import effects, loop, network, parts, probe, provenance, sizes
 from resnetd_cli.training.loader import (
     Evaluation,
     Images,
@@ -148,8 +148,11 @@ class Session:
         with suppress(RuntimeError):  # of networks that have weights of five dimensions
             # In this layout CPUs and tensor cores compute convolutions fastest.
             module.to(memory_format=torch.channels_last)
+        if not self.is_begun:
+            effects.check_network(self.facts.get("changes", {}), module, self.start.name)
         if not tensors:
             self._begin_classifier(module)
+        network.set_dropping(module, recipe)
         groups = network.parameter_groups(module, recipe)
         task = parts.make_task(
             module, recipe, teacher=self.teacher, config=self.start.config, device=accelerator.device
@@ -235,8 +238,10 @@ class Session:
     def _fit_classifier(self, module: nn.Module) -> None:
         loader = evaluation_loader(self._images_to_measure(self.data.train), _EVALUATION_BATCH, self._workers)
         seed_all(self.recipe.seed)
-        if probe.begin(module, loader, len(self.classes), self.accelerator.device):
-            self.note("the classifier begins fitted to the features")
+        if not probe.begin(module, loader, len(self.classes), self.accelerator.device):
+            message = f"the classifier of {self.start.name} cannot be fitted: it is not linear in pooled features"
+            raise UsageError(message, hint="--set head=zero or random")
+        self.note("the classifier begins fitted to the features")
 
     def _training_images(self) -> Images:
         return Images(self.data.train, augmentation(self.recipe, self.start.preprocessing), self.recipe.seed)

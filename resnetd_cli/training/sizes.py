@@ -24,6 +24,16 @@ _STEPS_PER_EPOCH = 7
 _SMALLEST_BATCH = 4
 
 
+def warming_up(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return the recipe for fine-tuning with the warm-up that suits its epochs.
+
+    Args:
+        recipe: the settings.
+        changes: settings that the user wants, whatever suits.
+    """
+    return recipe.replace({"warmup_epochs": _WARM_UP * recipe.epochs, **changes})
+
+
 def finetuning(recipe: Recipe, images: int, changes: Mapping[str, Any]) -> Recipe:
     """Return the recipe for fine-tuning as it suits a number of training images.
 
@@ -42,13 +52,8 @@ def finetuning(recipe: Recipe, images: int, changes: Mapping[str, Any]) -> Recip
             break
     epochs = changes.get("epochs", epochs)
     statistics = "freeze" if images <= _KEEP_STATISTICS else "update"
-    fitted = {
-        "epochs": epochs,
-        "warmup_epochs": _WARM_UP * epochs,
-        "batch_norm": statistics,
-        "batch_size": batch_size,
-    }
-    return recipe.replace({**fitted, **changes})
+    fitted = {"epochs": epochs, "batch_norm": statistics, "batch_size": batch_size}
+    return warming_up(recipe.replace({**fitted, **changes}), changes)
 
 
 def even(recipe: Recipe, images: int) -> Recipe:
