@@ -7,10 +7,11 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 
 from resnetd_cli.content import mark_of_file
 from resnetd_cli.datasets import Dataset, Examples, open_dataset, tables
-from resnetd_cli.datasets.looks import look_at
+from resnetd_cli.datasets.looks import Looks, Sharing, look_at
 from resnetd_cli.datasets.splits import divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
@@ -802,6 +803,47 @@ def test_an_image_whose_body_is_damaged_is_left_out_in_the_first_pass() -> None:
         "damaged image: broken data stream when reading image file",
     ]
     assert len(found.dataset.splits["all"]) == 40
+
+
+def test_processes_that_share_the_first_pass_all_find_what_one_would(tmp_path: Path) -> None:
+    many("d/train/cat", 45)
+    many("d/train/dog", 40)
+    paint("d/val/cat/x.png", like="d/train/cat/003.png")
+    write("d/train/dog/y.png", b"x")
+    write("d/train/dog/z.png", b"x")
+    alone = surveyed()
+    met, shared = Barrier(3), {}
+
+    def gather(index: int) -> Callable[[Looks], list[Looks]]:
+        def of_all(own: Looks) -> list[Looks]:
+            shared[index] = pickle.loads(pickle.dumps(own))
+            met.wait()
+            found = [shared[each] for each in range(3)]
+            met.wait()
+            return found
+
+        return of_all
+
+    def run(index: int) -> tuple[Survey, list[str], tuple[int, int]]:
+        told: list[str] = []
+        done: list[tuple[int, int]] = []
+        sharing = Sharing(index, 3, gather(index))
+        found = surveyed(
+            sharing=sharing,
+            tell=lambda failure: told.append(failure.input),
+            progress=lambda count, total: done.append((count, total)),
+        )
+        return found, told, done[-1]
+
+    with ThreadPoolExecutor(3) as processes:
+        for found, told, last in processes.map(run, range(3)):
+            assert (found.fingerprint, found.notes, found.unreadable) == (
+                alone.fingerprint,
+                alone.notes,
+                alone.unreadable,
+            )
+            assert told == ["d/train/dog/y.png", "d/train/dog/z.png"]
+            assert last == (88, 88)
 
 
 def test_a_look_reports_marks_and_failures_by_position() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.content import MARK_BYTES, mark_of
 from resnetd_cli.datasets.alike import THUMBNAIL_BYTES, thumbnail
@@ -37,6 +37,35 @@ class Looks:
     marks: NDArray[np.uint8]
     thumbnails: NDArray[np.uint8]
     failures: Mapping[int, Failure]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How several processes look at the same images: each at every so many, and then all know what all have found.
+
+    Attributes:
+        index: of this process.
+        count: of the processes.
+        gather: gives what each process has found, by its index.
+    """
+
+    index: int = 0
+    count: int = 1
+    gather: Callable[[Looks], Sequence[Looks]] = lambda own: [own]
+
+    def look_at(self, examples: Examples, pool: Pool, **options: Any) -> Looks:
+        """Look at images as the function of this name does."""
+        import numpy as np
+
+        own = examples.select(np.arange(self.index, len(examples), self.count))
+        found = self.gather(look_at(own, pool, **options))
+        marks = np.zeros((len(examples), MARK_BYTES), np.uint8)
+        thumbnails = np.zeros((len(examples), THUMBNAIL_BYTES), np.uint8)
+        failures: dict[int, Failure] = {}
+        for index, looks in enumerate(found):
+            marks[index :: self.count], thumbnails[index :: self.count] = looks.marks, looks.thumbnails
+            failures |= {index + self.count * at: failure for at, failure in looks.failures.items()}
+        return Looks(marks, thumbnails, dict(sorted(failures.items())))
 
 
 def look_at(

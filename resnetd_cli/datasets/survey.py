@@ -13,7 +13,7 @@ from resnetd_cli.datasets import remarks
 from resnetd_cli.datasets.alike import near_copies
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
 from resnetd_cli.datasets.groups import united
-from resnetd_cli.datasets.looks import Looks, look_at
+from resnetd_cli.datasets.looks import Looks, Sharing
 from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError
 from resnetd_cli.results import Failure
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAX_UNREADABLE = 0.05
 """The share of a split's images that may be unreadable."""
 _DECODING = DecodeOptions()
+ALONE = Sharing()
+"""One process looks at all images."""
 Progress = Callable[[int, int], object]
 
 
@@ -58,6 +60,7 @@ def survey(
     decoding: DecodeOptions = _DECODING,
     progress: Progress = lambda done, total: None,
     tell: Callable[[Failure], object] = lambda failure: None,
+    sharing: Sharing = ALONE,
 ) -> Survey:
     """Decode every image once; leave out those that cannot be decoded, and those that are in a later split too.
 
@@ -70,6 +73,7 @@ def survey(
         decoding: the bounds on an image's size.
         progress: is called with the number of images looked at, and of all.
         tell: is called with each image that cannot be read, also where there are too many.
+        sharing: with other processes that do the same.
 
     Raises:
         DataError: more than 5 % of a split cannot be read.
@@ -78,7 +82,7 @@ def survey(
 
     with Pool(workers, thread_name_prefix="resnetd-survey") as pool:
         try:
-            looks = _looks(dataset, pool, decoding, progress, tell)
+            looks = _looks(dataset, pool, decoding, progress, tell, sharing)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -111,6 +115,7 @@ def _looks(
     decoding: DecodeOptions,
     progress: Progress,
     tell: Callable[[Failure], object],
+    sharing: Sharing,
 ) -> dict[str, Looks]:
     """Look at each split.
 
@@ -118,16 +123,25 @@ def _looks(
         DataError: too many images of one cannot be read.
     """
     found = {}
-    done, total = 0, sum(map(len, dataset.splits.values()))
+    done, end, total = 0, 0, sum(map(len, dataset.splits.values()))
 
     def looked(count: int) -> None:
         nonlocal done
-        done += count
-        progress(done, total)
+        done += count * sharing.count
+        if sharing.count == 1 or done < end:
+            progress(done, total)
 
     for split, examples in dataset.splits.items():
-        found[split] = look_at(examples, pool, decoding=decoding, looked=looked, tell=tell)
+        end += len(examples)
+        told = {"tell": tell} if sharing.count == 1 else {}
+        found[split] = sharing.look_at(examples, pool, decoding=decoding, looked=looked, **told)
+        if sharing.count > 1:
+            done = end
+            progress(done, total)
         failures = tuple(found[split].failures.values())
+        if not told:
+            for failure in failures:
+                tell(failure)
         if len(failures) > MAX_UNREADABLE * len(examples):
             raise _too_many(dataset, split, failures)
     return found

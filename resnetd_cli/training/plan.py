@@ -16,6 +16,7 @@ from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.datasets import open_dataset
 from resnetd_cli.datasets.examples import TEST, VAL
 from resnetd_cli.datasets.groups import grouped_by
+from resnetd_cli.datasets.looks import Sharing
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
@@ -332,9 +333,10 @@ def look_at_images(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided
         dataset = grouped_by(dataset, plan.group_by)
     found = survey(
         dataset,
-        workers=usable_cpus(),
+        workers=max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
         progress=around.surveying,
         tell=around.unreadable,
+        sharing=_sharing(),
     )
     if plan.val_share is not None and (given := found.dataset.splits.keys() & {VAL, TEST}):
         message = f"--val-share would have no effect: {plan.data} has {' and '.join(sorted(given))} of its own"
@@ -343,6 +345,15 @@ def look_at_images(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided
     divided = divide(found.dataset, fraction=share, seed=_split_seed(plan, seed))
     around.surveyed(found, divided)
     return divided, found
+
+
+def _sharing() -> Sharing:
+    """Return how the processes of this run share the first pass."""
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    state = PartialState()
+    return Sharing(state.process_index, state.num_processes, lambda own: gather_object([own]))
 
 
 def _trained_on(plan: Plan, train: Examples, note: Callable[[str], None]) -> NDArray[np.uint8] | None:
