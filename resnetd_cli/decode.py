@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from resnetd_cli import bmp, greys, guard, jpeg, png
 from resnetd_cli.deadline import Deadline
@@ -256,73 +256,6 @@ def _picture_in(data: bytes, check_time: Callable[[], None]) -> bytes:
     return png.bare(data, check_time) if data.startswith(png.SIGNATURE) else data
 
 
-def check_header(stream: IO[bytes], options: DecodeOptions = DecodeOptions()) -> None:
-    """Find out, without decoding it, whether an image is of a known format and within bounds.
-
-    A file that passes may still be damaged further on.
-
-    Raises:
-        InputError: of kind `undecodable`, `too_large` or `timeout`.
-    """
-    if options.guard != GUARD_ALL:
-        with suppress(_NotUsual):
-            size_here(stream, options, formats=USUAL)
-            return
-    stream.seek(0)
-    guard.check_header(stream.read(), asdict(options))
-
-
-def size_here(
-    stream: IO[bytes], options: DecodeOptions, *, formats: tuple[str, ...] | None = None
-) -> tuple[int, int]:
-    """Return an image's width and height, read from its header in this process.
-
-    Args:
-        stream: the file.
-        options: bounds and rules.
-        formats: Pillow's names of those to try; None for all.
-
-    Raises:
-        InputError: as `check_header`.
-        MemoryError: a decoder got no memory.
-    """
-    from PIL import Image
-
-    import_pillow()
-    Image.MAX_IMAGE_PIXELS = options.max_pixels
-    check_time = partial(_check, Deadline(options.timeout))
-    timed = cast("IO[bytes]", _TimedStream(stream, check_time))
-    try:
-        return _size(timed, options, formats)
-    except (InputError, _NotUsual) as error:
-        if isinstance(error, InputError) and error.kind is not ErrorKind.UNDECODABLE:
-            raise
-        # The picture may be sound all the same: what is wrong may be beside it.
-        timed.seek(0)
-        data = timed.read()
-        picture = _mended(data, check_time) or _picture_in(data, check_time)
-        if picture == data:
-            raise
-        return _size(io.BytesIO(picture), options, formats)
-
-
-def _size(stream: IO[bytes], options: DecodeOptions, formats: tuple[str, ...] | None) -> tuple[int, int]:
-    from PIL import Image
-
-    def head() -> bytes:
-        stream.seek(0)
-        return stream.read(_HEAD)
-
-    with (
-        _our_errors(options, formats, head),
-        Image.open(stream, formats=formats or _all_formats()) as image,
-    ):
-        width, height = image.size
-        if width * height > options.max_pixels:
-            raise _too_large(width * height, options)
-        return width, height
-
-
 class _NotUsual(Exception):
     """None of the usual formats knows the file."""
 
@@ -337,21 +270,6 @@ class _Timed(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         _check(self._deadline)
         return super().read(size)
-
-
-class _TimedStream:
-    """Another stream, which cannot be read beyond a deadline."""
-
-    def __init__(self, stream: IO[bytes], check_time: Callable[[], None]) -> None:
-        self._stream = stream
-        self._check_time = check_time
-
-    def read(self, size: int = -1, /) -> bytes:
-        self._check_time()
-        return self._stream.read(size)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def _check(deadline: Deadline) -> None:

@@ -51,19 +51,6 @@ def decode(data: bytes, options: Mapping[str, Any]) -> Answer:
     return _ask(data, options)
 
 
-def check_header(data: bytes, options: Mapping[str, Any]) -> None:
-    """Have the image's header read, without decoding it.
-
-    Args:
-        data: the file.
-        options: the fields of `DecodeOptions`.
-
-    Raises:
-        InputError: as `decode`.
-    """
-    _ask(data, options, header_only=True)
-
-
 def too_late(seconds: float) -> InputError:
     """Return the error of a file that took longer than this to decode."""
     return InputError(ErrorKind.TIMEOUT, f"not decoded in {seconds:g} seconds", hint="--timeout raises the bound")
@@ -76,9 +63,9 @@ def close() -> None:
         _idle.pop().close()
 
 
-def _ask(data: bytes, options: Mapping[str, Any], *, header_only: bool = False) -> Answer:
+def _ask(data: bytes, options: Mapping[str, Any]) -> Answer:
     child = _take()
-    answer = child.ask(options, data, header_only=header_only)
+    answer = child.ask(options, data)
     _idle.append(child)
     if isinstance(answer, InputError):
         raise answer
@@ -127,15 +114,15 @@ class _Child:
         """Whether it runs: the system may have ended it."""
         return self._process.poll() is None
 
-    def ask(self, options: Mapping[str, Any], data: bytes, *, header_only: bool = False) -> Answer | InputError:
-        """Send a file and return its size and pixels, of which a header has none, or why there are none.
+    def ask(self, options: Mapping[str, Any], data: bytes) -> Answer | InputError:
+        """Send a file and return its size and pixels, or why there are none.
 
         Raises:
             InputError: the child did not answer in time, or died. It is not there any more.
         """
         clock = _Clock(min(options["timeout"], FOREVER) + GRACE, self._process.kill)
         try:
-            question = {"options": dict(options), "bytes": len(data), "header_only": header_only}
+            question = {"options": dict(options), "bytes": len(data)}
             answer = self._exchange(question, data)
             clock.stop()
             return answer
@@ -165,7 +152,7 @@ class _Child:
         if "kind" in answer:
             return InputError(ErrorKind(answer["kind"]), answer["message"], hint=answer["hint"])
         width, height = answer["size"]
-        pixels = bytearray(0 if question["header_only"] else 3 * width * height)
+        pixels = bytearray(3 * width * height)
         if self._stdout.readinto(pixels) != len(pixels):  # type: ignore[attr-defined]
             raise ValueError("the answer ends early")
         return Answer((width, height), pixels, bool(answer.get("turned")))

@@ -5,7 +5,6 @@ Each question is a line of JSON and the file's bytes; each answer is a line of J
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ import sys
 from typing import IO, Any
 
 from resnetd_cli.deadline import FOREVER
-from resnetd_cli.decode import TURNED, DecodeOptions, decode_here, size_here
+from resnetd_cli.decode import TURNED, DecodeOptions, decode_here
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.memory import limit
 
@@ -33,20 +32,17 @@ def serve() -> None:
     while line := sys.stdin.buffer.readline():
         question = json.loads(line)
         data, options = sys.stdin.buffer.read(question["bytes"]), DecodeOptions(**question["options"])
-        _answer(data, options, answers, header_only=question["header_only"])
+        _answer(data, options, answers)
         answers.flush()
 
 
-def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes], *, header_only: bool) -> None:
+def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes]) -> None:
     room = _ROOM + _COPIES * len(data)
     _alarm(min(options.timeout, FOREVER))
     limit(room)
     try:
-        if header_only:
-            size, pixels, turned = size_here(io.BytesIO(data), options), b"", False
-        else:
-            image = decode_here(data, options, on_size=lambda pixels: limit(room + pixels * _BYTES_A_PIXEL))
-            size, pixels, turned = image.size, image.tobytes(), image.info[TURNED]
+        image = decode_here(data, options, on_size=lambda pixels: limit(room + pixels * _BYTES_A_PIXEL))
+        size, pixels, turned = image.size, image.tobytes(), image.info[TURNED]
     except MemoryError:
         message = "it takes more memory than an image of its size may"
         _send({"kind": ErrorKind.TOO_LARGE, "message": message, "hint": "convert it to JPEG or PNG"}, stream)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from resnetd_cli import matching
 from resnetd_cli.datasets import Dataset, Examples, open_dataset
@@ -196,9 +195,6 @@ class _Sources:
 
     def read(self, row: int) -> bytes:
         return self.found[row].read()
-
-    def open(self, row: int) -> IO[bytes]:
-        return io.BytesIO(self.read(row))
 
 
 def _flat(location: str) -> Images | None:

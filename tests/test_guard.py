@@ -19,7 +19,7 @@ from conftest import Resnetd
 from PIL import Image
 
 from resnetd_cli import guard
-from resnetd_cli.decode import DecodeOptions, check_header, decode
+from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.reading import ReadOptions, read_file
 
@@ -65,6 +65,7 @@ DEEDS = {
     "hang": (ErrorKind.TIMEOUT, "not decoded in 1 seconds"),
     "loop": (ErrorKind.TIMEOUT, "not decoded in 1 seconds"),
     "crash": (ErrorKind.UNDECODABLE, "the decoder crashed on it (SIGSEGV)"),
+    "crash_on_opening": (ErrorKind.UNDECODABLE, "the decoder crashed on it (SIGSEGV)"),
     "abort": (ErrorKind.UNDECODABLE, "the decoder crashed on it (SIGABRT)"),
     "leave": (ErrorKind.UNDECODABLE, "the decoder crashed on it (exit code 0)"),
     "hoard": (ErrorKind.TOO_LARGE, "it takes more memory than an image of its size may"),
@@ -171,56 +172,6 @@ def test_rules_of_decoding_hold_there_too() -> None:
     tga = encode(Image.new("RGB", (8, 6), (200, 0, 0)), "TGA")[:-60]
     assert error_of(tga).kind is ErrorKind.UNDECODABLE
     assert decode(tga, DecodeOptions(allow_truncated=True)).size == (8, 6)
-
-
-# --- headers ---
-
-
-def header_error(data: bytes, **options: object) -> InputError:
-    with pytest.raises(InputError) as caught:
-        check_header(io.BytesIO(data), DecodeOptions(**options))  # type: ignore[arg-type]
-    return caught.value
-
-
-@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "WEBP", "TGA"])
-@pytest.mark.parametrize("where", ["suspect", "all"])
-def test_headers_of_good_images_pass(format_name: str, where: str) -> None:
-    data = encode(Image.new("RGB", (200, 100)), format_name)
-    check_header(io.BytesIO(data), DecodeOptions(guard=where))
-    too_large = header_error(data, guard=where, max_pixels=19_999)
-    assert (too_large.kind, too_large.message) == (ErrorKind.TOO_LARGE, "20,000 pixels, more than 19,999")
-
-
-def test_headers_of_usual_formats_need_no_process_and_others_one() -> None:
-    guard.close()
-    check_header(io.BytesIO(encode(Image.new("RGB", (4, 4)), "JPEG")))
-    assert children() == []
-    for _ in range(3):
-        check_header(io.BytesIO(encode(Image.new("RGB", (4, 4)), "WEBP")))
-    assert len(children()) == 1
-    red = encode(Image.new("RGB", (4, 4), "red"), "WEBP", lossless=True)
-    assert decode(red).getpixel((0, 0)) == (255, 0, 0)
-
-
-@pytest.mark.parametrize("data", [b"", b"text", b"<html>", b"RIFF????WEBP", b"II*\0\0\0\0\0"])
-def test_a_header_that_is_none_says_the_same_as_decoding(data: bytes) -> None:
-    error = header_error(data)
-    assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, error_of(data).message)
-
-
-def test_a_header_is_read_without_its_pixels() -> None:
-    photo = encode(Image.open(SAMPLE).convert("RGB"), "TIFF", compression="tiff_lzw")
-    cut = photo[:8] + bytes(len(photo) - 1000 - 8) + photo[-1000:]
-    check_header(io.BytesIO(cut))
-    assert error_of(cut).kind is ErrorKind.UNDECODABLE
-
-
-@posix
-@pytest.mark.slow
-def test_a_crash_over_a_header_is_one_error(plant: Path) -> None:
-    error = header_error(b"PLANT crash_on_opening ")
-    assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, "the decoder crashed on it (SIGSEGV)")
-    check_header(io.BytesIO(b"PLANT print "))
 
 
 # --- what is planted ---

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from resnetd_cli import png
-from resnetd_cli.decode import DecodeOptions, check_header, decode
+from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
 
 WIDTH, HEIGHT = 40, 30
@@ -61,7 +61,6 @@ def error_of(data: bytes, **options: object) -> InputError:
 
 def assert_shown(data: bytes, expected: np.ndarray = PIXELS) -> None:
     np.testing.assert_array_equal(np.asarray(decode(data)), expected)
-    check_header(io.BytesIO(data))
 
 
 # --- beside the pixels ---
@@ -219,14 +218,6 @@ def test_many_chunks_take_no_memory_and_end_in_time(name: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert error_of(data, timeout=0.002).kind is ErrorKind.TIMEOUT
-
-
-def test_a_header_of_many_chunks_ends_in_time() -> None:
-    data = png.SIGNATURE + header() + chunk(b"tEXt", b"") * 20_000 + file()[33:]
-    check_header(io.BytesIO(data))
-    with pytest.raises(InputError) as caught:
-        check_header(io.BytesIO(data), DecodeOptions(timeout=0.002))
-    assert (caught.value.kind, caught.value.message) == (ErrorKind.TIMEOUT, "not decoded in 0.002 seconds")
 
 
 # --- icons ---

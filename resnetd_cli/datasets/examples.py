@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,14 +27,6 @@ class Store(Protocol):
 
         Raises:
             InputError: it cannot be read.
-        """
-        ...
-
-    def open(self, row: int) -> IO[bytes]:
-        """Open it, to read a part of it; the stream can seek.
-
-        Raises:
-            InputError: it cannot be opened.
         """
         ...
 
@@ -79,14 +71,6 @@ class Examples:
             InputError: it cannot be read.
         """
         return self.store.read(int(self.rows[position]))
-
-    def open(self, position: int) -> IO[bytes]:
-        """Open the image at a position, to read a part of it.
-
-        Raises:
-            InputError: it cannot be opened.
-        """
-        return self.store.open(int(self.rows[position]))
 
     def class_name(self, position: int) -> str:
         """Return the name of the class of the image at a position."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import IO
 
 from resnetd_cli.datasets.texts import Texts
-from resnetd_cli.reading import open_file, read_regular_file
+from resnetd_cli.reading import read_regular_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +32,3 @@ class Files:
             InputError: it cannot be read, or is a pipe or a device.
         """
         return read_regular_file(self.name(row))
-
-    def open(self, row: int) -> IO[bytes]:
-        """Open a file.
-
-        Raises:
-            InputError: it cannot be opened, or is a pipe or a device.
-        """
-        return open_file(self.name(row))

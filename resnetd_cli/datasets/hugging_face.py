@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import hub
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
@@ -18,7 +17,7 @@ from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
 from resnetd_cli.escaping import printable
 from resnetd_cli.files import expand_user
 from resnetd_cli.quiet import quiet
-from resnetd_cli.reading import open_file, read_file
+from resnetd_cli.reading import read_regular_file
 
 if TYPE_CHECKING:
     import datasets
@@ -60,18 +59,7 @@ class HuggingFaceImages:
         stored = self._stored(row)
         if data := stored.get("bytes"):
             return bytes(data)
-        return read_file(_path(stored))
-
-    def open(self, row: int) -> IO[bytes]:
-        """Open an image.
-
-        Raises:
-            InputError: there is none, or its file cannot be opened.
-        """
-        stored = self._stored(row)
-        if data := stored.get("bytes"):
-            return io.BytesIO(data)
-        return open_file(_path(stored))
+        return read_regular_file(_path(stored))
 
     def _stored(self, row: int) -> Mapping[str, Any]:
         return self.images[row][self.column] or {}

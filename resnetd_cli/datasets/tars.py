@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from resnetd_cli.companions import is_companion
 from resnetd_cli.datasets.texts import Texts, label_text
@@ -76,14 +75,6 @@ class Shards:
         if len(data) < size:
             raise InputError(ErrorKind.UNREADABLE, "the tar file ends early", hint=_WRITE_AGAIN)
         return data
-
-    def open(self, row: int) -> IO[bytes]:
-        """Return a stream of the image.
-
-        Raises:
-            InputError: as `read`.
-        """
-        return io.BytesIO(self.read(row))
 
 
 @dataclass(frozen=True)
