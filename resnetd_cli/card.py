@@ -28,6 +28,7 @@ class Card:
         precision: `fp32` or `int8`.
         calibration_images: how many images told the ranges of an int8 graph's activations.
         agreement: how its answers compare with the fp32 graph's, where that was measured.
+        any_size: its graph takes images of any height and width, not only those of `preprocessing`.
         temperature: what the logits of an exported file are divided by before they become probabilities.
         temperatures: of a compiled model, by size and precision; see `calibrated`.
     """
@@ -41,6 +42,7 @@ class Card:
     precision: str = "fp32"
     calibration_images: int = 0
     agreement: Agreement | None = None
+    any_size: bool = False
     temperature: float = 1.0
     temperatures: tuple[Calibrated, ...] = ()
 
@@ -92,6 +94,7 @@ class Card:
             "something that is no number": all(
                 isinstance(number, (int, float)) and 0 <= number < _MOST for number in numbers
             ),
+            f"any_size {self.any_size!r}": isinstance(self.any_size, bool),
             f"the precision {self.precision!r}": self.precision in ("fp32", "int8"),
         }
         for what, is_right in checks.items():

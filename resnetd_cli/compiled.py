@@ -43,7 +43,8 @@ def open_engine(bundle: Bundle, *, logits: bool, layer: str | None, threads: int
     """
 
     def load(path: Path, **options: bool) -> OnnxEngine:
-        engine = OnnxEngine(path, logits=logits, layer=layer, threads=threads, **options)
+        size = bundle.card.preprocessing.input_size[1:]
+        engine = OnnxEngine(path, size=size, logits=logits, layer=layer, threads=threads, **options)
         _check_fit(engine, bundle.card)
         return engine
 
@@ -76,7 +77,7 @@ def optimise_for_this_machine(bundle: Bundle) -> None:
     bundles.sweep(bundle.folder)
     with bundles.writing_cache(), tempfile.TemporaryDirectory(prefix=".making-", dir=bundle.folder) as folder:
         temporary = Path(folder) / bundle.optimised.name
-        optimise(bundle.graph, temporary)
+        optimise(bundle.graph, temporary, bundle.card.preprocessing.input_size[1:])
         digest = sha256(*_optimised_files(temporary))
         for file in _optimised_files(temporary):
             file.replace(bundle.folder / file.name)
@@ -109,10 +110,10 @@ def compile_network(request: Request, network: Network) -> Bundle:
 
         graph = folder / bundles.GRAPH
         try:
-            export(network.module, network.preprocessing, graph)
+            any_size = export(network.module, network.preprocessing, graph)
         except ModelError as error:
             return Bundle(folder, card, "", sources, failure=error.message)
-        return Bundle(folder, card, sha256(graph), sources)
+        return Bundle(folder, replace(card, any_size=any_size), sha256(graph), sources)
 
     return _keep(request, make)
 

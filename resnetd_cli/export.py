@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.engines.onnx import AXES, OnnxEngine
 from resnetd_cli.errors import ModelError, first_line
 from resnetd_cli.quiet import quiet
 from resnetd_cli.results import Preprocessing
@@ -24,11 +25,14 @@ _OPSET = 17
 _LONGEST_REASON = 160
 
 
-def export(network: nn.Module, how: Preprocessing, path: Path) -> None:
+def export(network: nn.Module, how: Preprocessing, path: Path) -> bool:
     """Write the network as an ONNX graph and make sure that it gives the same answers.
 
     The input is `images`, float32, (N, 3, H, W); the outputs are `logits`, (N, C), where the network has a
-    classifier, and `features`, (N, D).
+    classifier, and `features`, (N, D). N is free, and so are H and W where the network allows it.
+
+    Returns:
+        whether H and W are free.
 
     Raises:
         ModelError: it cannot be exported, or the graph's answers differ.
@@ -37,28 +41,61 @@ def export(network: nn.Module, how: Preprocessing, path: Path) -> None:
     import torch
 
     wrapper = _both_outputs(network)
-    names = ["logits", "features"] if network.num_classes else ["features"]
-    images = torch.rand(2, *how.input_size, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    height, width = how.input_size[1:]
     try:
-        with quiet(), _constant_padding(), torch.no_grad():
-            torch.onnx.export(
-                wrapper,
-                (images,),
-                str(path),
-                input_names=["images"],
-                output_names=names,
-                dynamic_axes={name: {0: "n"} for name in ["images", *names]},
-                opset_version=_OPSET,
-                dynamo=False,  # the newer exporter takes three times as long and gives the same graph
-            )
-            expected = wrapper(images[:1])
-        _compare(path, images[:1], expected)
+        with quiet(), _constant_padding() as padded, torch.no_grad():
+            images = [_images(*size) for size in ((height, width), *_other_sizes(height, width))]
+            expected = _answers(wrapper, images)
+            if len(expected) == len(images) and not padded:
+                _write(wrapper, network, images[0], path, AXES)
+                if _is_right(path, images, expected):
+                    return True
+            _write(wrapper, network, images[0], path, {})
+            _compare(OnnxEngine(path), images[0], expected[0] if expected else wrapper(images[0]))
+            return False
     except (OSError, ModelError):
         raise
     except MemoryError as error:  # there may be more another time
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     except Exception as error:
         raise ModelError(f"it cannot be exported: {_reason(error)}") from error
+
+
+def _images(height: int, width: int) -> torch.Tensor:
+    import torch
+
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 4 - 2
+
+
+def _other_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return two sizes, neither of them square, that tell whether any will do: odd ones, and multiples of 32."""
+    return [(height * 5 // 8 | 1, width * 3 // 4 | 1), (max(height // 64, 1) * 32, (width // 64 + 2) * 32)]
+
+
+def _answers(wrapper: nn.Module, images: list[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
+    """Return the network's answers, as far as it takes images of these sizes."""
+    answers = []
+    with suppress(Exception):  # of whatever kind networks raise
+        for image in images:
+            answers.append(wrapper(image))
+    return answers
+
+
+def _write(wrapper: nn.Module, network: nn.Module, images: torch.Tensor, path: Path, axes: dict[int, str]) -> None:
+    """Trace the network. `axes`: the axes of the images that are free, beside the first, and their names."""
+    import torch
+
+    outputs = ["logits", "features"] if network.num_classes else ["features"]
+    torch.onnx.export(
+        wrapper,
+        (images.repeat(2, 1, 1, 1),),
+        str(path),
+        input_names=["images"],
+        output_names=outputs,
+        dynamic_axes={"images": {0: "n", **axes}, **{name: {0: "n"} for name in outputs}},
+        opset_version=_OPSET,
+        dynamo=False,  # the newer exporter takes three times as long and gives the same graph
+    )
 
 
 def _both_outputs(network: nn.Module) -> nn.Module:
@@ -77,13 +114,12 @@ def _both_outputs(network: nn.Module) -> nn.Module:
     return BothOutputs().eval()
 
 
-def _compare(path: Path, images: torch.Tensor, expected: tuple[torch.Tensor, ...]) -> None:
+def _compare(engine: OnnxEngine, images: torch.Tensor, expected: tuple[torch.Tensor, ...]) -> None:
     import numpy as np
 
-    from resnetd_cli.engines.onnx import OnnxEngine
     from resnetd_cli.postprocess import probabilities
 
-    outputs = OnnxEngine(path).run(images.numpy())
+    outputs = engine.run(images.numpy())
     features = expected[-1].numpy()
     assert outputs.features is not None
     close = np.allclose(outputs.features, features, rtol=1e-3, atol=1e-3 * max(1.0, np.abs(features).max()))
@@ -94,18 +130,35 @@ def _compare(path: Path, images: torch.Tensor, expected: tuple[torch.Tensor, ...
         raise ModelError("the exported graph gives other answers than the network")
 
 
+def _is_right(path: Path, images: list[torch.Tensor], expected: list[tuple[torch.Tensor, ...]]) -> bool:
+    """Tell whether the graph answers as the network does, for images of several sizes."""
+    try:
+        engine = OnnxEngine(path)
+        for image, answer in zip(images, expected, strict=True):
+            _compare(engine, image, answer)
+    except Exception:  # of whatever kind ONNX Runtime raises on a graph that fits one size only
+        return False
+    return True
+
+
 @contextmanager
-def _constant_padding() -> Iterator[None]:
-    """Trace TensorFlow's "same" padding as numbers, which it is for images of one size.
+def _constant_padding() -> Iterator[list[int]]:
+    """Trace TensorFlow's "same" padding as numbers, which it is for images of one size; yield them.
 
     A graph that works it out anew for every image is slower, and wrong when that arithmetic is quantised.
     """
     from timm.layers import padding
 
     compute = padding.get_same_padding
-    padding.get_same_padding = lambda size, *rest: compute(int(size), *rest)
+    found: list[int] = []
+
+    def constant(size: int, *rest: int) -> int:
+        found.append(compute(int(size), *rest))
+        return found[-1]
+
+    padding.get_same_padding = constant
     try:
-        yield
+        yield found
     finally:
         padding.get_same_padding = compute
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WEIGHTS_SUFFIX = ".bin"
+AXES = {2: "height", 3: "width"}
+"""What the axes of the images are called in graphs that take any size."""
 _LONGEST_REASON = 200
 _SHARE_OF_MEMORY = 0.8
 _NO_MESSAGES = 4
@@ -44,6 +46,7 @@ class OnnxEngine:
 
     Args:
         path: the graph.
+        size: height and width of the images that will come, for which a graph of any size is then made ready.
         optimised: it was optimised for this machine, by `optimise`; it is run as it is.
         logits: give the logits.
         layer: which features to give: `pooled`, `logits`, or None.
@@ -63,13 +66,14 @@ class OnnxEngine:
         self,
         path: Path,
         *,
+        size: tuple[int, int] | None = None,
         optimised: bool = False,
         logits: bool = True,
         layer: str | None = LAYER_POOLED,
         threads: int | None = None,
     ) -> None:
         onnxruntime = import_onnxruntime()
-        options = _options(threads)
+        options = _options(threads, size)
         if optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = _session(path, options)
@@ -126,15 +130,15 @@ def _classes(session: Any) -> int:
     return int(shape[1])
 
 
-def optimise(graph: Path, target: Path) -> None:
-    """Write the graph as ONNX Runtime optimises it for this machine's processor.
+def optimise(graph: Path, target: Path, size: tuple[int, int]) -> None:
+    """Write the graph as ONNX Runtime optimises it for this machine's processor, and images of this size.
 
     Its weights go into a file of their own beside it, which is mapped into memory and not read.
 
     Raises:
         OSError: the file cannot be written.
     """
-    options = _options(None)
+    options = _options(None, size)
     options.optimized_model_filepath = str(target)
     weights = target.with_suffix(WEIGHTS_SUFFIX).name
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
@@ -150,8 +154,10 @@ def _session(path: Path, options: Any) -> Any:
     return session(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _options(threads: int | None) -> Any:
+def _options(threads: int | None, size: tuple[int, int] | None) -> Any:
     options = import_onnxruntime().SessionOptions()
+    for name, side in zip(AXES.values(), size or (), strict=False):
+        options.add_free_dimension_override_by_name(name, side)
     options.log_severity_level = _NO_MESSAGES
     options.inter_op_num_threads = 1
     # Left alone, ONNX Runtime starts a thread for each core of the machine, whatever a container may use of it.
