@@ -115,7 +115,11 @@ def store(file: Path, new: Calibrated, *, note: Callable[[str], None] = lambda _
         OutputError: it cannot be written.
     """
     if exported.is_exported(file.name):
-        card = replace(exported.read_card(file), temperature=new.temperature)
+        card = exported.read_card(file)
+        if new.fits(card.preprocessing, card.precision):
+            card = replace(card, temperature=new.temperature)
+        else:
+            card = replace(card, temperatures=with_calibrated(card.temperatures, new))
         marks = exported.read_trained_on(file)
         with open_atomic(file) as stream:
             exported.write_file(file, card, stream, marks)

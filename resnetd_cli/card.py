@@ -29,8 +29,10 @@ class Card:
         calibration_images: how many images told the ranges of an int8 graph's activations.
         agreement: how its answers compare with the fp32 graph's, where that was measured.
         any_size: its graph takes images of any height and width, not only those of `preprocessing`.
-        temperature: what the logits of an exported file are divided by before they become probabilities.
-        temperatures: of a compiled model, by size and precision; see `calibrated`.
+        temperature: what the logits of an exported file are divided by before they become probabilities, of images
+            of the size in `preprocessing`.
+        temperatures: of a compiled model, by size and precision; of an exported file, those of other sizes. See
+            `calibrated`.
     """
 
     name: str

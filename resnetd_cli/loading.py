@@ -34,7 +34,7 @@ from resnetd_cli.factory import Network
 from resnetd_cli.files import current_folder, expand_user, name_temporary_folder, name_user
 from resnetd_cli.http import CONNECTIONS
 from resnetd_cli.reading import DEFAULT_READING, ReadOptions
-from resnetd_cli.results import Calibrated, check_temperature, fitting
+from resnetd_cli.results import Calibrated, check_temperature, fitting, with_calibrated
 
 GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
@@ -198,12 +198,12 @@ class Loader:
         return f"resnetd pull {shell_word(self.model)}{weights} --precision int8 --calibrate FOLDER"
 
     def _load_exported(self) -> Classifier:
-        if self.weights is not None or self._size != "train":
-            raise UsageError(f"{self.model} brings its own weights and image size", hint="leave out both options")
-        request = Request(self.model)
+        if self.weights is not None:
+            raise UsageError(f"{self.model} brings its own weights", hint="leave out --weights")
+        request = Request(self.model, image_size=self._size)
         bundle = bundles.find(request)
         if bundle is None:
-            card = exported.read_card(expand_user(self.model))
+            card = self._exported_card()
             try:
                 bundle = compiled.import_file(request, card)
             except CacheError as error:
@@ -216,6 +216,25 @@ class Loader:
         except DamagedBundleError as error:
             bundles.discard(bundle)
             raise ModelError(f"{self.model} cannot be loaded: {error}", hint="export it again") from error
+
+    def _exported_card(self) -> Card:
+        """Return what an exported file says of itself, for images of the size that was asked for."""
+        card = exported.read_card(expand_user(self.model))
+        if card.temperature != 1:
+            own = Calibrated.at(card.temperature, card.preprocessing, card.precision)
+            card = replace(card, temperature=1.0, temperatures=with_calibrated(card.temperatures, own))
+        if self._size == "train":
+            return card
+        if self._size == "test":
+            raise UsageError(f"{self.model} has no test size of its own", hint="--image-size N gives its pixels")
+        side = factory.pixels(self._size)
+        own_size = card.preprocessing.input_size
+        if own_size != (3, side, side) and not card.any_size:
+            message = f"{self.model} takes images of {own_size[1]} x {own_size[2]} pixels and no others"
+            raise UsageError(
+                message, hint=f"resnetd export MODEL --image-size {side} -o FILE.onnx makes one for {side}"
+            )
+        return replace(card, preprocessing=replace(card.preprocessing, input_size=(3, side, side)))
 
     def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:
         engine = compiled.open_engine(bundle, logits=self.logits, layer=self.layer, threads=self._threads)
@@ -305,7 +324,7 @@ class Loader:
         """Return what logits are divided by; say so where a temperature was stored for something else only."""
         if self.temperature is not None:
             return self.temperature
-        if isinstance(model, Card) and exported.is_exported(self.model):
+        if isinstance(model, Card) and exported.is_exported(self.model) and not model.temperatures:
             return model.temperature
         how = Calibrated.at(1.0, model.preprocessing, _precision(model, self.precision))
         own = model.temperatures if self.weights is None else ()

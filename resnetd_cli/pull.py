@@ -76,8 +76,13 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
     card = bundle.card
     if loader.class_names:
         card = replace(card, class_names=label_files.load(loader.class_names, len(card.class_names.names)))
-    # A file is of one size and one precision, and says what its temperature is.
-    card = replace(card, temperature=loader.temperature_of(card), temperatures=())
+    # A file is of one precision, and of one size unless its graph takes any.
+    others = tuple(
+        each
+        for each in card.temperatures
+        if card.any_size and each.precision == card.precision and not each.fits(card.preprocessing, card.precision)
+    )
+    card = replace(card, temperature=loader.temperature_of(card), temperatures=others)
     home = trained_on.home(loader.model, loader.request.weights)
     marks = None if home is None else trained_on.read(home)
     with open_atomic(path, overwrite=overwrite) as stream:

@@ -6,21 +6,26 @@ import base64
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import timm
+import torch
 from hub import timm_files
 from test_hostile_models import CARD, tiny
 
 from resnetd_cli import calibrate, exported, pull, trained_on
-from resnetd_cli.errors import ModelError
+from resnetd_cli.errors import ModelError, UsageError
+from resnetd_cli.export import export
 from resnetd_cli.loading import Loader
-from resnetd_cli.results import Classified
+from resnetd_cli.results import Calibrated, Classified
 from resnetd_cli.sources import expand
 
 ROOT = Path(__file__).parents[1]
-COFFEE = str(ROOT / "samples" / "coffee.jpg")
+COFFEE, CAT = (str(ROOT / "samples" / name) for name in ("coffee.jpg", "cat.jpg"))
 TINY = "test_resnet"
 MARKS = np.random.default_rng(3).integers(0, 256, (5, 16), dtype=np.uint8)
 IN_ORDER = sorted(bytes(mark) for mark in MARKS)
@@ -149,7 +154,7 @@ def test_marks_can_be_read_with_onnx_alone(tmp_path: Path) -> None:
 
 def test_a_new_temperature_leaves_marks_and_hash_right(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
-    calibrate.store(path, 1.7)
+    calibrate.store(path, Calibrated.at(1.7, CARD.preprocessing, "fp32"))
     assert exported.read_card(path) == replace(CARD, temperature=1.7)
     assert marks_in(path) == IN_ORDER
 
@@ -203,10 +208,143 @@ def test_export_takes_no_marks_from_weights_of_elsewhere(run_folder: Path, tmp_p
     assert exported.read_trained_on(tmp_path / "m.onnx") is None
 
 
+# --- images of other sizes ---
+
+
+def axes(path: Path) -> list[int | str]:
+    return [
+        each.dim_param or each.dim_value for each in onnx.load(str(path)).graph.input[0].type.tensor_type.shape.dim
+    ]
+
+
+def answers(model: Path, **options: Any) -> np.ndarray:
+    """Return the probabilities of the samples, shape (2, 10)."""
+    classifier = Loader(str(model), **{"engine": "auto", **options}).load()
+    return np.array(list(classifier.probabilities(expand([CAT, COFFEE]))))
+
+
+@pytest.fixture
+def free(run_folder: Path, tmp_path: Path) -> Path:
+    """The model of ten classes as a file."""
+    pull.export(Loader(str(run_folder)), tmp_path / "free.onnx")
+    return tmp_path / "free.onnx"
+
+
+def test_height_and_width_are_free_in_a_convolutional_network(free: Path) -> None:
+    assert axes(free) == ["n", 3, "height", "width"]
+    assert exported.read_card(free).any_size
+    assert exported.read_card(free).preprocessing.input_size == (3, 160, 160)
+
+
+def test_the_graph_of_a_start_is_of_one_size(run_folder: Path) -> None:
+    """So it is as quick as if nothing were free."""
+    bundle = Loader(str(run_folder), image_size=96).compile()
+    assert axes(bundle.graph) == ["n", 3, "height", "width"]
+    assert axes(bundle.optimised) == ["n", 3, 96, 96]
+
+
+@pytest.mark.parametrize("size", [96, 160, 203])
+def test_a_file_answers_at_other_sizes_as_the_network_does(size: int, run_folder: Path, free: Path) -> None:
+    expected = answers(run_folder, image_size=size, engine="torch")
+    assert np.abs(answers(free, image_size=size) - expected).max() < 1e-5
+    assert np.abs(answers(free, image_size=size) - expected).max() < 1e-5  # from the cache
+    if size != 160:
+        assert np.abs(answers(free) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(("height", "width"), [(160, 160), (96, 224), (131, 77)])
+def test_onnxruntime_alone_takes_any_height_and_width(
+    height: int, width: int, run_folder: Path, free: Path
+) -> None:
+    network = Loader(str(run_folder), engine="torch").load().engine.network
+    images = np.random.default_rng(1).standard_normal((3, 3, height, width), dtype=np.float32)
+    session = onnxruntime.InferenceSession(str(free), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"images": images})
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    assert np.abs(expected).max() > 0.1
+    assert np.abs(logits - expected).max() < 1e-4
+
+
+FIXED = {
+    "positions": ("test_vit", {}),
+    "padding as in TensorFlow": ("test_efficientnet", {"pad_type": "same"}),
+}
+
+
+@pytest.mark.parametrize(("name", "arguments"), FIXED.values(), ids=FIXED)
+def test_a_network_that_is_right_at_one_size_only_stays_at_it(
+    name: str, arguments: dict[str, str], tmp_path: Path
+) -> None:
+    network = timm.create_model(name, num_classes=4, **arguments).eval()
+    how = replace(CARD.preprocessing, input_size=(3, 160, 160))
+    assert not export(network, how, tmp_path / "m.onnx")
+    assert axes(tmp_path / "m.onnx") == ["n", 3, 160, 160]
+
+
+def test_a_branch_on_the_size_is_noticed(tmp_path: Path) -> None:
+    """A trace keeps one side of it: the graph would be wrong at the other sizes."""
+    network = timm.create_model("test_resnet", num_classes=4).eval()
+    pool = network.global_pool
+    network.global_pool = Branching(pool)
+    how = replace(CARD.preprocessing, input_size=(3, 160, 160))
+    assert not export(network, how, tmp_path / "m.onnx")
+    network.global_pool = pool
+    assert export(network, how, tmp_path / "m.onnx")
+
+
+class Branching(torch.nn.Module):
+    """Halves what comes of large images."""
+
+    def __init__(self, pool: torch.nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = self.pool(images)
+        return pooled / 2 if int(images.shape[-1]) >= 5 else pooled
+
+
+def test_a_file_of_one_size_refuses_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match=r"m\.onnx takes images of 8 x 8 pixels and no others") as caught:
+        Loader(str(path), engine="auto", image_size=16).load()
+    assert caught.value.hint == "resnetd export MODEL --image-size 16 -o FILE.onnx makes one for 16"
+    with pytest.raises(UsageError, match="has no test size of its own"):
+        Loader(str(path), engine="auto", image_size="test").load()
+    with pytest.raises(UsageError, match="brings its own weights"):
+        Loader(str(path), engine="auto", weights="w.pth").load()
+
+
+def test_a_temperature_is_used_at_its_size_only(free: Path) -> None:
+    plain = {size: answers(free, image_size=size) for size in ("train", 96)}
+    own = exported.read_card(free).preprocessing
+    calibrate.store(free, Calibrated.at(2.0, own, "fp32"))
+    notes: list[str] = []
+    assert np.allclose(answers(free), sharpened(plain["train"], 2.0), atol=1e-6)
+    assert np.allclose(answers(free, image_size=160), sharpened(plain["train"], 2.0), atol=1e-6)
+    for _ in range(2):  # read from the file, and from the cache
+        assert np.allclose(answers(free, image_size=96, note=notes.append), plain[96], atol=1e-6)
+    said = f"{free} is calibrated for 160 x 160 in fp32, not for 96 x 96 in fp32: no temperature is used; "
+    assert [note.startswith(said) for note in notes] == [True, True]
+    calibrate.store(free, Calibrated.at(0.5, replace(own, input_size=(3, 96, 96)), "fp32"))
+    assert np.allclose(answers(free, image_size=96), sharpened(plain[96], 0.5), atol=1e-6)
+    assert np.allclose(answers(free), sharpened(plain["train"], 2.0), atol=1e-6)
+    assert exported.read_card(free).temperature == 2.0
+
+
+def sharpened(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities of the same logits, divided by a temperature."""
+    powers = probabilities.astype(np.float64) ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 @pytest.mark.slow
 def test_an_int8_export_takes_the_marks_along(run_folder: Path, tmp_path: Path) -> None:
     loader = Loader(str(run_folder), precision="int8")
     pull.pull(loader, list(expand([COFFEE])))
     card = pull.export(loader, tmp_path / "m.onnx")
     assert card.precision == "int8"
+    assert axes(tmp_path / "m.onnx") == ["n", 3, "height", "width"]
+    assert np.abs(answers(tmp_path / "m.onnx", image_size=96) - answers(run_folder, image_size=96)).max() < 0.1
     assert marks_in(tmp_path / "m.onnx") == IN_ORDER

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
-from resnetd_cli import models
+from resnetd_cli import calibrate, exported, models, pull
 from resnetd_cli.cli.app import app
 from resnetd_cli.errors import ErrorKind, ExitCode
+from resnetd_cli.loading import Loader
+from resnetd_cli.results import Calibrated
 from resnetd_cli.sinks import ARRAY_FORMATS, RECORD_FORMATS
+from resnetd_cli.sources import expand
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,3 +52,24 @@ def test_the_family_is_named() -> None:
     row = next(line for line in README.splitlines() if line.startswith("| `resnet18d`"))
     depths = {card.architecture.removeprefix("resnet") for card in models.cards()}
     assert {name.removeprefix("resnet") for name in re.findall(r"`([^`]+)`", row)} == depths
+
+
+@pytest.mark.slow
+def test_the_example_with_onnxruntime_gives_what_predict_does_once_a_temperature_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    file = tmp_path / "embedded.onnx"
+    pull.export(Loader("embedded"), file)
+    calibrate.store(file, Calibrated.at(1.7, exported.read_card(file).preprocessing, "fp32"))
+    (code,) = re.findall(r"```python\n(import json\n.*?)```", README, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    (expected,) = Loader(str(file), engine="auto").load().probabilities(expand(["samples/coffee.jpg"]))
+    assert isinstance(expected, np.ndarray)
+    assert np.abs(names["probabilities"] - expected).max() < 1e-5
+    # Without it the first class has 95.46 %.
+    assert capsys.readouterr().out == f"espresso {expected.max():.2%}\n"
+    assert expected.max() < 0.9
