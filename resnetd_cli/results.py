@@ -167,8 +167,8 @@ class Agreement:
     Attributes:
         images: how many were compared; those that cannot be read are not.
         top1_agreement: share of them whose most probable class is the same, 0 to 1.
-        largest_difference: of any probability of any class.
-        mean_difference: over the images, of each one's largest difference.
+        largest_difference: of any probability, over all classes of all images.
+        mean_difference: the mean over the images of an image's largest difference, which is over its classes.
         speed_up: how many times faster it answers, from the file to the probabilities.
     """
 
