@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 from resnetd_cli import labels
 from resnetd_cli.encodings import encoding_of, no_text
-from resnetd_cli.errors import InputError, LabelsError
+from resnetd_cli.errors import ErrorKind, InputError, LabelsError
 from resnetd_cli.files import write_atomic
 from resnetd_cli.http import bare_url, fetch, is_url, without_secrets
 from resnetd_cli.label_forms import FORMS, Row, lines_of, read, rows_of
 from resnetd_cli.labels import ClassNames, words
+from resnetd_cli.reading import ReadOptions, read_file
 from resnetd_cli.wording import counted
 
 SEED_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classes.txt"
@@ -24,6 +25,8 @@ SEED_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classe
 
 _SYNSET_ID = re.compile(r"n[0-9]{8}")
 _MAX_BYTES = 16 * 2**20
+_SECONDS = 60.0
+"""How long reading may take, from a pipe too: the shell's <(...) is one."""
 _BACKGROUND = ("background", "__background__", "dummy")
 _MOST_ELSEWHERE = 0.1
 """The share of names that a shipped set may have at other places than a list in its order."""
@@ -261,16 +264,15 @@ def _read(location: str) -> bytes:
     if is_url(location):
         return _fetched(location)
     try:
-        with Path(location).open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise _no_such_file(location) from error
-    except (OSError, ValueError) as error:
-        reason = str(getattr(error, "strerror", None) or error).lower()
-        raise LabelsError(f"{location} cannot be read: {reason}", hint="--labels takes a file") from error
-    if len(data) > _MAX_BYTES:
-        raise LabelsError(f"{location} has more than {_MAX_BYTES:,} bytes", hint=f"the forms: {FORMS}")
-    return data
+        return read_file(location, ReadOptions(_MAX_BYTES, _SECONDS))
+    except InputError as error:
+        if error.kind is ErrorKind.EMPTY:
+            return b""
+        if error.kind is ErrorKind.NOT_FOUND:
+            raise _no_such_file(location) from error
+        if error.kind is ErrorKind.TOO_LARGE:
+            raise LabelsError(f"{location} has more than {_MAX_BYTES:,} bytes", hint=_HINT) from error
+        raise LabelsError(f"{location} cannot be read: {error.message}", hint="--labels takes a file") from error
 
 
 def _no_such_file(location: str) -> LabelsError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import os
 import pickle
 import shutil
 import tarfile
@@ -495,3 +496,22 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", missing)
     error = refusal("hfds/d")
     assert (error.message, error.hint) == ("hfds/d needs a package more", "pip install 'resnetd[hfds]'")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize(
+    ("pipe", "named", "message"),
+    [
+        ("t.csv", "t.csv", "is a pipe or a device"),
+        ("t.parquet", "t.parquet", "is a pipe or a device"),
+        ("a.tar", "wds/{}", "a.tar: not a file"),
+        ("_info.json", "wds/{}", "not a file"),
+    ],
+)
+def test_a_pipe_in_place_of_a_table_or_a_shard_is_not_waited_for(
+    pipe: str, named: str, message: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / pipe)
+    location = named.format(tmp_path) if "{}" in named else str(tmp_path / named)
+    with pytest.raises(DataError, match=message):
+        open_dataset(location)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -521,8 +522,43 @@ def test_load_what_is_not_a_file(tmp_path: Path) -> None:
         label_files.load(str(tmp_path / "nothing.txt"), 2)
     with pytest.raises(LabelsError, match="cannot be read: is a directory"):
         label_files.load(str(tmp_path), 2)
-    with pytest.raises(LabelsError, match="cannot be read: embedded null"):
+    with pytest.raises(LabelsError, match="no such file"):
         label_files.load("a\0b", 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_load_from_a_pipe_that_nobody_writes_to_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_files, "_SECONDS", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(LabelsError, match=r"pipe cannot be read: nothing came in 0\.2 seconds"):
+        label_files.load(str(tmp_path / "pipe"), 2)
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="descriptors have no names")
+def test_load_from_the_shells_process_substitution() -> None:
+    """`--labels <(printf 'cat\\ndog\\n')` names a pipe like this one; what writes to it may be slow."""
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        time.sleep(0.1)
+        os.write(writer, b"cat\ndo")
+        time.sleep(0.1)
+        os.write(writer, b"g\n")
+        os.close(writer)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert label_files.load(f"/dev/fd/{reader}", 2).names == ("cat", "dog")
+    finally:
+        thread.join()
+        os.close(reader)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no device without end")
+def test_load_from_a_device_without_end_is_bounded() -> None:
+    with pytest.raises(LabelsError, match="/dev/zero has more than 16,777,216 bytes"):
+        label_files.load("/dev/zero", 2)
 
 
 def test_load_too_large(write: Callable[[str, str | bytes], str], monkeypatch: pytest.MonkeyPatch) -> None:

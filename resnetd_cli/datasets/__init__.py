@@ -46,6 +46,9 @@ def _open(location: str, *, offline: bool) -> Dataset:
         return open_folder(location)
     if not os.path.exists(path):
         raise DataError(f"no folder or file {printable(location)}", hint=_HINT)
+    if not os.path.isfile(path):  # a table is read more than once
+        message = f"{printable(location)} is a pipe or a device, not a folder or a file"
+        raise DataError(message, hint="write it to a file first, and name that")
     if is_table(path):
         return open_table(location)
     if os.path.splitext(path)[1].lower() in _WORKBOOKS:

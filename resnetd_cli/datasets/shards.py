@@ -235,6 +235,8 @@ def _class_names(folder: str, info: Mapping[str, Any]) -> list[str]:
 
 
 def _bounded(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
     with path.open("rb") as file:
         data = file.read(_MAX_INFO + 1)
     if len(data) > _MAX_INFO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -136,6 +137,8 @@ def image_endings() -> frozenset[str]:
 
 
 def _members(tar: str) -> Iterator[Member]:
+    if os.path.exists(tar) and not os.path.isfile(tar):  # a pipe would be waited for
+        raise OSError("not a file")
     with Path(tar).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
         kept: list[tarfile.TarInfo] = vars(archive)["members"]
         while (member := archive.next()) is not None:
