@@ -41,7 +41,7 @@ def plan_of(command: str, teacher: str | None = None, file: str | None = None, *
         ("train", {"schedule": "constant", "final_lr": 0.1}, "final_lr would have no effect", "cosine or poly"),
         (
             "train",
-            {"schedule": "step", "epochs": 3},
+            {"schedule": "step", "epochs": 3, "warmup_epochs": 5},
             "schedule would have no effect: the warm-up of 5 epochs lasts the whole run of 3",
             "--set warmup_epochs=0, or leave schedule out",
         ),

@@ -11,6 +11,7 @@ import pytest
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.training import recipe, sizes
+from resnetd_cli.training.plan import Plan, asked_recipe
 
 BAG = recipe.load("bag-of-tricks")
 
@@ -259,6 +260,24 @@ def test_fine_tuning_takes_as_long_as_the_data_is_worth(
     fitted = sizes.finetuning(recipe.load("finetune"), images, {})
     assert (fitted.epochs, fitted.batch_size, fitted.batch_norm) == (epochs, batch_size, batch_norm)
     assert fitted.warmup_epochs == pytest.approx(epochs / 10)
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "warmup_epochs"),
+    [
+        ("train", {}, 5),
+        ("train", {"epochs": 90}, 5),
+        ("train", {"epochs": 3}, 0.3),
+        ("train", {"epochs": 1}, 0.1),
+        ("train", {"epochs": 3, "warmup_epochs": 2}, 2),
+        ("finetune", {"epochs": 90}, 9),
+    ],
+)
+def test_the_warm_up_suits_the_epochs_that_are_asked_for(
+    command: str, changes: dict[str, Any], warmup_epochs: float
+) -> None:
+    asked = asked_recipe(Plan(command, "data", Path("run"), changes=changes))
+    assert asked.warmup_epochs == pytest.approx(warmup_epochs)
 
 
 def test_what_the_user_wants_goes_before_what_suits() -> None:

@@ -67,7 +67,7 @@ Set = Annotated[
 Epochs = Annotated[Optional[str], typer.Option("--epochs", metavar="N", help="Number of epochs.")]
 BatchSize = Annotated[
     Optional[str],
-    typer.Option("--batch-size", "-b", metavar="N", help="Images in a step, over all processes."),
+    typer.Option("--batch-size", "-b", metavar="N", help="Most images in a step, over all processes."),
 ]
 Rate = Annotated[Optional[str], typer.Option("--lr", metavar="R", help="The highest learning rate.")]
 Seed = Annotated[Optional[str], typer.Option("--seed", metavar="N", help="Seed of all randomness.")]

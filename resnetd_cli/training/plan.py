@@ -209,8 +209,9 @@ def asked_recipe(plan: Plan, processes: int = 1, base: Recipe | None = None) -> 
         UsageError: there is none of this name, or a setting that was asked for would have no effect.
     """
     recipe = (base or recipes.load(recipe_name(plan))).replace(plan.changes)
-    if recipe_name(plan) == sizes.FINETUNE:
-        recipe = sizes.warming_up(recipe, plan.changes)
+    if recipe_name(plan) == sizes.FINETUNE or "epochs" in plan.changes:
+        most = None if recipe_name(plan) == sizes.FINETUNE else recipe.warmup_epochs
+        recipe = sizes.warming_up(recipe, plan.changes, most)
     effects.check(plan.changes, effects.Asked(recipe, plan.teacher is not None, processes))
     return recipe
 

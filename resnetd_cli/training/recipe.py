@@ -114,7 +114,7 @@ class Rule(NamedTuple):
 _SHARE = Number(0, 1)
 RULES = {
     "epochs": Rule("how often each training image is seen", Whole(1, 100_000)),
-    "batch_size": Rule("images in a step, over all processes", Whole(1, 1_000_000)),
+    "batch_size": Rule("most images in a step, over all processes", Whole(1, 1_000_000)),
     "micro_batch": Rule("images a process runs at once; null: all of its share", Maybe(Whole(1, 1_000_000))),
     "optimizer": Rule("one of timm's: sgd is Nesterov's, adamw", Text("the name of one of timm's")),
     "lr": Rule("the highest learning rate", Number(0, 1000)),
@@ -130,7 +130,7 @@ RULES = {
     "step_factor": Rule("what it multiplies the rate by", Number(0, 1)),
     "poly_power": Rule("of a poly schedule; 1: a straight line", Number(0.1, 10)),
     "final_lr": Rule("where cosine and poly end, as a share of lr", _SHARE),
-    "warmup_epochs": Rule("in which the rate rises from 0", Number(0, 100_000)),
+    "warmup_epochs": Rule("in which the rate rises from 0; a tenth of --epochs at most", Number(0, 100_000)),
     "label_smoothing": Rule("share of a label that goes to all classes", Number(0, 0.9)),
     "mixup": Rule("alpha; 0: none", Number(0, 10)),
     "cutmix": Rule("alpha; 0: none", Number(0, 10)),

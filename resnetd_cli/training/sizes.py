@@ -24,14 +24,16 @@ _STEPS_PER_EPOCH = 7
 _SMALLEST_BATCH = 4
 
 
-def warming_up(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """Return the recipe for fine-tuning with the warm-up that suits its epochs.
+def warming_up(recipe: Recipe, changes: Mapping[str, Any], most: float | None = None) -> Recipe:
+    """Return a recipe with the warm-up that suits its epochs.
 
     Args:
         recipe: the settings.
         changes: settings that the user wants, whatever suits.
+        most: epochs of it, whatever suits; None for any.
     """
-    return recipe.replace({"warmup_epochs": _WARM_UP * recipe.epochs, **changes})
+    suits = _WARM_UP * recipe.epochs
+    return recipe.replace({"warmup_epochs": suits if most is None else min(suits, most), **changes})
 
 
 def finetuning(recipe: Recipe, images: int, changes: Mapping[str, Any]) -> Recipe:
