@@ -212,6 +212,20 @@ def test_a_pattern_that_makes_no_groups_is_an_error(pattern: str, error: type[Ex
     assert caught.value.hint  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("top", "name", "place"),
+    [
+        ("d", "d/a/1.png", "a/1.png"),
+        (".", "./a/1.png", "a/1.png"),
+        ("d", "/elsewhere/1.png", "/elsewhere/1.png"),
+        ("/d", "/d/a/1.png", "a/1.png"),
+        ("", "a/1.png", "a/1.png"),
+    ],
+)
+def test_a_place_is_a_name_without_its_data_set(top: str, name: str, place: str) -> None:
+    assert Dataset("d", {}, top=top).place(name) == place
+
+
 # --- groups of files ---
 
 

@@ -170,6 +170,15 @@ def test_a_split_is_the_same_when_it_is_read_again(data: Path, plan: Plan, tmp_p
     assert (second / "trained-on.npy").read_bytes() == (first / "trained-on.npy").read_bytes()
 
 
+def test_a_run_of_an_older_version_gets_marks_when_it_is_resumed(data: Path, plan: Plan) -> None:
+    run = begun(plan)
+    (run / "trained-on.npy").unlink()
+    (run / "split.csv").unlink()
+    assert carry_out(replace(plan, resume=True), Log(stop_after=2)) is None
+    assert kept_marks(run) == marks_in(data / "train")
+    assert (run / "split.csv").exists()
+
+
 def test_groups_are_kept_by_a_run_and_asked_for_again_when_it_is_resumed(data: Path, plan: Plan) -> None:
     plan = replace(plan, data=str(data / "train"), group_by="0([0-9])[0-9].png")
     run = begun(plan)

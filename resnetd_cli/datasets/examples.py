@@ -145,4 +145,5 @@ class Dataset:
 
     def place(self, name: str) -> str:
         """Return an image's name without what tells only where the data set lies."""
-        return name.removeprefix(self.top).lstrip("/\\")
+        below = name.removeprefix(self.top)
+        return below.lstrip("/\\") if self.top and below != name else name

@@ -179,6 +179,7 @@ def _keys(dataset: Dataset, examples: Examples, seed: int) -> NDArray[np.int64]:
 
     keys = np.empty(len(examples), np.int64)
     for position in range(len(examples)):
-        name = f"{seed}\0{dataset.place(examples.name(position))}".encode("utf-8", "surrogatepass")
+        place = dataset.place(examples.name(position)).lstrip("/\\")
+        name = f"{seed}\0{place}".encode("utf-8", "surrogatepass")
         keys[position] = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=True)
     return keys

@@ -374,8 +374,8 @@ def _trained_on_before(plan: Plan, note: Callable[[str], None]) -> Iterator[NDAr
     """Yield the marks of the images that the starting weights were trained on, where they are known."""
     if plan.command == TRAIN:
         return
-    folder = trained_on.beside(plan.weights) if plan.weights else plan.model and models.local_folder(plan.model)
-    if not folder:
+    folder = trained_on.home(plan.model or models.DEFAULT_MODEL, plan.weights)
+    if folder is None:
         return
     if (marks := trained_on.read(folder)) is not None:
         yield marks

@@ -250,14 +250,25 @@ class RunFolder:
         self._replacing()
         self.clear()
         self._write("recipe.yaml", recipe.to_yaml())
+        self._write_images(data, marks)
+        self._write_json("run.json", {"format": FORMAT, **facts})
+
+    def _write_images(self, data: Divided, marks: NDArray[np.uint8] | None) -> None:
         if marks is not None:
             trained_on.write(self.path, marks)
         with open_atomic_text(self.path / SPLIT) as file:
             write_split(data, file)
-        self._write_json("run.json", {"format": FORMAT, **facts})
 
-    def add_start(self, start: Mapping[str, Any]) -> None:
-        """Record what a resumption of the run runs on."""
+    def add_start(self, start: Mapping[str, Any], data: Divided, marks: NDArray[np.uint8] | None) -> None:
+        """Record what a resumption of the run runs on, and its images as `begin` does if an older version did not.
+
+        Args:
+            start: what it runs on.
+            data: its images.
+            marks: as of `begin`.
+        """
+        if not (self.path / SPLIT).exists():
+            self._write_images(data, marks)
         facts = json.loads(self._facts.read_text(encoding="utf-8"))
         self._write_json("run.json", {**facts, "starts": [*facts.get("starts", ()), start]})
 

@@ -128,7 +128,7 @@ class Session:
             self.accelerator, began=self.began, step=step, workers=self.workers, arguments=self.arguments
         )
         if self.is_begun:
-            self.folder.add_start(start)
+            self.folder.add_start(start, self.data, self.trained_on)
         else:
             facts = {**self.facts, "network": self.start.record(), "starts": [start]}
             self.folder.begin(self.recipe, facts, self.data, self.trained_on)
