@@ -176,6 +176,8 @@ def _choose(dataset: Dataset, split: str | None) -> Images:
     name = split or next(name for name in SPLITS if name in there)
     if name != ALL and name not in there:
         hint = f"there is: {', '.join(there)}"
+        if set(there) == {ALL}:
+            hint = "its images lie in no splits: without --split, those that a model was trained on are left out"
         raise UsageError(f"{dataset.location} has no split {name}", hint=hint)
     parts = (there[name],) if name in there else tuple(there.values())
     labels = np.concatenate([part.labels for part in parts])

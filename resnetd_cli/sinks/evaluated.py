@@ -212,7 +212,7 @@ def in_words(comparison: Comparison) -> str:
     """Return what a comparison says, in a sentence; A and B are the models in the order they were named."""
     verdict = "no more than chance explains" if comparison.p >= _UNLIKELY else "more than chance explains"
     return (
-        f"of {comparison.images:,} images only A has {comparison.only_first:,} right and only B "
+        f"of {counted(comparison.images, 'image', ',')} only A has {comparison.only_first:,} right and only B "
         f"{comparison.only_second:,}: {verdict} (McNemar's exact test, p = {comparison.p:.2g})"
     )
 
