@@ -23,6 +23,7 @@ from resnetd_cli.escaping import printable
 from resnetd_cli.files import expand_user, sha256, write_atomic
 from resnetd_cli.memory import is_shortage
 from resnetd_cli.models import local_folder
+from resnetd_cli.onnx_file import drop_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +79,7 @@ def optimise_for_this_machine(bundle: Bundle) -> None:
     with bundles.writing_cache(), tempfile.TemporaryDirectory(prefix=".making-", dir=bundle.folder) as folder:
         temporary = Path(folder) / bundle.optimised.name
         optimise(bundle.graph, temporary, bundle.card.preprocessing.input_size[1:])
+        drop_metadata(temporary)  # the card is in the bundle, and marks take longer to load than the graph
         digest = sha256(*_optimised_files(temporary))
         for file in _optimised_files(temporary):
             file.replace(bundle.folder / file.name)

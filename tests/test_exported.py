@@ -17,7 +17,9 @@ import torch
 from hub import timm_files
 from test_hostile_models import CARD, tiny
 
+from resnetd_cli import bundle as bundles
 from resnetd_cli import calibrate, exported, pull, trained_on
+from resnetd_cli.bundle import Request
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.export import export
 from resnetd_cli.loading import Loader
@@ -157,6 +159,18 @@ def test_a_new_temperature_leaves_marks_and_hash_right(tmp_path: Path) -> None:
     calibrate.store(path, Calibrated.at(1.7, CARD.preprocessing, "fp32"))
     assert exported.read_card(path) == replace(CARD, temperature=1.7)
     assert marks_in(path) == IN_ORDER
+
+
+def test_later_starts_do_not_load_the_marks(tmp_path: Path) -> None:
+    many = np.random.default_rng(4).integers(0, 256, (20_000, 16), dtype=np.uint8)
+    path = write(tmp_path / "m.onnx", many)
+    first = next(iter(Loader(str(path), engine="auto").load().predict(COFFEE)))
+    bundle = bundles.find(Request(str(path)))
+    assert bundle is not None
+    assert path.stat().st_size > 16 * len(many) > 10 * bundle.optimised.stat().st_size
+    assert not onnx.load(str(bundle.optimised)).metadata_props
+    assert next(iter(Loader(str(path), engine="auto").load().predict(COFFEE))) == first
+    assert len(marks_in(path)) == len(many)
 
 
 @pytest.mark.parametrize("text", ["!", "AAAA", "A" * 21, base64.b64encode(bytes(17)).decode(), "\u00e9"])
