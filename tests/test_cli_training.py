@@ -299,11 +299,11 @@ def test_a_run_is_measured_on_the_images_that_it_did_not_learn_from(
     assert summary["images"] == {"train": 30, "val": 12}
     measured = run_resnetd("evaluate", images, "--model", run, "-f", "json")
     report = json.loads(measured.stdout)
-    assert (report["split"], report["models"][0]["images"]) == ("val", 12)
+    assert (report["split"], report["models"][0]["images"]) == ("all", 12)
     assert report["models"][0]["top1"] == pytest.approx(summary["val"]["top1"])
     assert report["models"][0]["loss"] == pytest.approx(summary["val"]["loss"], rel=1e-4)
-    whole = json.loads(run_resnetd("evaluate", images, "--model", run, "-f", "json", "--split", "all").stdout)
-    assert (whole["split"], whole["models"][0]["images"]) == ("all", 42)
+    whole = run_resnetd("evaluate", images, "--model", run, "-f", "json", "--include-training-images")
+    assert json.loads(whole.stdout)["models"][0]["images"] == 42
 
 
 def test_a_signal_to_several_processes_saves_what_they_learnt(

@@ -207,7 +207,7 @@ def test_other_images_are_not_resumed_with(plan: Plan, tmp_path: Path) -> None:
         image.load()
     image.putpixel((5, 7), (1, 2, 3))
     image.save(path)
-    with pytest.raises(DataError, match="are not those that the run was begun with"):
+    with pytest.raises(DataError, match="are not those that the run started with"):
         carry_out(replace(plan, resume=True))
 
 

@@ -409,14 +409,14 @@ def test_a_seed_decides_everything(plan: Plan, tmp_path: Path) -> None:
 def test_other_settings_or_images_are_not_gone_on_with(plan: Plan, data: Path, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=2))
     for changes, difference in (({"epochs": 9}, "epochs 4, not 9"), ({"lr": 0.1}, "lr 0.05, not 0.1")):
-        with pytest.raises(UsageError, match=f"was begun with {difference}"):
+        with pytest.raises(UsageError, match=f"was started with {difference}"):
             carry_out(Plan(**{**vars(plan), "resume": True, "changes": {**QUICK, **changes}}))
-    with pytest.raises(UsageError, match="was begun with model test_resnet, not resnet18d"):
+    with pytest.raises(UsageError, match="was started with model test_resnet, not resnet18d"):
         carry_out(Plan(**{**vars(plan), "resume": True, "model": "resnet18d"}))
     extra = data / "train" / "red" / "extra.png"
     extra.write_bytes((data / "train" / "blue" / "000.png").read_bytes() + b"more")
     try:
-        with pytest.raises(DataError, match="are not those that the run was begun with"):
+        with pytest.raises(DataError, match="are not those that the run started with"):
             carry_out(Plan(**{**vars(plan), "resume": True}))
     finally:
         extra.unlink()

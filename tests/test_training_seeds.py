@@ -161,7 +161,7 @@ def test_resumption_of_something_else_is_refused(finished: Path, data: Path, pla
     for count, shown in ((2, "0 to 1"), (5, "0 to 4"), (1, "0 to 0")):
         with pytest.raises(UsageError, match=f"holds runs of the seeds 0 to 2, not {shown}"):
             carry_out_all(replace(plan_for(data, finished, count), resume=True))
-    with pytest.raises(UsageError, match=r"was begun with lr 0\.05, not 0\.1"):
+    with pytest.raises(UsageError, match=r"was started with lr 0\.05, not 0\.1"):
         carry_out_all(replace(plan_for(data, finished), changes={**SHORT, "lr": 0.1}, resume=True))
     with pytest.raises(OutputExists, match="holds a run"):
         carry_out_all(plan_for(data, finished))

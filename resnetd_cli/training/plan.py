@@ -249,7 +249,7 @@ def recipe_name(plan: Plan) -> str:
 
 
 def as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
-    """Return the plan of the run that is gone on with; what was asked for now may add nothing to it.
+    """Return the plan of the run that is resumed; what is asked for now may not differ from it.
 
     Raises:
         UsageError: it does.
@@ -262,8 +262,8 @@ def as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
     changes = {name: value for name, value in plan.changes.items() if before.get(name, _NEVER) != value}
     differences += recipe.differences(recipe.replace(changes))
     if differences:
-        message = f"{plan.folder} was begun with {'; '.join(differences)}"
-        raise UsageError(message, hint="leave out what differs, or begin anew with --overwrite")
+        message = f"{plan.folder} was started with {'; '.join(differences)}"
+        raise UsageError(message, hint="leave out what differs, or start anew with --overwrite")
     kept = ("data", "model", "image_size", "teacher", "recipe", "val_share", "group_by", "split_seed")
     begun: dict[str, Any] = {key: facts.get(key) for key in kept}
     return replace(plan, weights=Path(facts["weights"]) if facts["weights"] else None, **begun)
@@ -298,8 +298,8 @@ def _check_data(before: Mapping[str, Any], data_sha256: str, data: str, around: 
     if "data_sha256" not in before:
         around.note("an older resnetd started this run: whether its images are still the same is not checked")
     elif before["data_sha256"] != data_sha256:
-        message = f"the images in {data} are not those that the run was begun with"
-        raise DataError(message, hint="put them back, or begin anew with --overwrite")
+        message = f"the images in {data} are not those that the run started with"
+        raise DataError(message, hint="put them back, or start anew with --overwrite")
 
 
 def _origins(plan: Plan, before: Mapping[str, Any] | None, *, is_loaded: bool) -> dict[str, Origin | None]:

@@ -52,7 +52,7 @@ FORMAT = 1
 SPLIT = "split.csv"
 _CHECKPOINT = 2
 """Of a checkpoint: in the first, epochs had other steps, so that a run cannot be resumed from one."""
-_ANEW = "--overwrite begins anew"
+_ANEW = "--overwrite starts anew"
 COLUMNS = (
     "epoch",
     "step",
@@ -85,7 +85,7 @@ class Progress:
         rows: of the epochs that are finished.
         best_epoch: the one whose weights are the model; 0 is what the run began with.
         unreadable: names of images that turned out not to be readable, and why.
-        resumed: how often the run was gone on with.
+        resumed: how often the run was resumed.
     """
 
     step: int = 0
@@ -151,7 +151,7 @@ class RunFolder:
         """Make the folder, unless it is there.
 
         Raises:
-            OutputExists: there is something in it, and it is neither to be gone on with nor replaced.
+            OutputExists: there is something in it, and it is neither to be resumed nor replaced.
             OutputError: it cannot be made.
         """
         try:
@@ -168,7 +168,7 @@ class RunFolder:
         if not is_run:
             raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
         if holds_run and not (resume or overwrite):
-            hint = "--resume goes on with it, --overwrite begins anew"
+            hint = "--resume continues it, --overwrite starts anew"
             raise OutputExists(f"{self.path} holds a run", hint=hint)
 
     def clear(self, *, keeping: Collection[int] = ()) -> None:
@@ -226,7 +226,7 @@ class RunFolder:
             if record.pop("format") != FORMAT or not all(isinstance(seed, int) for seed in record["seeds"]):
                 raise ValueError
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"{self._seeds} is damaged", hint="--overwrite begins anew") from error
+            raise UsageError(f"{self._seeds} is damaged", hint=_ANEW) from error
         return record
 
     @property

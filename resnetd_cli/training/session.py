@@ -106,7 +106,7 @@ class Session:
             OutputError: a file cannot be written.
         """
         if self.is_begun and (summary := self.folder.summary()):
-            self.note("this run has ended already; --overwrite begins anew")
+            self.note("this run has ended already; --overwrite starts anew")
             return summary
         found = self.folder.load(self.folder.last) if self.is_begun else None
         progress, tensors = found or (Progress(), {})
