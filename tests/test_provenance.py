@@ -22,6 +22,7 @@ from training_data import NETWORK, QUICK, Log, carry_out, write_colours
 from resnetd_cli import __version__
 from resnetd_cli.configs import write_temperature
 from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.results import Calibrated
 from resnetd_cli.training.plan import Plan, Surroundings, execute
 
 SHORT = {**QUICK, "epochs": 2, "mixup": 0, "head": "zero"}
@@ -155,7 +156,7 @@ def test_teacher_that_changed_is_not_resumed_with(
             carry_out(replace(taught, resume=True))
         assert raised.value.message.startswith(f"{file} has changed since the run started: its teacher")
         file.write_bytes(before)
-    write_temperature(teacher, 1.5)  # as `evaluate --calibrate` does: nothing is learnt from it
+    write_temperature(teacher, Calibrated(1.5))  # as `evaluate --calibrate` does: nothing is learnt from it
     assert carry_out(replace(taught, resume=True))["steps"] == 6
 
 
