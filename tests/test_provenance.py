@@ -223,6 +223,14 @@ def test_split_seed_holds_back_the_same_images_whatever_the_seed(plan: Plan, tmp
     assert held_back[0] == held_back[1] != held_back[2]
 
 
+def test_split_seed_is_refused_where_it_would_have_no_effect(plan: Plan) -> None:
+    with pytest.raises(UsageError, match=r"--split-seed would have no effect: .* has val of its own"):
+        carry_out(replace(plan, split_seed=1))
+    carry_out(plan, Log(stop_after=1))
+    assert facts_of(plan.folder)["split_seed"] is None
+    assert carry_out(replace(plan, resume=True)) is not None
+
+
 def _remembering(held_back: list[list[str]]) -> Any:
     return lambda _, divided: held_back.append([divided.val.name(number) for number in range(len(divided.val))])
 

@@ -143,6 +143,21 @@ def test_runs_that_were_stopped_end_as_if_they_had_not_been(finished: Path, plan
     assert notes[-1] == "these runs have ended already; --overwrite starts anew"
 
 
+def test_resumed_runs_have_the_recipe_that_the_first_was_fitted(plan: Plan) -> None:
+    fitted = replace(plan, recipe="finetune", changes={"precision": "fp32"}, seeds=2)
+    assert carry_out_all(fitted, Log(stop_after=1)) is None
+    again = Plan("train", plan.data, plan.folder, workers=0, device="cpu", resume=True)
+    assert carry_out_all(again, _StopsInRun(2, 1)) is None
+    recipes = [RunFolder(plan.folder / "seeds" / seed).begun()[0] for seed in ("0", "1")]
+    assert recipes[0].epochs > 1 and recipes[1] == recipes[0].replace({"seed": 1})
+    facts = [read(plan.folder / "seeds" / seed / "run.json") for seed in ("0", "1")]
+    assert [one["recipe"] for one in facts] == ["finetune", "finetune"]
+    assert [one["changes"] for one in facts] == [
+        {"precision": "fp32", "seed": 0},
+        {"precision": "fp32", "seed": 1},
+    ]
+
+
 class _StopsInRun(Log):
     """Stops after a step of one of the runs that it is told of."""
 

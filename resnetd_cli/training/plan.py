@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from resnetd_cli.datasets import Examples
+    from resnetd_cli.datasets import Dataset, Examples
     from resnetd_cli.training.loop import Monitor
     from resnetd_cli.training.network import Start
     from resnetd_cli.training.provenance import Origin
@@ -171,7 +171,7 @@ def execute(
         origins = _origins(plan, before, is_loaded=is_loaded)
         facts = {
             **_facts(plan),
-            "split_seed": _split_seed(plan, recipe.seed),
+            "split_seed": None if _own_splits(found.dataset) else _split_seed(plan, recipe.seed),
             "changes": dict(plan.changes),
             "data_sha256": found.fingerprint,
             **origins,
@@ -254,7 +254,7 @@ def as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
     Raises:
         UsageError: it does.
     """
-    facts = {"split_seed": recipe.seed, **facts}
+    facts = {"split_seed": None, **facts}
     asked = {key: value for key, value in _facts(plan).items() if value is not None}
     differences = [f"{key} {facts.get(key)}, not {asked[key]}" for key in asked if asked[key] != facts.get(key)]
     # A setting may have been asked for before and then fitted to the data.
@@ -339,13 +339,19 @@ def look_at_images(plan: Plan, seed: int, around: Surroundings) -> tuple[Divided
         tell=around.unreadable,
         sharing=_sharing(),
     )
-    if plan.val_share is not None and (given := found.dataset.splits.keys() & {VAL, TEST}):
-        message = f"--val-share would have no effect: {plan.data} has {' and '.join(sorted(given))} of its own"
-        raise UsageError(message, hint="leave it out")
+    for option, value in (("--val-share", plan.val_share), ("--split-seed", plan.split_seed)):
+        if value is not None and (given := _own_splits(found.dataset)):
+            message = f"{option} would have no effect: {plan.data} has {' and '.join(given)} of its own"
+            raise UsageError(message, hint="leave it out")
     share = DEFAULT_FRACTION if plan.val_share is None else plan.val_share
     divided = divide(found.dataset, fraction=share, seed=_split_seed(plan, seed))
     around.surveyed(found, divided)
     return divided, found
+
+
+def _own_splits(dataset: Dataset) -> list[str]:
+    """Return the splits that a data set has of its own beside `train`."""
+    return sorted(dataset.splits.keys() & {VAL, TEST})
 
 
 def _sharing() -> Sharing:

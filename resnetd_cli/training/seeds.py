@@ -154,7 +154,6 @@ class _Several:
         figures = {split: spread([run[split] for run in runs]) for split in SPLITS}
         return {
             "seeds": list(self.seeds),
-            "split_seed": self.split_seed,
             "best": None,
             "figures": figures,
             "runs": list(runs),
@@ -165,7 +164,7 @@ class _Several:
         own = self.around(self.folder.path)
         is_new = not self.is_resumed
         plan = replace(self.plan, split_seed=self.split_seed, resume=self.is_resumed, overwrite=is_new)
-        look = functools.cache(lambda: look_at_images(plan, self.recipe.seed, own))
+        look = functools.cache(lambda: look_at_images(self.plan, self.seeds[0], own))
         began = own.began
         for number, seed in enumerate(self.seeds, 1):
             run = self.folder.of_seed(seed)
