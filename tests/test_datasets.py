@@ -157,6 +157,20 @@ def test_a_run_among_the_classes_is_not_one_of_them() -> None:
     assert "folders of training runs are left out: mine, several" in dataset.notes
 
 
+def test_a_run_within_a_class_is_not_of_it() -> None:
+    paint("d/cat/1.png", "d/dog/1.png", "d/dog/more/2.png", "d/dog/more/run/curves.png", "d/dog/run/curves.png")
+    for run in ("d/dog/more/run", "d/dog/run"):
+        write(f"{run}/run.json", "{}")
+        write(f"{run}/recipe.yaml", "epochs: 1")
+    dataset = open_dataset("d")
+    assert [Path(name).as_posix() for name, _ in listings(dataset)["all"]] == [
+        "d/cat/1.png",
+        "d/dog/1.png",
+        "d/dog/more/2.png",
+    ]
+    assert dataset.notes[0] == "folders of training runs are left out: dog/more/run, dog/run"
+
+
 def test_classes_beside_a_test_folder_are_refused() -> None:
     paint("d/cat/1.png", "d/dog/1.png", "d/test/cat/2.png")
     error = refusal("d")
@@ -788,12 +802,13 @@ def test_unreadable_images_are_left_out() -> None:
 
 def test_an_image_whose_body_is_damaged_is_left_out_in_the_first_pass() -> None:
     many("d/cat")
-    whole = io.BytesIO()
-    Image.effect_noise((64, 64), 50).save(whole, "JPEG")
-    write("d/cat/cut.jpg", whole.getvalue()[:-500])
-    with Path("d/cat/000.png").open("rb") as file:
-        data = bytearray(file.read())
-    data[data.index(b"IDAT") + 8] ^= 255
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    noise.save(jpeg, "JPEG")
+    noise.save(png, "PNG", compress_level=0)
+    write("d/cat/cut.jpg", jpeg.getvalue()[:-500])
+    data = bytearray(png.getvalue())
+    data[data.index(b"IDAT") + 8] ^= 255  # the length of a block that is stored
     write("d/cat/flipped.png", bytes(data))
     told: list[str] = []
     found = surveyed(tell=lambda failure: told.append(failure.input))

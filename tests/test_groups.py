@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import pickle
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -271,8 +272,22 @@ def test_a_group_of_numbers_or_of_nothing() -> None:
     rows = [("1.png", "a", 7), ("2.png", "a", 7), ("3.png", "b", None)]
     examples = open_dataset(table(rows, "path,label,group", "t.parquet")).splits["all"]
     assert [examples.group_name(at) for at in range(3)] == ["7", "7", None]
-    without = open_dataset(table([(*row[:2], "") for row in rows], "path,label,group")).splits["all"]
+    without = open_dataset(
+        table(
+            [(*row[:2], nothing) for row, nothing in zip(rows, ("", "NaN", "<NA>"), strict=True)],
+            "path,label,group",
+        )
+    ).splits["all"]
     assert without.groups is None
+
+
+def test_what_reads_images_is_given_no_groups() -> None:
+    names = [f"burst {number}.png" for number in range(10_000)]
+    examples = grouped_by(images({"a": names}), "[0-9]+").splits["all"]
+    # The names, and the row and the label of each: eight bytes of both.
+    needed = len(pickle.dumps(examples.store)) + 2 * 8 * len(names)
+    assert len(pickle.dumps(examples.to_read())) < needed + 1_000
+    assert examples.to_read().name(7) == "a/burst 7.png"
 
 
 def test_near_copies_stay_together_and_are_reported() -> None:

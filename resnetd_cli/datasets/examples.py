@@ -115,6 +115,10 @@ class Examples:
         assert self.marks is not None
         return self.marks
 
+    def to_read(self) -> Examples:
+        """Return what is needed to read them: little to hand to other processes."""
+        return replace(self, marks=None, groups=None, group_names=(), clusters=None)
+
     def counts(self) -> NDArray[np.int64]:
         """Return how many images each class has: int64, shape (C,)."""
         import numpy as np

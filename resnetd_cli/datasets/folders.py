@@ -150,10 +150,17 @@ class _Listing:
                 self._loose.add(self._relative(entry.path))
 
     def _images(self, folder: str) -> Iterator[str]:
+        runs: dict[str, bool] = {}
         for path, error in Walker(skipped=self._others).images(folder):
             if error is not None:
                 raise _unlisted(path, error) from error
-            yield path
+            beside, _ = os.path.split(path)
+            if beside not in runs:
+                runs[beside] = _is_run(beside)
+                if runs[beside]:
+                    self._runs.add(self._relative(beside))
+            if not runs[beside]:
+                yield path
 
 
 def _is_run(folder: str) -> bool:

@@ -15,7 +15,7 @@ from resnetd_cli.datasets.examples import ALL, ORDER, TRAIN, VAL, Dataset, Examp
 from resnetd_cli.datasets.files import Files
 from resnetd_cli.datasets.folders import SPLIT_NAMES
 from resnetd_cli.datasets.groups import ALONE
-from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, label_text, shown
+from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, is_missing, label_text, shown
 from resnetd_cli.errors import DataError, first_line
 from resnetd_cli.escaping import printable, shell_word
 from resnetd_cli.files import expand_user
@@ -157,7 +157,8 @@ class _Images:
         self.splits.append(_split(split, where))
         self.paths.append(found or written)
         name = "" if group is None else str(group).strip()
-        self._group_of.append(self._groups.setdefault(name, len(self._groups)) if name else ALONE)
+        is_named = name and not is_missing(name)
+        self._group_of.append(self._groups.setdefault(name, len(self._groups)) if is_named else ALONE)
         self._numbers.append(number)
         self._hashes.append(hash(found or written))
         self._characters += len(written)

@@ -116,7 +116,7 @@ def label_text(value: object) -> str:
         raise ValueError("no label")
     if text is None or (text[0] + text[-1] in ("[]", "{}")) or text.lower() in _ERRORS:
         raise ValueError(f"the label is {printable(str(value))[:_SHOWN_LABEL]}")
-    if text.lower() in _MISSING:
+    if is_missing(text):
         raise ValueError(f"the label is {text}, which stands for a missing value")
     if len(text) > _MAX_LABEL:
         raise ValueError(f"the label has more than {_MAX_LABEL:,} characters")
@@ -128,6 +128,11 @@ def label_text(value: object) -> str:
         if any(char in "\r\n\0" for char in text):
             raise ValueError(f"the label is of several lines: {printable(text)[:_SHOWN_LABEL]}")
     return text
+
+
+def is_missing(text: str) -> bool:
+    """Tell what stands for a missing value in a table."""
+    return text.lower() in _MISSING
 
 
 @dataclass

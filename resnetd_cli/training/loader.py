@@ -139,7 +139,7 @@ class Images:
     """
 
     def __init__(self, examples: Examples, prepare: Callable[[Image.Image], Any], seed: int) -> None:
-        self.examples = examples
+        self.examples = examples.to_read()
         self.prepare = prepare
         self.seed = seed
 
