@@ -94,7 +94,7 @@ ALIKE = {
     "signs": [sign(str(number)) for number in range(5, 131, 5)],
     "signs of several colours": [sign("50", colour) for colour in ("red", "blue", "green", "orange", "black")],
     "pages": [page(seed) for seed in range(40)],
-    "digits of 8 x 8": [digit(array, 8) for array in load_digits().images[:900]],
+    "digits of 8 x 8": [digit(array, 8) for array in load_digits().images],
     "digits of 28 x 28": [digit(array, 28) for array in load_digits().images[:900]],
     "flat colours": [Image.new("RGB", (20, 20), (red, 0, 0)) for red in range(256)],
     "brightness alone": [Image.eval(PHOTOGRAPHS[0], lambda v, k=k: v // k) for k in (1, 2, 4)],  # type: ignore[misc]
