@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Resnetd
 from hub import timm_files
 from PIL import Image
 
@@ -567,6 +567,25 @@ def test_a_temperature_is_of_the_folders_own_weights(cli: Cli, own: tuple[Path, 
     ended = cli("evaluate", data, "-m", folder, "--weights", folder / "model.safetensors", "-f", "json")
     assert only(ended)["temperature"] == 1
     assert f"the temperature of {folder} is of its own weights, not of " in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_temperature_of_another_size_is_noted_without_torch(
+    own: tuple[Path, Path], run_resnetd: Resnetd
+) -> None:
+    folder, data = own
+    set_temperature(folder, temperature=2.5)
+    image = next(data.rglob("*.png"))
+    words = ["predict", image, "-m", folder, "--image-size", "128"]
+    assert "compiling" in run_resnetd(*words, RESNETD_ENGINE="auto").stderr
+    # A package that cannot be imported stands for none.
+    (folder.parent / "none").mkdir()
+    (folder.parent / "none" / "torch.py").write_text("raise AssertionError")
+    (folder.parent / "none" / "timm.py").write_text("raise AssertionError")
+    path = f"{folder.parent / 'none'}{os.pathsep}{os.environ.get('PYTHONPATH', ROOT)}"
+    ended = run_resnetd(*words, RESNETD_ENGINE="auto", PYTHONPATH=path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.startswith(f"{folder} is calibrated for 160 x 160 in fp32, not for 128 x 128 in fp32: ")
 
 
 @pytest.mark.slow

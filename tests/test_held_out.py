@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from conftest import Resnetd
+from hub import timm_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -355,3 +357,32 @@ def test_the_same_images_are_measured_whatever_they_are_called(
     labels = LABELS[expected]
     assert report.top1 == (means.argmax(axis=1) == labels).mean()
     assert report.loss == pytest.approx(-np.log(shares[np.arange(len(labels)), labels]).mean(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_program_measures_the_same_images_whatever_they_are_called(
+    tmp_path: Path, run_resnetd: Resnetd
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for file, data in timm_files("test_resnet", num_classes=3, label_names=CLASSES).items():
+        (run / file).write_bytes(data)
+    trained_on.write(run, trained_on.from_marks([mark(number) for number in range(5)]))
+    originals = draw(tmp_path / "originals")
+    (tmp_path / "link").symlink_to(originals)
+    mixed = [*STORAGES[1:5], "bmp", "tiff", "webp", "3", "5", "6", "7", "8"]
+    ways = {layout: Way(mixed, list(reversed(range(12))), layout) for layout in ("nested", "table", "shards")}
+    locations = [str(originals), str(tmp_path / "link")]
+    locations += [lay_out(way, tmp_path / layout, originals) for layout, way in ways.items()]
+    reports = []
+    for location in locations:
+        ended = run_resnetd("evaluate", location, "-m", run, "-f", "json", RESNETD_ENGINE="torch")
+        assert ended.returncode == 0, ended.stderr
+        assert f"5 of 12 images are left out: {run} was trained on them\n" in ended.stderr
+        content = json.loads(ended.stdout)
+        assert content["left_out"] == {"trained_on": 5, "unknown_class": 0}
+        [report] = content["models"]
+        assert (report["images"], report["failed"]) == (7, 0)
+        reports.append({key: report[key] for key in ("top1", "confusion", "classes")} | {"loss": report["loss"]})
+    for report in reports[1:]:
+        assert report == reports[0] | {"loss": pytest.approx(reports[0]["loss"], abs=1e-5)}
