@@ -230,6 +230,7 @@ def _describe_exported(path: Path) -> Facts:
     return {
         **_describe_compiled(card),
         "architecture": f"exported file, {card.precision}",
+        "any_size": card.any_size,
         "file_mb": _file_mb(path, 0),
         "weights": str(path),
         "engine": "onnx",

@@ -19,7 +19,9 @@ from test_hostile_models import CARD, tiny
 
 from resnetd_cli import bundle as bundles
 from resnetd_cli import calibrate, exported, pull, trained_on
+from resnetd_cli.about import describe
 from resnetd_cli.bundle import Request
+from resnetd_cli.cli.info import _in_words
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.export import export
 from resnetd_cli.loading import Loader
@@ -248,6 +250,13 @@ def test_height_and_width_are_free_in_a_convolutional_network(free: Path) -> Non
     assert axes(free) == ["n", 3, "height", "width"]
     assert exported.read_card(free).any_size
     assert exported.read_card(free).preprocessing.input_size == (3, 160, 160)
+
+
+def test_info_tells_whether_any_size_will_do(free: Path, tmp_path: Path) -> None:
+    facts = describe(str(free))
+    assert facts["any_size"]
+    assert _in_words(facts)["preprocessing"].startswith("160 x 160 or --image-size N, ")
+    assert not describe(str(write(tmp_path / "m.onnx")))["any_size"]
 
 
 def test_the_graph_of_a_start_is_of_one_size(run_folder: Path) -> None:

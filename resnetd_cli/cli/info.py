@@ -58,6 +58,7 @@ def info(
 def _in_words(facts: Facts) -> dict[str, str]:
     """Return the facts as people read them: related ones together, with their units."""
     size = facts["input_size"]
+    others = " or --image-size N" if facts.get("any_size") else ""
     crop = f"{facts['crop_mode']} crop {facts['crop_pct']}"
     words = {
         "model": facts["model"],
@@ -68,7 +69,7 @@ def _in_words(facts: Facts) -> dict[str, str]:
         "work": facts.get("gmacs")
         and f"{facts['gmacs']} GMACs ({facts['gflops']} GFLOPs) an image at {size} x {size}",
         "accuracy": _accuracy(facts),
-        "preprocessing": f"{size} x {size}, {facts['interpolation']}, {crop}",
+        "preprocessing": f"{size} x {size}{others}, {facts['interpolation']}, {crop}",
         "normalised by": f"mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",
         "--image-size test": _test_size(facts),
         "calibrated": _temperatures(facts),
