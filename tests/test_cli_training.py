@@ -327,9 +327,10 @@ def test_an_image_that_one_of_several_processes_cannot_read_is_left_out(
 ) -> None:
     damaged = data / "train" / "red" / "003.png"
     damaged.write_bytes(damaged.read_bytes()[:1500])
-    options = (*SMALL, "--batch-size", "2", "--epochs", "1", "--processes", "2", "--set", "batch_norm=freeze")
+    options = (*SMALL, "--batch-size", "6", "--epochs", "1", "--processes", "2", "--set", "batch_norm=freeze")
     finished = run_resnetd("train", data, "-o", tmp_path / "run", *options)
     assert finished.returncode == 0, finished.stderr
+    assert "1 of 42 images in train cannot be read: train/red/003.png (damaged image: " in finished.stderr
     assert [*json.loads((tmp_path / "run" / "summary.json").read_text())["unreadable"]] == [str(damaged)]
 
 

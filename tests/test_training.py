@@ -28,7 +28,7 @@ from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
 from resnetd_cli.results import Classified
 from resnetd_cli.training import loader, loop, network, recipe
-from resnetd_cli.training.plan import Plan
+from resnetd_cli.training.plan import Plan, Surroundings, execute
 from resnetd_cli.training.run_folder import RunFolder
 
 
@@ -461,25 +461,28 @@ def test_a_loss_that_is_no_number_ends_the_run(plan: Plan) -> None:
         carry_out(Plan(**{**vars(plan), "changes": {**QUICK, "lr": 1000, "lr_batch": None, "mixup": 0}}))
 
 
-def test_images_that_turn_out_to_be_damaged_are_told_and_left_out(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "after the first pass"])
+def test_damaged_images_are_reported_and_left_out(plan: Plan, tmp_path: Path, when: str) -> None:
     damaged = write_colours(tmp_path / "data" / "train", 12) / "red" / "003.png"
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[: len(whole) // 2])  # its header is right
-    run = tmp_path / "run"
-    changes = {**QUICK, "batch_size": 6}
-    summary = carry_out(
-        Plan(
-            "train",
-            str(tmp_path / "data"),
-            run,
-            NETWORK,
-            image_size="32",
-            changes=changes,
-            workers=0,
-            device="cpu",
-        )
+    told: list[str] = []
+
+    def damage(*_: object) -> None:
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[: len(whole) // 2])  # its header is right
+
+    if when == "before":
+        damage()
+    around = Surroundings(
+        monitor=Log(),
+        note=lambda _: None,
+        should_stop=lambda: False,
+        unreadable=lambda failure: told.append(failure.input),
+        surveyed=damage if when != "before" else lambda found, divided: None,
     )
+    summary = execute(replace(plan, data=str(tmp_path / "data"), changes={**QUICK, "batch_size": 6}), around)
+    assert summary is not None
     assert list(summary["unreadable"]) == [str(damaged)]
+    assert told == ([str(damaged)] if when == "before" else [])
 
 
 def test_an_unknown_optimiser_or_policy_is_told(plan: Plan) -> None:
