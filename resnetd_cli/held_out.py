@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_RUN = "run.json"
-"""What a run leaves beside its model."""
 _DECODING = DecodeOptions()
 
 
@@ -71,10 +69,7 @@ def learnt_by(model: str, weights: Path | None = None) -> Learnt:
     name = model if weights is None else str(weights)
     if weights is None and exported.is_exported(model):
         return Learnt(name, exported.read_trained_on(expand_user(model)))
-    folder = trained_on.home(model, weights)
-    if folder is None:
-        return Learnt(name, None)
-    return Learnt(name, trained_on.read(folder), is_run=(folder / _RUN).is_file())
+    return Learnt(name, *trained_on.known(model, weights))
 
 
 def separate(
@@ -106,21 +101,26 @@ def separate(
     notes = [_unknown(each) for each in models if each.marks is None and each.is_run]
     if all(each.marks is None for each in models):
         return Separated(images, [None] * len(models), notes)
-    marks, is_marked = _marks(images, decoding, workers or usable_cpus(), looked)
     seen = np.zeros((len(models), len(images)), bool)
-    for row, each in zip(seen, models, strict=True):
-        if each.marks is not None:
-            row[:] = is_marked & trained_on.contains(each.marks, marks)
+    can_be_decoded = np.zeros(len(images), bool)
+    # As images are marked in training, and where the model is shown them as they are stored, as that, too.
+    for ignore_exif in (False, True) if decoding.ignore_exif else (False,):
+        way = replace(decoding, ignore_exif=ignore_exif, allow_truncated=False)
+        marks, is_marked = _marks(images, way, workers or usable_cpus(), looked)
+        can_be_decoded |= is_marked
+        for number, each in enumerate(models):
+            if each.marks is not None:
+                seen[number] |= is_marked & trained_on.contains(each.marks, marks)
     if seen.any():
         notes.append(_in_words(models, seen, include=include))
     if seen.any() and not include:
-        images, seen = _left(images, seen, is_marked, models), seen[:, ~seen.any(axis=0)]
+        images, seen = _left(images, seen, can_be_decoded, models), seen[:, ~seen.any(axis=0)]
     counts = [None if each.marks is None else int(row.sum()) for each, row in zip(models, seen, strict=True)]
     return Separated(images, counts, notes)
 
 
 def _left(
-    images: Images, seen: NDArray[np.bool_], is_marked: NDArray[np.bool_], models: Sequence[Learnt]
+    images: Images, seen: NDArray[np.bool_], can_be_decoded: NDArray[np.bool_], models: Sequence[Learnt]
 ) -> Images:
     """Return the images that no model was trained on.
 
@@ -130,7 +130,7 @@ def _left(
     import numpy as np
 
     kept = np.logical_not(seen.any(axis=0))
-    if not (kept & is_marked).any():
+    if not (kept & can_be_decoded).any():
         names = " or ".join(each.model for each, row in zip(models, seen, strict=True) if row.any())
         message = (
             f"{images.location}, {images.split}: {names} was trained on all {counted(len(images), 'image', ',')}"
@@ -158,7 +158,7 @@ def _in_words(models: Sequence[Learnt], seen: NDArray[np.bool_], *, include: boo
 def _unknown(model: Learnt) -> str:
     return (
         f"which images {model.model} was trained on is not known, so none are left out: "
-        f"it is from before resnetd kept that, or was trained on more than {trained_on.MOST:,}"
+        f"its run's {trained_on.NAME} is not beside it, or was not kept, as of over {trained_on.MOST:,} images"
     )
 
 
@@ -168,8 +168,6 @@ def _marks(
     """Return the marks of images, (N, 16), and which have one: those that can be decoded."""
     import numpy as np
 
-    # As they are marked in training, whatever the options that change what a model is shown.
-    decoding = replace(decoding, ignore_exif=False, allow_truncated=False)
     with Pool(workers, thread_name_prefix="resnetd-marks") as pool:
         try:
             looks = [look_at(part, pool, decoding=decoding, looked=looked) for part in images.parts]

@@ -349,11 +349,10 @@ class Loader:
         ]
         command = " ".join(["evaluate DIR --model", shell_word(self.model), *words, "--calibrate"])
         if self.weights is not None:
-            why = f"the temperature of {self.model} is of its own weights, not of {self.weights}"
-        else:
-            exact = how.size_and_precision in [each.size_and_precision for each in others]
-            known = " and ".join(each.in_words(exact=exact) for each in others)
-            why = f"{self.model} is calibrated for {known}, not for {how.in_words(exact=exact)}"
+            return f"no temperature of {self.model} is used with --weights: {command} fits one"
+        exact = how.size_and_precision in [each.size_and_precision for each in others]
+        known = " and ".join(each.in_words(exact=exact) for each in others)
+        why = f"{self.model} is calibrated for {known}, not for {how.in_words(exact=exact)}"
         return f"{why}: no temperature is used; {command} fits one"
 
 

@@ -5,14 +5,17 @@ They lie beside `config.json`, sorted, as numpy's uint8 of shape (N, 16).
 
 from __future__ import annotations
 
+import hashlib
 import io
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from resnetd_cli import checkpoints
 from resnetd_cli.content import MARK_BYTES, numbered
-from resnetd_cli.errors import ModelError
+from resnetd_cli.errors import ModelError, ResnetdError
 from resnetd_cli.files import expand_user, write_atomic
-from resnetd_cli.models import local_folder
+from resnetd_cli.models import local_folder, local_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 NAME = "trained-on.npy"
 MOST = 2**21
 """Of more images no marks are kept: 32 MiB of them, and 43 as text in an exported file."""
+DIGEST = "trained_on"
+"""In the metadata of a run's weights, the `digest` of their marks; empty where there are too many to keep."""
+RUN = "run.json"
+"""What a run leaves beside its model."""
 CHECKPOINTS = "checkpoints"
 _HEADER_BYTES = 4096
 
@@ -109,6 +116,68 @@ def read(folder: Path) -> NDArray[np.uint8] | None:
             hint="put it back from a copy, or train again",
         ) from error
     return marks
+
+
+class Known(NamedTuple):
+    """What is known of the images that a model was trained on.
+
+    Attributes:
+        marks: of the images: uint8, shape (N, 16); None where they are not known.
+        is_run: a run of ours made the model, which keeps marks as a rule.
+    """
+
+    marks: NDArray[np.uint8] | None
+    is_run: bool = False
+
+
+def known(model: str, weights: Path | None = None) -> Known:
+    """Look up which images a MODEL of a folder was trained on. Marks beside weights that name others do not count.
+
+    Args:
+        model: a MODEL.
+        weights: a checkpoint in place of its own; its images count, not those of the model's own weights.
+
+    Raises:
+        ModelError: the marks are damaged.
+    """
+    folder = home(model, weights)
+    if folder is None:
+        return Known(None)
+    marks, named = read(folder), _named_in(_weights_file(model, weights))
+    if named is not None and marks is not None and digest(marks) != named:
+        marks = None
+    own = local_folder(model)
+    is_run = named is not None or any((each / RUN).is_file() for each in (folder, own) if each)
+    return Known(marks, is_run)
+
+
+def digest(marks: NDArray[np.uint8]) -> str:
+    """Return the SHA-256 of marks, whatever their order, in hexadecimal."""
+    return hashlib.sha256(together(marks).tobytes()).hexdigest()
+
+
+def _weights_file(model: str, weights: Path | None) -> Path | None:
+    """Return the file that a MODEL's weights lie in; None where loading it will tell what is wrong."""
+    if weights is not None:
+        return expand_user(weights)
+    path = local_path(model)
+    if path is None or path.is_file():
+        return path
+    with suppress(ResnetdError):
+        return checkpoints.find(path)
+    return None
+
+
+def _named_in(weights: Path | None) -> str | None:
+    """Return the digest that a file of weights holds; None where it holds none."""
+    from safetensors import SafetensorError, safe_open
+
+    if weights is None or weights.suffix != ".safetensors":
+        return None
+    with suppress(OSError, SafetensorError), safe_open(weights, "np") as file:
+        named: str | None = (file.metadata() or {}).get(DIGEST)
+        return named
+    return None
 
 
 def home(model: str, weights: Path | None = None) -> Path | None:

@@ -148,6 +148,20 @@ def test_wrong_usage_is_told_before_anything_is_loaded(
     ("arguments", "code", "error", "hint"),
     [
         pytest.param(
+            ["finetune", "--print-recipe", "--lr", "1", "--set", "lr=2"],
+            2,
+            "lr is set to 2",
+            "leave one of them out",
+            id="a-setting-twice",
+        ),
+        pytest.param(
+            ["train", "--print-recipe", "--set", "seed=1", "--set", "seed=2"],
+            2,
+            "seed is set to 1 and to 2",
+            "leave one of them out",
+            id="a-setting-set-twice",
+        ),
+        pytest.param(
             ["predict", COFFEE, "-m", "resnet50dd"], 2, "unknown model 'resnet50dd'", "resnet50d", id="near-name"
         ),
         pytest.param(

@@ -566,7 +566,7 @@ def test_a_temperature_is_of_the_folders_own_weights(cli: Cli, own: tuple[Path, 
     assert used == {"model.safetensors": 2.5, "checkpoints/other.safetensors": 1}
     ended = cli("evaluate", data, "-m", folder, "--weights", folder / "model.safetensors", "-f", "json")
     assert only(ended)["temperature"] == 1
-    assert f"the temperature of {folder} is of its own weights, not of " in ended.stderr
+    assert f"no temperature of {folder} is used with --weights: " in ended.stderr
 
 
 @pytest.mark.slow
@@ -621,8 +621,8 @@ def test_what_was_compiled_before_gets_the_temperature(
         "",
         f"{at}160 x 160 in int8: {fits} --precision int8 --calibrate fits one\n",
         f"{at}128 x 128 in fp32: {fits} --image-size 128 --calibrate fits one\n",
-        f"the temperature of {folder} is of its own weights, not of {other}: {fits} --weights {other} --calibrate "
-        "fits one\n",
+        f"no temperature of {folder} is used with --weights: "
+        f"evaluate DIR --model {folder} --weights {other} --calibrate fits one\n",
     ]
     # Each keeps one of its own.
     own_ones = [temperature, temperature]

@@ -42,7 +42,7 @@ def plan_of(command: str, teacher: str | None = None, file: str | None = None, *
         (
             "train",
             {"schedule": "step", "epochs": 3, "warmup_epochs": 5},
-            "schedule would have no effect: the warm-up of 5 epochs lasts the whole run of 3",
+            "schedule would have no effect: the warm-up lasts the whole run, as warmup_epochs is 5 and epochs 3",
             "--set warmup_epochs=0, or leave schedule out",
         ),
         (

@@ -204,6 +204,8 @@ def test_the_first_parentheses_or_the_whole_match_name_the_group(pattern: str, e
         ("(a", UsageError, "--group-by (a is not a regular expression: missing ), unterminated subpattern"),
         ("zebra", DataError, "--group-by zebra finds nothing in the names of all images"),
         ("c/", DataError, "--group-by c/ finds the same, c/, in the names of all images"),
+        (".*", DataError, "--group-by .* finds something else in the name of each image, so none belong together"),
+        ("", UsageError, "--group-by is empty"),
     ],
 )
 def test_a_pattern_that_makes_no_groups_is_an_error(pattern: str, error: type[Exception], message: str) -> None:
@@ -283,7 +285,7 @@ def test_a_group_of_numbers_or_of_nothing() -> None:
 
 def test_what_reads_images_is_given_no_groups() -> None:
     names = [f"burst {number}.png" for number in range(10_000)]
-    examples = grouped_by(images({"a": names}), "[0-9]+").splits["all"]
+    examples = grouped_by(images({"a": names}), "[0-9]{1,3}").splits["all"]
     # The names, and the row and the label of each: eight bytes of both.
     needed = len(pickle.dumps(examples.store)) + 2 * 8 * len(names)
     assert len(pickle.dumps(examples.to_read())) < needed + 1_000
@@ -308,19 +310,36 @@ def test_near_copies_stay_together_and_are_reported() -> None:
         assert divided.val is not None and divided.val.counts().tolist() == [6, 6]
 
 
-def test_groups_and_near_copies_across_given_splits_are_reported_and_kept() -> None:
+def test_near_copies_across_given_splits_are_reported_and_kept() -> None:
     paint("d/train/a/p1_1.png", "d/train/b/p2_1.png", "d/val/a/p1_2.png", "d/val/b/p3_1.png", "d/test/b/p2_2.png")
     Image.open("d/train/b/p2_1.png").save("d/val/b/again.jpg", quality=70)
-    found = surveyed("d", "(p[0-9])_")
-    assert list(found.notes)[:2] == [
-        "near copies in different splits, which may make figures too good: train/b/p2_1.png = val/b/again.jpg",
-        "groups that are in several splits, which may make figures too good: p1, p2",
-    ]
+    found = surveyed("d")
+    assert found.notes[0] == (
+        "near copies in different splits, which may make figures too good: train/b/p2_1.png = val/b/again.jpg"
+    )
     assert {split: len(part) for split, part in found.dataset.splits.items()} == {"train": 2, "val": 3, "test": 1}
 
 
+def test_images_of_a_group_that_a_later_split_has_are_left_out() -> None:
+    paint(
+        "d/train/a/p1_1.png", "d/train/b/p2_1.png", "d/train/b/p4_1.png", "d/train/a/p5_1.png", "d/train/a/x.png"
+    )
+    paint("d/val/a/p1_2.png", "d/val/b/p2_3.png", "d/val/b/p3_1.png", "d/val/b/y.png", "d/test/b/p2_2.png")
+    found = surveyed("d", "(p[0-9])_")
+    assert list(found.notes)[:2] == [
+        "images of train whose group val or test has too are left out: train/a/p1_1.png, train/b/p2_1.png",
+        "images of val whose group test has too are left out: val/b/p2_3.png",
+    ]
+    parts = {split: sorted(names_of(part)) for split, part in found.dataset.splits.items()}
+    assert parts == {
+        "train": ["d/train/a/p5_1.png", "d/train/a/x.png", "d/train/b/p4_1.png"],
+        "val": ["d/val/a/p1_2.png", "d/val/b/p3_1.png", "d/val/b/y.png"],
+        "test": ["d/test/b/p2_2.png"],
+    }
+
+
 def test_the_fingerprint_is_over_groups_too() -> None:
-    paint("d/a/p1_1.png", "d/b/p2_1.png")
+    paint("d/a/p1_1.png", "d/a/p1_2.png", "d/b/p2_1.png")
     prints = {surveyed("d", pattern).fingerprint for pattern in (None, "(p.)_", "p._")}
     assert len(prints) == 3
 

@@ -25,6 +25,7 @@ from PIL import Image
 from resnetd_cli import evaluate, exported, held_out, trained_on
 from resnetd_cli.card import Card
 from resnetd_cli.classifier import Classifier
+from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.engines import Outputs
 from resnetd_cli.errors import DataError, ModelError
 from resnetd_cli.held_out import Learnt, learnt_by, separate
@@ -156,6 +157,25 @@ def test_a_run_from_before_marks_were_kept_is_noted(tmp_path: Path) -> None:
     assert note.startswith("which images OLD was trained on is not known, so none are left out: ")
 
 
+def test_images_shown_as_they_are_stored_are_matched_as_that_too(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    for number in (0, 1, 2):  # 0: stored as it was trained on; 1: the upright one was; 2: neither
+        path = tmp_path / CLASSES[LABELS[number]] / f"{number}.png"
+        path.parent.mkdir()
+        stored = Image.fromarray(PIXELS[number])
+        (stored.transpose(Image.Transpose.ROTATE_180) if number == 1 else stored).save(path, exif=turned)
+    images, model = open_images(str(tmp_path)), learnt("RUN", 0, 1)
+    left = {
+        ignore_exif: separate(images, [model], decoding=DecodeOptions(ignore_exif=ignore_exif)).images
+        for ignore_exif in (False, True)
+    }
+    assert [sorted(Path(name).name for name in each.names()) for each in left.values()] == [
+        ["0.png", "2.png"],
+        ["2.png"],
+    ]
+
+
 @pytest.mark.parametrize("split", ["train", "val", None])
 def test_images_of_each_split_are_matched(tmp_path: Path, split: str | None) -> None:
     draw(tmp_path / "train", range(8))
@@ -214,7 +234,7 @@ def test_weights_bring_their_own_marks_and_not_the_models(run: Path, tmp_path: P
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"")
     found = learnt_by(str(run), other)
-    assert (found.marks, found.is_run) == (None, False)
+    assert (found.marks, found.is_run) == (None, True), "they may be a run's all the same"
 
 
 def test_a_run_without_marks_is_told_from_other_models(run: Path) -> None:
@@ -386,3 +406,34 @@ def test_the_program_measures_the_same_images_whatever_they_are_called(
         reports.append({key: report[key] for key in ("top1", "confusion", "classes")} | {"loss": report["loss"]})
     for report in reports[1:]:
         assert report == reports[0] | {"loss": pytest.approx(reports[0]["loss"], abs=1e-5)}
+
+
+def test_weights_that_name_their_marks_go_with_no_others(tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    marks = trained_on.from_marks([mark(0), mark(1)])
+    metadata = {
+        "format": "pt",
+        trained_on.DIGEST: hashlib.sha256(b"".join(sorted([mark(0), mark(1)]))).hexdigest(),
+    }
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    safetensors.numpy.save_file({"w": np.zeros(1)}, tmp_path / "model.safetensors", metadata)
+    assert learnt_by(str(tmp_path)) == Learnt(str(tmp_path), None, is_run=True), "copied without them"
+    trained_on.write(tmp_path, trained_on.from_marks([mark(2)]))
+    assert learnt_by(str(tmp_path)) == Learnt(str(tmp_path), None, is_run=True), "beside another's"
+    trained_on.write(tmp_path, marks)
+    found = learnt_by(str(tmp_path))
+    assert found.is_run and found.marks is not None
+    assert sorted(bytes(each) for each in found.marks) == sorted([mark(0), mark(1)])
+
+
+def test_a_checkpoint_taken_out_of_its_run_is_noted(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for folder in (run, elsewhere):
+        folder.mkdir()
+    for name in ("config.json", "run.json"):
+        (run / name).write_text("{}", encoding="utf-8")
+    trained_on.write(run, trained_on.from_marks([mark(0)]))
+    (elsewhere / "best.pth").write_bytes(b"")
+    found = learnt_by(str(run), elsewhere / "best.pth")
+    assert (found.marks, found.is_run) == (None, True)

@@ -23,6 +23,7 @@ from resnetd_cli import __version__
 from resnetd_cli.configs import write_temperature
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.results import Calibrated
+from resnetd_cli.training import network, recipe
 from resnetd_cli.training.plan import Plan, Surroundings, execute
 
 SHORT = {**QUICK, "epochs": 2, "mixup": 0, "head": "zero"}
@@ -81,6 +82,17 @@ def facts_of(run: Path) -> dict[str, Any]:
     return content
 
 
+def test_a_classifier_that_begins_at_random_follows_from_the_seed(base: Path) -> None:
+    def weight(seed: int) -> torch.Tensor:
+        settings = recipe.load("finetune").replace({"head": "random", "seed": seed})
+        torch.seed()
+        module = network.pretrained(str(base), 3, settings).module
+        return network.classifier_of(module).weight  # type: ignore[return-value]
+
+    assert torch.equal(weight(0), weight(0))
+    assert not torch.equal(weight(0), weight(1))
+
+
 def test_run_records_its_files_by_their_sha256(plan: Plan, base: Path, teacher: Path) -> None:
     began = datetime.now(timezone.utc).replace(microsecond=0)
     summary = carry_out(replace(plan, teacher=str(teacher)))
@@ -89,7 +101,8 @@ def test_run_records_its_files_by_their_sha256(plan: Plan, base: Path, teacher: 
         weights, config = facts[key]
         assert weights["file"] == str(folder / "model.safetensors")
         assert weights["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-        assert config["file"] == str(folder / "config.json") and len(config["sha256"]) == 64
+        assert config["file"] == str(folder / "config.json") and len(config["settings_sha256"]) == 64
+        assert config["sha256"] == hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
         assert summary[key] == facts[key]
     assert summary["data_sha256"] == facts["data_sha256"] and len(facts["data_sha256"]) == 64
     (start,) = facts["starts"]

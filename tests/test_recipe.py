@@ -306,9 +306,10 @@ def test_more_processes_than_images_in_a_step_are_refused(
         (1, None, 1, 8, "--batch-size 2, or --set batch_norm=freeze"),
         (2, None, 1, 9, "--batch-size 3, or --set batch_norm=freeze"),
         (2, None, 2, 8, "--batch-size 4, or --set batch_norm=freeze"),
-        (5, 2, 1, 10, "--batch-size 10, or --set batch_norm=freeze"),  # 5 to 9 make parts of 2, 2 and 1
+        (5, 2, 1, 10, "--set micro_batch=null, or --set batch_norm=freeze"),
+        (3, 2, 1, 5, "--set micro_batch=null, or --set batch_norm=freeze"),
         (8, 1, 1, 99, "--set micro_batch=null, or --set batch_norm=freeze"),
-        (1, 1, 1, 99, "--batch-size 3, or --set batch_norm=freeze"),  # 2 would leave one
+        (1, 1, 1, 99, "--batch-size 3 --set micro_batch=null, or --set batch_norm=freeze"),  # 2 would leave one
         (3, None, 2, 3, "--set batch_norm=freeze, or fewer --processes"),
         (1, None, 1, 1, "--set batch_norm=freeze"),
     ],

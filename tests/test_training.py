@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import json
 import math
@@ -19,6 +20,7 @@ import timm
 import torch
 import yaml
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from training_data import COLOURS, NETWORK, QUICK, Log, carry_out, write_colours
 
@@ -104,8 +106,12 @@ def kept_marks(run: Path) -> set[bytes]:
 
 
 def test_a_run_keeps_the_marks_of_what_it_was_trained_on(finished: Path, data: Path) -> None:
-    assert kept_marks(finished) == marks_in(data / "train")
-    assert len(kept_marks(finished)) == 42
+    marks = marks_in(data / "train")
+    assert kept_marks(finished) == marks
+    assert len(marks) == 42
+    with safe_open(finished / "model.safetensors", "np") as file:
+        digest = hashlib.sha256(b"".join(sorted(marks))).hexdigest()
+        assert file.metadata() == {"format": "pt", "trained_on": digest}, "the weights name their marks"
 
 
 def test_the_split_is_a_table_of_all_images_in_order(finished: Path, data: Path) -> None:

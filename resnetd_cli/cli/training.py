@@ -290,7 +290,11 @@ def _changes(settings: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
         for name, value in settings.items()
         if value is not None
     }
-    return {**dict(map(parse_setting, texts)), **given}
+    found: dict[str, Any] = {}
+    for name, value in [*map(parse_setting, texts), *given.items()]:
+        if found.setdefault(name, value) != value:
+            raise UsageError(f"{name} is set to {found[name]} and to {value}", hint="leave one of them out")
+    return found
 
 
 def _tell_end(summary: dict[str, Any] | None, plan: Any) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_EXAMPLE = "as in --group-by '(person[0-9]+)_'"
 ALONE = -1
 """The group of an image that is in none."""
 
@@ -28,27 +29,46 @@ def grouped_by(dataset: Dataset, pattern: str) -> Dataset:
             where it has none, is the image's group; an image in whose name it finds nothing is in none.
 
     Raises:
-        UsageError: it is no regular expression.
-        DataError: it finds nothing, or the same in all names.
+        UsageError: it is empty, or no regular expression.
+        DataError: it finds nothing, the same in all names, or something else in each.
     """
+    import numpy as np
+
+    if not pattern:
+        raise UsageError("--group-by is empty", hint=_EXAMPLE)
     try:
         expression = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         message = f"--group-by {printable(pattern)} is not a regular expression: {first_line(error)}"
-        raise UsageError(message, hint="as in --group-by '(person[0-9]+)_'") from error
+        raise UsageError(message, hint=_EXAMPLE) from error
     numbers: dict[str, int] = {}
     groups = {split: _groups(dataset, examples, expression, numbers) for split, examples in dataset.splits.items()}
     names = tuple(numbers)
-    if not names or (len(names) == 1 and not any((found == ALONE).any() for found in groups.values())):
-        what = "finds nothing" if not names else f"finds the same, {printable(names[0])},"
+    if useless := _why_useless(np.concatenate([*groups.values()]), names):
         first = next(iter(dataset.splits.values()))
-        message = f"--group-by {printable(pattern)} {what} in the names of all images"
+        message = f"--group-by {printable(pattern)} {useless}"
         raise DataError(message, hint=f"they are like {printable(dataset.place(first.name(0)))}")
     splits = {
         split: replace(examples, groups=groups[split], group_names=names)
         for split, examples in dataset.splits.items()
     }
     return replace(dataset, splits=splits)
+
+
+def _why_useless(groups: NDArray[np.int64], names: Sequence[str]) -> str | None:
+    """Return why groups part nothing, or hold nothing together; None where they do.
+
+    Args:
+        groups: of all images: shape (N,).
+        names: of the groups.
+    """
+    if not names:
+        return "finds nothing in the names of all images"
+    if len(names) == 1 and not (groups == ALONE).any():
+        return f"finds the same, {printable(names[0])}, in the names of all images"
+    if len(names) == len(groups):
+        return "finds something else in the name of each image, so none belong together"
+    return None
 
 
 def _groups(

@@ -41,9 +41,15 @@ def contradictions(dataset: Dataset, splits: Sequence[Examples]) -> Iterator[str
 
 def leaks(dataset: Dataset, split: str, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
     """Yield which images of a split are left out because a later split has them too."""
-    later = " or ".join(ORDER[ORDER.index(split) + 1 : ORDER.index(ALL)])
     names = _names(dataset, examples, positions)
-    yield f"images of {split} that {later} has too are left out: {shown(names, len(positions))}"
+    yield f"images of {split} that {_later(split)} has too are left out: {shown(names, len(positions))}"
+
+
+def group_leaks(dataset: Dataset, split: str, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
+    """Yield which images of a split are left out because a later split has others of their groups."""
+    names = _names(dataset, examples, positions)
+    which = shown(names, len(positions))
+    yield f"images of {split} whose group {_later(split)} has too are left out: {which}"
 
 
 def copies(dataset: Dataset) -> Iterator[str]:
@@ -81,19 +87,6 @@ def near_copies(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
             yield f"{said}: {shown(texts(chosen), len(chosen))}"
 
 
-def shared_groups(dataset: Dataset) -> Iterator[str]:
-    """Yield which groups have images in several splits."""
-    import numpy as np
-
-    groups = [np.unique(part.groups) for part in dataset.splits.values() if part.groups is not None]
-    if not groups:
-        return
-    found, counts = np.unique(np.concatenate(groups), return_counts=True)
-    names = next(iter(dataset.splits.values())).group_names
-    if shared := [names[group] for group in found[(counts > 1) & (found >= 0)].tolist()]:
-        yield f"groups that are in several splits, which may make figures too good: {shown(shared, len(shared))}"
-
-
 def classes(dataset: Dataset) -> Iterator[str]:
     """Yield which classes have few images, or none, or are not in train."""
     counts = {split: examples.counts() for split, examples in dataset.splits.items()}
@@ -120,6 +113,10 @@ def _spelled_alike(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         by_spelling.setdefault(folded(name), []).append(name)
     return (" and ".join(alike) for alike in by_spelling.values() if len(alike) > 1)
+
+
+def _later(split: str) -> str:
+    return " or ".join(ORDER[ORDER.index(split) + 1 : ORDER.index(ALL)])
 
 
 def _names(dataset: Dataset, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:

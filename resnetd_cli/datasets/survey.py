@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from resnetd_cli.content import numbered
 from resnetd_cli.datasets import remarks
 from resnetd_cli.datasets.alike import near_copies
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
+from resnetd_cli.datasets.groups import ALONE as NO_GROUP
 from resnetd_cli.datasets.groups import united
 from resnetd_cli.datasets.looks import Looks, Sharing
 from resnetd_cli.decode import DecodeOptions
@@ -64,8 +65,8 @@ def survey(
 ) -> Survey:
     """Decode every image once; leave out those that cannot be decoded, and those that are in a later split too.
 
-    An image that val or test has as well is left out of train, one that test has as well, out of val. Images are
-    the same if they show the same; see `content`.
+    An image that val or test has as well is left out of train, one that test has as well, out of val; and so are
+    images of a group that the later split has. Images are the same if they show the same; see `content`.
 
     Args:
         dataset: the images.
@@ -92,15 +93,16 @@ def survey(
         notes += remarks.unreadable(dataset, split, failures[split])
     thumbnails, readable = _readable(dataset, looks)
     notes += remarks.contradictions(dataset, [*readable.values()])
-    for split, elsewhere in _leaks(readable).items():
-        notes += remarks.leaks(dataset, split, readable[split], elsewhere)
-        readable[split] = readable[split].without(elsewhere)
-        thumbnails[split] = np.delete(thumbnails[split], elsewhere, axis=0)
+    for is_in, remark in ((_same, remarks.leaks), (_of_one_group, remarks.group_leaks)):
+        for split, elsewhere in _leaks(readable, is_in).items():
+            notes += remark(dataset, split, readable[split], elsewhere)
+            readable[split] = readable[split].without(elsewhere)
+            thumbnails[split] = np.delete(thumbnails[split], elsewhere, axis=0)
     cleaned = replace(dataset, splits=readable)
     pairs = _near_copies(cleaned, thumbnails)
     cleaned = _clustered(cleaned, pairs)
     notes += [*remarks.copies(cleaned), *remarks.near_copies(cleaned, pairs)]
-    notes += [*remarks.shared_groups(cleaned), *remarks.classes(cleaned)]
+    notes += remarks.classes(cleaned)
     return Survey(
         dataset=cleaned,
         unreadable=tuple(failure for split in looks for failure in failures[split]),
@@ -166,17 +168,36 @@ def _too_many(dataset: Dataset, split: str, failures: tuple[Failure, ...]) -> Da
     return DataError(message, hint=f"repair or remove them: up to {MAX_UNREADABLE:.0%} of a split is left out")
 
 
-def _leaks(readable: Mapping[str, Examples]) -> dict[str, NDArray[np.int64]]:
-    """Return the images of each split that a later one has too, by position."""
+def _leaks(
+    readable: Mapping[str, Examples], is_in: Callable[[Examples, Sequence[Examples]], NDArray[np.bool_]]
+) -> dict[str, NDArray[np.int64]]:
+    """Return the images of each split that are in a later one in some way, by position."""
     import numpy as np
 
     splits = sorted(readable, key=ORDER.index)
     found = {}
     for index, split in enumerate(splits[:-1]):
-        later = np.concatenate([readable[name].known_marks() for name in splits[index + 1 :]])
-        if len(positions := np.flatnonzero(trained_on.contains(later, readable[split].known_marks()))):
+        later = [readable[name] for name in splits[index + 1 :]]
+        if len(positions := np.flatnonzero(is_in(readable[split], later))):
             found[split] = positions
     return found
+
+
+def _same(examples: Examples, others: Sequence[Examples]) -> NDArray[np.bool_]:
+    """Tell of each image whether one of the others shows the same: shape (N,)."""
+    import numpy as np
+
+    return trained_on.contains(np.concatenate([each.known_marks() for each in others]), examples.known_marks())
+
+
+def _of_one_group(examples: Examples, others: Sequence[Examples]) -> NDArray[np.bool_]:
+    """Tell of each image whether one of the others is of its group: shape (N,)."""
+    import numpy as np
+
+    if examples.groups is None:
+        return np.zeros(len(examples), bool)
+    taken = np.concatenate([each.groups for each in others if each.groups is not None])
+    return np.isin(examples.groups, taken[taken != NO_GROUP])
 
 
 def _near_copies(dataset: Dataset, thumbnails: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.int64]:

@@ -82,7 +82,7 @@ CASES = (
     Case(
         _OF_THE_FALL,
         lambda asked: asked.recipe.warmup_epochs >= asked.recipe.epochs,
-        "the warm-up of {warmup_epochs:g} epochs lasts the whole run of {epochs}",
+        "the warm-up lasts the whole run, as warmup_epochs is {warmup_epochs:g} and epochs {epochs}",
         "--set warmup_epochs=0",
     ),
     Case(

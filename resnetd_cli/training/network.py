@@ -83,17 +83,20 @@ def pretrained(
     offline: bool = False,
     progress: type[Any] | None = None,
 ) -> Start:
-    """Return a network with its trained weights and a new classifier.
+    """Return a network with its trained weights and a new classifier, which follows from the recipe's seed.
 
     Raises:
         ResnetdError: as `factory.load_network`.
         ModelError: it cannot be given another classifier.
     """
+    from resnetd_cli.training.loader import seed_all
+
     network = factory.load_network(
         model, weights_file=weights, image_size=image_size, offline=offline, progress=progress
     )
     definition = factory.define(models.resolve(model), offline=offline)
     module = network.module
+    seed_all(recipe.seed)  # of a classifier that begins at random
     try:
         module.reset_classifier(classes)  # type: ignore[operator]
     except (AttributeError, NotImplementedError, TypeError) as error:

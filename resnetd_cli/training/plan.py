@@ -380,13 +380,12 @@ def _trained_on_before(plan: Plan, note: Callable[[str], None]) -> Iterator[NDAr
     """Yield the marks of the images that the starting weights were trained on, where they are known."""
     if plan.command == TRAIN:
         return
-    folder = trained_on.home(plan.model or models.DEFAULT_MODEL, plan.weights)
-    if folder is None:
-        return
-    if (marks := trained_on.read(folder)) is not None:
+    model = plan.model or models.DEFAULT_MODEL
+    marks, is_run = trained_on.known(model, plan.weights)
+    if marks is not None:
         yield marks
-    elif RunFolder(folder).begun():
-        note(f"{folder} does not say which images it was trained on: they will count as new ones")
+    elif is_run:
+        note(f"{plan.weights or model} does not say which images it was trained on: they will count as new ones")
 
 
 def _network(plan: Plan, recipe: Recipe, classes: tuple[str, ...], around: Surroundings) -> Start:

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "pillow", "numpy")
 
 Origin = Sequence[Mapping[str, str]]
-"""The files that a model was loaded from: `file`, its absolute path, and `sha256`, of its content."""
+"""The files that a model was loaded from: `file`, its absolute path, and `sha256`, of its content.
+
+A `config.json` has `settings_sha256`, too, over what timm reads of it: `evaluate --calibrate` may add to the file.
+"""
+_SETTINGS = "settings_sha256"
 
 
 def origin(model: str, *, weights: Path | None = None, offline: bool = False) -> Origin:
@@ -47,7 +51,7 @@ def origin(model: str, *, weights: Path | None = None, offline: bool = False) ->
         files.append(Path(ref.location).absolute() / configs.NAME)
     elif ref.kind is Kind.HUB and weights is None:
         files.append(file.absolute().parent / configs.NAME)
-    return [{"file": str(path), "sha256": _hash(path)} for path in files]
+    return [{"file": str(path), **_hashes(path)} for path in files]
 
 
 def check(what: str, before: Origin, now: Origin | None = None) -> None:
@@ -64,7 +68,8 @@ def check(what: str, before: Origin, now: Origin | None = None) -> None:
     if now is None:
         now = [_now(entry) for entry in before]
     for one, other in zip(before, now, strict=False):
-        if one["sha256"] != other["sha256"]:
+        key = _SETTINGS if _SETTINGS in one else "sha256"
+        if one[key] != other[key]:
             message = f"{other['file']} has changed since the run started: {what} is not the same"
             raise UsageError(message, hint="put it back, or start anew with --overwrite")
 
@@ -107,15 +112,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _hash(path: Path) -> str:
-    """Return the SHA-256 of what a model takes from a file, in hexadecimal.
-
-    Of a `config.json` that is what timm reads: `evaluate --calibrate` may write beside it.
-    """
+def _hashes(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of a file, and of a `config.json` that of its settings, in hexadecimal."""
     if path.name != configs.NAME:
-        return sha256(*checkpoints.parts(path))
-    content = json.dumps(configs.read(str(path.parent), path.parent), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+        return {"sha256": sha256(*checkpoints.parts(path))}
+    settings = json.dumps(configs.read(str(path.parent), path.parent), sort_keys=True)
+    return {"sha256": sha256(path), _SETTINGS: hashlib.sha256(settings.encode()).hexdigest()}
 
 
 def _now(entry: Mapping[str, str]) -> Mapping[str, str]:
@@ -124,11 +126,11 @@ def _now(entry: Mapping[str, str]) -> Mapping[str, str]:
     if not path.is_file():
         return entry
     try:
-        return {**entry, "sha256": _hash(path)}
+        return {**entry, **_hashes(path)}
     except OSError:
         return entry
     except ResnetdError:  # it is damaged
-        return {**entry, "sha256": ""}
+        return dict.fromkeys(entry, "") | {"file": entry["file"]}
 
 
 def _processor() -> str:

@@ -1,6 +1,7 @@
 """The learning rate of each step: a linear warm-up, then the fall that the recipe asks for.
 
-The same as timm's schedulers by update, without torch, so that a recipe's rates can be drawn before it is run.
+Without torch, so that a recipe's rates can be drawn before it is run. Warm-up, cosine and poly are those of timm's
+schedulers by update; a step falls where it is asked to, one update later than timm's multi-step schedule.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class RunFolder:
         self.last = path / "checkpoints" / "last.pth"
         self.best = path / "checkpoints" / "best.pth"
         self._recipe = path / "recipe.yaml"
-        self._facts = path / "run.json"
+        self._facts = path / trained_on.RUN
         self._seeds = path / "seeds.json"
 
     @contextmanager
@@ -251,7 +251,7 @@ class RunFolder:
         self.clear()
         self._write("recipe.yaml", recipe.to_yaml())
         self._write_images(data, marks)
-        self._write_json("run.json", {"format": FORMAT, **facts})
+        self._write_json(trained_on.RUN, {"format": FORMAT, **facts})
 
     def _write_images(self, data: Divided, marks: NDArray[np.uint8] | None) -> None:
         if marks is not None:
@@ -270,7 +270,13 @@ class RunFolder:
         if not (self.path / SPLIT).exists():
             self._write_images(data, marks)
         facts = json.loads(self._facts.read_text(encoding="utf-8"))
-        self._write_json("run.json", {**facts, "starts": [*facts.get("starts", ()), start]})
+        self._write_json(trained_on.RUN, {**facts, "starts": [*facts.get("starts", ()), start]})
+
+    def end_start(self, seconds: float) -> None:
+        """Record the wall time of the start, or the resumption, that ends."""
+        facts = json.loads(self._facts.read_text(encoding="utf-8"))
+        facts["starts"][-1]["seconds"] = round(seconds, 1)
+        self._write_json(trained_on.RUN, facts)
 
     def begun(self) -> tuple[Recipe, dict[str, Any]] | None:
         """Return the recipe and the facts of the run that is there; None where none was begun.
@@ -342,7 +348,9 @@ class RunFolder:
         import safetensors.torch
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        write_atomic(self.path / "model.safetensors", safetensors.torch.save(tensors))
+        marks = trained_on.read(self.path)
+        metadata = {"format": "pt", trained_on.DIGEST: "" if marks is None else trained_on.digest(marks)}
+        write_atomic(self.path / "model.safetensors", safetensors.torch.save(tensors, metadata))
         self._write_json(
             "config.json",
             {

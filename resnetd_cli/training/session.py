@@ -118,10 +118,13 @@ class Session:
         if self.is_main and found and progress.rows and progress.best_epoch == progress.rows[-1]["epoch"]:
             self._mend_best(training, progress)
         with watched():
-            if not loop.run(training):
+            has_ended = loop.run(training)
+            if not has_ended:
                 self._write_rows(progress)
-                return None
-            return self._finish(training)
+            summary = self._finish(training) if has_ended else None
+        if self.is_main:
+            self.folder.end_start(time.monotonic() - self.began)
+        return summary
 
     def _record_start(self, step: int) -> None:
         start = provenance.start(

@@ -117,13 +117,12 @@ def check_parts(recipe: Recipe, images: int, processes: int, model: str) -> None
     if fits(recipe.batch_size, recipe.micro_batch):
         return
     hints = ["--set batch_norm=freeze"]
-    micro_batch = None if recipe.micro_batch == 1 else recipe.micro_batch
-    larger = next((size for size in range(recipe.batch_size, images + 1) if fits(size, micro_batch)), None)
+    larger = next((size for size in range(recipe.batch_size, images + 1) if fits(size, None)), None)
     if larger is None:
         hints += ["fewer --processes"] if processes > 1 else []
-    elif larger == recipe.batch_size:
-        hints.insert(0, "--set micro_batch=null")
     else:
-        hints.insert(0, f"--batch-size {larger}")
+        ways = [f"--batch-size {larger}"] if larger > recipe.batch_size else []
+        ways += [] if fits(larger, recipe.micro_batch) else ["--set micro_batch=null"]
+        hints.insert(0, " ".join(ways))
     message = f"{model} cannot learn from one image at a time: its batch normalisation needs two"
     raise UsageError(message, hint=", or ".join(hints))
