@@ -349,7 +349,8 @@ class RunFolder:
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         marks = trained_on.read(self.path)
-        metadata = {"format": "pt", trained_on.DIGEST: "" if marks is None else trained_on.digest(marks)}
+        # A single entry, for safetensors writes several in an order by chance.
+        metadata = {trained_on.DIGEST: "" if marks is None else trained_on.digest(marks)}
         write_atomic(self.path / "model.safetensors", safetensors.torch.save(tensors, metadata))
         self._write_json(
             "config.json",
