@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
@@ -29,12 +28,7 @@ from resnetd_cli.training.plan import Plan, Surroundings, execute
 SHORT = {**QUICK, "epochs": 2, "mixup": 0, "head": "zero"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -349,8 +349,8 @@ def _keep(
     temperature = calibration.temperature
     seen = evaluated.report.trained_on
     if seen or (seen is None and images.split == Split.TRAIN.value):
-        may = "" if seen else "may have been "
-        terminal.note(f"fitted on images that it {may or 'was '}trained on, where a model is too often right")
+        verb = "was" if seen else "may have been"
+        terminal.note(f"fitted on images that it {verb} trained on, where a model is too often right")
     if evaluated.report.images < _ENOUGH:
         terminal.note(
             f"fitted on {counted(evaluated.report.images, 'image')}: some hundreds tell a temperature better"

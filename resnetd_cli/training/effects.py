@@ -173,5 +173,5 @@ def _has_momentum(optimizer: str) -> bool:
 
     try:
         return bool(get_optimizer_info(optimizer.lower().rpartition("_")[2]).has_momentum)
-    except (LookupError, ValueError):  # an unknown one is told of where it is made
+    except (LookupError, ValueError):  # `make_optimizer` reports an unknown one
         return True

@@ -95,7 +95,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a session is told by, and tells, while it runs.
+    """How a session reports while it runs, and how it is asked to stop.
 
     Attributes:
         monitor: is told how it goes.
@@ -127,7 +127,7 @@ def execute(
 
     Args:
         plan: what the user asked for.
-        around: what the run is told by, and tells.
+        around: how the run reports, and how it is asked to stop.
         base: the recipe without the plan's changes, where it was loaded before.
         look: gives the images, where other runs use them too.
 
@@ -143,19 +143,19 @@ def execute(
                 f"{model} is an exported file, which cannot be trained", hint="name what it came from"
             )
     folder = RunFolder(plan.folder, replacing=around.replacing)
-    begun = folder.begun() if plan.resume else None
-    if begun:
-        plan = as_begun(plan, *begun)
-    recipe = begun[0] if begun else asked_recipe(plan, int(os.environ.get("WORLD_SIZE", "1")), base)
+    started = folder.begun() if plan.resume else None
+    if started:
+        plan = as_begun(plan, *started)
+    recipe = started[0] if started else asked_recipe(plan, int(os.environ.get("WORLD_SIZE", "1")), base)
     accelerator = open_accelerator(plan.device, recipe.precision)
     if accelerator.is_main_process:
-        if not begun:
+        if not started:
             check_spared(plan)
         folder.make(resume=plan.resume, overwrite=plan.overwrite)
     with folder.claimed() if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
         data, found = look() if look else look_at_images(plan, recipe.seed, around)
-        before = begun[1] if begun else None
+        before = started[1] if started else None
         if before is None:
             recipe = _fitted(recipe, plan, len(data.train), around)
         else:
@@ -189,7 +189,7 @@ def execute(
             save_seconds=plan.save_seconds,
             should_stop=around.should_stop,
             note=around.note,
-            is_begun=begun is not None,
+            is_begun=started is not None,
             left_out={failure.input: failure.message for failure in found.unreadable},
             arguments=plan.arguments,
             began=around.began,
@@ -265,8 +265,8 @@ def as_begun(plan: Plan, recipe: Recipe, facts: Mapping[str, Any]) -> Plan:
         message = f"{plan.folder} was started with {'; '.join(differences)}"
         raise UsageError(message, hint="leave out what differs, or start anew with --overwrite")
     kept = ("data", "model", "image_size", "teacher", "recipe", "val_share", "group_by", "split_seed")
-    begun: dict[str, Any] = {key: facts.get(key) for key in kept}
-    return replace(plan, weights=Path(facts["weights"]) if facts["weights"] else None, **begun)
+    started: dict[str, Any] = {key: facts.get(key) for key in kept}
+    return replace(plan, weights=Path(facts["weights"]) if facts["weights"] else None, **started)
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

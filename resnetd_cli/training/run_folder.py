@@ -162,9 +162,9 @@ class RunFolder:
             raise OutputError(f"cannot write to {self.path}: permission denied", hint="choose another with -o")
         names = {entry.name for entry in self.path.iterdir() if entry.suffix != PARTIAL}
         # A run that was killed at its very beginning has no facts yet.
-        begun = {self._recipe.name, SPLIT, trained_on.NAME}
+        early = {self._recipe.name, SPLIT, trained_on.NAME}
         holds_run = self._facts.is_file() or self._seeds.is_file()
-        is_run = holds_run or names <= {"checkpoints", "tensorboard", "seeds", ".lock", *begun}
+        is_run = holds_run or names <= {"checkpoints", "tensorboard", "seeds", ".lock", *early}
         if not is_run:
             raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
         if holds_run and not (resume or overwrite):
@@ -279,7 +279,7 @@ class RunFolder:
         self._write_json(trained_on.RUN, facts)
 
     def begun(self) -> tuple[Recipe, dict[str, Any]] | None:
-        """Return the recipe and the facts of the run that is there; None where none was begun.
+        """Return the recipe and the facts of the run that is there; None where none was started.
 
         Raises:
             UsageError: they cannot be read.

@@ -32,7 +32,7 @@ _KEPT = ("best_epoch", *SPLITS, "seconds")
 """What of a run's summary stands beside those of the others."""
 
 Around = Callable[[Path], Surroundings]
-"""Gives what the run in a folder is told by, and tells."""
+"""Makes the surroundings of the run in a folder."""
 Record = Mapping[str, Any]
 """What `seeds.json` holds."""
 
@@ -74,11 +74,11 @@ def _as_begun(plan: Plan, folder: RunFolder, before: Record | None) -> tuple[Pla
     if before is None and plan.resume and folder.begun():
         hint = "leave out --seeds, or start anew with --overwrite"
         raise UsageError(f"{plan.folder} holds a run of one seed", hint=hint)
-    begun = folder.of_seed(before["seeds"][0]).begun() if before else None
-    if begun is None:
+    started = folder.of_seed(before["seeds"][0]).begun() if before else None
+    if started is None:
         return plan, recipes.load(recipe_name(plan)).replace(plan.changes), False
     # Its recipe is fitted to the data already, and the file that it came from may be gone.
-    recipe, facts = begun
+    recipe, facts = started
     return replace(as_begun(plan, recipe, facts), changes=facts["changes"]), recipe, True
 
 
