@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -202,18 +203,17 @@ def test_an_array_that_cannot_be_saved_leaves_its_rows(cli: Cli, monkeypatch: py
 def test_an_engine_that_breaks_half_way_leaves_the_rows_so_far(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from resnetd_cli.engines.pytorch import TorchEngine
 
-    calls: list[int] = []
+    calls = itertools.count(1)
     original = TorchEngine.run
 
     def breaks(self: TorchEngine, images: Any) -> Any:
-        calls.append(1)
-        if len(calls) > 3:
+        if next(calls) > 3:
             raise RuntimeError("the device is gone")
         return original(self, images)
 
     monkeypatch.setattr(TorchEngine, "run", breaks)
     Path("x.npy").write_text("old", encoding="utf-8")
-    ended = cli("features", *[COFFEE] * 6, "-o", "x.npy", "--overwrite")
+    ended = cli("features", *[COFFEE] * 6, "-o", "x.npy", "--overwrite", "--workers", "1")
     assert ended.code == 1
     assert "error: unexpected RuntimeError: the device is gone" in ended.stderr.splitlines()
     assert there() == ["x.npy", "x.npy.index.csv.partial", "x.npy.partial"]
