@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnetd_cli import configs, exported, label_files
-from resnetd_cli.card import Card
-from resnetd_cli.decode import DecodeOptions, decode_here
+from resnetd_cli.class_names import files as label_files
+from resnetd_cli.class_names.shipped import ClassNames
+from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError, ModelError
-from resnetd_cli.labels import ClassNames
+from resnetd_cli.models import configs
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode_here
 from resnetd_cli.results import Preprocessing
 
 _BOUNDS = DecodeOptions(max_pixels=1_000_000, timeout=20.0)

@@ -12,7 +12,7 @@ def main() -> None:
         from resnetd_cli.cli import stopping
 
         stopping.heed()
-        from resnetd_cli.quiet import own_stderr
+        from resnetd_cli.system.quiet import own_stderr
 
         own_stderr(sys.argv)
         from resnetd_cli.cli.app import run

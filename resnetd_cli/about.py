@@ -7,15 +7,19 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli import checkpoints, embedded, exported, factory, models, weights
-from resnetd_cli.bundle import Request
-from resnetd_cli.card import Card
-from resnetd_cli.engines import FP32, INT8
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.files import expand_user
-from resnetd_cli.models import Kind, ModelCard, ModelRef
+from resnetd_cli.models import checkpoints, embedded
+from resnetd_cli.models import hub as weights
+from resnetd_cli.models import names as models
+from resnetd_cli.models import network as factory
+from resnetd_cli.models.names import Kind, ModelCard, ModelRef
+from resnetd_cli.pipeline.engines.base import FP32, INT8
 from resnetd_cli.results import Agreement, Preprocessing, fitting
+from resnetd_cli.system.files import expand_user
 
 Facts = dict[str, Any]
 """Facts by name, in the order to show them; None where nothing is known."""

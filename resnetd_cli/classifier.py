@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Union
 
-from resnetd_cli import postprocess, sources
-from resnetd_cli.decode import DecodeOptions
-from resnetd_cli.engines import FP32, Engine
+from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import ModelError
-from resnetd_cli.http import CONNECTIONS
-from resnetd_cli.labels import ClassNames
-from resnetd_cli.pipeline import Pipeline
-from resnetd_cli.reading import DEFAULT_READING, ReadOptions
+from resnetd_cli.net.fetch import CONNECTIONS
+from resnetd_cli.pipeline import postprocess
+from resnetd_cli.pipeline.decode.image import DecodeOptions
+from resnetd_cli.pipeline.engines.base import FP32, Engine
+from resnetd_cli.pipeline.run import Pipeline
+from resnetd_cli.pipeline.sources import inputs as sources
+from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
-from resnetd_cli.sources import Source
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,15 +9,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli import compiled, configs, exported, factory, label_files, models
-from resnetd_cli.bundle import Bundle, Request
-from resnetd_cli.card import Card
+from resnetd_cli.class_names import files as label_files
 from resnetd_cli.classifier import DEFAULT_DECODING, Classifier
-from resnetd_cli.compiled import DamagedBundleError
-from resnetd_cli.cpus import usable_cpus
-from resnetd_cli.decode import DecodeOptions
-from resnetd_cli.engines import (
+from resnetd_cli.compiled import build as compiled
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled.build import DamagedBundleError
+from resnetd_cli.compiled.bundle import Bundle, Request
+from resnetd_cli.compiled.card import Card
+from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
+from resnetd_cli.models import configs
+from resnetd_cli.models import names as models
+from resnetd_cli.models import network as factory
+from resnetd_cli.models.network import Network
+from resnetd_cli.net.fetch import CONNECTIONS
+from resnetd_cli.pipeline.decode.image import DecodeOptions
+from resnetd_cli.pipeline.engines.base import (
     ENGINES,
     FP32,
     INT8,
@@ -27,14 +34,12 @@ from resnetd_cli.engines import (
     TORCH_PRECISIONS,
     Engine,
 )
-from resnetd_cli.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
-from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
-from resnetd_cli.escaping import shell_word
-from resnetd_cli.factory import Network
-from resnetd_cli.files import current_folder, expand_user, name_temporary_folder, name_user
-from resnetd_cli.http import CONNECTIONS
-from resnetd_cli.reading import DEFAULT_READING, ReadOptions
+from resnetd_cli.pipeline.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 from resnetd_cli.results import Calibrated, check_temperature, fitting, with_calibrated
+from resnetd_cli.system.cpus import usable_cpus
+from resnetd_cli.system.escaping import shell_word
+from resnetd_cli.system.files import current_folder, expand_user, name_temporary_folder, name_user
 
 GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)

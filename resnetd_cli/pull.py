@@ -7,19 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli import compiled, exported, label_files, trained_on
-from resnetd_cli.bundle import Bundle
-from resnetd_cli.card import Card
+from resnetd_cli.class_names import files as label_files
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.comparison import compare
-from resnetd_cli.engines import FP32, INT8, LAYER_POOLED
+from resnetd_cli.compiled import build as compiled
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled.bundle import Bundle
+from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
-from resnetd_cli.files import open_atomic
+from resnetd_cli.evaluation.agreement import compare
 from resnetd_cli.loading import Loader
-from resnetd_cli.pipeline import prepare
+from resnetd_cli.models import trained_on
+from resnetd_cli.pipeline.engines.base import FP32, INT8, LAYER_POOLED
+from resnetd_cli.pipeline.run import prepare
+from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Agreement, Failure
-from resnetd_cli.sources import Source
+from resnetd_cli.system.files import open_atomic
 
 if TYPE_CHECKING:
     import numpy as np

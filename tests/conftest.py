@@ -15,7 +15,7 @@ import pytest
 from hub import Hub, timm_files
 from numpy.typing import NDArray
 
-from resnetd_cli.engines import Outputs
+from resnetd_cli.pipeline.engines.base import Outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 # Nothing listens there: a test that forgets to name its hub fails instead of reaching the real one.

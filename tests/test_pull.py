@@ -18,15 +18,15 @@ from conftest import Resnetd
 from hub import Hub
 from typer.main import get_command
 
-from resnetd_cli import bundle as bundles
 from resnetd_cli import pull
-from resnetd_cli.bundle import Request
 from resnetd_cli.cli.app import app
 from resnetd_cli.cli.inputs import images_of
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled.bundle import Request
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.loading import Loader
+from resnetd_cli.pipeline.sources.inputs import Source, expand
 from resnetd_cli.results import Classified, Failure
-from resnetd_cli.sources import Source, expand
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples"

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from resnetd_cli import calibrate, exported, models, pull
+from resnetd_cli import pull
 from resnetd_cli.cli.app import app
+from resnetd_cli.compiled import exported_file as exported
 from resnetd_cli.errors import ErrorKind, ExitCode
+from resnetd_cli.evaluation import temperature as calibrate
 from resnetd_cli.loading import Loader
+from resnetd_cli.models import names as models
+from resnetd_cli.pipeline.sinks.base import ARRAY_FORMATS, RECORD_FORMATS
+from resnetd_cli.pipeline.sources.inputs import expand
 from resnetd_cli.results import Calibrated
-from resnetd_cli.sinks import ARRAY_FORMATS, RECORD_FORMATS
-from resnetd_cli.sources import expand
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

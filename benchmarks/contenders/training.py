@@ -20,9 +20,9 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 
-from resnetd_cli.cpus import usable_cpus
-from resnetd_cli.datasets import open_dataset
+from resnetd_cli.datasets.base import open_dataset
 from resnetd_cli.datasets.splits import Divided
+from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.training import loop, network, recipe
 from resnetd_cli.training.loader import Batch
 from resnetd_cli.training.monitors import Several

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from resnetd_cli import labels
-from resnetd_cli.encodings import encoding_of, no_text
+from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names.forms import FORMS, Row, lines_of, read, rows_of
+from resnetd_cli.class_names.shipped import ClassNames, words
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError
-from resnetd_cli.files import write_atomic
-from resnetd_cli.http import bare_url, fetch, is_url, without_secrets
-from resnetd_cli.label_forms import FORMS, Row, lines_of, read, rows_of
-from resnetd_cli.labels import ClassNames, words
-from resnetd_cli.reading import ReadOptions, read_file
-from resnetd_cli.wording import counted
+from resnetd_cli.net.fetch import bare_url, fetch, is_url, without_secrets
+from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
+from resnetd_cli.system.encodings import encoding_of, no_text
+from resnetd_cli.system.files import write_atomic
+from resnetd_cli.system.wording import counted
 
 SEED_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classes.txt"
 """The 1,000 ImageNet names as PyTorch's own examples use them, one a line."""

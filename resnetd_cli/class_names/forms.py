@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetd_cli.errors import LabelsError, first_line
-from resnetd_cli.wording import counted
+from resnetd_cli.system.wording import counted
 
 FORMS = (
     "one name a line, numbered or not; a JSON or Python list, or map of index and name; "

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from resnetd_cli import labels
+from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names.shipped import ClassNames, folded
 from resnetd_cli.errors import DataError
-from resnetd_cli.labels import ClassNames, folded
-from resnetd_cli.wording import near
+from resnetd_cli.system.wording import near
 
 _TOLD = 5
 _INDEX = re.compile(r"[0-9]{1,9}")

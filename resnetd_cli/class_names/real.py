@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from resnetd_cli import labels
+from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import DataError, UsageError
-from resnetd_cli.labels import ClassNames
 
 _NAME = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])[^/\\]*$", re.IGNORECASE)
 _FILE = Path("data", "_info", "imagenet_real_labels.json")

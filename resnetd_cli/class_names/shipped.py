@@ -205,8 +205,8 @@ def words(ids: Iterable[str]) -> dict[str, str]:
 def _folder() -> Path:
     """Return where the shipped files lie: in the installed package, else at the top of the project."""
     package = Path(__file__).resolve().parent
-    installed = package / "data" / "labels"
-    return installed if installed.is_dir() else package.parent / "labels"
+    installed = package / "labels"
+    return installed if installed.is_dir() else package.parents[1] / "labels"
 
 
 def _shipped(file: str) -> str:

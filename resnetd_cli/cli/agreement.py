@@ -5,8 +5,8 @@ from __future__ import annotations
 from resnetd_cli.about import Facts, figures
 from resnetd_cli.cli.outputs import TextOutput
 from resnetd_cli.results import Agreement
-from resnetd_cli.sinks.listing import write_facts
-from resnetd_cli.wording import counted
+from resnetd_cli.system.wording import counted
+from resnetd_cli.views.listing import write_facts
 
 
 def write(agreement: Agreement, format_name: str) -> None:

@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from resnetd_cli import __version__, hub
-from resnetd_cli.cli import (
+from resnetd_cli import __version__
+from resnetd_cli.cli import limits, stopping
+from resnetd_cli.cli.commands import (
     bench,
     evaluate,
     export,
@@ -21,18 +22,17 @@ from resnetd_cli.cli import (
     finetune,
     info,
     labels,
-    limits,
     list_models,
     predict,
     pull,
-    stopping,
     train,
 )
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
 from resnetd_cli.cli.misread import understood
 from resnetd_cli.errors import ExitCode, ResnetdError, first_line, innermost
-from resnetd_cli.files import current_folder, too_many_files_hint, write_error
+from resnetd_cli.models import hub_settings as hub
+from resnetd_cli.system.files import current_folder, too_many_files_hint, write_error
 
 app = typer.Typer(
     name="resnetd",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from resnetd_cli.errors import ResnetdError
-from resnetd_cli.escaping import printable
-from resnetd_cli.quiet import share_stderr
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.quiet import share_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -209,7 +209,7 @@ def is_pipe(target: Path | TextIO | None) -> bool:
 
 
 def _stderr() -> Console:
-    from resnetd_cli.sinks.screen import open_console
+    from resnetd_cli.pipeline.sinks.screen import open_console
 
     return open_console(sys.stderr)
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from tqdm import tqdm
 
-from resnetd_cli.escaping import printable
+from resnetd_cli.system.escaping import printable
 
 
 def rich_bar(console: Console) -> type[Any]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from resnetd_cli import sources as library
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.errors import UsageError
-from resnetd_cli.lists import STDIN
-from resnetd_cli.reading import DEFAULT_READING, ReadOptions
-from resnetd_cli.walks import Skipped, Walker
+from resnetd_cli.pipeline.sources import inputs as library
+from resnetd_cli.pipeline.sources.folders import Skipped, Walker
+from resnetd_cli.pipeline.sources.lists import STDIN
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 
 
 def images_of(option: str, texts: list[str] | None) -> list[library.Source] | None:

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.escaping import printable, shell_word
-from resnetd_cli.sources import names_input
+from resnetd_cli.pipeline.sources.inputs import names_input
+from resnetd_cli.system.escaping import printable, shell_word
 
 _HELP = ("--help", "-h")
 _WORDS_SHOWN = 4

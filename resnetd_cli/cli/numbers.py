@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from resnetd_cli.values import Number, Value, Whole
+from resnetd_cli.system.values import Number, Value, Whole
 
 _MOST = 10**15
 

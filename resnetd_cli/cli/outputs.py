@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TextIO
 
-from resnetd_cli import sinks
 from resnetd_cli.cli.console import is_tty
 from resnetd_cli.cli.spared import Named, check_name, check_spared
 from resnetd_cli.errors import OutputError, UsageError
-from resnetd_cli.files import check_writable, descriptor_of, open_atomic_text
+from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.system.files import check_writable, descriptor_of, open_atomic_text
 
 _STDOUT = 1
 

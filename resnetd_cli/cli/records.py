@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli import sinks
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.outputs import open_binary_stdout, open_text
 from resnetd_cli.errors import UsageError
-from resnetd_cli.files import TEXT, OutputFile, is_stream, open_stream
+from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.pipeline.sinks.arrays import ArraySink, ArrayStream
 from resnetd_cli.results import Classified, Failure
-from resnetd_cli.sinks.arrays import ArraySink, ArrayStream
+from resnetd_cli.system.files import TEXT, OutputFile, is_stream, open_stream
 
 Arrays = ArraySink | ArrayStream
 

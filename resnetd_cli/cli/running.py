@@ -11,11 +11,11 @@ from typing import Any
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
-from resnetd_cli.engines import FP32
 from resnetd_cli.errors import ExitCode, InputError, ResnetdError
-from resnetd_cli.memory import return_large_blocks
+from resnetd_cli.pipeline.engines.base import FP32
+from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Failure
-from resnetd_cli.sources import Source
+from resnetd_cli.system.memory import return_large_blocks
 
 _FIRST = 200
 """Inputs whose names are looked at before the first answer."""

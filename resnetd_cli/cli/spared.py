@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.files import is_stream
-from resnetd_cli.spellings import path_of_url
+from resnetd_cli.pipeline.sources.spellings import path_of_url
+from resnetd_cli.system.files import is_stream
 
 if TYPE_CHECKING:
-    from resnetd_cli.sources import Source
+    from resnetd_cli.pipeline.sources.inputs import Source
 
 Named = str | Path | None
 _STDIN, _STDOUT = 0, 1
@@ -53,7 +53,7 @@ def check_name(path: Path) -> None:
     Raises:
         UsageError: it is.
     """
-    from resnetd_cli.walks import is_named_like_image
+    from resnetd_cli.pipeline.sources.folders import is_named_like_image
 
     if not is_stream(path) and is_named_like_image(path.name):
         raise UsageError(f"{path} is named like an image", hint="choose another name: it would be taken for one")
@@ -79,7 +79,7 @@ def _guarded(sources: Iterator[Source], there: Mapping[tuple[int, int], Path]) -
 
 def model_files(*models: str | None) -> Iterator[Path]:
     """Yield the files of those models that are files or folders on this machine."""
-    from resnetd_cli.models import local_path
+    from resnetd_cli.models.names import local_path
 
     for path in filter(None, map(local_path, filter(None, models))):
         yield path
@@ -91,7 +91,7 @@ def is_image(path: Path) -> bool:
     """Tell a file that is an image, by its bytes or by its name: a damaged one may be the only one there is."""
     if not path.is_file() or not path.stat().st_size:
         return False
-    from resnetd_cli.walks import begins_like_image, is_named_like_image
+    from resnetd_cli.pipeline.sources.folders import begins_like_image, is_named_like_image
 
     if is_named_like_image(path.name):
         return True

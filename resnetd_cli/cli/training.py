@@ -17,9 +17,9 @@ from resnetd_cli.cli import options, stopping
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.numbers import number, whole
 from resnetd_cli.errors import OutputError, OutputExists, UsageError
-from resnetd_cli.escaping import shell_word
-from resnetd_cli.files import name_temporary_folder, name_user, open_atomic
-from resnetd_cli.quiet import own_stderr
+from resnetd_cli.system.escaping import shell_word
+from resnetd_cli.system.files import name_temporary_folder, name_user, open_atomic
+from resnetd_cli.system.quiet import own_stderr
 
 if TYPE_CHECKING:
     from resnetd_cli.datasets.splits import Divided
@@ -217,7 +217,7 @@ class Request:
 
 def train(plan: Any, request: Request) -> dict[str, Any] | None:
     """Carry out a plan in this process, showing how it goes."""
-    from resnetd_cli.cli.live import Display
+    from resnetd_cli.cli.training_progress import Display
     from resnetd_cli.training.monitors import Several, TensorBoard
     from resnetd_cli.training.plan import Surroundings
     from resnetd_cli.training.seeds import carry_out
@@ -268,7 +268,7 @@ def _tell_survey(found: Survey, divided: Divided) -> None:
     for note in (*found.notes, *divided.notes):
         terminal.note(note)
     if not terminal.quiet and sys.stderr is not None:
-        from resnetd_cli.sinks.counted import write_counts
+        from resnetd_cli.views.counts import write_counts
 
         counts = {name: part.counts() for name, part in divided.parts.items()}
         write_counts(divided.train.classes, counts, sys.stderr)
@@ -277,7 +277,7 @@ def _tell_survey(found: Survey, divided: Divided) -> None:
 def _set_threads(request: Request) -> None:
     import torch
 
-    from resnetd_cli.cpus import usable_cpus
+    from resnetd_cli.system.cpus import usable_cpus
 
     torch.set_num_threads(request.threads or max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 

@@ -12,24 +12,24 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli import checkpoints
-from resnetd_cli.bundle import Bundle, Request
-from resnetd_cli.card import Card
-from resnetd_cli.decode import import_pillow
-from resnetd_cli.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, import_onnxruntime, optimise
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled.bundle import Bundle, Request
+from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.onnx_check import drop_metadata
 from resnetd_cli.errors import CacheError, ModelError, first_line
-from resnetd_cli.escaping import printable
-from resnetd_cli.files import expand_user, sha256, write_atomic
-from resnetd_cli.memory import is_shortage
-from resnetd_cli.models import local_folder
-from resnetd_cli.onnx_file import drop_metadata
+from resnetd_cli.models import checkpoints
+from resnetd_cli.models.names import local_folder
+from resnetd_cli.pipeline.decode.image import import_pillow
+from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, import_onnxruntime, optimise
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.files import expand_user, sha256, write_atomic
+from resnetd_cli.system.memory import is_shortage
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from resnetd_cli.factory import Network
+    from resnetd_cli.models.network import Network
 
 
 class DamagedBundleError(Exception):
@@ -108,7 +108,7 @@ def compile_network(request: Request, network: Network) -> Bundle:
     sources = {str(path): bundles.stamp(path) for path in _sources(request, network.file)}
 
     def make(folder: Path) -> Bundle:
-        from resnetd_cli.export import export
+        from resnetd_cli.compiled.to_onnx import export
 
         graph = folder / bundles.GRAPH
         try:
@@ -134,7 +134,7 @@ def quantise(request: Request, compiled: Bundle, images: Iterable[NDArray[np.flo
     """
 
     def make(folder: Path) -> Bundle:
-        from resnetd_cli.quantisation import quantise_graph
+        from resnetd_cli.compiled.to_int8 import quantise_graph
 
         graph = folder / bundles.GRAPH
         count = quantise_graph(compiled.graph, graph, images)

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resnetd_cli import __version__
-from resnetd_cli.card import Card
-from resnetd_cli.cpus import processor
+from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, OutputError
-from resnetd_cli.files import cache_dir, has_cache, sha256, umask, write_atomic
-from resnetd_cli.models import find_card, local_path
+from resnetd_cli.models.names import find_card, local_path
+from resnetd_cli.system.cpus import processor
+from resnetd_cli.system.files import cache_dir, has_cache, sha256, umask, write_atomic
 
 GRAPH = "model.onnx"
 _CARD = "bundle.json"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from resnetd_cli.labels import ClassNames
+from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.results import Agreement, Calibrated, Preprocessing, check_temperature, fitting
 
 FORMAT = 1

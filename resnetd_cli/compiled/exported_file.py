@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from resnetd_cli import trained_on
-from resnetd_cli.card import Card
+from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.onnx_check import UnsafeGraphError, property_field, read_metadata, sha256_without
 from resnetd_cli.errors import ModelError, UnknownModel, first_line
-from resnetd_cli.onnx_file import UnsafeGraphError, property_field, read_metadata, sha256_without
+from resnetd_cli.models import trained_on
 
 if TYPE_CHECKING:
     import numpy as np

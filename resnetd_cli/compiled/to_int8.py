@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.cpus import multiplies_bytes
-from resnetd_cli.engines.onnx import import_onnxruntime
 from resnetd_cli.errors import ModelError, ResnetdError, UsageError, first_line
-from resnetd_cli.quiet import quiet
+from resnetd_cli.pipeline.engines.onnx import import_onnxruntime
+from resnetd_cli.system.cpus import multiplies_bytes
+from resnetd_cli.system.quiet import quiet
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,10 +10,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.engines.onnx import AXES, OnnxEngine
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.quiet import quiet
+from resnetd_cli.pipeline.engines.onnx import AXES, OnnxEngine
 from resnetd_cli.results import Preprocessing
+from resnetd_cli.system.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +117,7 @@ def _both_outputs(network: nn.Module) -> nn.Module:
 def _compare(engine: OnnxEngine, images: torch.Tensor, expected: tuple[torch.Tensor, ...]) -> None:
     import numpy as np
 
-    from resnetd_cli.postprocess import probabilities
+    from resnetd_cli.pipeline.postprocess import probabilities
 
     outputs = engine.run(images.numpy())
     features = expected[-1].numpy()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 
-from resnetd_cli import http
 from resnetd_cli.datasets import hugging_face, shards
 from resnetd_cli.datasets.examples import Dataset, Examples, Store
 from resnetd_cli.datasets.folders import open_folder
 from resnetd_cli.datasets.one_spelling import with_one_spelling
 from resnetd_cli.datasets.tables import is_table, open_table
 from resnetd_cli.errors import DataError
-from resnetd_cli.escaping import printable
-from resnetd_cli.files import expand_user
+from resnetd_cli.net import fetch as http
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.files import expand_user
 
 __all__ = ["Dataset", "Examples", "Store", "open_dataset"]
 

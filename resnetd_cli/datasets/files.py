@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from resnetd_cli.datasets.texts import Texts
-from resnetd_cli.reading import read_regular_file
+from resnetd_cli.pipeline.sources.reading import read_regular_file
 
 
 @dataclass(frozen=True, eq=False)

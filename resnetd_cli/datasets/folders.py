@@ -13,10 +13,10 @@ from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Exampl
 from resnetd_cli.datasets.files import Files
 from resnetd_cli.datasets.texts import Few, TextsBuilder, shown
 from resnetd_cli.errors import DataError
-from resnetd_cli.escaping import printable, shell_word
-from resnetd_cli.files import expand_user
-from resnetd_cli.reading import strerror
-from resnetd_cli.walks import Skipped, Walker, is_folder, is_named_like_image, listed
+from resnetd_cli.pipeline.sources.folders import Skipped, Walker, is_folder, is_named_like_image, listed
+from resnetd_cli.pipeline.sources.reading import strerror
+from resnetd_cli.system.escaping import printable, shell_word
+from resnetd_cli.system.files import expand_user
 
 SPLIT_NAMES = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 """What people call the splits, in lower case."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.datasets.examples import Dataset, Examples
 from resnetd_cli.errors import DataError, UsageError, first_line
-from resnetd_cli.escaping import printable
+from resnetd_cli.system.escaping import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import hub
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
 from resnetd_cli.datasets.folders import SPLIT_NAMES
 from resnetd_cli.datasets.tables import LABELS, PARQUET
 from resnetd_cli.datasets.texts import Labeller, Texts, TextsBuilder, label_text, shown
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
-from resnetd_cli.escaping import printable
-from resnetd_cli.files import expand_user
-from resnetd_cli.quiet import quiet
-from resnetd_cli.reading import read_regular_file
+from resnetd_cli.models import hub_settings as hub
+from resnetd_cli.pipeline.sources.reading import read_regular_file
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.files import expand_user
+from resnetd_cli.system.quiet import quiet
 
 if TYPE_CHECKING:
     import datasets

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.content import MARK_BYTES, mark_of
 from resnetd_cli.datasets.alike import THUMBNAIL_BYTES, thumbnail
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import InputError
+from resnetd_cli.pipeline.decode.content import MARK_BYTES, mark_of
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 from resnetd_cli.results import Failure
-from resnetd_cli.threads import Pool
+from resnetd_cli.system.threads import Pool
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+from resnetd_cli.class_names.shipped import folded
 from resnetd_cli.datasets.examples import TRAIN, Dataset
 from resnetd_cli.datasets.texts import shown
-from resnetd_cli.labels import folded
 
 
 def with_one_spelling(dataset: Dataset) -> Dataset:

@@ -20,8 +20,8 @@ from resnetd_cli.datasets.folders import SPLIT_NAMES
 from resnetd_cli.datasets.tars import Shards, image_of, label_of, samples
 from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, shown
 from resnetd_cli.errors import DataError, first_line
-from resnetd_cli.escaping import printable
-from resnetd_cli.files import expand_user
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.files import expand_user
 
 if TYPE_CHECKING:
     import numpy as np

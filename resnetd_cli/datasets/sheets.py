@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from resnetd_cli.encodings import encoding_of, no_text
 from resnetd_cli.errors import DataError, first_line
-from resnetd_cli.escaping import printable, shell_word
+from resnetd_cli.system.encodings import encoding_of, no_text
+from resnetd_cli.system.escaping import printable, shell_word
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 """By the ending of the file's name; the header may show another."""

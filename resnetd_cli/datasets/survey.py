@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from resnetd_cli import trained_on
-from resnetd_cli.content import numbered
 from resnetd_cli.datasets import remarks
 from resnetd_cli.datasets.alike import near_copies
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
 from resnetd_cli.datasets.groups import ALONE as NO_GROUP
 from resnetd_cli.datasets.groups import united
 from resnetd_cli.datasets.looks import Looks, Sharing
-from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError
+from resnetd_cli.models import trained_on
+from resnetd_cli.pipeline.decode.content import numbered
+from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.results import Failure
-from resnetd_cli.threads import Pool
+from resnetd_cli.system.threads import Pool
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resnetd_cli import http, spellings
 from resnetd_cli.datasets import sheets
 from resnetd_cli.datasets.examples import ALL, ORDER, TRAIN, VAL, Dataset, Examples
 from resnetd_cli.datasets.files import Files
@@ -17,10 +16,12 @@ from resnetd_cli.datasets.folders import SPLIT_NAMES
 from resnetd_cli.datasets.groups import ALONE
 from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, is_missing, label_text, shown
 from resnetd_cli.errors import DataError, first_line
-from resnetd_cli.escaping import printable, shell_word
-from resnetd_cli.files import expand_user
-from resnetd_cli.reading import strerror
-from resnetd_cli.walks import image_extensions
+from resnetd_cli.net import fetch as http
+from resnetd_cli.pipeline.sources import spellings
+from resnetd_cli.pipeline.sources.folders import image_extensions
+from resnetd_cli.pipeline.sources.reading import strerror
+from resnetd_cli.system.escaping import printable, shell_word
+from resnetd_cli.system.files import expand_user
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,12 +12,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetd_cli.companions import is_companion
 from resnetd_cli.datasets.texts import Texts, label_text
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
-from resnetd_cli.escaping import printable, shell_word
-from resnetd_cli.reading import DEFAULT_READING, open_file, strerror
-from resnetd_cli.walks import image_extensions
+from resnetd_cli.pipeline.sources.companions import is_companion
+from resnetd_cli.pipeline.sources.folders import image_extensions
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, open_file, strerror
+from resnetd_cli.system.escaping import printable, shell_word
 
 if TYPE_CHECKING:
     import numpy as np

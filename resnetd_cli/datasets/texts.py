@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from resnetd_cli.escaping import printable
+from resnetd_cli.system.escaping import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Agreement, Failure
-from resnetd_cli.sources import Source
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,11 +12,11 @@ from statistics import median
 from typing import Any
 
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.decode import decode
 from resnetd_cli.errors import InputError, ModelError, ResnetdError, UsageError
-from resnetd_cli.preprocess import preprocess
+from resnetd_cli.pipeline.decode.image import decode
+from resnetd_cli.pipeline.preprocess import preprocess
+from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Failure
-from resnetd_cli.sources import Source
 
 SECONDS = 30.0
 STAGES = ("read", "decode", "preprocess", "model")

@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resnetd_cli import calibrate, metrics, postprocess, real_labels
+from resnetd_cli.class_names import real as real_labels
+from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.decode import TURNED
 from resnetd_cli.errors import DataError, UsageError
-from resnetd_cli.labelled import NO_LABEL, Images
-from resnetd_cli.labels import ClassNames
-from resnetd_cli.reports import Calibration, ClassRow, Comparison, Evaluated, ImageRow, Mistake, Report
+from resnetd_cli.evaluation import metrics
+from resnetd_cli.evaluation import temperature as calibrate
+from resnetd_cli.evaluation.images import NO_LABEL, Images
+from resnetd_cli.evaluation.records import Calibration, ClassRow, Comparison, Evaluated, ImageRow, Mistake, Report
+from resnetd_cli.pipeline import postprocess
+from resnetd_cli.pipeline.decode.image import TURNED
+from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Failure, shortest
-from resnetd_cli.sources import Source
-from resnetd_cli.wording import counted
+from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from resnetd_cli import exported, trained_on
-from resnetd_cli.cpus import usable_cpus
+from resnetd_cli.compiled import exported_file as exported
 from resnetd_cli.datasets.looks import look_at
-from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError
-from resnetd_cli.files import expand_user
-from resnetd_cli.labelled import Images
-from resnetd_cli.threads import Pool
-from resnetd_cli.wording import counted
+from resnetd_cli.evaluation.images import Images
+from resnetd_cli.models import trained_on
+from resnetd_cli.pipeline.decode.image import DecodeOptions
+from resnetd_cli.system.cpus import usable_cpus
+from resnetd_cli.system.files import expand_user
+from resnetd_cli.system.threads import Pool
+from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np

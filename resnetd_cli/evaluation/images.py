@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from resnetd_cli import matching
-from resnetd_cli.datasets import Dataset, Examples, open_dataset
+from resnetd_cli.class_names import matching
+from resnetd_cli.class_names.shipped import ClassNames
+from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL
 from resnetd_cli.errors import DataError, UsageError
-from resnetd_cli.files import expand_user
-from resnetd_cli.labels import ClassNames
-from resnetd_cli.sources import Source, expand
-from resnetd_cli.walks import Walker
-from resnetd_cli.wording import counted
+from resnetd_cli.pipeline.sources.folders import Walker
+from resnetd_cli.pipeline.sources.inputs import Source, expand
+from resnetd_cli.system.files import expand_user
+from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np

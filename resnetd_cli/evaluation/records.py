@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.metrics import Coverage
+from resnetd_cli.evaluation.metrics import Coverage
 
 if TYPE_CHECKING:
     import numpy as np

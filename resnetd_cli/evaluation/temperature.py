@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli import checkpoints, configs, exported
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled import exported_file as exported
 from resnetd_cli.errors import CacheError, DataError
-from resnetd_cli.files import check_writable, expand_user, open_atomic
-from resnetd_cli.models import Kind, resolve
+from resnetd_cli.models import checkpoints, configs
+from resnetd_cli.models.names import Kind, resolve
 from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE, Calibrated, with_calibrated
-from resnetd_cli.wording import counted
+from resnetd_cli.system.files import check_writable, expand_user, open_atomic
+from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,10 +12,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from resnetd_cli import foreign, pickles
 from resnetd_cli.errors import ResnetdError, WeightsError, first_line
-from resnetd_cli.escaping import printable, shell_word
-from resnetd_cli.memory import is_shortage, limited
+from resnetd_cli.models import foreign, pickles
+from resnetd_cli.system.escaping import printable, shell_word
+from resnetd_cli.system.memory import is_shortage, limited
 
 NUMPY = ".npz"
 _HINT = "name the architecture it was trained with as MODEL"

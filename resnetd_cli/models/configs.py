@@ -12,9 +12,9 @@ from textwrap import shorten
 from typing import Any
 
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.escaping import printable
-from resnetd_cli.files import write_atomic
 from resnetd_cli.results import Calibrated, check_temperature, with_calibrated
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.files import write_atomic
 
 NAME = "config.json"
 _TEMPERATURES = "temperatures"

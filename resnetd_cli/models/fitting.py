@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import foreign
 from resnetd_cli.errors import WeightsError
-from resnetd_cli.escaping import printable
+from resnetd_cli.models import foreign
+from resnetd_cli.system.escaping import printable
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from resnetd_cli.checkpoints import StateDict
+    from resnetd_cli.models.checkpoints import StateDict
 
     Tensors = Mapping[str, torch.Tensor]
 

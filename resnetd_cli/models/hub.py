@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from resnetd_cli import hub
 from resnetd_cli.errors import HubError, ResnetdError, UsageError, innermost
-from resnetd_cli.files import hash_file, sha256
+from resnetd_cli.models import hub_settings as hub
+from resnetd_cli.system.files import hash_file, sha256
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-    from resnetd_cli.proxies import Proxy
+    from resnetd_cli.net.proxies import Proxy
 
 CONFIG = ("config.json",)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -189,7 +189,7 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
-    from resnetd_cli.proxies import proxy_for
+    from resnetd_cli.net.proxies import proxy_for
 
     if isinstance(error, UsageError):  # of the way to another host, to which the hub led
         return error
@@ -222,7 +222,7 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
         RevisionNotFoundError,
     )
 
-    from resnetd_cli.proxies import proxy_for
+    from resnetd_cli.net.proxies import proxy_for
 
     endpoint, status = hub.shown(), error.response.status_code
     messages: dict[type[Exception], tuple[str, str]] = {
@@ -246,7 +246,7 @@ def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
     """Return what to try where no answer came: the setting that may have to do with it first."""
     import ssl
 
-    from resnetd_cli.proxies import certificates_hint
+    from resnetd_cli.net.proxies import certificates_hint
 
     if isinstance(cause, TimeoutError) or "Timeout" in type(error).__name__:
         return f"{hub.ETAG_TIMEOUT}=60 and {hub.DOWNLOAD_TIMEOUT}=60 wait longer; or {_ways_out()}"

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.files import cache_dir
+from resnetd_cli.system.files import cache_dir
 
 if TYPE_CHECKING:
     import httpx
 
-    from resnetd_cli.proxies import Proxy
+    from resnetd_cli.net.proxies import Proxy
 
 ENDPOINT, TOKEN = "HF_ENDPOINT", "HF_TOKEN"
 ETAG_TIMEOUT, DOWNLOAD_TIMEOUT = "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"
@@ -84,7 +84,7 @@ def connect() -> None:
     _use_our_client()
     from huggingface_hub import constants
 
-    from resnetd_cli.proxies import certificates, proxy_for
+    from resnetd_cli.net.proxies import certificates, proxy_for
 
     way = proxy_for(constants.ENDPOINT)
     if way and way.is_socks:
@@ -127,7 +127,7 @@ def _client() -> httpx.Client:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils._http import hf_request_event_hook
 
-    from resnetd_cli.proxies import proxy_for
+    from resnetd_cli.net.proxies import proxy_for
 
     # httpx, or what follows it: whatever this huggingface_hub is built upon.
     base = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
@@ -160,7 +160,7 @@ def _client() -> httpx.Client:
 def _transport(library: Any, proxy: Proxy | None, is_secure: bool) -> Any:
     import ssl
 
-    from resnetd_cli.proxies import certificates
+    from resnetd_cli.net.proxies import certificates
 
     trust: ssl.SSLContext | bool = True
     named = certificates() if is_secure or (proxy and proxy.scheme == "https") else None

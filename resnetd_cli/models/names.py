@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli import foreign
 from resnetd_cli.errors import UnknownModel
-from resnetd_cli.escaping import shell_word
-from resnetd_cli.files import expand_user
+from resnetd_cli.models import foreign
+from resnetd_cli.system.escaping import shell_word
+from resnetd_cli.system.files import expand_user
 
 DEFAULT_MODEL = "resnet50d"
 EMBEDDED = "embedded"
@@ -58,7 +58,7 @@ _ALSO = {
     "maxvit_t": "maxvit_tiny_tf_224",
 }
 """What timm calls torchvision's models, where the names are too far apart to be found near each other."""
-_TABLE = Path(__file__).parent / "data" / "resnetd-models.csv"
+_TABLE = Path(__file__).parent / "resnetd-models.csv"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import checkpoints, configs, embedded, fitting, label_files, labels, models, rehearsal, weights
+from resnetd_cli.class_names import files as label_files
+from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError, first_line
-from resnetd_cli.labels import ClassNames
-from resnetd_cli.memory import limited
-from resnetd_cli.models import Kind, ModelRef, find_card
+from resnetd_cli.models import checkpoints, configs, embedded, fitting, rehearsal
+from resnetd_cli.models import hub as weights
+from resnetd_cli.models import names as models
+from resnetd_cli.models.names import Kind, ModelRef, find_card
 from resnetd_cli.results import LARGEST_SIDE, Calibrated, Preprocessing, with_calibrated
+from resnetd_cli.system.memory import limited
 
 if TYPE_CHECKING:
     from torch import nn

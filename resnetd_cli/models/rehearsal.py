@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import UsageError
+from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
     from torch import nn

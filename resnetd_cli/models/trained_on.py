@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from resnetd_cli import checkpoints
-from resnetd_cli.content import MARK_BYTES, numbered
 from resnetd_cli.errors import ModelError, ResnetdError
-from resnetd_cli.files import expand_user, write_atomic
-from resnetd_cli.models import local_folder, local_path
+from resnetd_cli.models import checkpoints
+from resnetd_cli.models.names import local_folder, local_path
+from resnetd_cli.pipeline.decode.content import MARK_BYTES, numbered
+from resnetd_cli.system.files import expand_user, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np

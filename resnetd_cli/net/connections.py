@@ -16,11 +16,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ProxyError
 from urllib3.util.connection import create_connection
 
-from resnetd_cli.addresses import bare, is_local_name, is_public, look_up
-from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
-from resnetd_cli.proxies import Proxy, certificates, proxy_for
-from resnetd_cli.socks import lead
+from resnetd_cli.net.addresses import bare, is_local_name, is_public, look_up
+from resnetd_cli.net.proxies import Proxy, certificates, proxy_for
+from resnetd_cli.net.socks import lead
+from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response

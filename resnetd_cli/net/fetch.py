@@ -10,14 +10,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError, first_line, innermost
-from resnetd_cli.inflating import codings, inflate
+from resnetd_cli.net.inflating import codings, inflate
+from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
     from requests import Response
 
-    from resnetd_cli.connections import Guard
+    from resnetd_cli.net.connections import Guard
 
 MAX_BYTES = 256 * 2**20
 TIMEOUT = 60.0
@@ -89,7 +89,7 @@ def fetch(
     """
     _check(url)
 
-    from resnetd_cli.connections import Guard
+    from resnetd_cli.net.connections import Guard
 
     deadline = Deadline(timeout)
     guard = Guard(deadline, typed or allow_private_hosts)
@@ -135,8 +135,8 @@ class _Visit:
         import requests
         from requests.utils import get_auth_from_url
 
-        from resnetd_cli.connections import send
-        from resnetd_cli.retries import ask
+        from resnetd_cli.net.connections import send
+        from resnetd_cli.net.retries import ask
 
         name, password = get_auth_from_url(url)
         if name or password:
@@ -178,8 +178,8 @@ def _check(url: str) -> None:
 
 def _body(response: Response, max_bytes: int, deadline: Deadline) -> bytes:
     if response.status_code >= 400:
-        from resnetd_cli.proxies import proxy_for
-        from resnetd_cli.retries import status_of
+        from resnetd_cli.net.proxies import proxy_for
+        from resnetd_cli.net.retries import status_of
 
         proxy = proxy_for(response.url) if response.status_code == _PROXY_WANTS_PASSWORD else None
         who, hint = (proxy, "http://NAME:PASSWORD@HOST:PORT") if proxy else ("the server", "open it in a browser")
@@ -224,7 +224,7 @@ def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
 
     import requests
 
-    from resnetd_cli.proxies import certificates_hint, proxy_for
+    from resnetd_cli.net.proxies import certificates_hint, proxy_for
 
     cause = innermost(error)
     if deadline.passed:

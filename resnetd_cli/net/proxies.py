@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from resnetd_cli.addresses import bare
 from resnetd_cli.errors import UsageError
+from resnetd_cli.net.addresses import bare
 
 _SCHEMES = {"http": "http", "https": "https", "socks": "socks5", "socks5": "socks5", "socks5h": "socks5h"}
 """How proxies are spoken to, by what people write."""

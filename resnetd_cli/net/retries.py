@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError, innermost
+from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
     from requests import Response

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from resnetd_cli.proxies import Proxy
+from resnetd_cli.net.proxies import Proxy
 
 _VERSION, _LOGIN_VERSION = 5, 1
 _NO_LOGIN, _LOGIN = 0, 2

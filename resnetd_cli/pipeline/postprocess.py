@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from resnetd_cli.labels import ClassNames
+    from resnetd_cli.class_names.shipped import ClassNames
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from resnetd_cli.decode import DecodeOptions, decode
-from resnetd_cli.engines import Engine
 from resnetd_cli.errors import ErrorKind, InputError, first_line
-from resnetd_cli.http import CONNECTIONS
-from resnetd_cli.memory import is_shortage
-from resnetd_cli.preprocess import preprocess
-from resnetd_cli.readahead import ReadAhead
+from resnetd_cli.net.fetch import CONNECTIONS
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
+from resnetd_cli.pipeline.engines.base import Engine
+from resnetd_cli.pipeline.preprocess import preprocess
+from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.readahead import ReadAhead
 from resnetd_cli.results import Failure, Preprocessing
-from resnetd_cli.sources import Source
-from resnetd_cli.threads import Pool
+from resnetd_cli.system.memory import is_shortage
+from resnetd_cli.system.threads import Pool
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from resnetd_cli import cgroups
+from resnetd_cli.system import cgroups
 
 _X86 = ("x86_64", "amd64", "i686", "i386")
 

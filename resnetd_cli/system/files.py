@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from resnetd_cli.errors import OutputError, OutputExists, ResnetdError
-from resnetd_cli.escaping import shell_word
+from resnetd_cli.system.escaping import shell_word
 
 PARTIAL = ".partial"
 """What the name of a file ends in that is not complete."""

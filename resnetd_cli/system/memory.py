@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from resnetd_cli import cgroups
+from resnetd_cli.system import cgroups
 
 _STATUS = Path("/proc/self/statm")
 _DATA = 5

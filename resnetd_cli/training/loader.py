@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import InputError
-from resnetd_cli.preprocess import preprocess
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
+from resnetd_cli.pipeline.preprocess import preprocess
 from resnetd_cli.results import Failure, Preprocessing
 from resnetd_cli.training.workers import Batches, Workers, begin
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch.utils.data import DataLoader
 
-    from resnetd_cli.datasets import Examples
+    from resnetd_cli.datasets.base import Examples
     from resnetd_cli.training.recipe import Recipe
 
 _DECODING = DecodeOptions()

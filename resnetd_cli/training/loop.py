@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resnetd_cli.datasets.survey import MAX_UNREADABLE
 from resnetd_cli.errors import DataError, ModelError
-from resnetd_cli.metrics import TOP5
+from resnetd_cli.evaluation.metrics import TOP5
 from resnetd_cli.training.loader import Batch, Schedule, mixed_seed, seed_all
 from resnetd_cli.training.network import evaluating, set_training, unwrapped
 from resnetd_cli.training.rates import Rates

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import factory, models
 from resnetd_cli.errors import ModelError, UsageError, first_line
-from resnetd_cli.models import Kind
+from resnetd_cli.models import names as models
+from resnetd_cli.models import network as factory
+from resnetd_cli.models.names import Kind
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.training.effects import refuse
 

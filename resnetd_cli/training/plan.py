@@ -11,30 +11,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import factory, matching, models, trained_on
-from resnetd_cli.cpus import usable_cpus
-from resnetd_cli.datasets import open_dataset
+from resnetd_cli.class_names import matching
+from resnetd_cli.compiled.exported_file import is_exported
+from resnetd_cli.datasets.base import open_dataset
 from resnetd_cli.datasets.examples import TEST, VAL
 from resnetd_cli.datasets.groups import grouped_by
 from resnetd_cli.datasets.looks import Sharing
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
-from resnetd_cli.exported import is_exported
+from resnetd_cli.models import names as models
+from resnetd_cli.models import network as factory
+from resnetd_cli.models import trained_on
 from resnetd_cli.results import Failure
+from resnetd_cli.system.cpus import usable_cpus
+from resnetd_cli.system.wording import counted
 from resnetd_cli.training import effects, network, provenance, sizes
 from resnetd_cli.training import recipe as recipes
 from resnetd_cli.training.recipe import Recipe
 from resnetd_cli.training.run_folder import RunFolder, absolute
 from resnetd_cli.training.session import Session, open_accelerator
-from resnetd_cli.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
-    from resnetd_cli.datasets import Dataset, Examples
+    from resnetd_cli.datasets.base import Dataset, Examples
     from resnetd_cli.training.loop import Monitor
     from resnetd_cli.training.network import Start
     from resnetd_cli.training.provenance import Origin

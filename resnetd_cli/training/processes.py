@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from resnetd_cli.cpus import usable_cpus
 from resnetd_cli.errors import ResnetdError
-from resnetd_cli.quiet import sharing_stderr
+from resnetd_cli.system.cpus import usable_cpus
+from resnetd_cli.system.quiet import sharing_stderr
 
 _POLL_SECONDS = 0.2
 

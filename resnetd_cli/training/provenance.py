@@ -13,11 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import __version__, checkpoints, configs, factory, models
-from resnetd_cli.cpus import processor
+from resnetd_cli import __version__
 from resnetd_cli.errors import ResnetdError, UsageError
-from resnetd_cli.files import sha256
-from resnetd_cli.models import Kind
+from resnetd_cli.models import checkpoints, configs
+from resnetd_cli.models import names as models
+from resnetd_cli.models import network as factory
+from resnetd_cli.models.names import Kind
+from resnetd_cli.system.cpus import processor
+from resnetd_cli.system.files import sha256
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

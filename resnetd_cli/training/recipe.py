@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resnetd_cli.errors import InputError, UsageError, first_line
-from resnetd_cli.files import expand_user
-from resnetd_cli.reading import ReadOptions, read_file
-from resnetd_cli.values import Choice, Flag, Maybe, Number, Pair, Shares, Text, Value, Whole, unquoted
+from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
+from resnetd_cli.system.files import expand_user
+from resnetd_cli.system.values import Choice, Flag, Maybe, Number, Pair, Shares, Text, Value, Whole, unquoted
 
-_FOLDER = Path(__file__).parent.parent / "data" / "recipes"
+_FOLDER = Path(__file__).parent / "recipes"
 _READING = ReadOptions(max_bytes=2**16)
 
 

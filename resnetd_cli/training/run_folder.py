@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetd_cli import pickles, trained_on
 from resnetd_cli.datasets.split_table import write_split
 from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.errors import OutputError, OutputExists, UsageError, innermost
-from resnetd_cli.files import (
+from resnetd_cli.models import pickles, trained_on
+from resnetd_cli.system.files import (
     PARTIAL,
     expand_user,
     open_atomic,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli import rehearsal
-from resnetd_cli.datasets import Examples
+from resnetd_cli.datasets.base import Examples
 from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.errors import UsageError
+from resnetd_cli.models import rehearsal
 from resnetd_cli.training import effects, loop, network, parts, probe, provenance, sizes
 from resnetd_cli.training.loader import (
     Evaluation,
@@ -361,7 +361,7 @@ def open_accelerator(device: str, precision: str) -> Accelerator:
     """
     from accelerate import Accelerator
 
-    from resnetd_cli.engines.pytorch import choose_device
+    from resnetd_cli.pipeline.engines.pytorch import choose_device
 
     chosen = choose_device(device)
     if chosen.index is not None:

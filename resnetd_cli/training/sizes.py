@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from resnetd_cli.errors import UsageError
+from resnetd_cli.system.wording import counted
 from resnetd_cli.training.loader import Schedule
 from resnetd_cli.training.recipe import Recipe
-from resnetd_cli.wording import counted
 
 FINETUNE = "finetune"
 _STEPS = ((500, 120), (2_000, 250))

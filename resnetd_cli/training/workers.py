@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ResnetdError, first_line
-from resnetd_cli.memory import is_shortage
+from resnetd_cli.system.memory import is_shortage
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from resnetd_cli.escaping import printable
-from resnetd_cli.sinks.listing import write_rows
-from resnetd_cli.sinks.text import to_json
+from resnetd_cli.pipeline.sinks.text import to_json
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.views.listing import write_rows
 
 if TYPE_CHECKING:
-    from resnetd_cli.bench import Report, Trial
+    from resnetd_cli.evaluation.bench import Report, Trial
 
 _TRIAL_COLUMNS = {
     "images_per_second": "images/s",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
-from resnetd_cli.sinks.listing import Row, write_rows
-from resnetd_cli.wording import counted
+from resnetd_cli.system.wording import counted
+from resnetd_cli.views.listing import Row, write_rows
 
 if TYPE_CHECKING:
     import numpy as np

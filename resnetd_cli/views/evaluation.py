@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
-from resnetd_cli.escaping import printable
-from resnetd_cli.labels import folded
-from resnetd_cli.sinks.listing import write_facts
-from resnetd_cli.sinks.text import row_writer, to_json
-from resnetd_cli.wording import counted
+from resnetd_cli.class_names.shipped import folded
+from resnetd_cli.pipeline.sinks.text import row_writer, to_json
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.wording import counted
+from resnetd_cli.views.listing import write_facts
 
 if TYPE_CHECKING:
-    from resnetd_cli.labelled import Images
-    from resnetd_cli.reports import Comparison, Report
+    from resnetd_cli.evaluation.images import Images
+    from resnetd_cli.evaluation.records import Comparison, Report
 
 COLUMNS = ("model", "index", "id", "label", "support", "predicted", "precision", "recall", "f1", "left_out")
 _FEW = 10
@@ -234,8 +234,8 @@ def _write_table(stream: IO[str], columns: Mapping[str, bool], rows: Iterable[Se
     from rich.table import Table
     from rich.text import Text
 
-    from resnetd_cli.sinks.screen import columns as width_of
-    from resnetd_cli.sinks.screen import open_console
+    from resnetd_cli.pipeline.sinks.screen import columns as width_of
+    from resnetd_cli.pipeline.sinks.screen import open_console
 
     console = open_console(stream)
     texts = [[printable(cell) for cell in row] for row in rows]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetd_cli.escaping import printable
-from resnetd_cli.sinks.text import row_writer, to_json
+from resnetd_cli.pipeline.sinks.text import row_writer, to_json
+from resnetd_cli.system.escaping import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,7 +69,7 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
         from rich.table import Table
         from rich.text import Text
 
-        from resnetd_cli.sinks.screen import open_console
+        from resnetd_cli.pipeline.sinks.screen import open_console
 
         console = open_console(stream)
         beside = console.width - max(map(len, shown), default=0) >= _PROSE
@@ -89,7 +89,7 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
 
 def _write_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str], essential: str) -> None:
     """Print a table of as many of the columns as the terminal has room for; those at the right go first."""
-    from resnetd_cli.sinks.screen import open_console
+    from resnetd_cli.pipeline.sinks.screen import open_console
 
     console = open_console(stream)
     keys = list(columns)

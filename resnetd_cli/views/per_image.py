@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.files import open_atomic, open_atomic_text
-from resnetd_cli.reports import ImageRow
+from resnetd_cli.evaluation.records import ImageRow
+from resnetd_cli.pipeline.sinks.text import row_writer, to_json
 from resnetd_cli.results import shortest
-from resnetd_cli.sinks.text import row_writer, to_json
+from resnetd_cli.system.files import open_atomic, open_atomic_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,11 +15,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import ROOT
 
-from resnetd_cli import label_files, labels
+from resnetd_cli.class_names import files as label_files
+from resnetd_cli.class_names import shipped as labels
 from resnetd_cli.errors import LabelsError, OutputError
 
-ROOT = Path(__file__).resolve().parent.parent
 THOUSAND = "".join(f"{name}\n" for name in labels.imagenet().names)
 
 
@@ -176,12 +177,12 @@ def test_unnamed() -> None:
 
 
 def test_shipped_files_lie_in_the_package_or_at_the_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "resnetd_cli"
-    package.mkdir()
-    monkeypatch.setattr(labels, "__file__", str(package / "labels.py"))
+    package = tmp_path / "resnetd_cli" / "class_names"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(labels, "__file__", str(package / "shipped.py"))
     assert labels._folder() == tmp_path / "labels"
-    (package / "data" / "labels").mkdir(parents=True)
-    assert labels._folder() == package / "data" / "labels"
+    (package / "labels").mkdir()
+    assert labels._folder() == package / "labels"
     with pytest.raises(LabelsError, match=r"nothing\.txt is missing from the install"):
         labels._shipped("nothing.txt")
 
@@ -231,7 +232,7 @@ def test_tables_are_plain(generator: ModuleType) -> None:
 @pytest.mark.slow
 def test_heavy_libraries_stay_out() -> None:
     code = (
-        "import sys, resnetd_cli.labels as labels; labels.for_class_count(21843);"
+        "import sys, resnetd_cli.class_names.shipped as labels; labels.for_class_count(21843);"
         "labels.search('terrier', labels.imagenet());"
         "print(sorted({'torch', 'timm', 'numpy', 'PIL', 'requests'} & set(sys.modules)))"
     )

@@ -17,19 +17,21 @@ from conftest import ROOT, Resnetd
 from hub import timm_files
 from PIL import Image
 
-from resnetd_cli import evaluate, labels, trained_on
+from resnetd_cli.class_names import shipped as labels
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.content import mark_of_file
-from resnetd_cli.datasets import Examples
-from resnetd_cli.engines import Outputs
-from resnetd_cli.labelled import Images
+from resnetd_cli.datasets.base import Examples
+from resnetd_cli.evaluation import evaluate
+from resnetd_cli.evaluation.images import Images
+from resnetd_cli.evaluation.metrics import Coverage
+from resnetd_cli.evaluation.records import Evaluated
 from resnetd_cli.loading import load
-from resnetd_cli.metrics import Coverage
-from resnetd_cli.reports import Evaluated
+from resnetd_cli.models import trained_on
+from resnetd_cli.pipeline.decode.content import mark_of_file
+from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.results import Preprocessing
-from resnetd_cli.sinks.evaluated import COLUMNS, write_reports
+from resnetd_cli.views.evaluation import COLUMNS, write_reports
 
 COFFEE, CAT = ROOT / "samples" / "coffee.jpg", ROOT / "samples" / "cat.jpg"
 COLOURS = ("red", "green", "blue")

@@ -163,7 +163,7 @@ def test_a_stage_is_the_mean_of_its_maps(cli: Cli) -> None:
     from PIL import Image
 
     from resnetd_cli import loading
-    from resnetd_cli.preprocess import preprocess
+    from resnetd_cli.pipeline.preprocess import preprocess
 
     assert cli("features", COFFEE, "-o", "x.npy", "--layer", "blocks.2").code == 0
     loaded = loading.load("embedded", engine="torch")
@@ -201,7 +201,7 @@ def test_an_array_that_cannot_be_saved_leaves_its_rows(cli: Cli, monkeypatch: py
 
 
 def test_an_engine_that_breaks_half_way_leaves_the_rows_so_far(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnetd_cli.engines.pytorch import TorchEngine
+    from resnetd_cli.pipeline.engines.pytorch import TorchEngine
 
     calls = itertools.count(1)
     original = TorchEngine.run

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from conftest import ROOT
 
-from resnetd_cli import labels
+from resnetd_cli.class_names import shipped as labels
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
 
@@ -325,6 +326,6 @@ def test_a_download_that_fails_keeps_what_was_there(cli: Cli, server: str, tmp_p
 
 def test_a_downloaded_list_names_the_classes_of_predict(cli: Cli, server: str, tmp_path: Path) -> None:
     path = cli("labels", "--download", "--url", f"{server}/names.txt").stdout.strip()
-    coffee = Path(__file__).parents[1] / "samples" / "coffee.jpg"
+    coffee = ROOT / "samples" / "coffee.jpg"
     ended = cli("predict", str(coffee), "-m", "embedded", "--labels", path, "-f", "jsonl", "-k", "1")
     assert json_of(ended)["predictions"][0]["label"] == "espresso"

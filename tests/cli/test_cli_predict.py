@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from resnetd_cli import labels
+from resnetd_cli.class_names import shipped as labels
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.escaping import tsv_text
+from resnetd_cli.system.escaping import tsv_text
 
 SAMPLES = ROOT / "samples"
 COFFEE = SAMPLES / "coffee.jpg"

@@ -248,7 +248,7 @@ def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[flo
 DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.8, 2.5)
 MODULES = (
     "typer",
-    "resnetd_cli.cli.predict",
+    "resnetd_cli.cli.commands.predict",
     "resnetd_cli.classifier",
     "numpy",
     "numpy.linalg",

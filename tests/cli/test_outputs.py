@@ -16,16 +16,17 @@ import pytest
 from conftest import ROOT, Resnetd
 from test_cli_errors import CAT, COFFEE, Cli, cli, is_one_error  # noqa: F401
 
-from resnetd_cli import files, sinks
 from resnetd_cli.cli import records
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.records import Records
 from resnetd_cli.cli.spared import guarded, is_image
 from resnetd_cli.errors import ErrorKind, OutputError, UsageError
-from resnetd_cli.files import OutputFile, open_atomic
+from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.pipeline.sinks.arrays import ArrayStream
+from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Classified, Embedded, Failure, Prediction
-from resnetd_cli.sinks.arrays import ArrayStream
-from resnetd_cli.sources import Source
+from resnetd_cli.system import files
+from resnetd_cli.system.files import OutputFile, open_atomic
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX files and permissions")
 

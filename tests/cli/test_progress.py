@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from resnetd_cli.cli.console import Terminal, is_pipe
-from resnetd_cli.cli.live import Display
 from resnetd_cli.cli.progress import ImageBar, in_words
+from resnetd_cli.cli.training_progress import Display
 
 ERASED = "\r\x1b[2K"
 needs_fifos = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
@@ -170,7 +170,7 @@ class _Shown:
 
 
 def test_the_first_pass_of_training_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetd_cli.cli.live._REFRESH_SECONDS", 0)
+    monkeypatch.setattr("resnetd_cli.cli.training_progress._REFRESH_SECONDS", 0)
     shown = _Shown()
     display = Display(shown)  # type: ignore[arg-type]
     for done in (0, 16, 2000):

@@ -19,13 +19,13 @@ import pytest
 from conftest import ROOT, Resnetd
 from test_cli_errors import Cli, cli  # noqa: F401
 
-from resnetd_cli import sinks
 from resnetd_cli.cli import app
 from resnetd_cli.cli.console import Terminal
 from resnetd_cli.errors import ErrorKind, ResnetdError
-from resnetd_cli.escaping import csv_line, printable, shell_word, tsv_line, tsv_text, without_formulas
+from resnetd_cli.pipeline.sinks import base as sinks
 from resnetd_cli.results import Classified, Failure, Prediction
-from resnetd_cli.sinks.listing import write_facts, write_rows
+from resnetd_cli.system.escaping import csv_line, printable, shell_word, tsv_line, tsv_text, without_formulas
+from resnetd_cli.views.listing import write_facts, write_rows
 
 COFFEE = ROOT / "samples" / "coffee.jpg"
 NASTY = {

@@ -12,20 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Resnetd
+from conftest import ROOT, Resnetd
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli import compiled
-from resnetd_cli.bundle import Bundle, Request
-from resnetd_cli.engines.onnx import OnnxEngine
+from resnetd_cli.compiled import build as compiled
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled.bundle import Bundle, Request
 from resnetd_cli.errors import ModelError, UsageError
-from resnetd_cli.files import sha256
 from resnetd_cli.loading import Loader
+from resnetd_cli.pipeline.engines.onnx import OnnxEngine
 from resnetd_cli.results import Classified
+from resnetd_cli.system.files import sha256
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 SAMPLES = [str(ROOT / "samples" / name) for name in ("cat.jpg", "coffee.jpg")]
 REQUEST = Request("embedded", None, "train")
 HEAVY = "torch timm torchvision huggingface_hub requests onnx safetensors tqdm"
@@ -237,7 +236,7 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
     def refuse(*_: object) -> None:
         raise ModelError("it cannot be exported: no such operator")
 
-    monkeypatch.setattr("resnetd_cli.export.export", refuse)
+    monkeypatch.setattr("resnetd_cli.compiled.to_onnx.export", refuse)
     notes: list[str] = []
     for engine in ("onnx", "auto", "onnx"):
         if engine == "onnx":
@@ -398,7 +397,7 @@ def test_a_model_without_a_classifier_gives_features_only(cache: Path, tmp_path:
 
 
 def test_workers_and_threads_are_those_asked_for(cache: Path, by_torch: list[Classified]) -> None:
-    from resnetd_cli.cpus import usable_cpus
+    from resnetd_cli.system.cpus import usable_cpus
 
     for single, expected in ((True, (1, None)), (False, (usable_cpus(), 1))):
         classifier = Loader("embedded", engine="torch", single=single).load()

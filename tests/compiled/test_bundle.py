@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli.bundle import Bundle, Request
-from resnetd_cli.card import Card
+from resnetd_cli.class_names.shipped import ClassNames
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled.bundle import Bundle, Request
+from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError
-from resnetd_cli.labels import ClassNames
 from resnetd_cli.results import Preprocessing
 
 HALF_A_SECOND = 500_000_000
@@ -91,7 +91,7 @@ def test_weights_that_are_gone_leave_the_model_as_it_is(request_: Request) -> No
 
 
 def test_a_user_without_a_home_folder_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetd_cli.bundle.cache_dir", lambda: Path(os.devnull, "resnetd"))
-    monkeypatch.setattr("resnetd_cli.files.cache_dir", lambda: Path(os.devnull, "resnetd"))
+    monkeypatch.setattr("resnetd_cli.compiled.bundle.cache_dir", lambda: Path(os.devnull, "resnetd"))
+    monkeypatch.setattr("resnetd_cli.system.files.cache_dir", lambda: Path(os.devnull, "resnetd"))
     with pytest.raises(CacheError, match="the compiled model cannot be kept: this user has no home folder"):
         bundles.check_cache()

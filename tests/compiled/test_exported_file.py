@@ -14,21 +14,24 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from conftest import ROOT
 from hub import timm_files
 from test_hostile_models import CARD, tiny
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli import calibrate, exported, pull, trained_on
+from resnetd_cli import pull
 from resnetd_cli.about import describe
-from resnetd_cli.bundle import Request
-from resnetd_cli.cli.info import _in_words
+from resnetd_cli.cli.commands.info import _in_words
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.to_onnx import export
 from resnetd_cli.errors import ModelError, UsageError
-from resnetd_cli.export import export
+from resnetd_cli.evaluation import temperature as calibrate
 from resnetd_cli.loading import Loader
+from resnetd_cli.models import trained_on
+from resnetd_cli.pipeline.sources.inputs import expand
 from resnetd_cli.results import Calibrated, Classified
-from resnetd_cli.sources import expand
 
-ROOT = Path(__file__).parents[1]
 COFFEE, CAT = (str(ROOT / "samples" / name) for name in ("coffee.jpg", "cat.jpg"))
 TINY = "test_resnet"
 MARKS = np.random.default_rng(3).integers(0, 256, (5, 16), dtype=np.uint8)
@@ -186,7 +189,7 @@ def test_damaged_marks_are_an_error(text: str, tmp_path: Path) -> None:
 
 def test_more_marks_than_are_kept_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
-    monkeypatch.setattr("resnetd_cli.trained_on.MOST", 4)
+    monkeypatch.setattr("resnetd_cli.models.trained_on.MOST", 4)
     with pytest.raises(ModelError, match="does not tell"):
         exported.read_trained_on(path)
 

@@ -12,22 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Resnetd
+from conftest import ROOT, Resnetd
 
-from resnetd_cli import bundle as bundles
 from resnetd_cli import pull
-from resnetd_cli.bundle import Request
-from resnetd_cli.card import Card
+from resnetd_cli.class_names.shipped import unnamed
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.exported_file import read_card
 from resnetd_cli.errors import ModelError, UnknownModel, UsageError
-from resnetd_cli.exported import read_card
-from resnetd_cli.labels import unnamed
 from resnetd_cli.loading import Loader
+from resnetd_cli.pipeline.sources.inputs import expand
 from resnetd_cli.results import Agreement, Classified, Preprocessing
-from resnetd_cli.sources import expand
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 IMAGES = [str(ROOT / "samples" / name) for name in ("cat.jpg", "coffee.jpg")]
 

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from resnetd_cli.datasets import Dataset, Examples, open_dataset, shards
+from resnetd_cli.datasets import shards
+from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.splits import divide
 from resnetd_cli.datasets.survey import survey
 from resnetd_cli.errors import DataError, ErrorKind, InputError

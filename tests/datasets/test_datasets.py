@@ -20,16 +20,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from resnetd_cli.content import mark_of_file
-from resnetd_cli.datasets import Dataset, Examples, open_dataset, tables
+from resnetd_cli.datasets import tables
+from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.looks import Looks, Sharing, look_at
 from resnetd_cli.datasets.splits import divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
-from resnetd_cli.decode import DecodeOptions
 from resnetd_cli.errors import DataError, ErrorKind, InputError
-from resnetd_cli.sinks.counted import write_counts
-from resnetd_cli.threads import Pool
+from resnetd_cli.pipeline.decode.content import mark_of_file
+from resnetd_cli.pipeline.decode.image import DecodeOptions
+from resnetd_cli.system.threads import Pool
+from resnetd_cli.views.counts import write_counts
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files and names")
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from test_alike import photograph
 
-from resnetd_cli.datasets import Dataset, Examples, open_dataset
+from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.groups import grouped_by, united
 from resnetd_cli.datasets.split_table import write_split
 from resnetd_cli.datasets.splits import Divided, divide

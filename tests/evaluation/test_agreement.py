@@ -10,11 +10,11 @@ import pytest
 
 from resnetd_cli.about import figures
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.cli.figures import in_words
-from resnetd_cli.comparison import compare
+from resnetd_cli.cli.agreement import in_words
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.evaluation.agreement import compare
+from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Agreement, Failure
-from resnetd_cli.sources import Source
 
 IMAGES, CLASSES = 70, 5
 

@@ -15,16 +15,17 @@ from conftest import ROOT, FakeEngine
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetd_cli import bench, labels
-from resnetd_cli.bench import Report, Settings, Trial
+from resnetd_cli.class_names import shipped as labels
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.engines import Outputs
 from resnetd_cli.errors import ErrorKind, InputError, ResnetdError, UsageError
+from resnetd_cli.evaluation import bench
+from resnetd_cli.evaluation.bench import Report, Settings, Trial
+from resnetd_cli.pipeline.engines.base import Outputs
+from resnetd_cli.pipeline.sources.inputs import Source, expand
 from resnetd_cli.results import Preprocessing
-from resnetd_cli.sinks.measured import write_report
-from resnetd_cli.sources import Source, expand
+from resnetd_cli.views.bench import write_report
 
 HOW = Preprocessing((3, 32, 32), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)
 COFFEE = str(ROOT / "samples" / "coffee.jpg")
@@ -278,7 +279,7 @@ class TestCommand:
             return replace(classifier, name=model, batch_size=options["batch_size"] or 1)
 
         monkeypatch.setattr("resnetd_cli.loading.load", load)
-        monkeypatch.setattr("resnetd_cli.cpus.usable_cpus", lambda: 2)
+        monkeypatch.setattr("resnetd_cli.system.cpus.usable_cpus", lambda: 2)
 
     def run(self, *arguments: str | Path) -> tuple[int, str, str]:
         code = run(["bench", *map(str, arguments)])

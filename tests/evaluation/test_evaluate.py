@@ -13,13 +13,16 @@ import sklearn.metrics
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetd_cli import evaluate, labels, matching, real_labels
+from resnetd_cli.class_names import matching
+from resnetd_cli.class_names import real as real_labels
+from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.engines import Outputs
 from resnetd_cli.errors import DataError, ModelError, UsageError
-from resnetd_cli.labelled import open_images
-from resnetd_cli.labels import ClassNames
-from resnetd_cli.reports import Comparison
+from resnetd_cli.evaluation import evaluate
+from resnetd_cli.evaluation.images import open_images
+from resnetd_cli.evaluation.records import Comparison
+from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.results import Failure, Preprocessing
 
 HOW = Preprocessing((3, 8, 8), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)

@@ -22,15 +22,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetd_cli import evaluate, exported, held_out, trained_on
-from resnetd_cli.card import Card
+from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.decode import DecodeOptions
-from resnetd_cli.engines import Outputs
+from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import DataError, ModelError
-from resnetd_cli.held_out import Learnt, learnt_by, separate
-from resnetd_cli.labelled import Images, open_images
-from resnetd_cli.labels import ClassNames
+from resnetd_cli.evaluation import evaluate, held_out
+from resnetd_cli.evaluation.held_out import Learnt, learnt_by, separate
+from resnetd_cli.evaluation.images import Images, open_images
+from resnetd_cli.models import trained_on
+from resnetd_cli.pipeline.decode.image import DecodeOptions
+from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.results import Preprocessing
 
 CLASSES = ("blue", "green", "red")

@@ -10,9 +10,10 @@ import scipy.optimize
 import scipy.stats
 import sklearn.metrics
 
-from resnetd_cli import calibrate, metrics
 from resnetd_cli.errors import DataError
-from resnetd_cli.postprocess import softmax
+from resnetd_cli.evaluation import metrics
+from resnetd_cli.evaluation import temperature as calibrate
+from resnetd_cli.pipeline.postprocess import softmax
 
 
 def answers(classes: int, n: int = 500) -> tuple[np.ndarray, np.ndarray]:

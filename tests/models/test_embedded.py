@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from conftest import ROOT
 
-from resnetd_cli import embedded
 from resnetd_cli.errors import WeightsError
 from resnetd_cli.loading import load
+from resnetd_cli.models import embedded
 
-SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+SAMPLES = ROOT / "samples"
 
 
 @pytest.fixture(scope="module")

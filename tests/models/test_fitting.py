@@ -11,8 +11,8 @@ import timm
 import torch
 from torch import nn
 
-from resnetd_cli import checkpoints, fitting
 from resnetd_cli.errors import WeightsError
+from resnetd_cli.models import checkpoints, fitting
 
 NAME = "test_resnet"
 Tensors = Mapping[str, torch.Tensor]

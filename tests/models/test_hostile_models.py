@@ -24,14 +24,14 @@ from conftest import ROOT, Resnetd
 from hub import Hub, timm_files
 from onnx import TensorProto, helper, numpy_helper
 
-from resnetd_cli import bundle as bundles
-from resnetd_cli import checkpoints
-from resnetd_cli.bundle import Request
-from resnetd_cli.card import Card
+from resnetd_cli.class_names.shipped import unnamed
+from resnetd_cli.compiled import bundle as bundles
+from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.exported_file import METADATA_KEY
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
-from resnetd_cli.exported import METADATA_KEY
-from resnetd_cli.labels import unnamed
 from resnetd_cli.loading import Loader
+from resnetd_cli.models import checkpoints
 from resnetd_cli.results import Classified, Failure, Preprocessing
 
 TINY = "test_resnet"

@@ -17,9 +17,9 @@ from hub import Hub
 from huggingface_hub import constants
 from socks_server import SocksServer
 
-from resnetd_cli import hub as settings
-from resnetd_cli import weights
 from resnetd_cli.errors import HubError, UsageError
+from resnetd_cli.models import hub as weights
+from resnetd_cli.models import hub_settings as settings
 
 REPO = "me/tiny"
 CONTENT = {"config.json": b'{"architecture": "resnet18"}', "model.safetensors": bytes(range(256)) * 40}

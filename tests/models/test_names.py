@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from resnetd_cli import models
 from resnetd_cli.errors import UnknownModel
-from resnetd_cli.models import Kind, ModelCard, ModelRef, cards, find_card, matches, resolve, timm_names
+from resnetd_cli.models import names as models
+from resnetd_cli.models.names import Kind, ModelCard, ModelRef, cards, find_card, matches, resolve, timm_names
 
 ARCHITECTURES = tuple(f"resnet{depth}d" for depth in (18, 26, 34, 50, 101, 152, 200))
 every_card = pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from resnetd_cli import checkpoints, pickles
 from resnetd_cli.errors import WeightsError
-from resnetd_cli.pickles import PickleBombError
+from resnetd_cli.models import checkpoints, pickles
+from resnetd_cli.models.pickles import PickleBombError
 
 TIMES = 60
 """How often an object holds the one before it twice: printing the last would take 2**60 steps."""
@@ -108,7 +108,7 @@ def test_a_pickle_that_grows_without_end_is_refused(
 
 
 def test_many_objects_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetd_cli.pickles._MOST_OBJECTS", 1000)
+    monkeypatch.setattr("resnetd_cli.models.pickles._MOST_OBJECTS", 1000)
     pickles.check(bare(tmp_path / "few", b"\x80\x02(" + b"}" * 999 + b"l."))
     with pytest.raises(PickleBombError, match="more than 1,000 objects"):
         pickles.check(bare(tmp_path / "many", b"\x80\x02(" + b"}" * 1000 + b"l."))
@@ -119,14 +119,14 @@ def test_the_bound_is_on_parts_counted_wherever_they_are_used(
 ) -> None:
     """Of 4 lists, each twice in the next, the sizes are 1, 3, 7 and 15: 26 in all, where 4 objects were made."""
     path = bare(tmp_path / "w", b"\x80\x02" + doubled("list", 3) + b".")
-    monkeypatch.setattr("resnetd_cli.pickles._GROWTH", 0)
-    monkeypatch.setattr("resnetd_cli.pickles._ROOM", 26)
+    monkeypatch.setattr("resnetd_cli.models.pickles._GROWTH", 0)
+    monkeypatch.setattr("resnetd_cli.models.pickles._ROOM", 26)
     pickles.check(path)
-    monkeypatch.setattr("resnetd_cli.pickles._ROOM", 25)
+    monkeypatch.setattr("resnetd_cli.models.pickles._ROOM", 25)
     with pytest.raises(PickleBombError):
         pickles.check(path)
-    monkeypatch.setattr("resnetd_cli.pickles._ROOM", 22)
-    monkeypatch.setattr("resnetd_cli.pickles._GROWTH", 1)
+    monkeypatch.setattr("resnetd_cli.models.pickles._ROOM", 22)
+    monkeypatch.setattr("resnetd_cli.models.pickles._GROWTH", 1)
     pickles.check(path)
 
 

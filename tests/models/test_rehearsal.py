@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import timm
 
-from resnetd_cli import rehearsal
 from resnetd_cli.errors import UsageError
+from resnetd_cli.models import rehearsal
 from resnetd_cli.training import network, recipe
 
 UPDATE = recipe.load("bag-of-tricks").replace({"batch_norm": "update"})

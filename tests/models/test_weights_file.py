@@ -17,12 +17,14 @@ import torch
 from hub import timm_files
 from PIL import Image
 
-from resnetd_cli import about, compiled, factory
-from resnetd_cli.bundle import Request
+from resnetd_cli import about
 from resnetd_cli.classifier import Classifier
+from resnetd_cli.compiled import build as compiled
+from resnetd_cli.compiled.bundle import Request
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
 from resnetd_cli.loading import Loader, load
-from resnetd_cli.preprocess import preprocess
+from resnetd_cli.models import network as factory
+from resnetd_cli.pipeline.preprocess import preprocess
 
 TINY = "test_resnet"  # a residual network of timm's for tests: what files hold is alike for all sizes
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibex", "jay")

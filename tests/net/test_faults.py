@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 import pytest
 from conftest import ROOT, FakeEngine, Resnetd
-from test_pipeline import answers, jitter, pipeline, source
+from test_run import answers, jitter, pipeline, source
 
-from resnetd_cli import files
 from resnetd_cli.cli import app, limits, stopping
-from resnetd_cli.decode import decode
 from resnetd_cli.errors import ResnetdError
-from resnetd_cli.readahead import ReadAhead
-from resnetd_cli.sources import Source
+from resnetd_cli.pipeline.decode.image import decode
+from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.readahead import ReadAhead
+from resnetd_cli.system import files
 
 if os.name != "posix":
     pytest.skip("limits and signals of POSIX", allow_module_level=True)
@@ -480,7 +480,7 @@ def test_a_server_that_keeps_silent_is_not_waited_for(
 @pytest.mark.slow
 @signals
 @pytest.mark.parametrize(
-    "module", ["typer", "resnetd_cli.cli.predict", "numpy", "numpy.linalg", "onnxruntime", "PIL.Image"]
+    "module", ["typer", "resnetd_cli.cli.commands.predict", "numpy", "numpy.linalg", "onnxruntime", "PIL.Image"]
 )
 def test_it_ends_in_the_middle_of_an_import(
     machine: Machine, number: signal.Signals, code: int, note: str, module: str

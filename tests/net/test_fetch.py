@@ -19,9 +19,10 @@ import pytest
 from fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
 from socks_server import SocksServer
 
-from resnetd_cli import addresses, connections, http, inflating, retries
-from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.net import addresses, connections, inflating, retries
+from resnetd_cli.net import fetch as http
+from resnetd_cli.system.deadline import Deadline
 
 FILES = Path("/proc/self/fd")
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "no_proxy")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from resnetd_cli import proxies
 from resnetd_cli.errors import UsageError
+from resnetd_cli.net import proxies
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 

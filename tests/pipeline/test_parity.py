@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import ROOT
 from hub import timm_files
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.models import load_state_dict
 
-from resnetd_cli import embedded
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.loading import load
+from resnetd_cli.models import embedded
 from resnetd_cli.results import Classified
 
-SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+SAMPLES = ROOT / "samples"
 PHOTOGRAPHS = tuple(sorted(str(path) for path in SAMPLES.glob("*.jpg")))
 Top = tuple[list[int], list[float]]
 
@@ -106,8 +107,8 @@ def test_resnet50d_gives_the_recipe_s_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["resnet50d", "resnet101d", "resnet50d.ra4_e3600_r224_in1k", "embedded"])
 @pytest.mark.parametrize("image_size", ["train", "test", "160"])
 def test_preprocessing_is_the_one_that_timm_resolves(model: str, image_size: str) -> None:
-    from resnetd_cli.factory import define
-    from resnetd_cli.models import resolve
+    from resnetd_cli.models.names import resolve
+    from resnetd_cli.models.network import define
 
     ref = resolve(model)
     ours = define(ref).preprocessing(image_size)

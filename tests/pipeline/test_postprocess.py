@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from resnetd_cli import labels
+from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import ModelError
-from resnetd_cli.labels import ClassNames
-from resnetd_cli.postprocess import probabilities, sigmoid, softmax, top_k
+from resnetd_cli.pipeline.postprocess import probabilities, sigmoid, softmax, top_k
 from resnetd_cli.results import Prediction
 
 FRUIT = ClassNames(("apple", "pear", "plum", "fig"), ("n1", "n2", None, "n4"), "a test")

@@ -10,7 +10,7 @@ import timm
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 
-from resnetd_cli.preprocess import preprocess, resized_size
+from resnetd_cli.pipeline.preprocess import preprocess, resized_size
 from resnetd_cli.results import Preprocessing
 
 # Width and height: what the geometry's branches and roundings depend on.

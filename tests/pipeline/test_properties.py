@@ -17,14 +17,16 @@ import pytest
 from conftest import FakeEngine
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from test_pipeline import answers, failing, jitter, pipeline, source
+from test_run import answers, failing, jitter, pipeline, source
 
-from resnetd_cli import label_files, sinks, sources
-from resnetd_cli.companions import is_companion
+from resnetd_cli.class_names import files as label_files
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError
-from resnetd_cli.escaping import csv_line, json_safe, printable, tsv_line, tsv_text, without_formulas
+from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.pipeline.sinks.text import rows, to_json
+from resnetd_cli.pipeline.sources import inputs as sources
+from resnetd_cli.pipeline.sources.companions import is_companion
 from resnetd_cli.results import Classified, Failure, Prediction
-from resnetd_cli.sinks.text import rows, to_json
+from resnetd_cli.system.escaping import csv_line, json_safe, printable, tsv_line, tsv_text, without_formulas
 
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")

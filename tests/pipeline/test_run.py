@@ -13,12 +13,12 @@ import pytest
 from conftest import FakeEngine
 from PIL import Image
 
-from resnetd_cli.decode import DecodeOptions
-from resnetd_cli.engines import Outputs
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.pipeline import Pipeline
+from resnetd_cli.pipeline.decode.image import DecodeOptions
+from resnetd_cli.pipeline.engines.base import Outputs
+from resnetd_cli.pipeline.run import Pipeline
+from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Failure, Preprocessing
-from resnetd_cli.sources import Source
 
 PLAIN = Preprocessing((3, 4, 4), 1.0, "center", "nearest", (0.0,) * 3, (1.0,) * 3)
 Answer = tuple[str, int, float]
@@ -162,7 +162,7 @@ def test_whatever_a_decoder_raises_over_an_input_is_its_failure(monkeypatch: pyt
     def trip(*_: object) -> None:
         raise IndexError("no such row")
 
-    monkeypatch.setattr("resnetd_cli.pipeline.preprocess", trip)
+    monkeypatch.setattr("resnetd_cli.pipeline.run.preprocess", trip)
     (only,) = pipeline(FakeEngine()).run([source(1)])
     assert isinstance(only, Failure)
     assert only.kind is ErrorKind.UNDECODABLE

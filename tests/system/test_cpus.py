@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from resnetd_cli import cgroups, cpus, memory
-from resnetd_cli.cpus import limited_cpus, multiplies_bytes, usable_cpus
+from resnetd_cli.system import cgroups, cpus, memory
+from resnetd_cli.system.cpus import limited_cpus, multiplies_bytes, usable_cpus
 
 
 @pytest.fixture(autouse=True)

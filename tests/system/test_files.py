@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from resnetd_cli import files
 from resnetd_cli.errors import OutputError, OutputExists
-from resnetd_cli.files import check_writable, open_atomic, write_atomic
+from resnetd_cli.system import files
+from resnetd_cli.system.files import check_writable, open_atomic, write_atomic
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files and permissions")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resnetd_cli.wording import counted
+from resnetd_cli.system.wording import counted
 
 
 @pytest.mark.parametrize(

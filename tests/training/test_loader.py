@@ -10,7 +10,7 @@ import pytest
 import torch
 from training_data import write_colours
 
-from resnetd_cli.datasets import Examples, open_dataset
+from resnetd_cli.datasets.base import Examples, open_dataset
 from resnetd_cli.results import Failure, Preprocessing
 from resnetd_cli.training.loader import (
     Batch,

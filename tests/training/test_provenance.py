@@ -19,8 +19,8 @@ from PIL import Image
 from training_data import NETWORK, QUICK, Log, carry_out, write_colours
 
 from resnetd_cli import __version__
-from resnetd_cli.configs import write_temperature
 from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.models.configs import write_temperature
 from resnetd_cli.results import Calibrated
 from resnetd_cli.training import network, recipe
 from resnetd_cli.training.plan import Plan, Surroundings, execute

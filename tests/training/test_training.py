@@ -24,10 +24,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from training_data import COLOURS, NETWORK, QUICK, Log, carry_out, write_colours
 
-from resnetd_cli.content import mark_of_file
-from resnetd_cli.datasets import open_dataset
+from resnetd_cli.datasets.base import open_dataset
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
+from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.results import Classified
 from resnetd_cli.training import loader, loop, network, recipe
 from resnetd_cli.training.plan import Plan, Surroundings, execute
@@ -149,7 +149,7 @@ def test_a_starting_model_without_marks_is_reported(finished: Path, data: Path, 
 
 
 def test_marks_of_too_many_images_are_not_kept(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetd_cli.trained_on.MOST", 41)
+    monkeypatch.setattr("resnetd_cli.models.trained_on.MOST", 41)
     notes: list[str] = []
     run = begun(plan, notes.append)
     assert not (run / "trained-on.npy").exists()

@@ -16,13 +16,13 @@ from PIL import Image
 from test_cli_evaluate import Cli, cli, only, own, photos, write_model  # noqa: F401  (fixtures)
 from test_evaluate import ACTUAL, LOGITS, PETS, draw, model, pets  # noqa: F401
 
-from resnetd_cli import evaluate
-from resnetd_cli.decode import TURNED, DecodeOptions, decode
 from resnetd_cli.errors import UsageError
-from resnetd_cli.labelled import open_images
+from resnetd_cli.evaluation import evaluate
+from resnetd_cli.evaluation.images import open_images
+from resnetd_cli.evaluation.records import ImageRow
 from resnetd_cli.loading import load
-from resnetd_cli.reports import ImageRow
-from resnetd_cli.sinks.per_image import COLUMNS, check_name, open_rows
+from resnetd_cli.pipeline.decode.image import TURNED, DecodeOptions, decode
+from resnetd_cli.views.per_image import COLUMNS, check_name, open_rows
 
 
 def expected(

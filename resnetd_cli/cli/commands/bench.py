@@ -11,7 +11,7 @@ from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.inputs import Inputs
 from resnetd_cli.cli.numbers import number
 from resnetd_cli.errors import ExitCode
-from resnetd_cli.models import DEFAULT_MODEL
+from resnetd_cli.models.names import DEFAULT_MODEL
 
 
 def bench(
@@ -51,7 +51,7 @@ def bench(
     from resnetd_cli.cli import running
     from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.cli.spared import model_files
-    from resnetd_cli.sinks.measured import write_report
+    from resnetd_cli.views.bench import write_report
 
     target = TextOutput.choose(
         format.value,
@@ -62,9 +62,9 @@ def bench(
 
     from functools import partial
 
-    from resnetd_cli import bench as library
-    from resnetd_cli.cpus import usable_cpus
+    from resnetd_cli.evaluation import bench as library
     from resnetd_cli.loading import load
+    from resnetd_cli.system.cpus import usable_cpus
 
     sample = library.synthetic_sample() if sources is None else library.read_sample(sources, model)
     for failure in sample.failures:

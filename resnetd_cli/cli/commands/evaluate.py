@@ -14,19 +14,19 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.numbers import whole
-from resnetd_cli.decode import MAX_PIXELS, DecodeOptions
 from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
-from resnetd_cli.escaping import shell_word
-from resnetd_cli.http import TIMEOUT
-from resnetd_cli.models import DEFAULT_MODEL
+from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.net.fetch import TIMEOUT
+from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
 from resnetd_cli.results import Failure
-from resnetd_cli.wording import counted
+from resnetd_cli.system.escaping import shell_word
+from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
-    from resnetd_cli.held_out import Learnt
-    from resnetd_cli.labelled import Images
-    from resnetd_cli.reports import Comparison, Evaluated, ImageRow, Report
+    from resnetd_cli.evaluation.held_out import Learnt
+    from resnetd_cli.evaluation.images import Images
+    from resnetd_cli.evaluation.records import Comparison, Evaluated, ImageRow, Report
 
 
 _ENOUGH = 100
@@ -144,15 +144,16 @@ def evaluate(
     from resnetd_cli.cli import running
     from resnetd_cli.cli.outputs import TextOutput, check_outputs
     from resnetd_cli.cli.spared import model_files
-    from resnetd_cli.sinks.evaluated import write_reports
+    from resnetd_cli.views.evaluation import write_reports
 
     reads = [data, weights, labels, *model_files(*models)]
     target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
     check_outputs(target.path, per_image, overwrite=overwrite, reads=reads)
 
-    from resnetd_cli import calibrate, held_out
-    from resnetd_cli import evaluate as library
-    from resnetd_cli.labelled import open_images
+    from resnetd_cli.evaluation import evaluate as library
+    from resnetd_cli.evaluation import held_out
+    from resnetd_cli.evaluation import temperature as calibrate
+    from resnetd_cli.evaluation.images import open_images
     from resnetd_cli.loading import load
 
     place = calibrate.place(models[0], weights) if fit else None
@@ -271,7 +272,7 @@ def _check_rows(path: Path | None, *, with_logits: bool) -> None:
         UsageError: something is.
     """
     if path is not None:
-        from resnetd_cli.sinks.per_image import check_name
+        from resnetd_cli.views.per_image import check_name
 
         check_name(path)
     elif with_logits:
@@ -287,8 +288,8 @@ def _check_and_separate(
     **options: Any,
 ) -> tuple[Images, list[int | None]]:
     """Check that all models can be measured on images, and return those to measure on; see `held_out.separate`."""
-    from resnetd_cli import evaluate as library
-    from resnetd_cli import held_out
+    from resnetd_cli.evaluation import evaluate as library
+    from resnetd_cli.evaluation import held_out
 
     for name, classifier in classifiers.items():
         if note := library.check(classifier, images, real=real):
@@ -303,7 +304,7 @@ def _rows(path: Path | None, **options: Any) -> AbstractContextManager[Callable[
     """Open the file of rows, if one is wanted; see `per_image.open_rows`."""
     if path is None:
         return nullcontext()
-    from resnetd_cli.sinks.per_image import open_rows
+    from resnetd_cli.views.per_image import open_rows
 
     return open_rows(path, **options)
 
@@ -324,7 +325,7 @@ def _tell_of_images(report: Report) -> None:
 
 
 def _tell_in_short(evaluated: list[Evaluated], comparison: Comparison | None) -> None:
-    from resnetd_cli.sinks.evaluated import in_short, in_words
+    from resnetd_cli.views.evaluation import in_short, in_words
 
     for each in evaluated:
         terminal.note(in_short(each.report))
@@ -341,7 +342,7 @@ def _keep(
     asked: Mapping[str, object],
 ) -> None:
     """Store the temperature with the model, or say how to use it."""
-    from resnetd_cli import calibrate
+    from resnetd_cli.evaluation import temperature as calibrate
     from resnetd_cli.results import Calibrated
 
     calibration = evaluated.report.calibration

@@ -9,8 +9,8 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
-from resnetd_cli.escaping import shell_word
-from resnetd_cli.models import DEFAULT_MODEL
+from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.system.escaping import shell_word
 
 
 def export(
@@ -44,10 +44,11 @@ def export(
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
 
     from resnetd_cli import pull as library
-    from resnetd_cli.cli import figures, outputs, running
+    from resnetd_cli.cli import agreement as figures
+    from resnetd_cli.cli import outputs, running
     from resnetd_cli.cli.inputs import images_of
     from resnetd_cli.cli.spared import model_files
-    from resnetd_cli.exported import is_exported
+    from resnetd_cli.compiled.exported_file import is_exported
     from resnetd_cli.loading import Loader
 
     path = outputs.as_path(output)

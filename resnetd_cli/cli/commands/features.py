@@ -9,11 +9,11 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.inputs import Inputs
-from resnetd_cli.decode import MAX_PIXELS, DecodeOptions
 from resnetd_cli.errors import UsageError
-from resnetd_cli.http import CONNECTIONS, MAX_BYTES, TIMEOUT
-from resnetd_cli.models import DEFAULT_MODEL
-from resnetd_cli.reading import ReadOptions
+from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.net.fetch import CONNECTIONS, MAX_BYTES, TIMEOUT
+from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
+from resnetd_cli.pipeline.sources.reading import ReadOptions
 
 
 def features(

@@ -8,7 +8,7 @@ import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.engines import FP32, INT8
+from resnetd_cli.pipeline.engines.base import FP32, INT8
 from resnetd_cli.results import Calibrated
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def info(
     from resnetd_cli import about
     from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.cli.spared import model_files
-    from resnetd_cli.sinks.listing import write_facts
+    from resnetd_cli.views.listing import write_facts
 
     target = TextOutput.choose(
         format.value, output, overwrite=overwrite, elsewhere="pairs", reads=[weights, *model_files(model)]
@@ -108,7 +108,7 @@ def _form_in_words(heading: str, precision: str, facts: Facts) -> dict[str, str]
     words = {heading: place + (f", calibrated with {images} images" if images else "")}
     compared = {key.removeprefix(f"{precision}_"): value for key, value in facts.items()}
     if compared.get("images"):
-        from resnetd_cli.cli.figures import in_words
+        from resnetd_cli.cli.agreement import in_words
 
         words |= {f"  {precision} {name}": text for name, text in in_words(compared).items()}
     return words

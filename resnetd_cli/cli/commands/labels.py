@@ -47,11 +47,11 @@ def labels(
     """
     terminal.setup(quiet=quiet, verbose=verbose)
 
-    from resnetd_cli import label_files
-    from resnetd_cli import labels as library
+    from resnetd_cli.class_names import files as label_files
+    from resnetd_cli.class_names import shipped as library
     from resnetd_cli.cli.outputs import TextOutput, open_text
-    from resnetd_cli.files import cache_dir
-    from resnetd_cli.sinks.listing import write_rows
+    from resnetd_cli.system.files import cache_dir
+    from resnetd_cli.views.listing import write_rows
 
     if download:
         path = label_files.download(url or label_files.SEED_URL, cache=cache_dir())

@@ -54,7 +54,7 @@ def list_models(
 
     from resnetd_cli import about
     from resnetd_cli.cli.outputs import TextOutput
-    from resnetd_cli.sinks.listing import write_rows
+    from resnetd_cli.views.listing import write_rows
 
     target = TextOutput.choose(format.value, output, overwrite=overwrite)
     rows = about.list_timm(pattern) if all_models else about.list_cards(pattern)

@@ -12,11 +12,11 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
-from resnetd_cli.decode import MAX_PIXELS, DecodeOptions
 from resnetd_cli.errors import UsageError
-from resnetd_cli.http import CONNECTIONS, MAX_BYTES, TIMEOUT
-from resnetd_cli.models import DEFAULT_MODEL
-from resnetd_cli.reading import ReadOptions
+from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.net.fetch import CONNECTIONS, MAX_BYTES, TIMEOUT
+from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
+from resnetd_cli.pipeline.sources.reading import ReadOptions
 from resnetd_cli.results import Classified, Failure
 
 _TOP_K = 5
@@ -87,8 +87,8 @@ def predict(
 
     import sys
 
-    from resnetd_cli import sinks
     from resnetd_cli.cli import outputs, records, running, spared
+    from resnetd_cli.pipeline.sinks import base as sinks
 
     path = outputs.as_path(output)
     on_terminal = path is None and is_tty(sys.stdout)
@@ -108,8 +108,8 @@ def predict(
     reads = [*given.texts, files_from, weights, labels, *spared.model_files(model)]
     outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
-    from resnetd_cli.engines import LAYER_POOLED
     from resnetd_cli.loading import load
+    from resnetd_cli.pipeline.engines.base import LAYER_POOLED
 
     classifier = load(
         model,

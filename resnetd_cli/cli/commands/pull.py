@@ -12,11 +12,11 @@ from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
 
 if TYPE_CHECKING:
-    from resnetd_cli.bundle import Bundle
     from resnetd_cli.cli.running import Failures
+    from resnetd_cli.compiled.bundle import Bundle
     from resnetd_cli.loading import Loader
+    from resnetd_cli.pipeline.sources.inputs import Source
     from resnetd_cli.results import Agreement
-    from resnetd_cli.sources import Source
 
 _COLUMNS = {"model": "model", "precision": "precision", "engine": "engine", "megabytes": "MB", "folder": "folder"}
 
@@ -53,14 +53,14 @@ def pull(
     if calibrate and precision != "int8":
         raise UsageError("--calibrate goes with --precision int8", hint="add it, or leave --calibrate out")
 
-    from resnetd_cli import models as library
     from resnetd_cli.cli.inputs import images_of
     from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.cli.running import Failures
     from resnetd_cli.cli.spared import model_files
-    from resnetd_cli.exported import is_exported
+    from resnetd_cli.compiled.exported_file import is_exported
     from resnetd_cli.loading import Loader
-    from resnetd_cli.sinks.listing import write_facts, write_rows
+    from resnetd_cli.models import names as library
+    from resnetd_cli.views.listing import write_facts, write_rows
 
     reads = [weights, *(calibrate or []), *(verify or []), *model_files(*models)]
     target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
@@ -126,7 +126,7 @@ def _row(bundle: Bundle, agreement: Agreement | None) -> dict[str, Any]:
 
 
 def _in_words(row: dict[str, Any]) -> dict[str, str]:
-    from resnetd_cli.cli import figures
+    from resnetd_cli.cli import agreement as figures
 
     words = {"model": f"{row['model']} in {row['precision']}, on {row['engine']}"}
     return words | (figures.in_words(row) if row["images"] else {}) | {"folder": row["folder"]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from resnetd_cli.decode import DecodeOptions, decode
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from resnetd_cli import bmp, greys, guard, jpeg, png
-from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline.decode import bmp, greys, jpeg, png
+from resnetd_cli.pipeline.decode import isolated as guard
+from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile

@@ -1,7 +1,7 @@
 """Decoding in a process of its own, which may hang, crash or ask for too much memory without harm to the run.
 
 A child is started when one is needed, and serves one thread at a time. One that does not answer in time is ended;
-one that dies is replaced. `guarded` is the child's side. The processes of `multiprocessing` would not do: they
+one that dies is replaced. `worker` is the child's side. The processes of `multiprocessing` would not do: they
 import the user's own script anew.
 """
 
@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
-from resnetd_cli.deadline import FOREVER
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.system.deadline import FOREVER
 
 GRACE = 0.5
 """Seconds that the child may take beyond its time to say so itself."""
@@ -87,7 +87,8 @@ class _Child:
 
     def __init__(self) -> None:
         # It imports from where this process imports: not from the current folder, unless that does.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from resnetd_cli.guarded import serve; serve()"
+        serve = "from resnetd_cli.pipeline.decode.worker import serve; serve()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; {serve}"
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-c", code],

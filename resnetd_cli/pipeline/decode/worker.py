@@ -11,10 +11,10 @@ import signal
 import sys
 from typing import IO, Any
 
-from resnetd_cli.deadline import FOREVER
-from resnetd_cli.decode import TURNED, DecodeOptions, decode_here
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.memory import limit
+from resnetd_cli.pipeline.decode.image import TURNED, DecodeOptions, decode_here
+from resnetd_cli.system.deadline import FOREVER
+from resnetd_cli.system.memory import limit
 
 _ROOM = 80 * 2**20
 """Bytes beyond those of the file and its pixels; importing numpy, for deep greys, takes half of them."""

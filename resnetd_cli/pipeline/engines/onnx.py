@@ -8,11 +8,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.cpus import limited_cpus
-from resnetd_cli.engines import LAYER_LOGITS, LAYER_POOLED, Outputs
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.escaping import printable
-from resnetd_cli.memory import is_shortage, usable
+from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, Outputs
+from resnetd_cli.system.cpus import limited_cpus
+from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.memory import is_shortage, usable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.cpus import limited_cpus
-from resnetd_cli.engines import FP32, LAYER_LOGITS, LAYER_POOLED, Outputs
 from resnetd_cli.errors import UsageError
+from resnetd_cli.pipeline.engines.base import FP32, LAYER_LOGITS, LAYER_POOLED, Outputs
+from resnetd_cli.system.cpus import limited_cpus
 
 if TYPE_CHECKING:
     import numpy as np

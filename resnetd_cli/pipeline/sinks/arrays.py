@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli.errors import OutputError
-from resnetd_cli.files import TEXT, OutputFile
+from resnetd_cli.pipeline.sinks.base import index_path
+from resnetd_cli.pipeline.sinks.text import row_writer
 from resnetd_cli.results import Classified, Embedded, Failure
-from resnetd_cli.sinks import index_path
-from resnetd_cli.sinks.text import row_writer
+from resnetd_cli.system.files import TEXT, OutputFile
 
 if TYPE_CHECKING:
     import numpy as np

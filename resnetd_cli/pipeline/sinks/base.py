@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from resnetd_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from resnetd_cli.pipeline.sinks.arrays import ArraySink
     from resnetd_cli.results import Classified, Failure
-    from resnetd_cli.sinks.arrays import ArraySink
 
 
 class Sink(Protocol):
@@ -26,20 +26,20 @@ class Sink(Protocol):
 
 
 RECORD_FORMATS = {
-    "table": "resnetd_cli.sinks.table:TableSink",
-    "tsv": "resnetd_cli.sinks.text:TsvSink",
-    "csv": "resnetd_cli.sinks.text:CsvSink",
-    "json": "resnetd_cli.sinks.text:JsonSink",
-    "jsonl": "resnetd_cli.sinks.text:JsonLinesSink",
+    "table": "resnetd_cli.pipeline.sinks.table:TableSink",
+    "tsv": "resnetd_cli.pipeline.sinks.text:TsvSink",
+    "csv": "resnetd_cli.pipeline.sinks.text:CsvSink",
+    "json": "resnetd_cli.pipeline.sinks.text:JsonSink",
+    "jsonl": "resnetd_cli.pipeline.sinks.text:JsonLinesSink",
 }
 _VIEWS = {
-    "lines": "resnetd_cli.sinks.lines:LinesSink",
+    "lines": "resnetd_cli.pipeline.sinks.lines:LinesSink",
 }
 """What only `auto` stands for."""
 ARRAY_FORMATS = {
-    ".npy": "resnetd_cli.sinks.arrays:npy",
-    ".npz": "resnetd_cli.sinks.arrays:npz",
-    ".safetensors": "resnetd_cli.sinks.arrays:safetensors",
+    ".npy": "resnetd_cli.pipeline.sinks.arrays:npy",
+    ".npz": "resnetd_cli.pipeline.sinks.arrays:npz",
+    ".safetensors": "resnetd_cli.pipeline.sinks.arrays:safetensors",
 }
 _SUFFIXES = {
     ".txt": "table",

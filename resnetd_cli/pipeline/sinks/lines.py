@@ -11,9 +11,9 @@ from typing import IO, Any
 from rich.table import Table
 from rich.text import Text
 
-from resnetd_cli.escaping import printable
+from resnetd_cli.pipeline.sinks.screen import bar, columns, fit, fit_name, open_console
 from resnetd_cli.results import Classified, Failure
-from resnetd_cli.sinks.screen import bar, columns, fit, fit_name, open_console
+from resnetd_cli.system.escaping import printable
 
 _GAP = 2
 _NAME, _CLASS, _PERCENT = 60, 30, 6

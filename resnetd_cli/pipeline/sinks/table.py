@@ -11,9 +11,9 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from resnetd_cli.escaping import printable
+from resnetd_cli.pipeline.sinks.screen import bar, open_console
 from resnetd_cli.results import Classified, Failure
-from resnetd_cli.sinks.screen import bar, open_console
+from resnetd_cli.system.escaping import printable
 
 _BAR = 20
 """Width of a full probability bar, in characters."""

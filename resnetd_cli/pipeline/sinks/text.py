@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
-from resnetd_cli.escaping import csv_line, json_safe, tsv_line, without_formulas
 from resnetd_cli.results import Classified, Failure
+from resnetd_cli.system.escaping import csv_line, json_safe, tsv_line, without_formulas
 
 COLUMNS = ("input", "status", "rank", "index", "id", "label", "probability", "error")
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from resnetd_cli.companions import is_companion
-from resnetd_cli.escaping import printable
+from resnetd_cli.pipeline.sources.companions import is_companion
+from resnetd_cli.system.escaping import printable
 
 # Pillow names these as openable, but holds only stubs for them: there is no image to get from them.
 _STUB_FORMATS = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from resnetd_cli import http, patterns, spellings
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.escaping import shell_word
-from resnetd_cli.files import too_many_files_hint
-from resnetd_cli.lists import STDIN, read_list
-from resnetd_cli.reading import (
+from resnetd_cli.net import fetch as http
+from resnetd_cli.pipeline.sources import patterns, spellings
+from resnetd_cli.pipeline.sources.folders import Skipped, Walker
+from resnetd_cli.pipeline.sources.lists import STDIN, read_list
+from resnetd_cli.pipeline.sources.reading import (
     DEFAULT_READING,
     ReadOptions,
     folder_hint,
@@ -23,7 +23,8 @@ from resnetd_cli.reading import (
     read_url,
     strerror,
 )
-from resnetd_cli.walks import Skipped, Walker
+from resnetd_cli.system.escaping import shell_word
+from resnetd_cli.system.files import too_many_files_hint
 
 
 @dataclass(frozen=True)

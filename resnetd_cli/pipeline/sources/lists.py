@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from resnetd_cli.encodings import marked, no_text
 from resnetd_cli.errors import UsageError
-from resnetd_cli.escaping import printable
-from resnetd_cli.reading import strerror
-from resnetd_cli.walks import are_image_bytes
+from resnetd_cli.pipeline.sources.folders import are_image_bytes
+from resnetd_cli.pipeline.sources.reading import strerror
+from resnetd_cli.system.encodings import marked, no_text
+from resnetd_cli.system.escaping import printable
 
 STDIN = "-"
 MAX_ENTRY = 2**16

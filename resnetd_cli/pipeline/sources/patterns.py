@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import product
 
-from resnetd_cli.companions import is_companion
 from resnetd_cli.errors import UsageError
-from resnetd_cli.escaping import printable
+from resnetd_cli.pipeline.sources.companions import is_companion
+from resnetd_cli.system.escaping import printable
 
 MAX_ALTERNATIVES = 1_000_000
 """Names that the braces of one pattern may stand for."""

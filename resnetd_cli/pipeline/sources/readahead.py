@@ -9,8 +9,8 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
 
-from resnetd_cli.http import HOST_CONNECTIONS, host_of
-from resnetd_cli.sources import Source
+from resnetd_cli.net.fetch import HOST_CONNECTIONS, host_of
+from resnetd_cli.pipeline.sources.inputs import Source
 
 _HELD_BYTES = 2**26
 

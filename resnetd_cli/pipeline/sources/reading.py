@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from resnetd_cli import http
-from resnetd_cli.deadline import Deadline
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.escaping import shell_word
-from resnetd_cli.files import too_many_files_hint
-from resnetd_cli.spellings import on_disk
+from resnetd_cli.net import fetch as http
+from resnetd_cli.pipeline.sources.spellings import on_disk
+from resnetd_cli.system.deadline import Deadline
+from resnetd_cli.system.escaping import shell_word
+from resnetd_cli.system.files import too_many_files_hint
 
 _BLOCK = 2**16
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # Windows has the second

@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 
 PIXELS = np.random.default_rng(8).integers(0, 256, (70, 13, 4), dtype=np.uint8)
 HEIGHT, WIDTH = PIXELS.shape[:2]

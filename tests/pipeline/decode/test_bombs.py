@@ -10,9 +10,9 @@ from pathlib import Path
 import bombs
 import pytest
 
-from resnetd_cli import guard
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline.decode import isolated as guard
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 
 MEGABYTE = 2**20
 ALLOWED = 100 * MEGABYTE

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image, ImageFile
 
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 
-SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+SAMPLES = ROOT / "samples"
 ORIENTATION = 0x0112
 WHITE = [255, 255, 255]
 # Pillow warns of damage that it can live with; the suite makes errors of warnings.

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Resnetd
+from conftest import ROOT, Resnetd
 from PIL import Image
 
-from resnetd_cli import guard
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.reading import ReadOptions, read_file
+from resnetd_cli.pipeline.decode import isolated as guard
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
+from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
 
-SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "coffee.jpg"
+SAMPLE = ROOT / "samples" / "coffee.jpg"
 # A plug-in for files that begin with PLANT, found by every process that Python starts with this in its path.
 # A real decoder hangs in C, holding the interpreter's lock.
 PLANT = """
@@ -257,8 +257,8 @@ def test_no_process_outlives_its_parent(plant: Path) -> None:
     """Neither an idle one nor one that hangs, though the parent is killed."""
     code = (
         "import sys, threading, time\n"
-        "from resnetd_cli import guard\n"
-        "from resnetd_cli.decode import DecodeOptions, decode\n"
+        "from resnetd_cli.pipeline.decode import isolated as guard\n"
+        "from resnetd_cli.pipeline.decode.image import DecodeOptions, decode\n"
         "options = {'timeout': 1.0}\n"
         "threading.Thread(target=decode, args=(b'PLANT hang ', DecodeOptions(timeout=1.0)), daemon=True).start()\n"
         "time.sleep(0.5)\n"

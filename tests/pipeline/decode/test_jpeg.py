@@ -7,17 +7,17 @@ import os
 import re
 import struct
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
-from resnetd_cli import jpeg
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline.decode import jpeg
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 
-SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "coffee.jpg"
+SAMPLE = ROOT / "samples" / "coffee.jpg"
 TRUNCATED = "damaged image: image file is truncated: rows are missing"
 KINDS: dict[str, dict[str, object]] = {
     "baseline": {},

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from resnetd_cli.decode import decode
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline.decode.image import decode
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "odd-images"
+FOLDER = ROOT.parent / "shared" / "data" / "odd-images"
 NO_IMAGES = {
     "bmp__b__shortfile.bmp": "damaged image: image file is truncated (3 bytes not processed)",
     "crash-c1b2595b8b0b92cc5f38b6635e98e3a119ade807.sgi": "damaged image: buffer overrun when reading image file",

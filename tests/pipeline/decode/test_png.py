@@ -7,15 +7,15 @@ import os
 import struct
 import tracemalloc
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
-from resnetd_cli import png
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.pipeline.decode import png
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 
 WIDTH, HEIGHT = 40, 30
 PIXELS = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -255,7 +255,7 @@ def test_damaged_files_raise_nothing_else() -> None:
 
 
 def test_samples_stay_as_pillow_reads_them() -> None:
-    for path in (Path(__file__).resolve().parent.parent / "samples").glob("*.jpg"):
+    for path in (ROOT / "samples").glob("*.jpg"):
         photo = Image.open(path).convert("RGB").resize((90, 70))
         for mode in ("RGB", "L", "P", "1"):
             buffer = io.BytesIO()

@@ -7,18 +7,18 @@ import struct
 import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image, ImageCms
 
-from resnetd_cli.decode import DecodeOptions, decode
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.preprocess import preprocess
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
+from resnetd_cli.pipeline.preprocess import preprocess
 from resnetd_cli.results import Preprocessing
 
-SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+SAMPLES = ROOT / "samples"
 WIDTH, HEIGHT = 120, 90
 PLAIN = Preprocessing((3, 224, 224), 0.875, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -169,7 +169,7 @@ def test_heic_without_the_extra_says_which() -> None:
     data = b"\0\0\0\x1cftypheic" + bytes(100)
     code = (
         "import sys; sys.modules['pillow_heif'] = None\n"
-        "from resnetd_cli.decode import DecodeOptions, decode_here\n"
+        "from resnetd_cli.pipeline.decode.image import DecodeOptions, decode_here\n"
         "from resnetd_cli.errors import InputError\n"
         f"try: decode_here({data!r}, DecodeOptions())\n"
         "except InputError as error: print(error.message, '|', error.hint)\n"

@@ -15,8 +15,8 @@ import torch
 from hub import timm_files
 from torch import nn
 
-from resnetd_cli.engines.pytorch import TorchEngine, choose_device
 from resnetd_cli.errors import UsageError
+from resnetd_cli.pipeline.engines.pytorch import TorchEngine, choose_device
 
 STAGES = {"act1": 64, "layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
 

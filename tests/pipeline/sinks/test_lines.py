@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
-from resnetd_cli import sinks
 from resnetd_cli.errors import ErrorKind
+from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.pipeline.sinks import screen
+from resnetd_cli.pipeline.sinks.screen import columns, fit, fit_name
 from resnetd_cli.results import Classified, Failure, Prediction
-from resnetd_cli.sinks import screen
-from resnetd_cli.sinks.screen import columns, fit, fit_name
 
 Result = Classified | Failure
 Shown = Callable[..., list[str]]

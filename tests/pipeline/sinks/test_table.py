@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from resnetd_cli import sinks
+from resnetd_cli.pipeline.sinks import base as sinks
 from resnetd_cli.results import Classified, Prediction
-from resnetd_cli.sinks.evaluated import _write_table
-from resnetd_cli.sinks.listing import write_facts, write_rows
+from resnetd_cli.views.evaluation import _write_table
+from resnetd_cli.views.listing import write_facts, write_rows
 
 STYLES = re.compile(r"\x1b\[[0-9;]*m")
 WORDS = {"American", "Staffordshire", "terrier", "French", "bulldog"}

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resnetd_cli import walks
-from resnetd_cli.companions import is_companion
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.sources import expand
-from resnetd_cli.walks import Skipped, Walker
+from resnetd_cli.pipeline.sources import folders as walks
+from resnetd_cli.pipeline.sources.companions import is_companion
+from resnetd_cli.pipeline.sources.folders import Skipped, Walker
+from resnetd_cli.pipeline.sources.inputs import expand
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX names and links")
 

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import pytest
 
-from resnetd_cli import patterns
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
-from resnetd_cli.reading import open_file, read_file
-from resnetd_cli.sources import Source, expand, expand_list, is_single
-from resnetd_cli.walks import Walker
+from resnetd_cli.pipeline.sources import patterns
+from resnetd_cli.pipeline.sources.folders import Walker
+from resnetd_cli.pipeline.sources.inputs import Source, expand, expand_list, is_single
+from resnetd_cli.pipeline.sources.reading import open_file, read_file
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files and names")
 
@@ -543,7 +543,7 @@ def test_a_file_wins_over_the_url_that_its_name_looks_like() -> None:
 
 
 def test_a_url_is_fetched_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetd_cli.http.fetch", lambda url, **_: f"body of {url}".encode())
+    monkeypatch.setattr("resnetd_cli.net.fetch.fetch", lambda url, **_: f"body of {url}".encode())
     assert only(expand(["http://host/a.jpg"])).read() == b"body of http://host/a.jpg"
 
 

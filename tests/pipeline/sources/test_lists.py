@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.lists import MAX_ENTRY, read_list
+from resnetd_cli.pipeline.sources.lists import MAX_ENTRY, read_list
 
 ENTRIES = ["a.jpg", "p/é ü.jpg", "猫.jpg", "😀 b.jpg"]
 WIDE = ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]

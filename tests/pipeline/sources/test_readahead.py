@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
-from test_pipeline import FakeEngine, answers, picture, pipeline, source
+from test_run import FakeEngine, answers, picture, pipeline, source
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.readahead import ReadAhead
+from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.readahead import ReadAhead
 from resnetd_cli.results import Failure
-from resnetd_cli.sources import Source
 
 PATIENCE = 10.0
 
