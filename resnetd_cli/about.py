@@ -9,7 +9,7 @@ from typing import Any
 
 from resnetd_cli.compiled import bundle as bundles
 from resnetd_cli.compiled import exported_file as exported
-from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.bundle import BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import ModelError, first_line
 from resnetd_cli.models import checkpoints, embedded
@@ -96,10 +96,10 @@ def describe(model: str, *, weights_file: Path | None = None, image_size: str = 
     ref = models.resolve(model)
     card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
     facts = _describe_card(card) if card else _describe_timm(ref, image_size)
-    request = Request(model, weights_file, image_size)
+    key = BundleKey(model, weights_file, image_size)
     if weights_file is not None:
-        facts = _with_weights(facts, ref, weights_file, is_compiled=bundles.find(request) is not None)
-    return facts | _describe_engines(request)
+        facts = _with_weights(facts, ref, weights_file, is_compiled=bundles.find(key) is not None)
+    return facts | _describe_engines(key)
 
 
 def bibtex(model: str) -> str:
@@ -112,8 +112,8 @@ def bibtex(model: str) -> str:
     return _BIBTEX_TIMM
 
 
-def figures(agreement: Agreement | None) -> Facts:
-    """Return the figures of a comparison, each None where there was none."""
+def agreement_facts(agreement: Agreement | None) -> Facts:
+    """Return the figures of an agreement, each None where none was measured."""
     if agreement is None:
         return {field.name: None for field in fields(Agreement)}
     return {name: round(value, _DIGITS) for name, value in asdict(agreement).items()}
@@ -266,9 +266,9 @@ def _describe_preprocessing(how: Preprocessing) -> Facts:
     }
 
 
-def _describe_engines(request: Request) -> Facts:
+def _describe_engines(key: BundleKey) -> Facts:
     """Return which engine runs a model on this machine, and why, and what is known of its compiled forms."""
-    forms = {precision: bundles.find(replace(request, precision=precision)) for precision in (FP32, INT8)}
+    forms = {precision: bundles.find(replace(key, precision=precision)) for precision in (FP32, INT8)}
     bundle = forms[FP32]
     if os.environ.get("RESNETD_ENGINE") == "torch":
         engine, why = "torch", "it was asked for"
@@ -280,7 +280,7 @@ def _describe_engines(request: Request) -> Facts:
         engine, why = "onnx", "it is compiled"
     facts: Facts = {"engine": engine, "engine_why": why}
     # With other weights or another size, what was compiled knows best.
-    if bundle and request != Request(request.model):
+    if bundle and key != BundleKey(key.model):
         facts |= _describe_compiled(bundle.card)
     for precision, form in forms.items():
         is_there = form is not None and form.failure is None
@@ -293,7 +293,7 @@ def _describe_form(precision: str, card: Card | None, place: Path | None) -> Fac
     facts: Facts = {precision: str(place) if place else None}
     if precision == INT8:
         facts["int8_calibration_images"] = card.calibration_images if card else None
-    compared = figures(card.agreement if card else None)
+    compared = agreement_facts(card.agreement if card else None)
     return facts | {f"{precision}_{key}": value for key, value in compared.items()}
 
 

@@ -15,7 +15,7 @@ from resnetd_cli.compiled import build as compiled
 from resnetd_cli.compiled import bundle as bundles
 from resnetd_cli.compiled import exported_file as exported
 from resnetd_cli.compiled.build import DamagedBundleError
-from resnetd_cli.compiled.bundle import Bundle, Request
+from resnetd_cli.compiled.bundle import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
 from resnetd_cli.models import configs
@@ -112,7 +112,7 @@ class Loader:
             raise self._no_onnx(UsageError, reason)
         if exported.is_exported(self.model):
             return self._load_exported()
-        if reason is None and (bundle := bundles.find(self.request)):
+        if reason is None and (bundle := bundles.find(self.bundle_key)):
             reason = bundle.failure
             if reason is None:
                 try:
@@ -132,12 +132,12 @@ class Loader:
             CacheError: the cache cannot be written.
         """
         self.check()
-        return compiled.find_intact(self.request) or self._compile(self._network())
+        return compiled.find_intact(self.bundle_key) or self._compile(self._network())
 
     @property
-    def request(self) -> Request:
+    def bundle_key(self) -> BundleKey:
         """What finds its compiled form again."""
-        return Request(self.model, self._file, self._size, self.precision)
+        return BundleKey(self.model, self._file, self._size, self.precision)
 
     @property
     def _file(self) -> Path | None:
@@ -205,15 +205,15 @@ class Loader:
     def _load_exported(self) -> Classifier:
         if self.weights is not None:
             raise UsageError(f"{self.model} brings its own weights", hint="leave out --weights")
-        request = Request(self.model, image_size=self._size)
-        bundle = bundles.find(request)
+        key = BundleKey(self.model, image_size=self._size)
+        bundle = bundles.find(key)
         if bundle is None:
             card = self._exported_card()
             try:
-                bundle = compiled.import_file(request, card)
+                bundle = compiled.import_file(key, card)
             except CacheError as error:
                 self.note(error.message)
-                bundle = compiled.describe_file(request, card)
+                bundle = compiled.describe_file(key, card)
         if self.precision not in (FP32, bundle.card.precision):
             raise UsageError(f"{self.model} is in {bundle.card.precision}", hint=f"export one in {self.precision}")
         try:
@@ -303,7 +303,7 @@ class Loader:
     def _compile(self, network: Network) -> Bundle:
         bundles.check_cache()
         self.note(f"compiling {network.name}, once: the next start is quicker")
-        return compiled.compile_network(self.request, network)
+        return compiled.compile_network(self.bundle_key, network)
 
     def _classifier(self, model: Card | Network, engine: Engine, why: str) -> Classifier:
         if (self.logits or self.layer == LAYER_LOGITS) and not engine.classes:

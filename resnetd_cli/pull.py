@@ -1,4 +1,4 @@
-"""Making models ready ahead of their use: downloaded, compiled, quantised, exported, and compared."""
+"""Preparing models ahead of use: download, compile, quantise to int8, export and verify them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resnetd_cli.compiled import exported_file as exported
 from resnetd_cli.compiled.bundle import Bundle
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
-from resnetd_cli.evaluation.agreement import compare
+from resnetd_cli.evaluation.agreement import measure_agreement
 from resnetd_cli.loading import Loader
 from resnetd_cli.models import trained_on
 from resnetd_cli.pipeline.engines.base import FP32, INT8, LAYER_POOLED
@@ -54,7 +54,7 @@ def pull(
     if loader.precision != INT8:
         raise UsageError(f"{loader.precision} runs on torch, without compiling", hint="--precision fp32 or int8")
     if calibration is None:
-        if bundle := compiled.find_intact(loader.request):
+        if bundle := compiled.find_intact(loader.bundle_key):
             return bundle
         raise UsageError(
             "int8 needs images to calibrate with", hint="--calibrate FOLDER: some 64 like those to come"
@@ -86,7 +86,7 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
         if card.any_size and each.precision == card.precision and not each.fits(card.preprocessing, card.precision)
     )
     card = replace(card, temperature=loader.temperature_of(card), temperatures=others)
-    home = trained_on.home(loader.model, loader.request.weights)
+    home = trained_on.home(loader.model, loader.bundle_key.weights)
     marks = None if home is None else trained_on.read(home)
     with open_atomic(path, overwrite=overwrite) as stream:
         exported.write_file(bundle.graph, card, stream, marks)
@@ -102,8 +102,8 @@ def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) 
         on_failure: is told of each that cannot be read.
     """
     candidate = replace(loader, engine="onnx", temperature=1.0).load()
-    agreement = compare(_reference(loader), candidate, sources, on_failure=on_failure)
-    if bundle := bundles.find(loader.request):
+    agreement = measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
+    if bundle := bundles.find(loader.bundle_key):
         try:
             bundles.describe_anew(bundle, replace(bundle.card, agreement=agreement))
         except CacheError as error:
@@ -121,7 +121,7 @@ def verify_file(loader: Loader, path: Path, sources: Iterable[Source], *, on_fai
         on_failure: is told of each that cannot be read.
     """
     candidate = Loader(str(path), decoding=loader.decoding, engine="onnx", temperature=1.0).load()
-    return compare(_reference(loader), candidate, sources, on_failure=on_failure)
+    return measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
 
 
 def _reference(loader: Loader) -> Classifier:
@@ -134,13 +134,13 @@ def _reference(loader: Loader) -> Classifier:
 def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailure) -> Bundle:
     # By loading it, which mends a damaged one; its features, as not every model has a classifier.
     reference = replace(loader, precision=FP32, engine="onnx", logits=False, layer=LAYER_POOLED).load()
-    bundle = bundles.find(replace(loader, precision=FP32).request)
+    bundle = bundles.find(replace(loader, precision=FP32).bundle_key)
     if bundle is None:
         raise ModelError(f"{reference.name} has no compiled form", hint="RESNETD_CACHE names another folder")
     chosen = _spread(calibration, CALIBRATION_IMAGES)
     of = f" of {len(calibration)}" if len(calibration) > len(chosen) else ""
     loader.note(f"calibrating {reference.name} with {len(chosen)}{of} images")
-    return compiled.quantise(loader.request, bundle, _images(reference, chosen, on_failure))
+    return compiled.quantise(loader.bundle_key, bundle, _images(reference, chosen, on_failure))
 
 
 def _images(

@@ -22,7 +22,7 @@ from resnetd_cli import pull
 from resnetd_cli.cli.app import app
 from resnetd_cli.cli.inputs import images_of
 from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.bundle import BundleKey
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.loading import Loader
 from resnetd_cli.pipeline.sources.inputs import Source, expand
@@ -148,7 +148,7 @@ def test_no_words_are_no_images() -> None:
 
 @pytest.mark.slow
 def test_int8_answers_like_fp32_from_a_quarter_of_the_bytes(with_int8: Path) -> None:
-    fp32, int8 = (bundles.find(Request("embedded", precision=precision)) for precision in ("fp32", "int8"))
+    fp32, int8 = (bundles.find(BundleKey("embedded", precision=precision)) for precision in ("fp32", "int8"))
     assert fp32 is not None
     assert int8 is not None
     assert int8.card.precision == "int8"
@@ -163,7 +163,7 @@ def test_int8_answers_like_fp32_from_a_quarter_of_the_bytes(with_int8: Path) -> 
 def test_padding_is_a_number_in_the_graph(with_int8: Path) -> None:
     import onnx
 
-    bundle = bundles.find(Request("embedded"))
+    bundle = bundles.find(BundleKey("embedded"))
     assert bundle is not None
     operators = {node.op_type for node in onnx.load(str(bundle.optimised)).graph.node}
     assert "Conv" in operators
@@ -194,7 +194,7 @@ def test_what_verify_finds_stays_with_the_model(with_int8: Path, tmp_path: Path)
     assert 0.0 < agreement.mean_difference <= agreement.largest_difference < 0.1
     assert agreement.speed_up > 0
     assert [failure.kind.value for failure in failures] == ["undecodable"]
-    bundle = bundles.find(INT8.request)
+    bundle = bundles.find(INT8.bundle_key)
     assert bundle is not None
     assert bundle.card.agreement == agreement
     assert top(INT8)[1][0] == "espresso"
@@ -216,7 +216,7 @@ def test_int8_needs_an_image_that_can_be_read(with_int8: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="no image to calibrate with"):
         pull.pull(INT8, list(expand([str(tmp_path)])), on_failure=failures.append)
     assert len(failures) == 1
-    assert bundles.find(INT8.request) is not None  # what was there is there still
+    assert bundles.find(INT8.bundle_key) is not None  # what was there is there still
     assert not list(with_int8.glob("bundles/.*"))
 
 
@@ -407,12 +407,12 @@ def test_kill_in_the_middle_of_compiling_costs_no_answer(cache: Path) -> None:
         until(lambda: any(cache.glob("bundles/.making-*/*")))
         process.send_signal(signal.SIGKILL)
     (left,) = cache.glob("bundles/.making-*")
-    assert bundles.find(Request("embedded")) is None
+    assert bundles.find(BundleKey("embedded")) is None
     days_ago = time.time() - 3 * 24 * 3600
     os.utime(left, (days_ago, days_ago))
     finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     assert [line.split("\t")[5] for line in finished.stdout.splitlines()] == ["tiger cat", "espresso"]
-    bundle = bundles.find(Request("embedded"))
+    bundle = bundles.find(BundleKey("embedded"))
     assert bundle is not None
     assert list((cache / "bundles").iterdir()) == [bundle.folder]
 
@@ -421,5 +421,5 @@ def test_a_cache_that_cannot_be_written_is_told_by_pull(tmp_path: Path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "file"))
     with pytest.raises(CacheError, match="the compiled model cannot be kept: ") as caught:
-        bundles.write(Request("embedded"), lambda folder: pytest.fail(f"made {folder}"))
+        bundles.write(BundleKey("embedded"), lambda folder: pytest.fail(f"made {folder}"))
     assert caught.value.hint == "RESNETD_CACHE names another folder"

@@ -13,7 +13,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Bundle, Request
+from resnetd_cli.compiled.bundle import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.onnx_check import drop_metadata
 from resnetd_cli.errors import CacheError, ModelError, first_line
@@ -58,9 +58,9 @@ def open_engine(bundle: Bundle, *, logits: bool, layer: str | None, threads: int
     return engine
 
 
-def find_intact(request: Request) -> Bundle | None:
-    """Return the bundle of a request, if there is one whose graph is as it was written."""
-    bundle = bundles.find(request)
+def find_intact(key: BundleKey) -> Bundle | None:
+    """Return the bundle of a key, if there is one whose graph is as it was written."""
+    bundle = bundles.find(key)
     if bundle is None or bundle.failure:
         return bundle
     with suppress(OSError):
@@ -86,11 +86,11 @@ def optimise_for_this_machine(bundle: Bundle) -> None:
         write_atomic(_hash_file(bundle), digest.encode())
 
 
-def compile_network(request: Request, network: Network) -> Bundle:
+def compile_network(key: BundleKey, network: Network) -> Bundle:
     """Export the network into the cache. One that cannot be exported leaves a bundle that says why.
 
     Args:
-        request: what the user asked for, which finds the bundle again.
+        key: what the user asked for, which finds the bundle again.
         network: on the CPU, in evaluation mode.
 
     Raises:
@@ -105,7 +105,7 @@ def compile_network(request: Request, network: Network) -> Bundle:
         versions=bundles.current_versions(),
         temperatures=network.temperatures,
     )
-    sources = {str(path): bundles.stamp(path) for path in _sources(request, network.file)}
+    sources = {str(path): bundles.stamp(path) for path in _sources(key, network.file)}
 
     def make(folder: Path) -> Bundle:
         from resnetd_cli.compiled.to_onnx import export
@@ -117,14 +117,14 @@ def compile_network(request: Request, network: Network) -> Bundle:
             return Bundle(folder, card, "", sources, failure=error.message)
         return Bundle(folder, replace(card, any_size=any_size), sha256(graph), sources)
 
-    return _keep(request, make)
+    return _keep(key, make)
 
 
-def quantise(request: Request, compiled: Bundle, images: Iterable[NDArray[np.float32]]) -> Bundle:
+def quantise(key: BundleKey, compiled: Bundle, images: Iterable[NDArray[np.float32]]) -> Bundle:
     """Make the int8 form of a compiled model.
 
     Args:
-        request: what the user asked for, which finds the int8 bundle again.
+        key: what the user asked for, which finds the int8 bundle again.
         compiled: the fp32 bundle.
         images: the calibration images, preprocessed: float32, each (3, H, W).
 
@@ -141,35 +141,35 @@ def quantise(request: Request, compiled: Bundle, images: Iterable[NDArray[np.flo
         card = replace(compiled.card, precision="int8", calibration_images=count, agreement=None)
         return replace(compiled, folder=folder, card=card, graph_sha256=sha256(graph))
 
-    return _keep(request, make)
+    return _keep(key, make)
 
 
-def import_file(request: Request, card: Card) -> Bundle:
+def import_file(key: BundleKey, card: Card) -> Bundle:
     """Keep the optimised form of a file that `export` wrote, so that the next start is quicker.
 
     Raises:
         CacheError: the cache cannot be written.
     """
-    return _keep(request, lambda folder: replace(describe_file(request, card), folder=folder))
+    return _keep(key, lambda folder: replace(describe_file(key, card), folder=folder))
 
 
-def describe_file(request: Request, card: Card) -> Bundle:
+def describe_file(key: BundleKey, card: Card) -> Bundle:
     """Return a file that `export` wrote as a bundle that need not be in the cache."""
-    path = expand_user(request.model).absolute()
-    return Bundle(request.folder(), card, sha256(path), {str(path): bundles.stamp(path)}, exported=str(path))
+    path = expand_user(key.model).absolute()
+    return Bundle(key.folder(), card, sha256(path), {str(path): bundles.stamp(path)}, exported=str(path))
 
 
-def _keep(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
-    bundle = bundles.write(request, make)
+def _keep(key: BundleKey, make: Callable[[Path], Bundle]) -> Bundle:
+    bundle = bundles.write(key, make)
     if bundle.failure is None:
         with suppress(CacheError):
             optimise_for_this_machine(bundle)
     return bundle
 
 
-def _sources(request: Request, file: Path) -> list[Path]:
+def _sources(key: BundleKey, file: Path) -> list[Path]:
     """Return the files whose change makes a bundle stale: the weights, and what chose them."""
-    folder = local_folder(request.model)
+    folder = local_folder(key.model)
     config = [folder / "config.json"] if folder else []
     weights = [part.absolute() for part in checkpoints.parts(file)]
     return [*weights, *filter(Path.is_file, config), *_revisions(file.absolute())]

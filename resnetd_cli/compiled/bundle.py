@@ -42,7 +42,7 @@ _ABANDONED = 24 * 3600
 
 
 @dataclass(frozen=True)
-class Request:
+class BundleKey:
     """What a bundle is compiled from and for: what the user asked for.
 
     Attributes:
@@ -114,10 +114,10 @@ class Bundle:
         return any(_is_same(path, file) for path in self.sources)
 
 
-def find(request: Request) -> Bundle | None:
-    """Return the bundle of a request, if there is one that is still right. Its graph is not read yet."""
-    bundle = _read(request.folder())
-    return bundle if bundle and _is_for(bundle, request) else None
+def find(key: BundleKey) -> Bundle | None:
+    """Return the bundle of a key, if there is one that is still right. Its graph is not read yet."""
+    bundle = _read(key.folder())
+    return bundle if bundle and _is_for(bundle, key) else None
 
 
 def made_from(file: Path) -> list[Bundle]:
@@ -148,18 +148,18 @@ def _read(folder: Path) -> Bundle | None:
         return None
 
 
-def write(request: Request, make: Callable[[Path], Bundle]) -> Bundle:
+def write(key: BundleKey, make: Callable[[Path], Bundle]) -> Bundle:
     """Make a bundle in a folder of its own and give it its name when it is whole.
 
     Args:
-        request: what it is made from.
+        key: what it is made from.
         make: fills an empty folder with the graph and returns the bundle that describes it.
 
     Raises:
         CacheError: the cache cannot be written.
     """
     with writing_cache():
-        return _write(request.folder(), make)
+        return _write(key.folder(), make)
 
 
 def _write(target: Path, make: Callable[[Path], Bundle]) -> Bundle:
@@ -279,9 +279,9 @@ def machine_key() -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
-def _is_for(bundle: Bundle, request: Request) -> bool:
+def _is_for(bundle: Bundle, key: BundleKey) -> bool:
     """Tell whether a bundle is of what was asked for: a graph outside of its folder is the file that was named."""
-    return bundle.exported is None or Path(bundle.exported) == local_path(request.model)
+    return bundle.exported is None or Path(bundle.exported) == local_path(key.model)
 
 
 def _current(bundle: Bundle) -> Bundle | None:

@@ -85,7 +85,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """What was measured.
 
     Attributes:
@@ -145,7 +145,7 @@ class Report:
 
 def measure(
     load: Load, sample: Sample, *, cpus: int, seconds: float = SECONDS, batch_size: int | None = None
-) -> Report:
+) -> BenchReport:
     """Time the stages and the whole, and look for better settings until the time is over.
 
     Args:
@@ -163,7 +163,7 @@ def measure(
     search = _Search(load, classifier, sample.images, guess=1 / sum(stages.values()))
     search.run(default, [each for each in candidates(cpus, sizes) if each != default], end)
     trials = search.trials()
-    return Report(
+    return BenchReport(
         model=classifier.name,
         engine=classifier.engine.name,
         precision=classifier.precision,

@@ -1,4 +1,4 @@
-"""How well a model answers labelled images, and how two models compare.
+"""Measuring how well a model answers labelled images.
 
 Of each image a few numbers are kept, whatever the number of classes; only calibration keeps the logits.
 """
@@ -16,8 +16,8 @@ from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.evaluation import metrics
 from resnetd_cli.evaluation import temperature as calibrate
-from resnetd_cli.evaluation.images import NO_LABEL, Images
-from resnetd_cli.evaluation.records import Calibration, ClassRow, Comparison, Evaluated, ImageRow, Mistake, Report
+from resnetd_cli.evaluation.images import NO_LABEL, LabelledImages
+from resnetd_cli.evaluation.records import Calibration, ClassRow, Evaluated, EvaluationReport, ImageRow, Mistake
 from resnetd_cli.pipeline import postprocess
 from resnetd_cli.pipeline.decode.image import TURNED
 from resnetd_cli.pipeline.sources.inputs import Source
@@ -96,7 +96,7 @@ class _Look:
         self._turned.append(bool(image.info.get(TURNED)))
 
 
-def check(classifier: Classifier, images: Images, *, real: bool = False) -> str | None:
+def check(classifier: Classifier, images: LabelledImages, *, real: bool = False) -> str | None:
     """Find out before the work that a model cannot be measured on these images.
 
     Returns:
@@ -118,7 +118,7 @@ def check(classifier: Classifier, images: Images, *, real: bool = False) -> str 
 
 def evaluate(
     classifier: Classifier,
-    images: Images,
+    images: LabelledImages,
     *,
     fit: bool = False,
     real: bool = False,
@@ -189,26 +189,9 @@ def evaluate(
     return Evaluated(report, verdict)
 
 
-def compare(first: Evaluated, second: Evaluated) -> Comparison:
-    """Compare two models that were measured on the same images.
-
-    Raises:
-        DataError: there is no image that both answered.
-    """
-    import numpy as np
-
-    shared = (first.verdict >= 0) & (second.verdict >= 0)
-    if not shared.any():
-        raise DataError("there is no image that both models answered", hint="the lines above say why")
-    cells = np.bincount(2 * first.verdict[shared] + second.verdict[shared], minlength=4)
-    neither, only_second, only_first, both = map(int, cells)
-    p = metrics.mcnemar(only_first, only_second)
-    return Comparison(int(shared.sum()), both, only_first, only_second, neither, p)
-
-
 def _answer(
     classifier: Classifier,
-    images: Images,
+    images: LabelledImages,
     targets: NDArray[np.int64],
     look: _Look,
     *,
@@ -245,7 +228,7 @@ class _Rows:
     """Writes what a model says of each image."""
 
     classifier: Classifier
-    images: Images
+    images: LabelledImages
     targets: NDArray[np.int64]
     shown: list[frozenset[int]] | None
     on_row: Callable[[ImageRow], object]
@@ -353,17 +336,17 @@ def _by_real(predicted: NDArray[np.int32], shown: list[frozenset[int]]) -> NDArr
 
 def _report(
     classifier: Classifier,
-    images: Images,
+    images: LabelledImages,
     answers: Answers,
     targets: NDArray[np.int64],
     verdict: NDArray[np.int8],
     mistakes: int,
-) -> Report:
+) -> EvaluationReport:
     answered = answers.predicted >= 0
     judged = verdict >= 0
     right = verdict[judged] == 1
     confidence = answers.confidence[judged]
-    report = Report(
+    report = EvaluationReport(
         model=classifier.name,
         engine=classifier.engine.name,
         precision=classifier.precision,
@@ -389,13 +372,13 @@ def _report(
 
 
 def _with_labels(
-    report: Report,
+    report: EvaluationReport,
     classifier: Classifier,
-    images: Images,
+    images: LabelledImages,
     answers: Answers,
     targets: NDArray[np.int64],
     mistakes: int,
-) -> Report:
+) -> EvaluationReport:
     """Add the figures that take the class of each image."""
     names = classifier.class_names
     answered = answers.predicted >= 0
@@ -434,7 +417,7 @@ def _class_rows(scores: metrics.ClassScores, names: ClassNames) -> Iterator[Clas
 
 
 def _mistakes(
-    images: Images, answers: Answers, targets: NDArray[np.int64], names: ClassNames, most: int
+    images: LabelledImages, answers: Answers, targets: NDArray[np.int64], names: ClassNames, most: int
 ) -> Iterator[Mistake]:
     """Yield the most confident mistakes, first; those equally so in the images' order."""
     import numpy as np

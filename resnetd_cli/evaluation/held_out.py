@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from resnetd_cli.compiled import exported_file as exported
 from resnetd_cli.datasets.looks import look_at
 from resnetd_cli.errors import DataError
-from resnetd_cli.evaluation.images import Images
+from resnetd_cli.evaluation.images import LabelledImages
 from resnetd_cli.models import trained_on
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.system.cpus import usable_cpus
@@ -52,7 +52,7 @@ class Separated(NamedTuple):
         notes: what users should know, a line each.
     """
 
-    images: Images
+    images: LabelledImages
     trained_on: list[int | None]
     notes: list[str]
 
@@ -74,7 +74,7 @@ def learnt_by(model: str, weights: Path | None = None) -> Learnt:
 
 
 def separate(
-    images: Images,
+    images: LabelledImages,
     models: Sequence[Learnt],
     *,
     include: bool = False,
@@ -121,8 +121,8 @@ def separate(
 
 
 def _left(
-    images: Images, seen: NDArray[np.bool_], can_be_decoded: NDArray[np.bool_], models: Sequence[Learnt]
-) -> Images:
+    images: LabelledImages, seen: NDArray[np.bool_], can_be_decoded: NDArray[np.bool_], models: Sequence[Learnt]
+) -> LabelledImages:
     """Return the images that no model was trained on.
 
     Raises:
@@ -164,7 +164,7 @@ def _unknown(model: Learnt) -> str:
 
 
 def _marks(
-    images: Images, decoding: DecodeOptions, workers: int, looked: Callable[[int], object]
+    images: LabelledImages, decoding: DecodeOptions, workers: int, looked: Callable[[int], object]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return the marks of images, (N, 16), and which have one: those that can be decoded."""
     import numpy as np

@@ -28,7 +28,7 @@ NO_LABEL = -1
 
 
 @dataclass(frozen=True)
-class Images:
+class LabelledImages:
     """The N labelled images to measure on.
 
     Attributes:
@@ -54,7 +54,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, kept: NDArray[np.bool_]) -> Images:
+    def select(self, kept: NDArray[np.bool_]) -> LabelledImages:
         """Return some of the images, in their order.
 
         Args:
@@ -67,7 +67,7 @@ class Images:
         parts = tuple(part.select(np.flatnonzero(of_part)) for part, of_part in pairs)
         return replace(self, parts=parts, labels=self.labels[kept])
 
-    def known_to(self, models: Sequence[ClassNames]) -> tuple[Images, list[str]]:
+    def known_to(self, models: Sequence[ClassNames]) -> tuple[LabelledImages, list[str]]:
         """Return the images whose classes all of some models have, and notes on the others.
 
         Raises:
@@ -146,7 +146,7 @@ def open_images(
     *,
     real: bool = False,
     offline: bool = False,
-) -> Images:
+) -> LabelledImages:
     """Return the labelled images of a DIR.
 
     Args:
@@ -169,7 +169,7 @@ def open_images(
     return _choose(dataset, split)
 
 
-def _choose(dataset: Dataset, split: str | None) -> Images:
+def _choose(dataset: Dataset, split: str | None) -> LabelledImages:
     import numpy as np
 
     there = dataset.splits
@@ -183,7 +183,7 @@ def _choose(dataset: Dataset, split: str | None) -> Images:
     labels = np.concatenate([part.labels for part in parts])
     if not len(labels):
         raise DataError(f"{dataset.location} has no images in {name}", hint="--split chooses another")
-    return Images(dataset.location, name, parts, labels, dataset.classes, dataset.notes)
+    return LabelledImages(dataset.location, name, parts, labels, dataset.classes, dataset.notes)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class _Sources:
         return self.found[row].read()
 
 
-def _flat(location: str) -> Images | None:
+def _flat(location: str) -> LabelledImages | None:
     """Return the images of a folder without folders of classes."""
     import numpy as np
 
@@ -210,4 +210,4 @@ def _flat(location: str) -> Images | None:
     found = tuple(expand([folder], walker=walker))
     labels = np.full(len(found), NO_LABEL)
     parts = (Examples(_Sources(found), np.arange(len(found)), labels, ()),)
-    return Images(location, ALL, parts, labels, (), tuple(walker.notes()))
+    return LabelledImages(location, ALL, parts, labels, (), tuple(walker.notes()))

@@ -114,21 +114,3 @@ def coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> tupl
         accuracy = float(kept.mean()) if len(kept) else None
         rows.append(Coverage(threshold, len(kept), len(kept) / len(right), accuracy))
     return tuple(rows)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p of McNemar's exact test.
-
-    It is how likely two equally good models are to differ at least as much on the images that only one of them
-    has right.
-
-    Args:
-        only_first: images that only the first has right.
-        only_second: images that only the second has right.
-    """
-    n, least = only_first + only_second, min(only_first, only_second)
-    ways = total = 1
-    for chosen in range(1, least + 1):
-        ways = ways * (n - chosen + 1) // chosen
-        total += ways
-    return min(1.0, 2 * total / (1 << n))

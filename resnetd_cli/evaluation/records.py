@@ -85,7 +85,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """How well a model answers.
 
     Attributes:
@@ -165,30 +165,5 @@ class Evaluated:
         verdict: of each image 1 for right, 0 for wrong, -1 for neither: int8, shape (N,).
     """
 
-    report: Report
+    report: EvaluationReport
     verdict: NDArray[np.int8]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the images that both answered.
-
-    Attributes:
-        images: how many.
-        both: both right.
-        only_first: only the first right.
-        only_second: only the second right.
-        neither: both wrong.
-        p: of McNemar's exact test, two-sided.
-    """
-
-    images: int
-    both: int
-    only_first: int
-    only_second: int
-    neither: int
-    p: float
-
-    def record(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)

@@ -9,7 +9,7 @@ from resnetd_cli.system.escaping import printable
 from resnetd_cli.views.listing import write_rows
 
 if TYPE_CHECKING:
-    from resnetd_cli.evaluation.bench import Report, Trial
+    from resnetd_cli.evaluation.bench import BenchReport, Trial
 
 _TRIAL_COLUMNS = {
     "images_per_second": "images/s",
@@ -24,7 +24,7 @@ _NOTICEABLE = 1.05
 """A gain below it is within what two runs of the same settings differ by."""
 
 
-def write_report(report: Report, stream: IO[str], format_name: str, *, header: bool = True) -> None:
+def write_report(report: BenchReport, stream: IO[str], format_name: str, *, header: bool = True) -> None:
     """Write what was measured: json and jsonl hold all of it, tsv and csv a row for each settings tried."""
     if format_name == "json":
         stream.write(to_json(report.record(), indent=1) + "\n")
@@ -37,7 +37,7 @@ def write_report(report: Report, stream: IO[str], format_name: str, *, header: b
         write_rows(rows, stream, format_name, header=header, columns=_TRIAL_COLUMNS)
 
 
-def _write_tables(report: Report, stream: IO[str]) -> None:
+def _write_tables(report: BenchReport, stream: IO[str]) -> None:
     cpus = "1 processor" if report.cpus == 1 else f"{report.cpus} processors"
     about = f"{report.model} on {report.engine} in {report.precision} ({report.why}), {cpus}"
     stream.write(f"{printable(about)}\n")
@@ -50,7 +50,7 @@ def _write_tables(report: Report, stream: IO[str]) -> None:
         stream.write(f"best     {_in_words(report.best)}: {report.gain:.2f} times as quick\n")
 
 
-def _stage_rows(report: Report) -> list[dict[str, object]]:
+def _stage_rows(report: BenchReport) -> list[dict[str, object]]:
     total = sum(report.stages.values())
     return [
         {

@@ -12,8 +12,9 @@ from resnetd_cli.system.wording import counted
 from resnetd_cli.views.listing import write_facts
 
 if TYPE_CHECKING:
-    from resnetd_cli.evaluation.images import Images
-    from resnetd_cli.evaluation.records import Comparison, Report
+    from resnetd_cli.evaluation.comparison import Comparison
+    from resnetd_cli.evaluation.images import LabelledImages
+    from resnetd_cli.evaluation.records import EvaluationReport
 
 COLUMNS = ("model", "index", "id", "label", "support", "predicted", "precision", "recall", "f1", "left_out")
 _FEW = 10
@@ -25,8 +26,8 @@ _LETTERS = ("A", "B")
 
 
 def write_reports(
-    images: Images,
-    reports: Sequence[Report],
+    images: LabelledImages,
+    reports: Sequence[EvaluationReport],
     comparison: Comparison | None,
     stream: IO[str],
     format_name: str,
@@ -66,20 +67,20 @@ def write_reports(
             )
 
 
-def _left_out(images: Images) -> str:
+def _left_out(images: LabelledImages) -> str:
     """Return which images were not measured, in a line; empty where all were."""
     counts = {"that a model was trained on": images.trained_on, "of classes that a model lacks": images.unknown}
     return ", ".join(f"{counted(count, 'image', ',')} {which}" for which, count in counts.items() if count)
 
 
-def in_short(report: Report) -> str:
+def in_short(report: EvaluationReport) -> str:
     """Return the figure that counts, in a line."""
     figures = _figures(report)
     shown = [f"{name} {figures[name]}" for name in ("top-1", "top-1 by real labels") if figures[name]]
     return f"{report.model}: {', '.join(shown)}; images {figures['images']}"
 
 
-def _write_one(report: Report, stream: IO[str]) -> None:
+def _write_one(report: EvaluationReport, stream: IO[str]) -> None:
     stream.write(f"{_title(report)}\n")
     write_facts({}, stream, "table", shown={name: text for name, text in _figures(report).items() if text})
     if report.classes:
@@ -105,7 +106,7 @@ def _write_one(report: Report, stream: IO[str]) -> None:
         _write_table(stream, {"probability": True, "taken for": False, "is": False, "image": False}, mistakes)
 
 
-def _write_pair(reports: Sequence[Report], comparison: Comparison, stream: IO[str]) -> None:
+def _write_pair(reports: Sequence[EvaluationReport], comparison: Comparison, stream: IO[str]) -> None:
     for letter, report in zip(_LETTERS, reports, strict=True):
         stream.write(f"{letter}: {_title(report)}\n")
     headings = {"": False, **dict.fromkeys(_LETTERS, True)}
@@ -122,14 +123,14 @@ def _write_pair(reports: Sequence[Report], comparison: Comparison, stream: IO[st
     ]
     _write_table(stream, headings, rows)
     _write_differences(reports, stream)
-    stream.write(f"{in_words(comparison)}\n")
+    stream.write(f"{comparison_in_words(comparison)}\n")
 
 
-def _title(report: Report) -> str:
+def _title(report: EvaluationReport) -> str:
     return printable(f"{report.model} on {report.engine} in {report.precision}")
 
 
-def _figures(report: Report) -> dict[str, str]:
+def _figures(report: EvaluationReport) -> dict[str, str]:
     """Return a report's figures as people read them; empty where there is none."""
     low, high = report.top1_interval or (0.0, 0.0)
     before = report.calibration
@@ -151,7 +152,7 @@ def _figures(report: Report) -> dict[str, str]:
     }
 
 
-def _write_classes(report: Report, stream: IO[str]) -> None:
+def _write_classes(report: EvaluationReport, stream: IO[str]) -> None:
     """Print the classes, or the worst where there are many."""
     rows = [row for row in report.classes if row.support]
     if len(rows) > _FEW:
@@ -168,7 +169,7 @@ def _write_classes(report: Report, stream: IO[str]) -> None:
     )
 
 
-def _write_confusion(report: Report, stream: IO[str]) -> None:
+def _write_confusion(report: EvaluationReport, stream: IO[str]) -> None:
     """Print the confusion matrix, or its largest cells where there are many classes."""
     labels = {row.index: report.titles[row.index] for row in report.classes}
     if len(labels) <= _FEW:
@@ -189,7 +190,7 @@ def _write_confusion(report: Report, stream: IO[str]) -> None:
         _write_table(stream, {"images": True, "is": False, "taken for": False}, rows)
 
 
-def _write_differences(reports: Sequence[Report], stream: IO[str]) -> None:
+def _write_differences(reports: Sequence[EvaluationReport], stream: IO[str]) -> None:
     """Print the F1 of the classes that both models know by one name; of many, those where they differ most."""
     first, second = (
         {folded(report.titles[row.index]): row for row in report.classes if row.support} for report in reports
@@ -208,7 +209,7 @@ def _write_differences(reports: Sequence[Report], stream: IO[str]) -> None:
         )
 
 
-def in_words(comparison: Comparison) -> str:
+def comparison_in_words(comparison: Comparison) -> str:
     """Return what a comparison says, in a sentence; A and B are the models in the order they were named."""
     verdict = "no more than chance explains" if comparison.p >= _UNLIKELY else "more than chance explains"
     return (

@@ -23,7 +23,8 @@ from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.datasets.base import Examples
 from resnetd_cli.evaluation import evaluate
-from resnetd_cli.evaluation.images import Images
+from resnetd_cli.evaluation.comparison import compare_models
+from resnetd_cli.evaluation.images import LabelledImages
 from resnetd_cli.evaluation.metrics import Coverage
 from resnetd_cli.evaluation.records import Evaluated
 from resnetd_cli.loading import load
@@ -336,13 +337,13 @@ class Pictures:
         return stream.getvalue()
 
 
-def reports(classes: int) -> tuple[Images, Evaluated]:
+def reports(classes: int) -> tuple[LabelledImages, Evaluated]:
     names = labels.for_class_count(classes) or labels.ClassNames(
         tuple(f"a rather long name of class {index}" for index in range(classes)), (None,) * classes, "a test"
     )
     actual = np.arange(60) % classes
     parts = (Examples(Pictures(), np.arange(60), actual, names.names),)
-    images = Images("somewhere", "all", parts, actual, tuple(map(str, range(classes))))
+    images = LabelledImages("somewhere", "all", parts, actual, tuple(map(str, range(classes))))
     return images, evaluate.evaluate(Classifier("a/model", Scripted(classes), HOW, names), images, fit=False)
 
 
@@ -352,7 +353,7 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, classes: int, co
     monkeypatch.setenv("COLUMNS", "80")
     images, result = reports(classes)
     stream = io.StringIO()
-    comparison = evaluate.compare(result, result) if count == 2 else None
+    comparison = compare_models(result, result) if count == 2 else None
     write_reports(images, [result.report] * count, comparison, stream, "table")
     lines = stream.getvalue().splitlines()
     text = [line for line in lines if "McNemar" not in line]  # a sentence, which terminals wrap
@@ -369,10 +370,12 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, classes: int, co
 def test_tables_tell_classes_of_one_name_apart_and_records_keep_the_label(count: int) -> None:
     names = labels.ClassNames(("crane", "crane", "coot"), ("n02012849", "n03126707", None), "a test")
     classes, actual = ("0", "1", "2"), np.arange(9) % 3
-    images = Images("somewhere", "all", (Examples(Pictures(), np.arange(9), actual, classes),), actual, classes)
+    images = LabelledImages(
+        "somewhere", "all", (Examples(Pictures(), np.arange(9), actual, classes),), actual, classes
+    )
     result = evaluate.evaluate(Classifier("a/model", Scripted(3), HOW, names), images, fit=False)
     stream = io.StringIO()
-    comparison = evaluate.compare(result, result) if count == 2 else None
+    comparison = compare_models(result, result) if count == 2 else None
     write_reports(images, [result.report] * count, comparison, stream, "table")
     for title in ("crane (bird)", "crane (machine)"):
         assert title in stream.getvalue()

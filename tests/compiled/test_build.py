@@ -16,7 +16,7 @@ from conftest import ROOT, Resnetd
 
 from resnetd_cli.compiled import build as compiled
 from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Bundle, Request
+from resnetd_cli.compiled.bundle import Bundle, BundleKey
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.loading import Loader
 from resnetd_cli.pipeline.engines.onnx import OnnxEngine
@@ -26,7 +26,7 @@ from resnetd_cli.system.files import sha256
 pytestmark = pytest.mark.slow
 
 SAMPLES = [str(ROOT / "samples" / name) for name in ("cat.jpg", "coffee.jpg")]
-REQUEST = Request("embedded", None, "train")
+REQUEST = BundleKey("embedded", None, "train")
 HEAVY = "torch timm torchvision huggingface_hub requests onnx safetensors tqdm"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Bundle, Request
+from resnetd_cli.compiled.bundle import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError
 from resnetd_cli.results import Preprocessing
@@ -19,7 +19,7 @@ HOW = Preprocessing((3, 8, 8), 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.5,
 
 
 @pytest.fixture
-def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BundleKey:
     """A model folder that was compiled."""
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
     model = tmp_path / "model"
@@ -29,7 +29,7 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     (model / "config.json").write_text("{}")
     whole = 1_700_000_000 * 10**9
     os.utime(weights, ns=(whole + HALF_A_SECOND, whole + HALF_A_SECOND))
-    request = Request(str(model))
+    key = BundleKey(str(model))
 
     def make(folder: Path) -> Bundle:
         (folder / bundles.GRAPH).write_bytes(b"graph")
@@ -38,56 +38,54 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
         sources = {str(path): bundles.stamp(path) for path in (weights, model / "config.json")}
         return Bundle(folder, card, "0" * 64, sources)
 
-    bundles.write(request, make)
-    assert bundles.find(request)
-    return request
+    bundles.write(key, make)
+    assert bundles.find(key)
+    return key
 
 
-def weights_of(request: Request) -> Path:
-    return Path(request.model) / "model.safetensors"
+def weights_of(key: BundleKey) -> Path:
+    return Path(key.model) / "model.safetensors"
 
 
 @pytest.mark.parametrize("shift", [-HALF_A_SECOND, 1, 10**9, -(10**15), 10**15], ids=str)
-def test_another_time_and_the_same_content_is_the_same_model(request_: Request, shift: int) -> None:
-    weights = weights_of(request_)
+def test_another_time_and_the_same_content_is_the_same_model(key: BundleKey, shift: int) -> None:
+    weights = weights_of(key)
     changed = weights.stat().st_mtime_ns + shift
     os.utime(weights, ns=(changed, changed))
-    found = bundles.find(request_)
+    found = bundles.find(key)
     assert found and found.sources[str(weights)].changed == changed
     # From now on the time tells, and nothing is read.
-    again = bundles.find(request_)
+    again = bundles.find(key)
     assert again and again.sources == found.sources
 
 
 @pytest.mark.parametrize("content", [b"WEIGHTS", b"weights and more", b""])
 @pytest.mark.parametrize("shift", [-HALF_A_SECOND, 1])
-def test_another_content_in_the_same_second_is_another_model(
-    request_: Request, content: bytes, shift: int
-) -> None:
-    weights = weights_of(request_)
+def test_another_content_in_the_same_second_is_another_model(key: BundleKey, content: bytes, shift: int) -> None:
+    weights = weights_of(key)
     changed = weights.stat().st_mtime_ns + shift
     weights.write_bytes(content)
     os.utime(weights, ns=(changed, changed))
-    assert bundles.find(request_) is None
+    assert bundles.find(key) is None
 
 
-def test_a_configuration_that_changed_is_another_model(request_: Request) -> None:
-    (Path(request_.model) / "config.json").write_text("[]")
-    assert bundles.find(request_) is None
+def test_a_configuration_that_changed_is_another_model(key: BundleKey) -> None:
+    (Path(key.model) / "config.json").write_text("[]")
+    assert bundles.find(key) is None
 
 
-def test_a_cache_that_is_only_read_is_no_error(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_only_read_is_no_error(key: BundleKey, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    os.utime(weights_of(request_), ns=(0, 0))
+    os.utime(weights_of(key), ns=(0, 0))
     monkeypatch.setattr(bundles, "write_atomic", refuse)
-    assert bundles.find(request_) and bundles.find(request_)
+    assert bundles.find(key) and bundles.find(key)
 
 
-def test_weights_that_are_gone_leave_the_model_as_it_is(request_: Request) -> None:
-    weights_of(request_).unlink()
-    assert bundles.find(request_)
+def test_weights_that_are_gone_leave_the_model_as_it_is(key: BundleKey) -> None:
+    weights_of(key).unlink()
+    assert bundles.find(key)
 
 
 def test_a_user_without_a_home_folder_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from resnetd_cli.about import describe
 from resnetd_cli.cli.commands.info import _in_words
 from resnetd_cli.compiled import bundle as bundles
 from resnetd_cli.compiled import exported_file as exported
-from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.bundle import BundleKey
 from resnetd_cli.compiled.to_onnx import export
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.evaluation import temperature as calibrate
@@ -170,7 +170,7 @@ def test_later_starts_do_not_load_the_marks(tmp_path: Path) -> None:
     many = np.random.default_rng(4).integers(0, 256, (20_000, 16), dtype=np.uint8)
     path = write(tmp_path / "m.onnx", many)
     first = next(iter(Loader(str(path), engine="auto").load().predict(COFFEE)))
-    bundle = bundles.find(Request(str(path)))
+    bundle = bundles.find(BundleKey(str(path)))
     assert bundle is not None
     assert path.stat().st_size > 16 * len(many) > 10 * bundle.optimised.stat().st_size
     assert not onnx.load(str(bundle.optimised)).metadata_props

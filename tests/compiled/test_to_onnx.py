@@ -17,7 +17,7 @@ from conftest import ROOT, Resnetd
 from resnetd_cli import pull
 from resnetd_cli.class_names.shipped import unnamed
 from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.bundle import BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.exported_file import read_card
 from resnetd_cli.errors import ModelError, UnknownModel, UsageError
@@ -55,7 +55,7 @@ def answers(model: str | Path, engine: str = "auto", **options: object) -> list[
 def test_the_file_answers_as_the_network_does(exported: Path, cache: Path) -> None:
     expected, first = answers("embedded", "torch"), answers(exported)
     second = answers(exported)  # from the optimised graph, which the first use kept
-    bundle = bundles.find(Request(str(exported)))
+    bundle = bundles.find(BundleKey(str(exported)))
     assert bundle is not None
     assert (bundle.graph, bundle.optimised.is_file()) == (exported, True)
     for results in (first, second):

@@ -1,4 +1,4 @@
-"""How two forms of a model compare: the figures, worked out again in numpy."""
+"""How far two forms of a model agree: the figures, recomputed in numpy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from resnetd_cli.about import figures
+from resnetd_cli.about import agreement_facts
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.cli.agreement import in_words
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.evaluation.agreement import compare
+from resnetd_cli.evaluation.agreement import measure_agreement
 from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Agreement, Failure
+from resnetd_cli.views.agreement import in_words
 
 IMAGES, CLASSES = 70, 5
 
@@ -40,7 +40,7 @@ def table(seed: int) -> np.ndarray:
 
 
 def compared(one: Fake, other: Fake, **options: Any) -> Agreement:
-    return compare(
+    return measure_agreement(
         cast("Classifier", one), cast("Classifier", other), cast("list[Source]", range(IMAGES)), **options
     )
 
@@ -67,5 +67,5 @@ def test_images_that_either_cannot_read_are_left_out() -> None:
 
 
 def test_words_say_of_what_the_mean_is() -> None:
-    words = in_words(figures(Agreement(70, 0.98, 0.25, 0.0123, 2.0)))
+    words = in_words(agreement_facts(Agreement(70, 0.98, 0.25, 0.0123, 2.0)))
     assert words["probabilities"] == "the largest difference in an image is 0.012 on average, 0.25 at most"

@@ -21,7 +21,7 @@ from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import ErrorKind, InputError, ResnetdError, UsageError
 from resnetd_cli.evaluation import bench
-from resnetd_cli.evaluation.bench import Report, Settings, Trial
+from resnetd_cli.evaluation.bench import BenchReport, Settings, Trial
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.pipeline.sources.inputs import Source, expand
 from resnetd_cli.results import Preprocessing
@@ -85,9 +85,9 @@ def trial(rate: float, runs: int = 1, **settings: int | None) -> Trial:
     return Trial(Settings(**{"workers": 2, "threads": 1, "batch_size": 1, **settings}), rate, 10 * runs, runs)  # type: ignore[arg-type]
 
 
-def report(*trials: Trial, **stages: float) -> Report:
+def report(*trials: Trial, **stages: float) -> BenchReport:
     stages = {"read": 0.001, "decode": 0.004, "preprocess": 0.002, "model": 0.033, **stages}
-    return Report("fake", "onnx", "fp32", "it is compiled", 2, 32, stages, trials[0], trials)
+    return BenchReport("fake", "onnx", "fp32", "it is compiled", 2, 32, stages, trials[0], trials)
 
 
 @pytest.mark.parametrize("stage", bench.STAGES)
@@ -243,7 +243,7 @@ def test_the_record_has_documented_keys() -> None:
     assert all(f"`{key}`" in readme for key in [*record, *TRIAL_KEYS])
 
 
-def written(measured: Report, format_name: str) -> str:
+def written(measured: BenchReport, format_name: str) -> str:
     stream = io.StringIO()
     write_report(measured, stream, format_name)
     return stream.getvalue()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import DataError, ModelError, UsageError
 from resnetd_cli.evaluation import evaluate
 from resnetd_cli.evaluation.images import open_images
-from resnetd_cli.evaluation.records import Comparison
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.results import Failure, Preprocessing
 
@@ -406,30 +404,6 @@ def test_images_without_labels_cannot_calibrate(tmp_path: Path) -> None:
     images = open_images(str(tmp_path), real=True)
     with pytest.raises(UsageError, match="--calibrate needs labels"):
         evaluate.evaluate(imagenet_model(970), images, real=True, fit=True)
-
-
-# --- two models ---
-
-
-def test_two_models_are_compared_on_what_both_answered(pets: Path) -> None:
-    images = open_images(str(pets))
-    other = LOGITS.copy()
-    other[[0, 1, 3]] = [0, 0, 9]  # wrong where the first is right
-    other[2] = [9, 0, 0]  # and the other way round
-    first, second = evaluate.evaluate(model(), images), evaluate.evaluate(model(other), images)
-    compared = evaluate.compare(first, second)
-    assert compared == Comparison(8, both=2, only_first=3, only_second=1, neither=2, p=0.625)
-    verdict = first.verdict.copy()
-    verdict[0] = -1
-    compared = evaluate.compare(replace(first, verdict=verdict), second)
-    assert (compared.images, compared.only_first, compared.p) == (7, 2, 1.0)
-
-
-def test_nothing_to_compare_on_is_an_error(pets: Path) -> None:
-    result = evaluate.evaluate(model(), open_images(str(pets)))
-    nothing = replace(result, verdict=np.full(8, -1, np.int8))
-    with pytest.raises(DataError, match="no image that both"):
-        evaluate.compare(result, nothing)
 
 
 def test_a_report_is_json(pets: Path) -> None:

@@ -29,7 +29,7 @@ from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import DataError, ModelError
 from resnetd_cli.evaluation import evaluate, held_out
 from resnetd_cli.evaluation.held_out import Learnt, learnt_by, separate
-from resnetd_cli.evaluation.images import Images, open_images
+from resnetd_cli.evaluation.images import LabelledImages, open_images
 from resnetd_cli.models import trained_on
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import Outputs
@@ -74,7 +74,7 @@ def draw(folder: Path, numbers: Sequence[int] = range(12)) -> Path:
     return folder
 
 
-def numbers_of(images: Images) -> list[int]:
+def numbers_of(images: LabelledImages) -> list[int]:
     """Return which images these are, by what they show."""
     by_pixels = {PIXELS[number].tobytes(): number for number in range(12)}
     found = []

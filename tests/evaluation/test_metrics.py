@@ -1,4 +1,4 @@
-"""The figures of labelled answers, against scikit-learn, scipy and torchmetrics, and by hand."""
+"""Metrics of labelled answers, checked against scikit-learn, scipy and torchmetrics, and by hand."""
 
 from __future__ import annotations
 
@@ -114,20 +114,6 @@ def test_coverage_by_hand() -> None:
 def test_the_interval_is_wilsons(right: int, n: int) -> None:
     expected = scipy.stats.binomtest(right, n).proportion_ci(method="wilson")
     assert metrics.interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "p"),
-    [(0, 0, 1.0), (1, 2, 1.0), (0, 5, 0.0625), (5, 0, 0.0625), (10, 3, 0.09228515625), (4, 4, 1.0)],
-)
-def test_mcnemar_by_hand(first: int, second: int, p: float) -> None:
-    assert metrics.mcnemar(first, second) == pytest.approx(p, rel=1e-12)
-
-
-@pytest.mark.parametrize(("first", "second"), [(12, 25), (300, 355), (5000, 5200), (24_000, 26_000)])
-def test_mcnemar_is_the_binomial_test(first: int, second: int) -> None:
-    expected = scipy.stats.binomtest(first, first + second, 0.5).pvalue
-    assert metrics.mcnemar(first, second) == pytest.approx(expected, rel=1e-6)
 
 
 # --- temperature ---

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from resnetd_cli.class_names.shipped import unnamed
 from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Request
+from resnetd_cli.compiled.bundle import BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.exported_file import METADATA_KEY
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
@@ -805,7 +805,7 @@ def test_flipped_bits_end_no_process(tmp_path: Path) -> None:
 def test_a_bundle_that_leads_elsewhere_is_not_followed(how: str, tmp_path: Path) -> None:
     path, other = write_onnx(tmp_path / "m.onnx", tiny()), write_onnx(tmp_path / "other.onnx", tiny())
     assert isinstance(answer(path), Classified)
-    bundle = bundles.find(Request(str(path)))
+    bundle = bundles.find(BundleKey(str(path)))
     assert bundle is not None
     card = bundle.folder / "bundle.json"
     content = json.loads(card.read_text())
@@ -815,9 +815,9 @@ def test_a_bundle_that_leads_elsewhere_is_not_followed(how: str, tmp_path: Path)
         content["bundle"]["failure"] = {"a": 1}
     content["sha256"] = bundles._digest(content["bundle"])
     card.write_text("[" * 100_000 if how == "nested" else json.dumps(content))
-    assert bundles.find(Request(str(path))) is None
+    assert bundles.find(BundleKey(str(path))) is None
     assert isinstance(answer(path), Classified)
-    mended = bundles.find(Request(str(path)))
+    mended = bundles.find(BundleKey(str(path)))
     assert mended is not None
     assert mended.exported == str(path)
 
@@ -831,7 +831,7 @@ def test_a_lack_of_memory_is_not_taken_for_damage(tmp_path: Path, monkeypatch: p
     )
     with pytest.raises(ModelError, match="not enough memory"):
         answer(path)
-    assert bundles.find(Request(str(path))) is not None
+    assert bundles.find(BundleKey(str(path))) is not None
 
 
 # --- names ---

@@ -24,9 +24,10 @@ from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
+    from resnetd_cli.evaluation.comparison import Comparison
     from resnetd_cli.evaluation.held_out import Learnt
-    from resnetd_cli.evaluation.images import Images
-    from resnetd_cli.evaluation.records import Comparison, Evaluated, ImageRow, Report
+    from resnetd_cli.evaluation.images import LabelledImages
+    from resnetd_cli.evaluation.records import Evaluated, EvaluationReport, ImageRow
 
 
 _ENOUGH = 100
@@ -153,6 +154,7 @@ def evaluate(
     from resnetd_cli.evaluation import evaluate as library
     from resnetd_cli.evaluation import held_out
     from resnetd_cli.evaluation import temperature as calibrate
+    from resnetd_cli.evaluation.comparison import compare_models
     from resnetd_cli.evaluation.images import open_images
     from resnetd_cli.loading import load
 
@@ -216,7 +218,7 @@ def evaluate(
                 )
             evaluated.append(each)
     _tell_of_images(evaluated[0].report)
-    comparison = library.compare(*evaluated) if len(evaluated) > 1 else None
+    comparison = compare_models(*evaluated) if len(evaluated) > 1 else None
     if fit:  # first, for the reader of the report may go away
         asked = {"--weights": weights, "--image-size": image_size, "--precision": precision}
         _keep(evaluated[0], images, models[0], classifiers[models[0]], place, asked)
@@ -280,13 +282,13 @@ def _check_rows(path: Path | None, *, with_logits: bool) -> None:
 
 
 def _check_and_separate(
-    images: Images,
+    images: LabelledImages,
     classifiers: Mapping[str, Classifier],
     learnt: Sequence[Learnt],
     *,
     real: bool,
     **options: Any,
-) -> tuple[Images, list[int | None]]:
+) -> tuple[LabelledImages, list[int | None]]:
     """Check that all models can be measured on images, and return those to measure on; see `held_out.separate`."""
     from resnetd_cli.evaluation import evaluate as library
     from resnetd_cli.evaluation import held_out
@@ -309,7 +311,7 @@ def _rows(path: Path | None, **options: Any) -> AbstractContextManager[Callable[
     return open_rows(path, **options)
 
 
-def _tell_of_images(report: Report) -> None:
+def _tell_of_images(report: EvaluationReport) -> None:
     """Say what is particular about the images that were measured."""
     if report.turned:
         verb = "was" if report.turned == 1 else "were"
@@ -325,17 +327,17 @@ def _tell_of_images(report: Report) -> None:
 
 
 def _tell_in_short(evaluated: list[Evaluated], comparison: Comparison | None) -> None:
-    from resnetd_cli.views.evaluation import in_short, in_words
+    from resnetd_cli.views.evaluation import comparison_in_words, in_short
 
     for each in evaluated:
         terminal.note(in_short(each.report))
     if comparison:
-        terminal.note(in_words(comparison))
+        terminal.note(comparison_in_words(comparison))
 
 
 def _keep(
     evaluated: Evaluated,
-    images: Images,
+    images: LabelledImages,
     model: str,
     classifier: Classifier,
     place: Path | None,

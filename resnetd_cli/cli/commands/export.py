@@ -44,18 +44,18 @@ def export(
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
 
     from resnetd_cli import pull as library
-    from resnetd_cli.cli import agreement as figures
     from resnetd_cli.cli import outputs, running
     from resnetd_cli.cli.inputs import images_of
     from resnetd_cli.cli.spared import model_files
     from resnetd_cli.compiled.exported_file import is_exported
     from resnetd_cli.loading import Loader
+    from resnetd_cli.views.agreement import write_agreement
 
     path = outputs.as_path(output)
     if path is None or not is_exported(path.name):
         raise UsageError("the model goes to a file whose name ends in .onnx", hint=f"-o {shell_word(model)}.onnx")
     outputs.check_outputs(path, overwrite=overwrite, reads=[weights, labels, *(verify or []), *model_files(model)])
-    comparison = images_of("--verify", verify)
+    verification = images_of("--verify", verify)
     loader = Loader(
         model,
         weights=weights,
@@ -69,7 +69,9 @@ def export(
     failures = running.Failures()
     card = library.export(loader, path, overwrite=overwrite)
     terminal.note(f"{path}: {card.name} in {card.precision}, {path.stat().st_size / 1e6:.1f} MB")
-    if comparison:
-        agreement = library.verify_file(loader, path, comparison, on_failure=failures.tell)
-        figures.write(agreement, format.value)
+    if verification:
+        agreement = library.verify_file(loader, path, verification, on_failure=failures.tell)
+        target = outputs.TextOutput.choose(format.value, None, overwrite=False, elsewhere="pairs")
+        with target.open() as stream:
+            write_agreement(agreement, stream, target.format)
     return failures.exit_code

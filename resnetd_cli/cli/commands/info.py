@@ -108,7 +108,7 @@ def _form_in_words(heading: str, precision: str, facts: Facts) -> dict[str, str]
     words = {heading: place + (f", calibrated with {images} images" if images else "")}
     compared = {key.removeprefix(f"{precision}_"): value for key, value in facts.items()}
     if compared.get("images"):
-        from resnetd_cli.cli.agreement import in_words
+        from resnetd_cli.views.agreement import in_words
 
         words |= {f"  {precision} {name}": text for name, text in in_words(compared).items()}
     return words

@@ -64,7 +64,7 @@ def pull(
 
     reads = [weights, *(calibrate or []), *(verify or []), *model_files(*models)]
     target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
-    calibration, comparison = images_of("--calibrate", calibrate), images_of("--verify", verify)
+    calibration, verification = images_of("--calibrate", calibrate), images_of("--verify", verify)
     for model in models:  # a misspelt name comes to light before the first download
         if not is_exported(model):
             library.resolve(model)
@@ -80,7 +80,7 @@ def pull(
             note=terminal.note,
         )
         try:
-            rows.append(_pull(loader, calibration, comparison, failures))
+            rows.append(_pull(loader, calibration, verification, failures))
         except ResnetdError as error:
             if len(models) == 1:
                 raise
@@ -98,20 +98,20 @@ def pull(
 def _pull(
     loader: Loader,
     calibration: Sequence[Source] | None,
-    comparison: Sequence[Source] | None,
+    verification: Sequence[Source] | None,
     failures: Failures,
 ) -> dict[str, Any]:
     from resnetd_cli import pull as library
 
     bundle = library.pull(loader, calibration, on_failure=failures.tell)
     agreement = bundle.card.agreement
-    if comparison and bundle.failure is None:
-        agreement = library.verify(loader, comparison, on_failure=failures.tell)
+    if verification and bundle.failure is None:
+        agreement = library.verify(loader, verification, on_failure=failures.tell)
     return _row(bundle, agreement)
 
 
 def _row(bundle: Bundle, agreement: Agreement | None) -> dict[str, Any]:
-    from resnetd_cli.about import figures
+    from resnetd_cli.about import agreement_facts
 
     return {
         "model": bundle.card.name,
@@ -120,13 +120,13 @@ def _row(bundle: Bundle, agreement: Agreement | None) -> dict[str, Any]:
         "failure": bundle.failure,
         "megabytes": None if bundle.failure else round(bundle.graph.stat().st_size / 1e6, 1),
         "calibration_images": bundle.card.calibration_images or None,
-        **figures(agreement),
+        **agreement_facts(agreement),
         "folder": str(bundle.folder),
     }
 
 
 def _in_words(row: dict[str, Any]) -> dict[str, str]:
-    from resnetd_cli.cli import agreement as figures
+    from resnetd_cli.views import agreement
 
     words = {"model": f"{row['model']} in {row['precision']}, on {row['engine']}"}
-    return words | (figures.in_words(row) if row["images"] else {}) | {"folder": row["folder"]}
+    return words | (agreement.in_words(row) if row["images"] else {}) | {"folder": row["folder"]}

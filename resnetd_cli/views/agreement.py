@@ -1,24 +1,23 @@
-"""What a comparison found, in words."""
+"""How far two forms of a model agree, as `pull --verify` and `export --verify` show it."""
 
 from __future__ import annotations
 
-from resnetd_cli.about import Facts, figures
-from resnetd_cli.cli.outputs import TextOutput
+from typing import IO
+
+from resnetd_cli.about import Facts, agreement_facts
 from resnetd_cli.results import Agreement
 from resnetd_cli.system.wording import counted
 from resnetd_cli.views.listing import write_facts
 
 
-def write(agreement: Agreement, format_name: str) -> None:
-    """Print what a comparison found."""
-    facts = figures(agreement)
-    target = TextOutput.choose(format_name, None, overwrite=False, elsewhere="pairs")
-    with target.open() as stream:
-        write_facts(facts, stream, target.format, shown=in_words(facts))
+def write_agreement(agreement: Agreement, stream: IO[str], format_name: str) -> None:
+    """Write the figures of an agreement; the formats are those of `write_facts`."""
+    facts = agreement_facts(agreement)
+    write_facts(facts, stream, format_name, shown=in_words(facts))
 
 
 def in_words(facts: Facts) -> dict[str, str]:
-    """Return a comparison's figures as people read them."""
+    """Return the figures of an agreement as people read them."""
     mean, largest = facts["mean_difference"], facts["largest_difference"]
     return {
         "compared on": counted(facts["images"], "image", ","),
