@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnetd_cli.class_names import files as label_files
+from resnetd_cli.class_names import files
 from resnetd_cli.class_names.shipped import ClassNames
-from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled import exported_file
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError, ModelError
 from resnetd_cli.models import configs
@@ -60,7 +60,7 @@ def labels(data: bytes) -> None:
         file = Path(folder) / f"names{_SUFFIXES[data[0] % len(_SUFFIXES) if data else 0]}"
         file.write_bytes(data[1:])
         with suppress(LabelsError):
-            assert len(label_files.load(str(file), 3).names) == 3
+            assert len(files.load(str(file), 3).names) == 3
 
 
 def card(data: bytes) -> None:
@@ -84,7 +84,7 @@ def model(data: bytes) -> None:
         file = Path(folder) / "model.onnx"
         file.write_bytes(data)
         with suppress(ModelError):
-            exported.read_card(file)
+            exported_file.read_card(file)
 
 
 def _pictures() -> Iterator[bytes]:
@@ -146,7 +146,7 @@ def _models() -> Iterator[bytes]:
     ]
     graph = helper.make_graph(nodes, "graph", [images], [logits], [weight])
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    helper.set_model_props(whole, {exported.METADATA_KEY: next(_cards()).decode()})
+    helper.set_model_props(whole, {exported_file.METADATA_KEY: next(_cards()).decode()})
     yield whole.SerializeToString()
 
 

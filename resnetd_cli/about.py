@@ -7,16 +7,13 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled import exported_file as exported
-from resnetd_cli.compiled.bundle import BundleKey
+from resnetd_cli.compiled import bundles, exported_file
+from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.models import checkpoints, embedded
-from resnetd_cli.models import hub as weights
-from resnetd_cli.models import names as models
-from resnetd_cli.models import network as factory
+from resnetd_cli.models import checkpoints, embedded, hub, names
 from resnetd_cli.models.names import Kind, ModelCard, ModelRef
+from resnetd_cli.models.network import Definition, define, hub_id, outline, with_weights
 from resnetd_cli.pipeline.engines.base import FP32, INT8
 from resnetd_cli.results import Agreement, Preprocessing, fitting
 from resnetd_cli.system.files import expand_user
@@ -91,10 +88,10 @@ def describe(model: str, *, weights_file: Path | None = None, image_size: str = 
         UnknownModel: there is no such model.
         WeightsError: the checkpoint cannot be read.
     """
-    if exported.is_exported(model):
+    if exported_file.is_exported(model):
         return _describe_exported(expand_user(model))
-    ref = models.resolve(model)
-    card = models.find_card(ref.name) if ref.kind is Kind.TIMM else None
+    ref = names.resolve(model)
+    card = names.find_card(ref.name) if ref.kind is Kind.TIMM else None
     facts = _describe_card(card) if card else _describe_timm(ref, image_size)
     key = BundleKey(model, weights_file, image_size)
     if weights_file is not None:
@@ -104,8 +101,8 @@ def describe(model: str, *, weights_file: Path | None = None, image_size: str = 
 
 def bibtex(model: str) -> str:
     """Return the BibTeX entries to cite for a MODEL."""
-    ref = models.resolve(model)
-    if ref.kind is Kind.TIMM and models.find_card(ref.name):
+    ref = names.resolve(model)
+    if ref.kind is Kind.TIMM and names.find_card(ref.name):
         return _BIBTEX_RESNETD + "\n" + _BIBTEX_TIMM
     if ref.kind is Kind.EMBEDDED:
         return _BIBTEX_EFFICIENTNET + "\n" + _BIBTEX_TIMM
@@ -121,8 +118,8 @@ def agreement_facts(agreement: Agreement | None) -> Facts:
 
 def list_cards(pattern: str) -> list[Facts]:
     """Return the facts of the table's models whose name matches, and whether their weights are here."""
-    found = [card for card in models.cards() if models.matches(card.name, pattern)]
-    return [{**asdict(card), "on_this_machine": weights.cached(card.hub_id) is not None} for card in found]
+    found = [card for card in names.cards() if names.matches(card.name, pattern)]
+    return [{**asdict(card), "on_this_machine": hub.cached(card.hub_id) is not None} for card in found]
 
 
 def list_timm(pattern: str) -> list[Facts]:
@@ -130,7 +127,7 @@ def list_timm(pattern: str) -> list[Facts]:
     import timm
 
     rows = []
-    for name in models.timm_names(pattern):
+    for name in names.timm_names(pattern):
         config = timm.get_pretrained_cfg(name)
         repo = config.hf_hub_id if config else None
         rows.append(
@@ -140,7 +137,7 @@ def list_timm(pattern: str) -> list[Facts]:
                 "classes": config.num_classes if config else None,
                 "license": config.license if config else None,
                 "hub_id": repo,
-                "on_this_machine": repo is not None and weights.cached(repo) is not None,
+                "on_this_machine": repo is not None and hub.cached(repo) is not None,
             }
         )
     return rows
@@ -150,7 +147,7 @@ def _describe_card(card: ModelCard) -> Facts:
     kind, stages = _STAGES[card.architecture]
     depth = card.architecture.removeprefix("resnet").removesuffix("d")
     words = f"ResNet-D of {depth} layers: {_BLOCKS[kind]}, {' + '.join(map(str, stages))} of them in four stages."
-    path = weights.cached(card.hub_id)
+    path = hub.cached(card.hub_id)
     return {
         "model": card.name,
         "architecture": words,
@@ -182,11 +179,11 @@ def _describe_card(card: ModelCard) -> Facts:
 
 
 def _describe_timm(ref: ModelRef, image_size: str) -> Facts:
-    definition = factory.define(ref)
+    definition = define(ref)
     config, how = definition.config, definition.preprocessing()
     test = definition.preprocessing("test")
     params_m, gmacs = _measure(definition)
-    repo = factory.hub_id(ref) or config.get("hf_hub_id")
+    repo = hub_id(ref) or config.get("hf_hub_id")
     path = _local_weights(ref, repo)
     return {
         "model": ref.name,
@@ -217,7 +214,7 @@ def _with_weights(facts: Facts, ref: ModelRef, file: Path, *, is_compiled: bool)
         "temperatures": [],
     }
     if not is_compiled:
-        definition = factory.with_weights(factory.define(ref), file)
+        definition = with_weights(define(ref), file)
         params_m, gmacs = _measure(definition)
         facts |= {
             "model": definition.name_with(file),
@@ -230,7 +227,7 @@ def _with_weights(facts: Facts, ref: ModelRef, file: Path, *, is_compiled: bool)
 
 
 def _describe_exported(path: Path) -> Facts:
-    card = exported.read_card(path)
+    card = exported_file.read_card(path)
     return {
         **_describe_compiled(card),
         "architecture": f"exported file, {card.precision}",
@@ -297,13 +294,13 @@ def _describe_form(precision: str, card: Card | None, place: Path | None) -> Fac
     return facts | {f"{precision}_{key}": value for key, value in compared.items()}
 
 
-def _measure(definition: factory.Definition) -> tuple[float, float | None]:
+def _measure(definition: Definition) -> tuple[float, float | None]:
     """Count a network's parameters, in millions, and multiply-adds, in thousands of millions."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     try:
-        network = factory.outline(definition)
+        network = outline(definition)
     except Exception as error:
         message = f"timm cannot build {definition.ref.name}: {first_line(error)}"
         raise ModelError(message, hint="check its config.json") from error
@@ -321,7 +318,7 @@ def _local_weights(ref: ModelRef, repo: str | None) -> Path | None:
         return embedded.weights_file()
     if ref.kind is Kind.FOLDER:
         return ref.file or checkpoints.find(Path(ref.location))
-    return weights.cached(repo) if repo else None
+    return hub.cached(repo) if repo else None
 
 
 def _file_mb(path: Path | None, params_m: float) -> float:

@@ -14,8 +14,7 @@ from resnetd_cli.pipeline import postprocess
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import FP32, Engine
 from resnetd_cli.pipeline.run import Pipeline
-from resnetd_cli.pipeline.sources import inputs as sources
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.inputs import Source, expand
 from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
 
@@ -162,4 +161,4 @@ def _as_sources(inputs: Inputs, options: ReadOptions) -> Iterator[Source]:
         if isinstance(item, Source):
             yield item
         else:
-            yield from sources.expand([fspath(item)], options)
+            yield from expand([fspath(item)], options)

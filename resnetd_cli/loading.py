@@ -9,19 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli.class_names import files as label_files
+from resnetd_cli.class_names import files
 from resnetd_cli.classifier import DEFAULT_DECODING, Classifier
-from resnetd_cli.compiled import build as compiled
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled import build, bundles, exported_file
 from resnetd_cli.compiled.build import DamagedBundleError
-from resnetd_cli.compiled.bundle import Bundle, BundleKey
+from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
-from resnetd_cli.models import configs
-from resnetd_cli.models import names as models
-from resnetd_cli.models import network as factory
-from resnetd_cli.models.network import Network
+from resnetd_cli.models import configs, names
+from resnetd_cli.models.network import Network, load_network, pixels
 from resnetd_cli.net.fetch import CONNECTIONS
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import (
@@ -45,7 +41,7 @@ GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
 
 
-def load(model: str = models.DEFAULT_MODEL, **options: Any) -> Classifier:
+def load(model: str = names.DEFAULT_MODEL, **options: Any) -> Classifier:
     """Load a model. The options are the fields of `Loader`.
 
     Raises:
@@ -110,7 +106,7 @@ class Loader:
             raise UsageError(f"{only_onnx}, but {reason}", hint="leave out the option that asks for torch")
         if reason is not None and self.engine == "onnx":
             raise self._no_onnx(UsageError, reason)
-        if exported.is_exported(self.model):
+        if exported_file.is_exported(self.model):
             return self._load_exported()
         if reason is None and (bundle := bundles.find(self.bundle_key)):
             reason = bundle.failure
@@ -132,7 +128,7 @@ class Loader:
             CacheError: the cache cannot be written.
         """
         self.check()
-        return compiled.find_intact(self.bundle_key) or self._compile(self._network())
+        return build.find_intact(self.bundle_key) or self._compile(self._network())
 
     @property
     def bundle_key(self) -> BundleKey:
@@ -168,11 +164,11 @@ class Loader:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", self.device):
             raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
         if self._size not in ("train", "test"):
-            factory.pixels(self._size)
+            pixels(self._size)
         if self.temperature is not None:
             _check_temperature(self.temperature)
         if self.class_names is not None:
-            label_files.check_exists(self.class_names)
+            files.check_exists(self.class_names)
 
     def _why_torch(self) -> str | None:
         """Return why only torch will do, if so, as far as the options and the machine tell."""
@@ -191,7 +187,7 @@ class Loader:
 
     def _why_onnx(self) -> str | None:
         """Return why only ONNX Runtime will do, if so."""
-        if exported.is_exported(self.model):
+        if exported_file.is_exported(self.model):
             return "an exported file runs on the onnx engine"
         return "int8 runs on the onnx engine" if self.precision == INT8 else None
 
@@ -210,10 +206,10 @@ class Loader:
         if bundle is None:
             card = self._exported_card()
             try:
-                bundle = compiled.import_file(key, card)
+                bundle = build.import_file(key, card)
             except CacheError as error:
                 self.note(error.message)
-                bundle = compiled.describe_file(key, card)
+                bundle = build.describe_file(key, card)
         if self.precision not in (FP32, bundle.card.precision):
             raise UsageError(f"{self.model} is in {bundle.card.precision}", hint=f"export one in {self.precision}")
         try:
@@ -224,7 +220,7 @@ class Loader:
 
     def _exported_card(self) -> Card:
         """Return what an exported file says of itself, for images of the size that was asked for."""
-        card = exported.read_card(expand_user(self.model))
+        card = exported_file.read_card(expand_user(self.model))
         if card.temperature != 1:
             own = Calibrated.at(card.temperature, card.preprocessing, card.precision)
             card = replace(card, temperature=1.0, temperatures=with_calibrated(card.temperatures, own))
@@ -232,7 +228,7 @@ class Loader:
             return card
         if self._size == "test":
             raise UsageError(f"{self.model} has no test size of its own", hint="--image-size N gives its pixels")
-        side = factory.pixels(self._size)
+        side = pixels(self._size)
         own_size = card.preprocessing.input_size
         if own_size != (3, side, side) and not card.any_size:
             message = f"{self.model} takes images of {own_size[1]} x {own_size[2]} pixels and no others"
@@ -242,7 +238,7 @@ class Loader:
         return replace(card, preprocessing=replace(card.preprocessing, input_size=(3, side, side)))
 
     def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:
-        engine = compiled.open_engine(bundle, logits=self.logits, layer=self.layer, threads=self._threads)
+        engine = build.open_engine(bundle, logits=self.logits, layer=self.layer, threads=self._threads)
         return self._classifier(bundle.card, engine, why)
 
     def _load_network(self, reason: str | None) -> Classifier:
@@ -289,10 +285,10 @@ class Loader:
         name_temporary_folder()
         name_user()
         _import_numpy()
-        ref = models.resolve(self.model)
+        ref = names.resolve(self.model)
         if ref.former:
             self.note(f"timm calls {ref.former} {ref.name} now")
-        return factory.load_network(
+        return load_network(
             self.model,
             weights_file=self._file,
             image_size=self._size,
@@ -303,12 +299,12 @@ class Loader:
     def _compile(self, network: Network) -> Bundle:
         bundles.check_cache()
         self.note(f"compiling {network.name}, once: the next start is quicker")
-        return compiled.compile_network(self.bundle_key, network)
+        return build.compile_network(self.bundle_key, network)
 
     def _classifier(self, model: Card | Network, engine: Engine, why: str) -> Classifier:
         if (self.logits or self.layer == LAYER_LOGITS) and not engine.classes:
             raise ModelError(f"{model.name} has no classifier, only features", hint="resnetd features gives them")
-        own_names = self.class_names and label_files.load(self.class_names, engine.classes)
+        own_names = self.class_names and files.load(self.class_names, engine.classes)
         return Classifier(
             name=model.name,
             engine=engine,
@@ -329,7 +325,7 @@ class Loader:
         """Return what logits are divided by; say so where a temperature was stored for something else only."""
         if self.temperature is not None:
             return self.temperature
-        if isinstance(model, Card) and exported.is_exported(self.model) and not model.temperatures:
+        if isinstance(model, Card) and exported_file.is_exported(self.model) and not model.temperatures:
             return model.temperature
         how = Calibrated.at(1.0, model.preprocessing, _precision(model, self.precision))
         own = model.temperatures if self.weights is None else ()
@@ -340,7 +336,7 @@ class Loader:
 
     def _stored(self, model: Card | Network) -> tuple[Calibrated, ...]:
         """Return the temperatures that were stored with a MODEL, whatever they are for."""
-        folder = models.local_path(self.model)
+        folder = names.local_path(self.model)
         if self.weights is None or folder is None or not (folder / configs.NAME).is_file():
             return model.temperatures
         return configs.read_temperatures(self.model, folder)

@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetd_cli.class_names import files as label_files
+from resnetd_cli.class_names import files
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.compiled import build as compiled
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled import exported_file as exported
-from resnetd_cli.compiled.bundle import Bundle
+from resnetd_cli.compiled import build, bundles, exported_file
+from resnetd_cli.compiled.bundles import Bundle
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.evaluation.agreement import measure_agreement
@@ -46,7 +44,7 @@ def pull(
     Raises:
         ResnetdError: see `errors`.
     """
-    if exported.is_exported(loader.model):
+    if exported_file.is_exported(loader.model):
         raise UsageError(f"{loader.model} is compiled already", hint="predict --model takes it as it is")
     loader.check()
     if loader.precision == FP32:
@@ -54,7 +52,7 @@ def pull(
     if loader.precision != INT8:
         raise UsageError(f"{loader.precision} runs on torch, without compiling", hint="--precision fp32 or int8")
     if calibration is None:
-        if bundle := compiled.find_intact(loader.bundle_key):
+        if bundle := build.find_intact(loader.bundle_key):
             return bundle
         raise UsageError(
             "int8 needs images to calibrate with", hint="--calibrate FOLDER: some 64 like those to come"
@@ -78,7 +76,7 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
         raise ModelError(f"{bundle.card.name}: {bundle.failure}", hint="choose another model")
     card = bundle.card
     if loader.class_names:
-        card = replace(card, class_names=label_files.load(loader.class_names, len(card.class_names.names)))
+        card = replace(card, class_names=files.load(loader.class_names, len(card.class_names.names)))
     # A file is of one precision, and of one size unless its graph takes any.
     others = tuple(
         each
@@ -89,7 +87,7 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
     home = trained_on.home(loader.model, loader.bundle_key.weights)
     marks = None if home is None else trained_on.read(home)
     with open_atomic(path, overwrite=overwrite) as stream:
-        exported.write_file(bundle.graph, card, stream, marks)
+        exported_file.write_file(bundle.graph, card, stream, marks)
     return card
 
 
@@ -140,7 +138,7 @@ def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailu
     chosen = _spread(calibration, CALIBRATION_IMAGES)
     of = f" of {len(calibration)}" if len(calibration) > len(chosen) else ""
     loader.note(f"calibrating {reference.name} with {len(chosen)}{of} images")
-    return compiled.quantise(loader.bundle_key, bundle, _images(reference, chosen, on_failure))
+    return build.quantise(loader.bundle_key, bundle, _images(reference, chosen, on_failure))
 
 
 def _images(

@@ -21,8 +21,8 @@ from typer.main import get_command
 from resnetd_cli import pull
 from resnetd_cli.cli.app import app
 from resnetd_cli.cli.inputs import images_of
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import BundleKey
+from resnetd_cli.compiled import bundles
+from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.loading import Loader
 from resnetd_cli.pipeline.sources.inputs import Source, expand

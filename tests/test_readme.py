@@ -12,11 +12,11 @@ from typer.main import get_command
 
 from resnetd_cli import pull
 from resnetd_cli.cli.app import app
-from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled import exported_file
 from resnetd_cli.errors import ErrorKind, ExitCode
-from resnetd_cli.evaluation import temperature as calibrate
+from resnetd_cli.evaluation import temperature
 from resnetd_cli.loading import Loader
-from resnetd_cli.models import names as models
+from resnetd_cli.models.names import cards
 from resnetd_cli.pipeline.sinks.base import ARRAY_FORMATS, RECORD_FORMATS
 from resnetd_cli.pipeline.sources.inputs import expand
 from resnetd_cli.results import Calibrated
@@ -53,7 +53,7 @@ def test_formats_are_documented(name: str) -> None:
 
 def test_the_family_is_named() -> None:
     row = next(line for line in README.splitlines() if line.startswith("| `resnet18d`"))
-    depths = {card.architecture.removeprefix("resnet") for card in models.cards()}
+    depths = {card.architecture.removeprefix("resnet") for card in cards()}
     assert {name.removeprefix("resnet") for name in re.findall(r"`([^`]+)`", row)} == depths
 
 
@@ -66,7 +66,7 @@ def test_the_example_with_onnxruntime_gives_what_predict_does_once_a_temperature
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     file = tmp_path / "embedded.onnx"
     pull.export(Loader("embedded"), file)
-    calibrate.store(file, Calibrated.at(1.7, exported.read_card(file).preprocessing, "fp32"))
+    temperature.store(file, Calibrated.at(1.7, exported_file.read_card(file).preprocessing, "fp32"))
     (code,) = re.findall(r"```python\n(import json\n.*?)```", README, flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)

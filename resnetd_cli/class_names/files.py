@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from resnetd_cli.class_names import shipped as labels
 from resnetd_cli.class_names.forms import FORMS, Row, lines_of, read, rows_of
-from resnetd_cli.class_names.shipped import ClassNames, words
+from resnetd_cli.class_names.shipped import ClassNames, finder, for_class_count, words
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError
 from resnetd_cli.net.fetch import bare_url, fetch, is_url, without_secrets
 from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
@@ -161,7 +160,7 @@ def _by_id(rows: list[Row], n: int, location: str) -> list[Row]:
         raise LabelsError(f"{location} names class {twice} twice", hint=_HINT)
     if len(rows) != n:
         raise _miscounted(location, len(rows), n, _HINT)
-    shipped = labels.for_class_count(n)
+    shipped = for_class_count(n)
     if shipped is not None and set(shipped.ids) == set(by_id):
         return [by_id[str(id)] for id in shipped.ids]
     if sorted(row.index or 0 for row in rows) == list(range(n)):
@@ -179,10 +178,10 @@ def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
     Raises:
         LabelsError: they are, but in another order.
     """
-    shipped = labels.for_class_count(n)
+    shipped = for_class_count(n)
     if shipped is None or any(row.id for row in rows):
         return rows
-    find = labels.finder(shipped)
+    find = finder(shipped)
     found = [find(row.name) for row in rows]
     is_here = [index in candidates for index, candidates in enumerate(found)]
     here = sum(is_here)
@@ -212,10 +211,10 @@ def _check_shared_names(rows: list[Row], n: int, location: str) -> None:
     Raises:
         LabelsError: it has as many as the set has different names, and they are the set's.
     """
-    shipped = labels.for_class_count(n)
+    shipped = for_class_count(n)
     if shipped is None or len(rows) == n or len(rows) != len(set(shipped.names)):
         return
-    find = labels.finder(shipped)
+    find = finder(shipped)
     if sum(bool(find(row.name)) for row in rows) < (1 - _MOST_ELSEWHERE) * n:
         return
     shared = [name for name, count in Counter(shipped.names).items() if count > 1]

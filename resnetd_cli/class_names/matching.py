@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import shipped
 from resnetd_cli.class_names.shipped import ClassNames, folded
 from resnetd_cli.errors import DataError
 from resnetd_cli.system.wording import near
@@ -62,7 +62,7 @@ def strangers(classes: Sequence[str], names: ClassNames) -> list[str]:
 
 
 def _rules(names: ClassNames) -> list[_Rule]:
-    return [labels.finder(names), _by_id(names), _by_index(names)]
+    return [shipped.finder(names), _by_id(names), _by_index(names)]
 
 
 def in_words(classes: Sequence[str], indices: Sequence[int], names: ClassNames) -> str:

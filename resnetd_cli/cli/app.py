@@ -31,7 +31,7 @@ from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
 from resnetd_cli.cli.misread import understood
 from resnetd_cli.errors import ExitCode, ResnetdError, first_line, innermost
-from resnetd_cli.models import hub_settings as hub
+from resnetd_cli.models import hub_settings
 from resnetd_cli.system.files import current_folder, too_many_files_hint, write_error
 
 app = typer.Typer(
@@ -186,7 +186,7 @@ def _help_hint(error: Exception) -> str:
 def _quiet_libraries() -> None:
     """Keep libraries' own chatter off the terminal; what matters of it comes as an error."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    hub.put_in_order()
+    hub_settings.put_in_order()
     # numpy multiplies no matrices here, and for want of threads this library of its interrupts the whole process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import logging

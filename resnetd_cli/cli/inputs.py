@@ -9,13 +9,13 @@ from functools import cached_property
 
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.errors import UsageError
-from resnetd_cli.pipeline.sources import inputs as library
 from resnetd_cli.pipeline.sources.folders import Skipped, Walker
+from resnetd_cli.pipeline.sources.inputs import Source, expand, expand_list, is_single
 from resnetd_cli.pipeline.sources.lists import STDIN
 from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 
 
-def images_of(option: str, texts: list[str] | None) -> list[library.Source] | None:
+def images_of(option: str, texts: list[str] | None) -> list[Source] | None:
     """Return the images that an option names, and note what was skipped; None where it is not given.
 
     Raises:
@@ -26,7 +26,7 @@ def images_of(option: str, texts: list[str] | None) -> list[library.Source] | No
     if STDIN in texts:
         raise UsageError(f"{option} does not read standard input", hint="name files, folders or globs")
     walker = Walker()
-    images = list(library.expand(texts, walker=walker))
+    images = list(expand(texts, walker=walker))
     for note in walker.notes():
         terminal.note(f"{option}: {note}")
     return images
@@ -66,14 +66,14 @@ class Inputs:
     @property
     def single(self) -> bool:
         """Whether there is exactly one image, as far as can be told without reading anything."""
-        return self.files_from is None and library.is_single(self.texts)
+        return self.files_from is None and is_single(self.texts)
 
     @property
     def typed(self) -> bool:
         """Whether the inputs are typed while the command runs."""
         return self.files_from == STDIN and is_tty(sys.stdin)
 
-    def sources(self, options: ReadOptions = DEFAULT_READING) -> Iterator[library.Source]:
+    def sources(self, options: ReadOptions = DEFAULT_READING) -> Iterator[Source]:
         """Yield the inputs, in order: first those named, then those of the list.
 
         Raises:
@@ -82,19 +82,19 @@ class Inputs:
         listed = (
             iter(())
             if self.files_from is None
-            else library.expand_list(self.files_from, null=self.null, options=options, walker=self._walker)
+            else expand_list(self.files_from, null=self.null, options=options, walker=self._walker)
         )
         return self._chain(listed, options)
 
-    def _chain(self, listed: Iterator[library.Source], options: ReadOptions) -> Iterator[library.Source]:
-        yield from library.expand(self.texts, options, self._walker)
+    def _chain(self, listed: Iterator[Source], options: ReadOptions) -> Iterator[Source]:
+        yield from expand(self.texts, options, self._walker)
         yield from listed
 
     def count(self) -> int | None:
         """Return how many inputs there are; None for a list, which may not have ended."""
         if self.files_from is not None:
             return None
-        return sum(1 for _ in library.expand(self.texts, walker=self._new_walker()))
+        return sum(1 for _ in expand(self.texts, walker=self._new_walker()))
 
     @property
     def skipped(self) -> Skipped:

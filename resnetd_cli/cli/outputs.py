@@ -12,7 +12,7 @@ from typing import IO, TextIO
 from resnetd_cli.cli.console import is_tty
 from resnetd_cli.cli.spared import Named, check_name, check_spared
 from resnetd_cli.errors import OutputError, UsageError
-from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.pipeline.sinks.base import choose_format
 from resnetd_cli.system.files import check_writable, descriptor_of, open_atomic_text
 
 _STDOUT = 1
@@ -57,7 +57,7 @@ class TextOutput:
         path = as_path(output)
         check_outputs(path, overwrite=overwrite, reads=reads)
         terminal = is_tty(sys.stdout)
-        format_name = sinks.choose_format(format_name, path, terminal=terminal, elsewhere=elsewhere)
+        format_name = choose_format(format_name, path, terminal=terminal, elsewhere=elsewhere)
         return cls(path, format_name, overwrite)
 
     def open(self) -> AbstractContextManager[IO[str]]:

@@ -12,8 +12,8 @@ from typing import Any
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.outputs import open_binary_stdout, open_text
 from resnetd_cli.errors import UsageError
-from resnetd_cli.pipeline.sinks import base as sinks
 from resnetd_cli.pipeline.sinks.arrays import ArraySink, ArrayStream
+from resnetd_cli.pipeline.sinks.base import index_path, open_array_sink, open_sink
 from resnetd_cli.results import Classified, Failure
 from resnetd_cli.system.files import TEXT, OutputFile, is_stream, open_stream
 
@@ -53,7 +53,7 @@ class Records:
                 self._file = OutputFile(self._path, overwrite=self._overwrite)
                 stack.callback(self._file.discard)
                 self._stream = self._file.open("w", **TEXT)
-            self._sink = sinks.open_sink(self._format, self._stream, **self._options)
+            self._sink = open_sink(self._format, self._stream, **self._options)
             if self._file:
                 self._file.mark(0)
             self._open = stack.pop_all()
@@ -128,9 +128,9 @@ def array_sink(path: Path | None, *, overwrite: bool, keep: bool, escape_formula
         return ArrayStream(open_binary_stdout)
     if is_stream(path):
         return ArrayStream(partial(open_stream, path))
-    return sinks.open_array_sink(path, overwrite=overwrite, keep=keep, escape_formulas=escape_formulas)
+    return open_array_sink(path, overwrite=overwrite, keep=keep, escape_formulas=escape_formulas)
 
 
 def array_paths(path: Path | None) -> list[Path | None]:
     """Return the files that an array and its index go to."""
-    return [path] if path is None or is_stream(path) else [path, sinks.index_path(path)]
+    return [path] if path is None or is_stream(path) else [path, index_path(path)]

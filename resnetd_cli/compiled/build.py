@@ -12,8 +12,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Bundle, BundleKey
+from resnetd_cli.compiled import bundles
+from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.onnx_check import drop_metadata
 from resnetd_cli.errors import CacheError, ModelError, first_line

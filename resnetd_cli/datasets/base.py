@@ -10,7 +10,7 @@ from resnetd_cli.datasets.folders import open_folder
 from resnetd_cli.datasets.one_spelling import with_one_spelling
 from resnetd_cli.datasets.tables import is_table, open_table
 from resnetd_cli.errors import DataError
-from resnetd_cli.net import fetch as http
+from resnetd_cli.net import fetch
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import expand_user
 
@@ -34,7 +34,7 @@ def open_dataset(location: str, *, offline: bool = False) -> Dataset:
 
 
 def _open(location: str, *, offline: bool) -> Dataset:
-    if http.is_url(location):
+    if fetch.is_url(location):
         raise DataError(f"{printable(location)} is a URL", hint=f"download it first; {_HINT}")
     prefix = location[: location.find("/") + 1].lower()
     if prefix == shards.PREFIX:

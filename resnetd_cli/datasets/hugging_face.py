@@ -13,7 +13,7 @@ from resnetd_cli.datasets.folders import SPLIT_NAMES
 from resnetd_cli.datasets.tables import LABELS, PARQUET
 from resnetd_cli.datasets.texts import Labeller, Texts, TextsBuilder, label_text, shown
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
-from resnetd_cli.models import hub_settings as hub
+from resnetd_cli.models import hub_settings
 from resnetd_cli.pipeline.sources.reading import read_regular_file
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import expand_user
@@ -84,7 +84,7 @@ def open_hugging_face(location: str, *, offline: bool = False) -> Dataset:
         message = f"{printable(location)} needs a package more"
         raise DataError(message, hint="pip install 'resnetd[hfds]'") from error
     if not (offline or os.path.exists(expand_user(name))):
-        hub.connect()
+        hub_settings.connect()
     try:
         with quiet(), _no_bars():
             found = _load(name, offline=offline)

@@ -16,7 +16,7 @@ from resnetd_cli.datasets.folders import SPLIT_NAMES
 from resnetd_cli.datasets.groups import ALONE
 from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, is_missing, label_text, shown
 from resnetd_cli.errors import DataError, first_line
-from resnetd_cli.net import fetch as http
+from resnetd_cli.net import fetch
 from resnetd_cli.pipeline.sources import spellings
 from resnetd_cli.pipeline.sources.folders import image_extensions
 from resnetd_cli.pipeline.sources.reading import strerror
@@ -278,7 +278,7 @@ def _path(value: object, where: str) -> str:
         raise DataError(f"{where}: no path", hint="each image needs a path and a label")
     if "\0" in value:
         raise DataError(f"{where}: the path holds a zero byte", hint="save the table as UTF-8")
-    if http.is_url(value) and spellings.path_of_url(value) is None:
+    if fetch.is_url(value) and spellings.path_of_url(value) is None:
         hint = "download the images first, and name the files"
         raise DataError(f"{where}: {printable(value)} is a URL, not a file", hint=hint)
     return value

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resnetd_cli.class_names import real as real_labels
+from resnetd_cli.class_names import real_labels
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.evaluation import metrics
-from resnetd_cli.evaluation import temperature as calibrate
 from resnetd_cli.evaluation.images import NO_LABEL, LabelledImages
 from resnetd_cli.evaluation.records import Calibration, ClassRow, Evaluated, EvaluationReport, ImageRow, Mistake
+from resnetd_cli.evaluation.temperature import fit_temperature
 from resnetd_cli.pipeline import postprocess
 from resnetd_cli.pipeline.decode.image import TURNED
 from resnetd_cli.pipeline.sources.inputs import Source
@@ -312,7 +312,7 @@ def _calibrate(answers: Answers, targets: NDArray[np.int64]) -> tuple[Calibratio
     """Fit a temperature to raw logits, and return what the answers are with it."""
     assert answers.logits is not None
     answered = answers.predicted >= 0
-    temperature = calibrate.fit(answers.logits[answered], targets[answered])
+    temperature = fit_temperature(answers.logits[answered], targets[answered])
     after = replace(
         answers, confidence=answers.confidence.copy(), loss=answers.loss.copy(), in_top5=answers.in_top5.copy()
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled import exported_file
 from resnetd_cli.datasets.looks import look_at
 from resnetd_cli.errors import DataError
 from resnetd_cli.evaluation.images import LabelledImages
@@ -68,8 +68,8 @@ def learnt_by(model: str, weights: Path | None = None) -> Learnt:
         ModelError: what is kept of them is damaged.
     """
     name = model if weights is None else str(weights)
-    if weights is None and exported.is_exported(model):
-        return Learnt(name, exported.read_trained_on(expand_user(model)))
+    if weights is None and exported_file.is_exported(model):
+        return Learnt(name, exported_file.read_trained_on(expand_user(model)))
     return Learnt(name, *trained_on.known(model, weights))
 
 

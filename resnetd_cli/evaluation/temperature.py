@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled import bundles, exported_file
 from resnetd_cli.errors import CacheError, DataError
 from resnetd_cli.models import checkpoints, configs
 from resnetd_cli.models.names import Kind, resolve
@@ -30,7 +29,7 @@ _STEPS = 100
 _EXACT = 1e-10
 
 
-def fit(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> float:
+def fit_temperature(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> float:
     """Return the temperature at which the negative log-likelihood is least.
 
     In one over the temperature it is convex: its slope, which has one zero, is followed by Newton's method,
@@ -82,7 +81,7 @@ def _slope(logits: NDArray[np.float32], actual: NDArray[np.int64], inverse: floa
     return slope / len(actual), curvature / len(actual)
 
 
-def place(model: str, weights: str | Path | None = None) -> Path | None:
+def temperature_file(model: str, weights: str | Path | None = None) -> Path | None:
     """Return the file that a MODEL's temperature is kept in; None where it has none.
 
     Raises:
@@ -91,7 +90,7 @@ def place(model: str, weights: str | Path | None = None) -> Path | None:
     """
     if weights is not None:
         return None
-    if exported.is_exported(model):
+    if exported_file.is_exported(model):
         file = expand_user(model)
     else:
         ref = resolve(model)
@@ -103,8 +102,8 @@ def place(model: str, weights: str | Path | None = None) -> Path | None:
     return file
 
 
-def store(file: Path, new: Calibrated, *, note: Callable[[str], None] = lambda _: None) -> None:
-    """Keep a temperature in the file that `place` named, and in what was compiled from it.
+def store_temperature(file: Path, new: Calibrated, *, note: Callable[[str], None] = lambda _: None) -> None:
+    """Keep a temperature in the file that `temperature_file` named, and in what was compiled from it.
 
     Args:
         file: an exported file, or a folder's `config.json`.
@@ -115,15 +114,15 @@ def store(file: Path, new: Calibrated, *, note: Callable[[str], None] = lambda _
         ModelError, WeightsError: the model is not what it was.
         OutputError: it cannot be written.
     """
-    if exported.is_exported(file.name):
-        card = exported.read_card(file)
+    if exported_file.is_exported(file.name):
+        card = exported_file.read_card(file)
         if new.fits(card.preprocessing, card.precision):
             card = replace(card, temperature=new.temperature)
         else:
             card = replace(card, temperatures=with_calibrated(card.temperatures, new))
-        marks = exported.read_trained_on(file)
+        marks = exported_file.read_trained_on(file)
         with open_atomic(file) as stream:
-            exported.write_file(file, card, stream, marks)
+            exported_file.write_file(file, card, stream, marks)
         return
     # Found first: to them a file that has changed is another.
     compiled = bundles.made_from(file)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from resnetd_cli.errors import HubError, ResnetdError, UsageError, innermost
-from resnetd_cli.models import hub_settings as hub
+from resnetd_cli.models import hub_settings
 from resnetd_cli.system.files import hash_file, sha256
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def fetch(
     path = cached(repo, filenames)
     if path and _is_intact(path, _etags(path)):
         return path
-    hub.check()
+    hub_settings.check()
     from huggingface_hub import constants
 
     if offline or constants.HF_HUB_OFFLINE:
@@ -78,7 +78,7 @@ def fetch(
             f"{_state(repo, filenames, path)}, and this is an offline run",
             hint=f"run it online once, or {_WITHOUT_HUB}",
         )
-    hub.connect()
+    hub_settings.connect()
     if path:
         _discard(path)
     return _download(repo, filenames, progress)
@@ -113,7 +113,7 @@ def _transfer(
 
     name, revision = _split(repo)
     bar = _silent_bar() if progress is None or constants.HF_HUB_DISABLE_PROGRESS_BARS else progress
-    given = hub.timeouts()
+    given = hub_settings.timeouts()
     waits, seconds = (given, sum(given)) if given else ((_PROBE_SECONDS, _PROBE_SECONDS), _PROBE_SECONDS)
     filename, etag = _within(seconds, lambda: _find(name, revision, filenames, waits, token))
     path = Path(hf_hub_download(name, filename, revision=revision, tqdm_class=bar, token=token))
@@ -209,7 +209,9 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
     reason = " ".join(str(cause).split()) or type(cause).__name__
     way = proxy_for(constants.ENDPOINT)
     through = f" through {way}" if way else ""
-    return HubError(f"cannot get {repo} from {hub.shown()}{through}: {reason}", hint=_cure(error, cause, way))
+    return HubError(
+        f"cannot get {repo} from {hub_settings.shown()}{through}: {reason}", hint=_cure(error, cause, way)
+    )
 
 
 def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple[str, str]:
@@ -224,7 +226,7 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
 
     from resnetd_cli.net.proxies import proxy_for
 
-    endpoint, status = hub.shown(), error.response.status_code
+    endpoint, status = hub_settings.shown(), error.response.status_code
     messages: dict[type[Exception], tuple[str, str]] = {
         GatedRepoError: (f"{repo} is gated on {endpoint}", "ask for access, then set HF_TOKEN"),
         RepositoryNotFoundError: (
@@ -249,7 +251,9 @@ def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
     from resnetd_cli.net.proxies import certificates_hint
 
     if isinstance(cause, TimeoutError) or "Timeout" in type(error).__name__:
-        return f"{hub.ETAG_TIMEOUT}=60 and {hub.DOWNLOAD_TIMEOUT}=60 wait longer; or {_ways_out()}"
+        return (
+            f"{hub_settings.ETAG_TIMEOUT}=60 and {hub_settings.DOWNLOAD_TIMEOUT}=60 wait longer; or {_ways_out()}"
+        )
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"{certificates_hint()}; or {_ways_out()}"
     if way:
@@ -268,7 +272,7 @@ def _token_source() -> str:
     """Return where huggingface_hub has its token from."""
     from huggingface_hub import constants
 
-    for variable in (hub.TOKEN, "HUGGING_FACE_HUB_TOKEN"):
+    for variable in (hub_settings.TOKEN, "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(variable):
             return variable
     return constants.HF_TOKEN_PATH
@@ -294,7 +298,7 @@ def _state(repo: str, filenames: Sequence[str], path: Path | None) -> str:
 
 def _folder(repo: str) -> Path:
     """Return where huggingface_hub keeps a repository."""
-    hub.put_in_order()
+    hub_settings.put_in_order()
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE, "--".join(["models", *_split(repo)[0].split("/")]))

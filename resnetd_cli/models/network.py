@@ -11,14 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.class_names import files as label_files
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import files, shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError, first_line
-from resnetd_cli.models import checkpoints, configs, embedded, fitting, rehearsal
-from resnetd_cli.models import hub as weights
-from resnetd_cli.models import names as models
-from resnetd_cli.models.names import Kind, ModelRef, find_card
+from resnetd_cli.models import checkpoints, configs, embedded, fitting, hub, rehearsal
+from resnetd_cli.models.names import Kind, ModelRef, find_card, resolve
 from resnetd_cli.results import LARGEST_SIDE, Calibrated, Preprocessing, with_calibrated
 from resnetd_cli.system.memory import limited
 
@@ -124,8 +121,8 @@ class Definition:
         """
         own = self.config.get("label_names")
         if own and not (own_weights and isinstance(own, Sized) and len(own) != classes):
-            return label_files.from_checkpoint(own, self.config.get("label_descriptions"), classes)
-        return labels.for_class_count(classes) or labels.unnamed(classes)
+            return files.from_checkpoint(own, self.config.get("label_descriptions"), classes)
+        return shipped.for_class_count(classes) or shipped.unnamed(classes)
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,7 @@ def load_network(
     Raises:
         ResnetdError: see `models.resolve`, `define`, `find_weights` and `build`.
     """
-    ref = models.resolve(model)
+    ref = resolve(model)
     own_weights = weights_file is not None
     # Downloads, and what can go wrong with them, come before the seconds that importing torch and timm takes.
     if not own_weights:
@@ -190,7 +187,7 @@ def load_network(
     try:
         names = definition.class_names(classes, own_weights=own_weights)
     except LabelsError as error:
-        names, misfit = labels.unnamed(classes), error
+        names, misfit = shipped.unnamed(classes), error
     return Network(name, module, file, preprocessing, names, misfit, temperatures)
 
 
@@ -209,9 +206,9 @@ def prefetch(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None
     Raises:
         HubError: the hub did not give it.
     """
-    repo, names = hub_id(ref), weights.CONFIG if ref.kind is Kind.HUB else weights.WEIGHTS
-    if repo and not weights.cached(repo, names):
-        weights.fetch(repo, names, offline=offline, progress=progress)
+    repo, names = hub_id(ref), hub.CONFIG if ref.kind is Kind.HUB else hub.WEIGHTS
+    if repo and not hub.cached(repo, names):
+        hub.fetch(repo, names, offline=offline, progress=progress)
 
 
 def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> Definition:
@@ -228,7 +225,7 @@ def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None =
         return Definition(ref, ref.location.partition(".")[0], config.to_dict() if config else {})
     folder = Path(ref.location)
     if ref.kind is Kind.HUB:
-        folder = weights.fetch(ref.location, weights.CONFIG, offline=offline, progress=progress).parent
+        folder = hub.fetch(ref.location, hub.CONFIG, offline=offline, progress=progress).parent
     config, architecture, arguments = configs.read(ref.name, folder)
     return Definition(ref, architecture, config, arguments, configs.read_temperatures(ref.name, folder))
 
@@ -264,8 +261,8 @@ def find_weights(
         return ref.file or checkpoints.find(Path(ref.location))
     repo = ref.location if ref.kind is Kind.HUB else config.get("hf_hub_id")
     if repo:
-        names = (config["hf_hub_filename"],) if config.get("hf_hub_filename") else weights.WEIGHTS
-        return weights.fetch(repo, names, offline=offline, progress=progress)
+        names = (config["hf_hub_filename"],) if config.get("hf_hub_filename") else hub.WEIGHTS
+        return hub.fetch(repo, names, offline=offline, progress=progress)
     if config.get("url"):
         return _download_url(config["url"], offline=offline)
     raise WeightsError(f"timm has no trained weights for {ref.name}", hint="--weights FILE loads your own")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, UsageError, first_line
-from resnetd_cli.models import names as models
-from resnetd_cli.models import network as factory
+from resnetd_cli.models import names
 from resnetd_cli.models.names import Kind
+from resnetd_cli.models.network import Definition, define, load_network
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.training.effects import refuse
 
@@ -92,10 +92,8 @@ def pretrained(
     """
     from resnetd_cli.training.loader import seed_all
 
-    network = factory.load_network(
-        model, weights_file=weights, image_size=image_size, offline=offline, progress=progress
-    )
-    definition = factory.define(models.resolve(model), offline=offline)
+    network = load_network(model, weights_file=weights, image_size=image_size, offline=offline, progress=progress)
+    definition = define(names.resolve(model), offline=offline)
     module = network.module
     seed_all(recipe.seed)  # of a classifier that begins at random
     try:
@@ -122,10 +120,10 @@ def untrained(model: str, classes: int, recipe: Recipe, *, image_size: str = "tr
     """
     from resnetd_cli.training.loader import seed_all
 
-    ref = models.resolve(model)
+    ref = names.resolve(model)
     if ref.kind is Kind.HUB:
         raise UsageError(f"{model} has trained weights", hint="finetune begins with them; train wants a timm name")
-    definition = factory.define(ref)
+    definition = define(ref)
     preprocessing = definition.preprocessing(image_size)
     arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
     if definition.config.get("fixed_input_size") and image_size != "train":
@@ -153,7 +151,7 @@ def _build(architecture: str, classes: int, arguments: Mapping[str, Any], recipe
 def _start(
     module: nn.Module,
     name: str,
-    definition: factory.Definition,
+    definition: Definition,
     arguments: Mapping[str, Any],
     preprocessing: Preprocessing,
     classes: int,

@@ -20,15 +20,13 @@ from resnetd_cli.datasets.looks import Sharing
 from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
-from resnetd_cli.models import names as models
-from resnetd_cli.models import network as factory
-from resnetd_cli.models import trained_on
+from resnetd_cli.models import names, trained_on
+from resnetd_cli.models.network import load_network
 from resnetd_cli.results import Failure
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.system.wording import counted
 from resnetd_cli.training import effects, network, provenance, sizes
-from resnetd_cli.training import recipe as recipes
-from resnetd_cli.training.recipe import Recipe
+from resnetd_cli.training.recipe import Recipe, load_recipe
 from resnetd_cli.training.run_folder import RunFolder, absolute
 from resnetd_cli.training.session import Session, open_accelerator
 
@@ -211,7 +209,7 @@ def asked_recipe(plan: Plan, processes: int = 1, base: Recipe | None = None) -> 
     Raises:
         UsageError: there is none of this name, or a setting that was asked for would have no effect.
     """
-    recipe = (base or recipes.load(recipe_name(plan))).replace(plan.changes)
+    recipe = (base or load_recipe(recipe_name(plan))).replace(plan.changes)
     if recipe_name(plan) == sizes.FINETUNE or "epochs" in plan.changes:
         most = None if recipe_name(plan) == sizes.FINETUNE else recipe.warmup_epochs
         recipe = sizes.warming_up(recipe, plan.changes, most)
@@ -239,7 +237,7 @@ def check_spared(plan: Plan) -> None:
         UsageError: it would be.
     """
     run = plan.folder.resolve()
-    made_from = [models.local_path(model) for model in (plan.model, plan.teacher) if model]
+    made_from = [names.local_path(model) for model in (plan.model, plan.teacher) if model]
     for path in filter(None, (*made_from, plan.weights)):
         if run in (path.resolve(), *path.resolve().parents):
             message = f"the run in {plan.folder} would replace what it starts from: {path}"
@@ -318,7 +316,7 @@ def _origins(plan: Plan, before: Mapping[str, Any] | None, *, is_loaded: bool) -
     """
     now: dict[str, Origin | None] = {"model_files": None, "teacher_files": None}
     if plan.command == FINETUNE and is_loaded:
-        model = plan.model or models.DEFAULT_MODEL
+        model = plan.model or names.DEFAULT_MODEL
         now["model_files"] = provenance.origin(model, weights=plan.weights, offline=plan.offline)
     if plan.teacher:
         now["teacher_files"] = provenance.origin(plan.teacher, offline=plan.offline)
@@ -383,7 +381,7 @@ def _trained_on_before(plan: Plan, note: Callable[[str], None]) -> Iterator[NDAr
     """Yield the marks of the images that the starting weights were trained on, where they are known."""
     if plan.command == TRAIN:
         return
-    model = plan.model or models.DEFAULT_MODEL
+    model = plan.model or names.DEFAULT_MODEL
     marks, is_run = trained_on.known(model, plan.weights)
     if marks is not None:
         yield marks
@@ -392,7 +390,7 @@ def _trained_on_before(plan: Plan, note: Callable[[str], None]) -> Iterator[NDAr
 
 
 def _network(plan: Plan, recipe: Recipe, classes: tuple[str, ...], around: Surroundings) -> Start:
-    model, image_size = plan.model or models.DEFAULT_MODEL, plan.image_size or "train"
+    model, image_size = plan.model or names.DEFAULT_MODEL, plan.image_size or "train"
     if plan.command == TRAIN:
         return network.untrained(model, len(classes), recipe, image_size=image_size)
     return network.pretrained(
@@ -414,7 +412,7 @@ def _teacher(plan: Plan, classes: tuple[str, ...], around: Surroundings) -> nn.M
     """
     if plan.teacher is None:
         return None
-    teacher = factory.load_network(plan.teacher, offline=plan.offline, progress=around.progress)
+    teacher = load_network(plan.teacher, offline=plan.offline, progress=around.progress)
     try:
         order = matching.match(classes, teacher.class_names).indices
     except DataError:

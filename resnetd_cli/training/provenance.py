@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import __version__
 from resnetd_cli.errors import ResnetdError, UsageError
-from resnetd_cli.models import checkpoints, configs
-from resnetd_cli.models import names as models
-from resnetd_cli.models import network as factory
+from resnetd_cli.models import checkpoints, configs, names, network
 from resnetd_cli.models.names import Kind
 from resnetd_cli.system.cpus import processor
 from resnetd_cli.system.files import sha256
@@ -46,9 +44,9 @@ def origin(model: str, *, weights: Path | None = None, offline: bool = False) ->
     Raises:
         ResnetdError: see `factory.define` and `factory.find_weights`.
     """
-    ref = models.resolve(model)
-    definition = factory.define(ref, offline=offline)
-    file = factory.find_weights(definition, file=weights, offline=offline)
+    ref = names.resolve(model)
+    definition = network.define(ref, offline=offline)
+    file = network.find_weights(definition, file=weights, offline=offline)
     files = [file.absolute()]
     if ref.kind is Kind.FOLDER:
         files.append(Path(ref.location).absolute() / configs.NAME)

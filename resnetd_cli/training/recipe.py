@@ -165,7 +165,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load(name: str) -> Recipe:
+def load_recipe(name: str) -> Recipe:
     """Read a recipe: one that comes with the install, or a YAML file.
 
     Raises:

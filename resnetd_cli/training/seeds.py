@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.training import recipe as recipes
 from resnetd_cli.training.plan import (
     Plan,
     Surroundings,
@@ -23,7 +22,7 @@ from resnetd_cli.training.plan import (
     look_at_images,
     recipe_name,
 )
-from resnetd_cli.training.recipe import Recipe
+from resnetd_cli.training.recipe import Recipe, load_recipe
 from resnetd_cli.training.run_folder import RunFolder
 
 SPLITS = ("val", "test")
@@ -76,7 +75,7 @@ def _as_begun(plan: Plan, folder: RunFolder, before: Record | None) -> tuple[Pla
         raise UsageError(f"{plan.folder} holds a run of one seed", hint=hint)
     started = folder.of_seed(before["seeds"][0]).begun() if before else None
     if started is None:
-        return plan, recipes.load(recipe_name(plan)).replace(plan.changes), False
+        return plan, load_recipe(recipe_name(plan)).replace(plan.changes), False
     # Its recipe is fitted to the data already, and the file that it came from may be gone.
     recipe, facts = started
     return replace(as_begun(plan, recipe, facts), changes=facts["changes"]), recipe, True

@@ -17,11 +17,21 @@ from types import ModuleType
 import pytest
 from conftest import ROOT
 
-from resnetd_cli.class_names import files as label_files
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import files
+from resnetd_cli.class_names.shipped import (
+    SUBSETS,
+    ClassEntry,
+    ClassNames,
+    _folder,
+    _shipped,
+    for_class_count,
+    imagenet,
+    search,
+    unnamed,
+)
 from resnetd_cli.errors import LabelsError, OutputError
 
-THOUSAND = "".join(f"{name}\n" for name in labels.imagenet().names)
+THOUSAND = "".join(f"{name}\n" for name in imagenet().names)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +99,7 @@ def server() -> Iterator[str]:
 
 
 def test_imagenet_1k_has_the_names_in_class_order() -> None:
-    names = labels.imagenet()
+    names = imagenet()
     assert len(names) == len(names.names) == len(names.ids) == 1000
     assert (names.names[0], names.ids[0]) == ("tench", "n01440764")
     assert (names.names[258], names.ids[258]) == ("Samoyed", "n02111889")
@@ -101,7 +111,7 @@ def test_imagenet_1k_has_the_names_in_class_order() -> None:
 
 
 def test_classes_of_one_name_get_titles_that_tell_them_apart() -> None:
-    names = labels.imagenet()
+    names = imagenet()
     assert [names.titles[index] for index in (134, 517, 638, 639, 258)] == [
         "crane (bird)",
         "crane (machine)",
@@ -113,23 +123,23 @@ def test_classes_of_one_name_get_titles_that_tell_them_apart() -> None:
     assert set(names.senses) == {134, 517, 638, 639}
 
 
-@pytest.mark.parametrize("subset", labels.SUBSETS)
+@pytest.mark.parametrize("subset", SUBSETS)
 def test_titles_of_every_shipped_set_are_unique(subset: str) -> None:
-    names = labels.imagenet(subset)
+    names = imagenet(subset)
     assert len(set(names.titles)) == len(names)
 
 
 def test_titles_fall_back_to_ids_and_indices() -> None:
-    names = labels.ClassNames(("ram", "ram", "ram", "ewe"), ("n02412210", "n03649797", None, None), "a test")
+    names = ClassNames(("ram", "ram", "ram", "ewe"), ("n02412210", "n03649797", None, None), "a test")
     assert names.titles == ("ram (n02412210)", "ram (n03649797)", "ram (2)", "ewe")
 
 
-@pytest.mark.parametrize("subset", labels.SUBSETS)
+@pytest.mark.parametrize("subset", SUBSETS)
 def test_sets_equal_timms(subset: str) -> None:
     from timm.data import ImageNetInfo
 
     theirs = ImageNetInfo(subset)
-    ours = labels.imagenet(subset)
+    ours = imagenet(subset)
     assert list(ours.ids) == theirs.label_names()
     assert list(ours.names) == [text.split(",")[0] for text in theirs.label_descriptions()]
     assert ours.source == subset
@@ -138,16 +148,16 @@ def test_sets_equal_timms(subset: str) -> None:
 def test_class_counts_equal_timms() -> None:
     from timm.data.imagenet_info import _NUM_CLASSES_TO_SUBSET
 
-    assert {count: subset for subset, count in labels.SUBSETS.items()} == _NUM_CLASSES_TO_SUBSET
+    assert {count: subset for subset, count in SUBSETS.items()} == _NUM_CLASSES_TO_SUBSET
     for count, subset in _NUM_CLASSES_TO_SUBSET.items():
-        found = labels.for_class_count(count)
+        found = for_class_count(count)
         assert found is not None
         assert (len(found), found.source) == (count, subset)
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, 999, 1001, 10450, 21844])
 def test_no_set_has_another_class_count(count: int) -> None:
-    assert labels.for_class_count(count) is None
+    assert for_class_count(count) is None
 
 
 @pytest.mark.parametrize(
@@ -160,18 +170,18 @@ def test_no_set_has_another_class_count(count: int) -> None:
     ],
 )
 def test_timms_other_spellings(spelling: str, subset: str) -> None:
-    assert labels.imagenet(spelling) == labels.imagenet(subset)
+    assert imagenet(spelling) == imagenet(subset)
 
 
 def test_unknown_set() -> None:
     with pytest.raises(LabelsError) as caught:
-        labels.imagenet("imagenet-9k")
+        imagenet("imagenet-9k")
     assert caught.value.message == "no class names called 'imagenet-9k'"
     assert "imagenet-21k-miil" in str(caught.value.hint)
 
 
 def test_unnamed() -> None:
-    names = labels.unnamed(3)
+    names = unnamed(3)
     assert names.names == ("class 0", "class 1", "class 2")
     assert names.ids == (None, None, None)
 
@@ -179,12 +189,12 @@ def test_unnamed() -> None:
 def test_shipped_files_lie_in_the_package_or_at_the_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "resnetd_cli" / "class_names"
     package.mkdir(parents=True)
-    monkeypatch.setattr(labels, "__file__", str(package / "shipped.py"))
-    assert labels._folder() == tmp_path / "labels"
+    monkeypatch.setattr("resnetd_cli.class_names.shipped.__file__", str(package / "shipped.py"))
+    assert _folder() == tmp_path / "labels"
     (package / "labels").mkdir()
-    assert labels._folder() == package / "labels"
+    assert _folder() == package / "labels"
     with pytest.raises(LabelsError, match=r"nothing\.txt is missing from the install"):
-        labels._shipped("nothing.txt")
+        _shipped("nothing.txt")
 
 
 def test_generated_files_are_current(generator: ModuleType) -> None:
@@ -232,8 +242,8 @@ def test_tables_are_plain(generator: ModuleType) -> None:
 @pytest.mark.slow
 def test_heavy_libraries_stay_out() -> None:
     code = (
-        "import sys, resnetd_cli.class_names.shipped as labels; labels.for_class_count(21843);"
-        "labels.search('terrier', labels.imagenet());"
+        "import sys; from resnetd_cli.class_names import shipped; shipped.for_class_count(21843);"
+        "shipped.search('terrier', shipped.imagenet());"
         "print(sorted({'torch', 'timm', 'numpy', 'PIL', 'requests'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -244,32 +254,32 @@ def test_heavy_libraries_stay_out() -> None:
 
 
 def test_checkpoint_list() -> None:
-    names = label_files.from_checkpoint(["cat", "dog"], None, 2)
-    assert names == labels.ClassNames(("cat", "dog"), (None, None), "checkpoint")
+    names = files.from_checkpoint(["cat", "dog"], None, 2)
+    assert names == ClassNames(("cat", "dog"), (None, None), "checkpoint")
 
 
 @pytest.mark.parametrize("given", [{"1": "dog", "0": "cat"}, {1: "dog", 0: "cat"}])
 def test_checkpoint_map_is_put_in_class_order(given: dict[str | int, str]) -> None:
-    assert label_files.from_checkpoint(given, None, 2).names == ("cat", "dog")
+    assert files.from_checkpoint(given, None, 2).names == ("cat", "dog")
 
 
 def test_checkpoint_synsets_are_named_from_wordnet() -> None:
     # The first is one of the 1,000, the second is not, the third is nowhere.
-    names = label_files.from_checkpoint(["n02111889", "n00007846", "n99999999", "person"], None, 4)
+    names = files.from_checkpoint(["n02111889", "n00007846", "n99999999", "person"], None, 4)
     assert names.names == ("Samoyed", "person", "n99999999", "person")
     assert names.ids == ("n02111889", "n00007846", "n99999999", None)
 
 
 def test_checkpoint_synsets_are_named_from_its_descriptions_first() -> None:
     descriptions = {"n02111889": "white dog, Samoyede", "n01440764": "", "cat": "a beast"}
-    names = label_files.from_checkpoint(["n02111889", "n01440764", "cat"], descriptions, 3)
+    names = files.from_checkpoint(["n02111889", "n01440764", "cat"], descriptions, 3)
     assert names.names == ("white dog", "tench", "cat")
     assert names.ids == ("n02111889", "n01440764", None)
 
 
 def test_checkpoint_map_with_gaps() -> None:
     # timm takes such maps too: its fallback names the classes that the map leaves out.
-    names = label_files.from_checkpoint({"2": "n02111889"}, None, 4)
+    names = files.from_checkpoint({"2": "n02111889"}, None, 4)
     assert names.names == ("class 0", "class 1", "Samoyed", "class 3")
     assert names.ids == (None, None, "n02111889", None)
 
@@ -293,7 +303,7 @@ def test_checkpoint_map_with_gaps() -> None:
 )
 def test_checkpoint_errors(given: object, message: str) -> None:
     with pytest.raises(LabelsError) as caught:
-        label_files.from_checkpoint(given, None, 3)  # type: ignore[arg-type]
+        files.from_checkpoint(given, None, 3)  # type: ignore[arg-type]
     assert caught.value.message == message
     assert caught.value.hint == "name the classes with --labels FILE"
 
@@ -321,8 +331,8 @@ GOOD = {
 @pytest.mark.parametrize(("name", "content"), GOOD.values(), ids=GOOD)
 def test_load(write: Callable[[str, str | bytes], str], name: str, content: str) -> None:
     path = write(name, content)
-    expected = labels.ClassNames(("cat", "dog", "red fox"), (None, None, None), path)
-    assert label_files.load(path, 3) == expected
+    expected = ClassNames(("cat", "dog", "red fox"), (None, None, None), path)
+    assert files.load(path, 3) == expected
 
 
 FORMS = {
@@ -375,7 +385,7 @@ FORMS = {
 def test_forms_of_other_programs(
     write: Callable[[str, str | bytes], str], name: str, content: str | bytes
 ) -> None:
-    assert label_files.load(write(name, content), 3).names == ("cat", "dog", "red fox")
+    assert files.load(write(name, content), 3).names == ("cat", "dog", "red fox")
 
 
 NAMES_AS_WRITTEN = {
@@ -391,11 +401,11 @@ NAMES_AS_WRITTEN = {
 
 @pytest.mark.parametrize("names", NAMES_AS_WRITTEN.values(), ids=NAMES_AS_WRITTEN)
 def test_lines_that_are_names_stay_as_they_are(write: Callable[[str, str | bytes], str], names: list[str]) -> None:
-    assert label_files.load(write("x.txt", "\n".join(names)), len(names)).names == tuple(names)
+    assert files.load(write("x.txt", "\n".join(names)), len(names)).names == tuple(names)
 
 
 def test_yaml_does_not_make_numbers_or_truths_of_names(write: Callable[[str, str | bytes], str]) -> None:
-    assert label_files.load(write("x.yaml", "names: [no, 1e3, 007, null, ~]"), 5).names == (
+    assert files.load(write("x.yaml", "names: [no, 1e3, 007, null, ~]"), 5).names == (
         "no",
         "1e3",
         "007",
@@ -433,21 +443,21 @@ WITH_IDS = {
 
 @pytest.mark.parametrize(("name", "content"), WITH_IDS.values(), ids=WITH_IDS)
 def test_load_ids(write: Callable[[str, str | bytes], str], name: str, content: str) -> None:
-    names = label_files.load(write(name, content), 2)
+    names = files.load(write(name, content), 2)
     assert names.names == ("tench", "Samoyed")
     assert names.ids == ("n01440764", "n02111889")
 
 
 def test_load_keeps_the_users_word_for_an_id(write: Callable[[str, str | bytes], str]) -> None:
-    names = label_files.load(write("x.json", '{"0": ["n02111889", "Sammy"], "1": ["mine", "n02111889"]}'), 2)
+    names = files.load(write("x.json", '{"0": ["n02111889", "Sammy"], "1": ["mine", "n02111889"]}'), 2)
     assert (names.names, names.ids) == (("Sammy", "n02111889"), ("n02111889", "mine"))
-    names = label_files.load(write("x.json", '{"0": "n02111889", "1": ["mine", "n02111889"]}'), 2)
+    names = files.load(write("x.json", '{"0": "n02111889", "1": ["mine", "n02111889"]}'), 2)
     assert (names.names, names.ids) == (("Samoyed", "n02111889"), ("n02111889", "mine"))
 
 
 def test_load_non_ascii_names(write: Callable[[str, str | bytes], str]) -> None:
     # U+2028 ends a line for str.splitlines, not in a file.
-    names = label_files.load(write("x.txt", "猫\nbr\u00fcn\u2028hund\n[MASK]\n"), 3)
+    names = files.load(write("x.txt", "猫\nbr\u00fcn\u2028hund\n[MASK]\n"), 3)
     assert names.names == ("猫", "br\u00fcn\u2028hund", "[MASK]")
 
 
@@ -455,8 +465,8 @@ def test_load_non_ascii_names(write: Callable[[str, str | bytes], str]) -> None:
     ("file", "subset"), [("imagenet-1k.tsv", "imagenet-1k"), ("imagenet-12k.txt", "imagenet-12k")]
 )
 def test_load_reads_the_shipped_files(file: str, subset: str) -> None:
-    shipped = labels.imagenet(subset)
-    loaded = label_files.load(str(ROOT / "labels" / file), len(shipped))
+    shipped = imagenet(subset)
+    loaded = files.load(str(ROOT / "labels" / file), len(shipped))
     assert (loaded.names, loaded.ids) == (shipped.names, shipped.ids)
 
 
@@ -503,7 +513,7 @@ def test_load_errors(
 ) -> None:
     path = write(name, content)
     with pytest.raises(LabelsError) as caught:
-        label_files.load(path, 2)
+        files.load(path, 2)
     assert caught.value.message.startswith(message.format(path))
     assert "\n" not in caught.value.message
     assert caught.value.hint
@@ -513,26 +523,26 @@ def test_load_errors(
 def test_load_999_of_1000(write: Callable[[str, str | bytes], str]) -> None:
     path = write("x.txt", PAGES["/short.txt"])
     with pytest.raises(LabelsError) as caught:
-        label_files.load(path, 1000)
+        files.load(path, 1000)
     assert caught.value.message == f"{path} has 999 class names, but the model has 1000 classes"
     assert str(caught.value.hint).startswith("the forms: one name a line")
 
 
 def test_load_what_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match=r"nothing\.txt: no such file"):
-        label_files.load(str(tmp_path / "nothing.txt"), 2)
+        files.load(str(tmp_path / "nothing.txt"), 2)
     with pytest.raises(LabelsError, match="cannot be read: is a directory"):
-        label_files.load(str(tmp_path), 2)
+        files.load(str(tmp_path), 2)
     with pytest.raises(LabelsError, match="no such file"):
-        label_files.load("a\0b", 2)
+        files.load("a\0b", 2)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_load_from_a_pipe_that_nobody_writes_to_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_files, "_SECONDS", 0.2)
+    monkeypatch.setattr(files, "_SECONDS", 0.2)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(LabelsError, match=r"pipe cannot be read: nothing came in 0\.2 seconds"):
-        label_files.load(str(tmp_path / "pipe"), 2)
+        files.load(str(tmp_path / "pipe"), 2)
 
 
 @pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="descriptors have no names")
@@ -550,7 +560,7 @@ def test_load_from_the_shells_process_substitution() -> None:
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        assert label_files.load(f"/dev/fd/{reader}", 2).names == ("cat", "dog")
+        assert files.load(f"/dev/fd/{reader}", 2).names == ("cat", "dog")
     finally:
         thread.join()
         os.close(reader)
@@ -559,49 +569,49 @@ def test_load_from_the_shells_process_substitution() -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no device without end")
 def test_load_from_a_device_without_end_is_bounded() -> None:
     with pytest.raises(LabelsError, match="/dev/zero has more than 16,777,216 bytes"):
-        label_files.load("/dev/zero", 2)
+        files.load("/dev/zero", 2)
 
 
 def test_load_too_large(write: Callable[[str, str | bytes], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_files, "_MAX_BYTES", 7)
-    assert len(label_files.load(write("x.txt", "cat\ndog"), 2)) == 2
+    monkeypatch.setattr(files, "_MAX_BYTES", 7)
+    assert len(files.load(write("x.txt", "cat\ndog"), 2)) == 2
     with pytest.raises(LabelsError, match="more than 7 bytes"):
-        label_files.load(write("x.txt", "cat\ndog\n"), 2)
+        files.load(write("x.txt", "cat\ndog\n"), 2)
 
 
 def test_load_url(server: str) -> None:
     for url in (f"{server}/three.json", f"{server}/three.csv?raw=1"):
-        assert label_files.load(url, 3) == labels.ClassNames(("a", "b", "c"), (None, None, None), url)
-    names = label_files.load(f"{server}/imagenet_classes.txt", 1000)
-    assert names.names == labels.imagenet().names
+        assert files.load(url, 3) == ClassNames(("a", "b", "c"), (None, None, None), url)
+    names = files.load(f"{server}/imagenet_classes.txt", 1000)
+    assert names.names == imagenet().names
 
 
 def test_load_url_errors(server: str) -> None:
     with pytest.raises(LabelsError, match=r"/gone\.txt: the server answered 404") as caught:
-        label_files.load(f"{server}/gone.txt", 3)
+        files.load(f"{server}/gone.txt", 3)
     assert caught.value.hint
     with pytest.raises(LabelsError, match=r"/three\.json has 3 class names, but the model has 4 classes"):
-        label_files.load(f"{server}/three.json", 4)
-    assert label_files.load(f" {server}/three.json\n", 3) == label_files.load(f"{server}/three.json", 3)
+        files.load(f"{server}/three.json", 4)
+    assert files.load(f" {server}/three.json\n", 3) == files.load(f"{server}/three.json", 3)
     with pytest.raises(LabelsError, match=r"^s3://bucket/names\.txt: "):
-        label_files.load("s3://bucket/names.txt", 3)
+        files.load("s3://bucket/names.txt", 3)
 
 
 # Search.
 
 
-def found(query: str, names: labels.ClassNames | None = None) -> list[str]:
-    return [entry.name for entry in labels.search(query, names or labels.imagenet())]
+def found(query: str, names: ClassNames | None = None) -> list[str]:
+    return [entry.name for entry in search(query, names or imagenet())]
 
 
 def test_search_names_and_synonyms() -> None:
-    entries = labels.search("terrier", labels.imagenet())
+    entries = search("terrier", imagenet())
     # Names come first, then the Maltese dog by a synonym, then others by their definitions.
     assert entries[0].name == "toy terrier"
     by_name = [entry for entry in entries if "terrier" in entry.name.split()]
     assert entries[: len(by_name)] == by_name
     assert [entry.index for entry in by_name] == sorted(entry.index for entry in by_name)
-    assert entries[len(by_name)] == labels.ClassEntry(
+    assert entries[len(by_name)] == ClassEntry(
         index=153,
         id="n02085936",
         name="Maltese dog",
@@ -629,42 +639,42 @@ def test_search_takes_plurals_hyphens_and_words_in_any_order() -> None:
 
 @pytest.mark.parametrize("query", ["samoyed", "SAMOYEDE", "n02111889", "N02111889", "258", " 258 ", "0258"])
 def test_search_finds_the_samoyed(query: str) -> None:
-    assert [entry.index for entry in labels.search(query, labels.imagenet())] == [258]
+    assert [entry.index for entry in search(query, imagenet())] == [258]
 
 
 def test_search_by_the_start_of_an_id() -> None:
-    found = labels.search("n02111", labels.imagenet())
+    found = search("n02111", imagenet())
     assert [entry.index for entry in found] == [255, 256, 257, 258]
-    assert labels.search("02111889", labels.imagenet()) == []
+    assert search("02111889", imagenet()) == []
 
 
 def test_search_all_and_none() -> None:
-    names = labels.imagenet("imagenet-22k")
-    everything = labels.search("", names)
+    names = imagenet("imagenet-22k")
+    everything = search("", names)
     assert [entry.index for entry in everything] == list(range(21841))
     assert everything[0].definition.startswith("a living thing")
-    assert labels.search("  ", names) == everything
-    assert labels.search("no such thing", names) == []
+    assert search("  ", names) == everything
+    assert search("no such thing", names) == []
 
 
 def test_search_names_without_ids() -> None:
-    names = labels.ClassNames(("great_white_shark", "class 1", "Sammy"), (None, None, "n02111889"), "test")
-    assert labels.search("White Shark", names) == [labels.ClassEntry(0, None, "great_white_shark", (), "")]
-    assert [entry.index for entry in labels.search("1", names)] == [1]
+    names = ClassNames(("great_white_shark", "class 1", "Sammy"), (None, None, "n02111889"), "test")
+    assert search("White Shark", names) == [ClassEntry(0, None, "great_white_shark", (), "")]
+    assert [entry.index for entry in search("1", names)] == [1]
     # WordNet's own words are synonyms of the user's.
-    assert labels.search("samoyed", names)[0].synonyms == ("Samoyed", "Samoyede")
-    assert labels.search("n02", names)[0].index == 2
+    assert search("samoyed", names)[0].synonyms == ("Samoyed", "Samoyede")
+    assert search("n02", names)[0].index == 2
 
 
 # Download.
 
 
 def test_download_good(server: str, tmp_path: Path) -> None:
-    path = label_files.download(f"{server}/imagenet_classes.txt", cache=tmp_path / "cache")
+    path = files.download(f"{server}/imagenet_classes.txt", cache=tmp_path / "cache")
     assert path == tmp_path / "cache" / "imagenet_classes.txt"
     assert path.read_bytes() == PAGES["/imagenet_classes.txt"]
     assert [entry.name for entry in path.parent.iterdir()] == ["imagenet_classes.txt"]
-    assert label_files.load(str(path), 1000).names[258] == "Samoyed"
+    assert files.load(str(path), 1000).names[258] == "Samoyed"
 
 
 @pytest.mark.parametrize(
@@ -682,7 +692,7 @@ def test_download_of_anything_else_writes_nothing(server: str, tmp_path: Path, p
     kept = tmp_path / "imagenet_classes.txt"
     kept.write_text("the one before")
     with pytest.raises(LabelsError) as caught:
-        label_files.download(server + page, cache=tmp_path)
+        files.download(server + page, cache=tmp_path)
     assert caught.value.message.startswith(server + page)
     assert message in caught.value.message
     assert caught.value.hint
@@ -695,7 +705,7 @@ def test_download_without_a_server(tmp_path: Path) -> None:
     port = probe.server_port
     probe.server_close()
     with pytest.raises(LabelsError, match="no answer from"):
-        label_files.download(f"http://127.0.0.1:{port}/x.txt", cache=tmp_path)
+        files.download(f"http://127.0.0.1:{port}/x.txt", cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -703,27 +713,27 @@ def test_download_into_a_file(server: str, tmp_path: Path) -> None:
     blocker = tmp_path / "cache"
     blocker.write_text("")
     with pytest.raises(OutputError):
-        label_files.download(f"{server}/imagenet_classes.txt", cache=blocker)
+        files.download(f"{server}/imagenet_classes.txt", cache=blocker)
     assert blocker.read_text() == ""
 
 
 def test_seed_url_is_the_pytorch_list() -> None:
-    assert label_files.SEED_URL.startswith("https://")
-    assert label_files.SEED_URL.endswith("/pytorch/hub/master/imagenet_classes.txt")
-    assert label_files.download.__defaults__ == (label_files.SEED_URL,)
+    assert files.SEED_URL.startswith("https://")
+    assert files.SEED_URL.endswith("/pytorch/hub/master/imagenet_classes.txt")
+    assert files.download.__defaults__ == (files.SEED_URL,)
 
 
 def test_well_known_class_index_form(write: Callable[[str, str | bytes], str]) -> None:
-    ours = labels.imagenet()
+    ours = imagenet()
     index = {str(i): [ours.ids[i], ours.names[i].replace(" ", "_")] for i in range(1000)}
-    loaded = label_files.load(write("imagenet_class_index.json", json.dumps(index)), 1000)
+    loaded = files.load(write("imagenet_class_index.json", json.dumps(index)), 1000)
     assert loaded.ids == ours.ids
     assert (loaded.names[0], loaded.names[2]) == ("tench", "great_white_shark")
 
 
 # ImageNet's own files, in the orders of their makers.
 
-SETS = labels.imagenet()
+SETS = imagenet()
 PAIRS = list(zip(SETS.ids, SETS.names, strict=True))
 SHUFFLED = [PAIRS[index] for index in sorted(range(1000), key=lambda index: index * 7919 % 1000)]
 IN_ANOTHER_ORDER = {
@@ -740,7 +750,7 @@ IN_ANOTHER_ORDER = {
 
 @pytest.mark.parametrize("content", IN_ANOTHER_ORDER.values(), ids=IN_ANOTHER_ORDER)
 def test_wordnet_ids_decide_the_order(write: Callable[[str, str | bytes], str], content: str) -> None:
-    loaded = label_files.load(write("x.txt", content), 1000)
+    loaded = files.load(write("x.txt", content), 1000)
     assert loaded.ids == SETS.ids
     assert [name.replace("_", " ") for name in loaded.names] == [name.replace("_", " ") for name in SETS.names]
 
@@ -749,16 +759,14 @@ NAMES_ALONE = {
     "lines": THOUSAND,
     "python map": "{" + ",\n ".join(f"{index}: {name!r}" for index, name in enumerate(SETS.names)) + "}",
     "with background": "background\n" + THOUSAND,
-    "synonyms": "".join(
-        f"{', '.join((entry.name, *entry.synonyms))}\n" for entry in labels.search("", labels.imagenet())
-    ),
+    "synonyms": "".join(f"{', '.join((entry.name, *entry.synonyms))}\n" for entry in search("", imagenet())),
     "numbered from one": "".join(f"{k} {name}\n" for k, name in enumerate(SETS.names, 1)),
 }
 
 
 @pytest.mark.parametrize("content", NAMES_ALONE.values(), ids=NAMES_ALONE)
 def test_names_of_imagenet_get_its_ids(write: Callable[[str, str | bytes], str], content: str) -> None:
-    loaded = label_files.load(write("x.txt", content), 1000)
+    loaded = files.load(write("x.txt", content), 1000)
     assert loaded.ids == SETS.ids
     assert loaded.names[967].startswith("espresso")
 
@@ -777,7 +785,7 @@ def test_names_of_imagenet_in_another_order_are_refused(
     }[form]
     path = write("x.txt", content)
     with pytest.raises(LabelsError) as caught:
-        label_files.load(path, 1000)
+        files.load(path, 1000)
     assert caught.value.message == (
         f"{path} has names of imagenet-1k, but in another order: which class is which is not certain"
     )
@@ -787,21 +795,21 @@ def test_a_map_that_lost_classes_of_one_name_is_refused(write: Callable[[str, st
     indices = {name: index for index, name in enumerate(SETS.names)}
     path = write("x.json", json.dumps(indices))
     with pytest.raises(LabelsError) as caught:
-        label_files.load(path, 1000)
+        files.load(path, 1000)
     assert caught.value.message == (
         f"{path} has 998 class names, but the model has 1000 classes: "
         "two classes share each of the names crane and maillot"
     )
     assert "WordNet id" in str(caught.value.hint)
     with pytest.raises(LabelsError, match="has 998 class names, but the model has 1000 classes"):
-        label_files.load(write("x.txt", "".join(f"own {index}\n" for index in range(998))), 1000)
+        files.load(write("x.txt", "".join(f"own {index}\n" for index in range(998))), 1000)
 
 
 def test_a_thousand_classes_of_ones_own_have_no_ids(write: Callable[[str, str | bytes], str]) -> None:
     own = [f"species {index}" for index in range(1000)]
-    assert label_files.load(write("x.txt", "\n".join(own)), 1000).ids == (None,) * 1000
+    assert files.load(write("x.txt", "\n".join(own)), 1000).ids == (None,) * 1000
     few = [*own[:-3], "tench", "goldfish", "espresso"]
-    loaded = label_files.load(write("x.txt", "\n".join(few)), 1000)
+    loaded = files.load(write("x.txt", "\n".join(few)), 1000)
     assert (loaded.names, loaded.ids) == (tuple(few), (None,) * 1000)
 
 
@@ -821,14 +829,14 @@ def test_what_cannot_be_placed_for_certain_is_refused(
     write: Callable[[str, str | bytes], str], content: str, message: str
 ) -> None:
     with pytest.raises(LabelsError) as caught:
-        label_files.load(write("x.txt", content), 2)
+        files.load(write("x.txt", content), 2)
     assert message in caught.value.message
     assert caught.value.hint
 
 
 def test_pairs_of_a_list_are_placed_by_their_indices(write: Callable[[str, str | bytes], str]) -> None:
     pairs = [["0", "cat"], ["1", "dog"], ["3", "hen"], ["2", "fish"]]
-    loaded = label_files.load(write("x.json", json.dumps(pairs)), 4)
+    loaded = files.load(write("x.json", json.dumps(pairs)), 4)
     assert (loaded.names, loaded.ids) == (("cat", "dog", "fish", "hen"), (None,) * 4)
 
 
@@ -877,13 +885,13 @@ PLACED_BY_A_COLUMN = {
 def test_classes_of_a_table_are_placed_by_the_column_that_numbers_them(
     write: Callable[[str, str | bytes], str], suffix: str, content: str
 ) -> None:
-    loaded = label_files.load(write(f"x{suffix}", content), 4)
+    loaded = files.load(write(f"x{suffix}", content), 4)
     assert (loaded.names, loaded.ids) == (("cat", "dog", "fish", "hen"), (None,) * 4)
 
 
 def test_classes_of_a_table_may_be_called_by_numbers(write: Callable[[str, str | bytes], str]) -> None:
-    assert label_files.load(write("x.csv", "index,name\n1,7\n0,3\n"), 2).names == ("3", "7")
-    assert label_files.load(write("x.json", '[{"id": 1, "name": "0"}, {"id": 0, "name": "1"}]'), 2).names == (
+    assert files.load(write("x.csv", "index,name\n1,7\n0,3\n"), 2).names == ("3", "7")
+    assert files.load(write("x.json", '[{"id": 1, "name": "0"}, {"id": 0, "name": "1"}]'), 2).names == (
         "1",
         "0",
     )
@@ -931,7 +939,7 @@ def test_tables_without_a_certain_index_are_refused(
 ) -> None:
     path = write(name, content)
     with pytest.raises(LabelsError) as caught:
-        label_files.load(path, 2 if name.endswith(".json") else 4)
+        files.load(path, 2 if name.endswith(".json") else 4)
     assert caught.value.message.startswith(path)
     assert message in caught.value.message
     assert caught.value.hint
@@ -960,7 +968,7 @@ def test_numbers_of_lines_are_read_however_they_are_set_off(
     content = "\n".join(
         form.format(i=i, name=name) for i, name in ((3, "hen"), (2, "fish"), (0, "cat"), (1, "dog"))
     )
-    assert label_files.load(write("x.txt", content), 4).names == ("cat", "dog", "fish", "hen")
+    assert files.load(write("x.txt", content), 4).names == ("cat", "dog", "fish", "hen")
 
 
 @pytest.mark.parametrize(
@@ -973,26 +981,26 @@ def test_numbers_in_names_for_another_order_are_refused(
     names = [form.format(i=i, name=name) for i, name in ((3, "hen"), (2, "fish"), (0, "cat"), (1, "dog"))]
     path = write(f"x{suffix}", json.dumps(names) if suffix == ".json" else "\n".join(names))
     with pytest.raises(LabelsError) as caught:
-        label_files.load(path, 4)
+        files.load(path, 4)
     message = f"{path}: nothing says whether the numbers, like that of {names[0]!r}, are indices"
     assert caught.value.message == message
 
 
 @pytest.mark.parametrize("bullet", ["-", "*", "+", "\u2022"])
 def test_bullets_of_every_line_are_left_out(write: Callable[[str, str | bytes], str], bullet: str) -> None:
-    assert label_files.load(write("x.txt", f"{bullet} cat\n{bullet}  red fox\n"), 2).names == ("cat", "red fox")
-    assert label_files.load(write("x.txt", f"{bullet} cat\nfox\n"), 2).names == (f"{bullet} cat", "fox")
+    assert files.load(write("x.txt", f"{bullet} cat\n{bullet}  red fox\n"), 2).names == ("cat", "red fox")
+    assert files.load(write("x.txt", f"{bullet} cat\nfox\n"), 2).names == (f"{bullet} cat", "fox")
 
 
 def test_objects_of_a_map_agree_with_its_keys(write: Callable[[str, str | bytes], str]) -> None:
     content = '{{"{}": {{"id": 1, "name": "dog"}}, "{}": {{"id": 0, "name": "cat"}}}}'
-    assert label_files.load(write("x.json", content.format(2, 1)), 2).names == ("cat", "dog")
+    assert files.load(write("x.json", content.format(2, 1)), 2).names == ("cat", "dog")
     with pytest.raises(LabelsError, match="nothing says whether column 'key' or 'id' is the class index"):
-        label_files.load(write("x.json", content.format(1, 2)), 2)
+        files.load(write("x.json", content.format(1, 2)), 2)
 
 
 def test_numbers_after_a_name_may_be_its_own(write: Callable[[str, str | bytes], str]) -> None:
-    assert label_files.load(write("x.txt", "Airbus 320\nBoeing 707\n"), 2).names == ("Airbus 320", "Boeing 707")
+    assert files.load(write("x.txt", "Airbus 320\nBoeing 707\n"), 2).names == ("Airbus 320", "Boeing 707")
 
 
 REPEATED = f"a: &a [{'x, ' * 2000}]\nb: &b [{'*a , ' * 2000}]\nnames: [{'*b , ' * 2000}]"
@@ -1011,14 +1019,14 @@ REPEATED = f"a: &a [{'x, ' * 2000}]\nb: &b [{'*a , ' * 2000}]\nnames: [{'*b , ' 
 )
 def test_yaml_has_bounds(write: Callable[[str, str | bytes], str], content: str) -> None:
     with pytest.raises(LabelsError):
-        label_files.load(write("x.yaml", content), 2)
+        files.load(write("x.yaml", content), 2)
 
 
 def test_hostile_lines_do_not_take_long(write: Callable[[str, str | bytes], str]) -> None:
     for line in (" : " * 30_000, "1" * 99_000, "a " * 40_000 + "n0144076", "a:" * 40_000 + "n01440764x"):
         path = write("x.txt", f"a{line}b\n" * 20)
         start = time.perf_counter()
-        label_files.load(path, 20)
+        files.load(path, 20)
         assert time.perf_counter() - start < 5
 
 
@@ -1026,6 +1034,6 @@ def test_hostile_lines_do_not_take_long(write: Callable[[str, str | bytes], str]
 def test_carriage_returns_in_lines_are_no_crash(write: Callable[[str, str | bytes], str], text: str) -> None:
     for suffix in (".txt", ".csv", ".tsv"):
         try:
-            assert label_files.load(write(f"x{suffix}", text), 2).names
+            assert files.load(write(f"x{suffix}", text), 2).names
         except LabelsError as error:
             assert error.hint

@@ -17,7 +17,7 @@ from conftest import ROOT, Resnetd
 from hub import timm_files
 from PIL import Image
 
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import shipped
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
@@ -338,7 +338,7 @@ class Pictures:
 
 
 def reports(classes: int) -> tuple[LabelledImages, Evaluated]:
-    names = labels.for_class_count(classes) or labels.ClassNames(
+    names = shipped.for_class_count(classes) or shipped.ClassNames(
         tuple(f"a rather long name of class {index}" for index in range(classes)), (None,) * classes, "a test"
     )
     actual = np.arange(60) % classes
@@ -368,7 +368,7 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, classes: int, co
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_tables_tell_classes_of_one_name_apart_and_records_keep_the_label(count: int) -> None:
-    names = labels.ClassNames(("crane", "crane", "coot"), ("n02012849", "n03126707", None), "a test")
+    names = shipped.ClassNames(("crane", "crane", "coot"), ("n02012849", "n03126707", None), "a test")
     classes, actual = ("0", "1", "2"), np.arange(9) % 3
     images = LabelledImages(
         "somewhere", "all", (Examples(Pictures(), np.arange(9), actual, classes),), actual, classes

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import ROOT
 
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import shipped
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
 
-NAMES = "".join(f"{name}\n" for name in labels.imagenet().names).encode()
+NAMES = "".join(f"{name}\n" for name in shipped.imagenet().names).encode()
 PAGES = {
     "/names.txt": NAMES,
     "/short.txt": NAMES[: NAMES.rindex(b"\n", 0, -1) + 1],

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import shipped
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.system.escaping import tsv_text
@@ -139,7 +139,7 @@ def test_a_record_has_the_fields_of_the_contract(records: list[dict[str, Any]]) 
 
 
 def test_index_id_and_label_belong_together(records: list[dict[str, Any]]) -> None:
-    names = labels.imagenet()
+    names = shipped.imagenet()
     for *_, index, id, label, _ in as_rows(records):
         assert (names.ids[index], names.names[index]) == (id, label)
 

@@ -21,8 +21,8 @@ from resnetd_cli.cli.app import run
 from resnetd_cli.cli.records import Records
 from resnetd_cli.cli.spared import guarded, is_image
 from resnetd_cli.errors import ErrorKind, OutputError, UsageError
-from resnetd_cli.pipeline.sinks import base as sinks
 from resnetd_cli.pipeline.sinks.arrays import ArrayStream
+from resnetd_cli.pipeline.sinks.base import open_array_sink
 from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Classified, Embedded, Failure, Prediction
 from resnetd_cli.system import files
@@ -97,7 +97,7 @@ def test_a_partial_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
 def test_an_array_that_comes_too_late_is_kept_with_its_index(tmp_path: Path) -> None:
     for name in ("x.npy", "x.npz", "x.safetensors"):
         path = tmp_path / name
-        sink = sinks.open_array_sink(path)
+        sink = open_array_sink(path)
         with pytest.raises(OutputError, match="in the meantime"), sink:
             sink.write(features(1))
             path.write_bytes(b"of another")
@@ -307,7 +307,7 @@ def test_what_a_killed_run_wrote_is_there_under_a_name_that_tells(tmp_path: Path
     path = tmp_path / name
     if (child := os.fork()) == 0:
         if name == "x.npy":
-            arrays = sinks.open_array_sink(path).__enter__()
+            arrays = open_array_sink(path).__enter__()
             for number in range(3):
                 arrays.write(features(number))
         else:
@@ -369,7 +369,7 @@ def load(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors"])
 @pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
 def test_rows_so_far_are_kept_as_an_array_with_its_index(tmp_path: Path, name: str, error: BaseException) -> None:
-    with pytest.raises(type(error)), sinks.open_array_sink(tmp_path / name) as sink:
+    with pytest.raises(type(error)), open_array_sink(tmp_path / name) as sink:
         sink.write(features(1))
         sink.write(FAILURE)
         sink.write(features(2))
@@ -384,7 +384,7 @@ def test_rows_so_far_are_kept_as_an_array_with_its_index(tmp_path: Path, name: s
 
 
 def test_a_row_that_the_index_does_not_name_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KeyboardInterrupt), sinks.open_array_sink(tmp_path / "x.npy") as sink:
+    with pytest.raises(KeyboardInterrupt), open_array_sink(tmp_path / "x.npy") as sink:
         sink.write(features(1))
 
         def stop(_: object) -> str:
@@ -402,7 +402,7 @@ def test_rows_that_do_not_fit_a_second_time_are_kept_as_npy(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    sink = sinks.open_array_sink(tmp_path / name)
+    sink = open_array_sink(tmp_path / name)
     sink._save = full
     with pytest.raises(OutputError, match="no space left"), sink:
         sink.write(features(1))
@@ -413,7 +413,7 @@ def test_rows_that_do_not_fit_a_second_time_are_kept_as_npy(
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors"])
 def test_an_array_without_rows_has_its_width(tmp_path: Path, name: str) -> None:
-    with sinks.open_array_sink(tmp_path / name) as sink:
+    with open_array_sink(tmp_path / name) as sink:
         sink.write(FAILURE)
         sink.width = 7
     assert load(tmp_path / name).shape == (0, 7)
@@ -421,7 +421,7 @@ def test_an_array_without_rows_has_its_width(tmp_path: Path, name: str) -> None:
 
 
 def test_the_header_of_an_array_is_as_long_for_any_count(tmp_path: Path) -> None:
-    with sinks.open_array_sink(tmp_path / "x.npy") as sink:
+    with open_array_sink(tmp_path / "x.npy") as sink:
         sink.write(features(0, 2048))
         lengths = {len(sink._rows._header(count)) for count in (0, 1, 9, 10, 10**6, 10**12)}
     assert len(lengths) == 1

@@ -22,7 +22,7 @@ from test_cli_errors import Cli, cli  # noqa: F401
 from resnetd_cli.cli import app
 from resnetd_cli.cli.console import Terminal
 from resnetd_cli.errors import ErrorKind, ResnetdError
-from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.pipeline.sinks.base import open_array_sink, open_sink
 from resnetd_cli.results import Classified, Failure, Prediction
 from resnetd_cli.system.escaping import csv_line, printable, shell_word, tsv_line, tsv_text, without_formulas
 from resnetd_cli.views.listing import write_facts, write_rows
@@ -74,7 +74,7 @@ def failure(text: str) -> Failure:
 
 
 def written(format_name: str, stream: io.StringIO, text: str) -> str:
-    sink = sinks.open_sink(format_name, stream)
+    sink = open_sink(format_name, stream)
     sink.write(record(text))
     sink.write(failure(text))
     sink.close()
@@ -364,14 +364,14 @@ def test_escape_formulas_is_an_option_of_what_writes_csv(tmp_path: Path) -> None
     for format_name, separator in (("csv", ","), ("tsv", "\t")):
         streams = [io.StringIO(), io.StringIO()]
         for stream, wanted in zip(streams, (False, True), strict=True):
-            sink = sinks.open_sink(format_name, stream, header=False, escape_formulas=wanted)
+            sink = open_sink(format_name, stream, header=False, escape_formulas=wanted)
             sink.write(record("=1"))
             sink.write(failure("@x"))
         plain, escaped = (stream.getvalue() for stream in streams)
         assert plain.splitlines()[0].split(separator)[0] == "=1"
         assert escaped.splitlines()[0].split(separator) == ["'=1", "ok", "1", "7", "'=1", "'=1", "0.5", ""]
         assert escaped.splitlines()[1].startswith(f"'@x{separator}error")
-    with sinks.open_array_sink(tmp_path / "x.npy", escape_formulas=True) as arrays:
+    with open_array_sink(tmp_path / "x.npy", escape_formulas=True) as arrays:
         arrays.write(Classified("-rf", "m", (), np.zeros(1, np.float32)))
         arrays.write(failure("=1"))
     index = (tmp_path / "x.npy.index.csv").read_text(encoding="utf-8").splitlines()

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, Resnetd
 
-from resnetd_cli.compiled import build as compiled
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Bundle, BundleKey
+from resnetd_cli.compiled import build, bundles
+from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.loading import Loader
 from resnetd_cli.pipeline.engines.onnx import OnnxEngine
@@ -163,7 +162,7 @@ def test_a_damaged_bundle_is_rebuilt_and_never_used(
     mended = bundles.find(REQUEST)
     assert mended is not None
     assert sha256(mended.graph) == mended.graph_sha256
-    compiled.open_engine(mended, logits=True, layer=None, threads=1)
+    build.open_engine(mended, logits=True, layer=None, threads=1)
     assert [path.name for path in mended.folder.parent.iterdir()] == [mended.folder.name]
 
 

@@ -21,12 +21,11 @@ from test_hostile_models import CARD, tiny
 from resnetd_cli import pull
 from resnetd_cli.about import describe
 from resnetd_cli.cli.commands.info import _in_words
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled import exported_file as exported
-from resnetd_cli.compiled.bundle import BundleKey
+from resnetd_cli.compiled import bundles, exported_file
+from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.to_onnx import export
 from resnetd_cli.errors import ModelError, UsageError
-from resnetd_cli.evaluation import temperature as calibrate
+from resnetd_cli.evaluation.temperature import store_temperature
 from resnetd_cli.loading import Loader
 from resnetd_cli.models import trained_on
 from resnetd_cli.pipeline.sources.inputs import expand
@@ -48,13 +47,13 @@ def write(path: Path, marks: np.ndarray | None = None) -> Path:
     graph = path.with_suffix(".graph")
     onnx.save(tiny(), str(graph))
     with path.open("wb") as stream:
-        exported.write_file(graph, CARD, stream, marks)
+        exported_file.write_file(graph, CARD, stream, marks)
     graph.unlink()
     return path
 
 
 def marks_in(path: Path) -> list[bytes]:
-    marks = exported.read_trained_on(path)
+    marks = exported_file.read_trained_on(path)
     assert marks is not None
     return [bytes(mark) for mark in marks]
 
@@ -62,10 +61,10 @@ def marks_in(path: Path) -> list[bytes]:
 def append(path: Path, key: str, text: str) -> None:
     """Add a text to a file's metadata, and give it the hash that it then should have."""
     model = onnx.load(str(path))
-    texts = {item.key: item.value for item in model.metadata_props if item.key != exported.SHA256_KEY}
+    texts = {item.key: item.value for item in model.metadata_props if item.key != exported_file.SHA256_KEY}
     onnx.helper.set_model_props(model, {**texts, key: text})
     digest = hashlib.sha256(model.SerializeToString()).hexdigest()
-    model.metadata_props.add(key=exported.SHA256_KEY, value=digest)
+    model.metadata_props.add(key=exported_file.SHA256_KEY, value=digest)
     path.write_bytes(model.SerializeToString())
 
 
@@ -108,7 +107,7 @@ def test_a_flipped_bit_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
         try:
-            exported.read_card(path)
+            exported_file.read_card(path)
         except ModelError as error:
             assert "\n" not in error.message
         else:
@@ -130,14 +129,14 @@ def test_damage_after_the_first_use_is_noticed(tmp_path: Path) -> None:
 def test_a_file_without_a_hash_is_read_as_before(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(tiny(), str(path))
-    assert exported.read_card(path) == CARD
-    assert exported.read_trained_on(path) is None
+    assert exported_file.read_card(path) == CARD
+    assert exported_file.read_trained_on(path) is None
 
 
 def test_a_file_that_another_program_saved_unchanged_is_still_whole(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
     onnx.save(onnx.load(str(path)), str(path))
-    assert exported.read_card(path) == CARD
+    assert exported_file.read_card(path) == CARD
     assert marks_in(path) == IN_ORDER
 
 
@@ -149,7 +148,7 @@ def test_marks_come_back_in_order_and_each_once(tmp_path: Path) -> None:
 
 
 def test_a_model_of_unknown_training_has_no_marks(tmp_path: Path) -> None:
-    assert exported.read_trained_on(write(tmp_path / "m.onnx")) is None
+    assert exported_file.read_trained_on(write(tmp_path / "m.onnx")) is None
     assert marks_in(write(tmp_path / "m.onnx", MARKS[:0])) == []
 
 
@@ -161,8 +160,8 @@ def test_marks_can_be_read_with_onnx_alone(tmp_path: Path) -> None:
 
 def test_a_new_temperature_leaves_marks_and_hash_right(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
-    calibrate.store(path, Calibrated.at(1.7, CARD.preprocessing, "fp32"))
-    assert exported.read_card(path) == replace(CARD, temperature=1.7)
+    store_temperature(path, Calibrated.at(1.7, CARD.preprocessing, "fp32"))
+    assert exported_file.read_card(path) == replace(CARD, temperature=1.7)
     assert marks_in(path) == IN_ORDER
 
 
@@ -181,17 +180,17 @@ def test_later_starts_do_not_load_the_marks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["!", "AAAA", "A" * 21, base64.b64encode(bytes(17)).decode(), "\u00e9"])
 def test_damaged_marks_are_an_error(text: str, tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
-    append(path, exported.TRAINED_ON_KEY, text)
-    assert exported.read_card(path) == CARD
+    append(path, exported_file.TRAINED_ON_KEY, text)
+    assert exported_file.read_card(path) == CARD
     with pytest.raises(ModelError, match="does not tell what the model was trained on"):
-        exported.read_trained_on(path)
+        exported_file.read_trained_on(path)
 
 
 def test_more_marks_than_are_kept_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
     monkeypatch.setattr("resnetd_cli.models.trained_on.MOST", 4)
     with pytest.raises(ModelError, match="does not tell"):
-        exported.read_trained_on(path)
+        exported_file.read_trained_on(path)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +223,7 @@ def test_export_takes_no_marks_from_weights_of_elsewhere(run_folder: Path, tmp_p
     other = tmp_path / "other.safetensors"
     other.write_bytes((run_folder / "model.safetensors").read_bytes())
     pull.export(Loader(str(run_folder), weights=other), tmp_path / "m.onnx")
-    assert exported.read_trained_on(tmp_path / "m.onnx") is None
+    assert exported_file.read_trained_on(tmp_path / "m.onnx") is None
 
 
 # --- images of other sizes ---
@@ -251,8 +250,8 @@ def free(run_folder: Path, tmp_path: Path) -> Path:
 
 def test_height_and_width_are_free_in_a_convolutional_network(free: Path) -> None:
     assert axes(free) == ["n", 3, "height", "width"]
-    assert exported.read_card(free).any_size
-    assert exported.read_card(free).preprocessing.input_size == (3, 160, 160)
+    assert exported_file.read_card(free).any_size
+    assert exported_file.read_card(free).preprocessing.input_size == (3, 160, 160)
 
 
 def test_info_tells_whether_any_size_will_do(free: Path, tmp_path: Path) -> None:
@@ -344,8 +343,8 @@ def test_a_file_of_one_size_refuses_others(tmp_path: Path) -> None:
 
 def test_a_temperature_is_used_at_its_size_only(free: Path) -> None:
     plain = {size: answers(free, image_size=size) for size in ("train", 96)}
-    own = exported.read_card(free).preprocessing
-    calibrate.store(free, Calibrated.at(2.0, own, "fp32"))
+    own = exported_file.read_card(free).preprocessing
+    store_temperature(free, Calibrated.at(2.0, own, "fp32"))
     notes: list[str] = []
     assert np.allclose(answers(free), sharpened(plain["train"], 2.0), atol=1e-6)
     assert np.allclose(answers(free, image_size=160), sharpened(plain["train"], 2.0), atol=1e-6)
@@ -353,10 +352,10 @@ def test_a_temperature_is_used_at_its_size_only(free: Path) -> None:
         assert np.allclose(answers(free, image_size=96, note=notes.append), plain[96], atol=1e-6)
     said = f"{free} is calibrated for 160 x 160 in fp32, not for 96 x 96 in fp32: no temperature is used; "
     assert [note.startswith(said) for note in notes] == [True, True]
-    calibrate.store(free, Calibrated.at(0.5, replace(own, input_size=(3, 96, 96)), "fp32"))
+    store_temperature(free, Calibrated.at(0.5, replace(own, input_size=(3, 96, 96)), "fp32"))
     assert np.allclose(answers(free, image_size=96), sharpened(plain[96], 0.5), atol=1e-6)
     assert np.allclose(answers(free), sharpened(plain["train"], 2.0), atol=1e-6)
-    assert exported.read_card(free).temperature == 2.0
+    assert exported_file.read_card(free).temperature == 2.0
 
 
 def sharpened(probabilities: np.ndarray, temperature: float) -> np.ndarray:

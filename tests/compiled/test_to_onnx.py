@@ -16,8 +16,8 @@ from conftest import ROOT, Resnetd
 
 from resnetd_cli import pull
 from resnetd_cli.class_names.shipped import unnamed
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import BundleKey
+from resnetd_cli.compiled import bundles
+from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.exported_file import read_card
 from resnetd_cli.errors import ModelError, UnknownModel, UsageError

@@ -15,7 +15,7 @@ from conftest import ROOT, FakeEngine
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import shipped
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
@@ -66,7 +66,7 @@ class Engine(FakeEngine):
 
 def loader(seconds: Callable[[int | None, int], float], most: int = 99) -> Callable[[int | None], Classifier]:
     """Return what loads a model that takes these seconds, by the threads and the size of the batch."""
-    names = labels.unnamed(FakeEngine.classes)
+    names = shipped.unnamed(FakeEngine.classes)
 
     def load(threads: int | None) -> Classifier:
         engine = Engine(lambda size: seconds(threads, size), most)

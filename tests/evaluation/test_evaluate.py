@@ -12,9 +12,7 @@ import sklearn.metrics
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetd_cli.class_names import matching
-from resnetd_cli.class_names import real as real_labels
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import matching, real_labels, shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import DataError, ModelError, UsageError
@@ -64,7 +62,7 @@ def pets(tmp_path: Path) -> Path:
 
 # --- which class is which ---
 
-IMAGENET = labels.imagenet()
+IMAGENET = shipped.imagenet()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +241,7 @@ def test_top5_counts_ties_by_index(tmp_path: Path) -> None:
     logits = np.array([[0, 0, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6]], np.float32)
     for blue, folder in [(0, "4"), (0, "5"), (1, "2"), (1, "1")]:
         draw(tmp_path / folder / f"{blue}.png", blue)
-    names = labels.unnamed(7)
+    names = shipped.unnamed(7)
     report = evaluate.evaluate(model(logits, names), open_images(str(tmp_path))).report
     assert (report.top1, report.top5) == (0, 0.5)  # 4 of the ties, and 2 of the rising ones
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.compiled import exported_file as exported
+from resnetd_cli.compiled import exported_file
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import DataError, ModelError
 from resnetd_cli.evaluation import evaluate, held_out
@@ -224,7 +224,7 @@ def test_an_exported_file_has_the_marks_inside(
     card = Card("a test", HOW, NAMES, 0, "", {"resnetd": "0"})
     with (tmp_path / "run.onnx").open("wb") as stream:
         marks = trained_on.from_marks([mark(0), mark(1)]) if kept else None
-        exported.write_file(tmp_path / "graph.onnx", card, stream, marks)
+        exported_file.write_file(tmp_path / "graph.onnx", card, stream, marks)
     monkeypatch.chdir(tmp_path)
     found = learnt_by("run.onnx").marks
     assert (found is None) != kept

@@ -12,7 +12,7 @@ import sklearn.metrics
 
 from resnetd_cli.errors import DataError
 from resnetd_cli.evaluation import metrics
-from resnetd_cli.evaluation import temperature as calibrate
+from resnetd_cli.evaluation.temperature import fit_temperature
 from resnetd_cli.pipeline.postprocess import softmax
 
 
@@ -136,7 +136,7 @@ def loss(logits: np.ndarray, actual: np.ndarray, temperature: float) -> float:
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5, 4.0])
 def test_the_temperature_is_found_again(temperature: float) -> None:
     logits, actual = drawn(temperature)
-    fitted = calibrate.fit(logits, actual)
+    fitted = fit_temperature(logits, actual)
     assert fitted == pytest.approx(temperature, rel=0.1)
     found = scipy.optimize.minimize_scalar(
         lambda log: loss(logits, actual, math.exp(log)), bounds=(-4, 4), method="bounded", options={"xatol": 1e-9}
@@ -146,16 +146,16 @@ def test_the_temperature_is_found_again(temperature: float) -> None:
 
 def test_the_temperature_of_doubled_logits_is_twice_as_high() -> None:
     logits, actual = drawn(1.0)
-    assert calibrate.fit(2 * logits, actual) == pytest.approx(2 * calibrate.fit(logits, actual), rel=1e-6)
+    assert fit_temperature(2 * logits, actual) == pytest.approx(2 * fit_temperature(logits, actual), rel=1e-6)
 
 
 def test_answers_that_are_all_right_tell_of_no_temperature() -> None:
     logits = 3 * np.eye(5, dtype=np.float32)
     with pytest.raises(DataError, match="of 5 images too few are answered wrong"):
-        calibrate.fit(logits, np.arange(5))
+        fit_temperature(logits, np.arange(5))
 
 
 def test_answers_worse_than_chance_tell_of_no_temperature() -> None:
     logits = -3 * np.eye(5, dtype=np.float32)
     with pytest.raises(DataError, match="no better than chance"):
-        calibrate.fit(logits, np.arange(5))
+        fit_temperature(logits, np.arange(5))

@@ -25,8 +25,8 @@ from hub import Hub, timm_files
 from onnx import TensorProto, helper, numpy_helper
 
 from resnetd_cli.class_names.shipped import unnamed
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import BundleKey
+from resnetd_cli.compiled import bundles
+from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.exported_file import METADATA_KEY
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError

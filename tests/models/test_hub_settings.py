@@ -18,18 +18,18 @@ from huggingface_hub import constants
 from socks_server import SocksServer
 
 from resnetd_cli.errors import HubError, UsageError
-from resnetd_cli.models import hub as weights
-from resnetd_cli.models import hub_settings as settings
+from resnetd_cli.models import hub_settings
+from resnetd_cli.models.hub import CONFIG, WEIGHTS, fetch
 
 REPO = "me/tiny"
 CONTENT = {"config.json": b'{"architecture": "resnet18"}', "model.safetensors": bytes(range(256)) * 40}
 COMMIT = "c0ffee" + "0" * 34
 VARIABLES = (
-    settings.ENDPOINT,
-    settings.TOKEN,
-    settings.ETAG_TIMEOUT,
-    settings.DOWNLOAD_TIMEOUT,
-    *settings.CACHE,
+    hub_settings.ENDPOINT,
+    hub_settings.TOKEN,
+    hub_settings.ETAG_TIMEOUT,
+    hub_settings.DOWNLOAD_TIMEOUT,
+    *hub_settings.CACHE,
     "HF_HUB_OFFLINE",
     "TRANSFORMERS_OFFLINE",
     "HF_HUB_DISABLE_XET",
@@ -44,7 +44,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "")  # so that it is restored, however the tests change it
         monkeypatch.delenv(name)
-    monkeypatch.setattr(settings, "_found", {})
+    monkeypatch.setattr(hub_settings, "_found", {})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -64,7 +64,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def failure(*args: object, **options: object) -> HubError:
     with pytest.raises(HubError) as caught:
-        weights.fetch(REPO, *args, **options)
+        fetch(REPO, *args, **options)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     return caught.value
@@ -94,9 +94,9 @@ def test_endpoint_is_understood_however_it_is_written(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", value)
-    settings.check()
+    hub_settings.check()
     assert os.environ.get("HF_ENDPOINT") == expected
-    settings.check()
+    hub_settings.check()
     assert os.environ.get("HF_ENDPOINT") == expected
 
 
@@ -121,10 +121,10 @@ def test_variable_that_cannot_be_read_is_a_usage_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    settings.put_in_order()
+    hub_settings.put_in_order()
     assert name not in os.environ  # what imports huggingface_hub for other ends goes on
     with pytest.raises(UsageError, match=name) as caught:
-        weights.fetch(REPO)
+        fetch(REPO)
     assert caught.value.hint
     if name == "HF_TOKEN":
         assert value not in caught.value.message
@@ -137,7 +137,7 @@ def test_seconds_are_whole_ones_for_huggingface_hub(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None
 ) -> None:
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", value)
-    settings.check()
+    hub_settings.check()
     assert os.environ.get("HF_HUB_ETAG_TIMEOUT") == expected
 
 
@@ -147,13 +147,13 @@ def test_seconds_are_whole_ones_for_huggingface_hub(
 )
 def test_switches_are_read_in_every_spelling(monkeypatch: pytest.MonkeyPatch, value: str, expected: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    settings.check()
+    hub_settings.check()
     assert os.environ["HF_HUB_OFFLINE"] == expected
 
 
 def test_cache_that_is_set_to_nothing_is_not_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "")
-    settings.check()
+    hub_settings.check()
     assert "HF_HOME" not in os.environ
 
 
@@ -162,7 +162,7 @@ def test_user_without_a_home_does_not_get_a_folder_named_tilde(
 ) -> None:
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "own"))
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    settings.check()
+    hub_settings.check()
     assert os.environ["HF_HOME"] == str(tmp_path / "own" / "huggingface")
 
 
@@ -174,7 +174,7 @@ def test_hub_behind_a_proxy_is_reached_in_every_spelling(hub: Hub, monkeypatch: 
         path = f"{hub.endpoint}/{REPO}/resolve/main/config.json"
         monkeypatch.setenv("HTTP_PROXY", proxy.url.removeprefix("http://"))
         monkeypatch.setenv("NO_PROXY", "[::1],fd07:b51a:cc66::/64")
-        error = failure(weights.CONFIG)
+        error = failure(CONFIG)
         assert path in [request.path for request in proxy.requests]
         assert hub.requests == []
         assert error.message == (
@@ -183,20 +183,20 @@ def test_hub_behind_a_proxy_is_reached_in_every_spelling(hub: Hub, monkeypatch: 
         )
         assert "HTTP_PROXY" in str(error.hint)
         monkeypatch.setenv("NO_PROXY", "[::1],fd07:b51a:cc66::/64, 127.0.0.0/8")
-        assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+        assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
 
 
 @pytest.mark.parametrize("value", ["socks://127.0.0.1:7891/", "socks5h://127.0.0.1:7891", "ftp://host"])
 def test_proxy_that_does_not_matter_does_no_harm(hub: Hub, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ALL_PROXY", value)
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.0/8,[::1],fd07:b51a:cc66::/64")
-    assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+    assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
 
 
 def test_proxy_that_cannot_be_used_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "ftp://host")
     with pytest.raises(UsageError, match="ALL_PROXY"):
-        weights.fetch(REPO)
+        fetch(REPO)
     assert hub.requests == []
 
 
@@ -205,7 +205,7 @@ def test_proxy_that_wants_a_password_is_named(hub: Hub, monkeypatch: pytest.Monk
         monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://user:secret@"))
         for name in CONTENT:
             proxy.answers[f"/{REPO}/resolve/main/{name}"] = answer(407)
-        error = failure(weights.CONFIG)
+        error = failure(CONFIG)
     assert error.message == f"the proxy {proxy.url} (http_proxy) asks for a name and a password (407)"
 
 
@@ -215,7 +215,7 @@ def test_proxy_that_wants_a_password_is_named(hub: Hub, monkeypatch: pytest.Monk
 def test_token_that_is_out_of_date_is_left_out(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.refuses_tokens = True
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    assert weights.fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
+    assert fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
     assert [request.status for request in hub.requests[:2]] == [401, 302]
 
 
@@ -230,7 +230,7 @@ def test_refused_token_of_a_private_repository_is_named(
         (tmp_path / "token").write_text("hf_expired\n")
     source = "HF_TOKEN" if where == "variable" else str(tmp_path / "token")
     with pytest.raises(HubError) as caught:
-        weights.fetch("me/private")
+        fetch("me/private")
     assert caught.value.message == (
         f"me/private is not on {hub.endpoint}, or is private; the token ({source}) is not valid there"
     )
@@ -250,19 +250,19 @@ def test_error_of_a_hub_that_was_asked_without_a_token_does_not_mention_one(hub:
 
 def test_slow_hub_is_waited_for_as_long_as_its_variables_say(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.fail("*/config.json", wait=0.6, at="hub")
-    monkeypatch.setattr(weights, "_PROBE_SECONDS", 0.2)
-    error = failure(weights.CONFIG)
+    monkeypatch.setattr("resnetd_cli.models.hub._PROBE_SECONDS", 0.2)
+    error = failure(CONFIG)
     assert "HF_HUB_ETAG_TIMEOUT=60" in str(error.hint)
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "2")
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "2")
-    assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+    assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
 
 
 def test_time_out_may_be_shorter_than_ours(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.fail("*", stall=True)
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
     began = time.monotonic()
-    failure(weights.CONFIG)
+    failure(CONFIG)
     assert time.monotonic() - began < 4
 
 
@@ -272,8 +272,8 @@ def test_time_out_may_be_shorter_than_ours(hub: Hub, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def staged(hub: Hub, tmp_path: Path) -> Path:
     """The folder of a repository in the cache, as a download leaves it."""
-    for names in (weights.CONFIG, weights.WEIGHTS):
-        weights.fetch(REPO, names)
+    for names in (CONFIG, WEIGHTS):
+        fetch(REPO, names)
     hub.forget_requests()
     return tmp_path / "hub" / "models--me--tiny"
 
@@ -292,8 +292,8 @@ def dereference(folder: Path) -> None:
 
 
 def answers(repo: str = REPO) -> None:
-    assert weights.fetch(repo, offline=True).read_bytes() == CONTENT["model.safetensors"]
-    assert weights.fetch(repo, weights.CONFIG, offline=True).read_bytes() == CONTENT["config.json"]
+    assert fetch(repo, offline=True).read_bytes() == CONTENT["model.safetensors"]
+    assert fetch(repo, CONFIG, offline=True).read_bytes() == CONTENT["config.json"]
 
 
 def test_cache_copied_without_links_is_used(staged: Path) -> None:
@@ -325,8 +325,8 @@ def test_cache_without_refs_is_refused_if_it_has_several_snapshots(staged: Path)
     other = staged / "snapshots" / COMMIT
     shutil.copytree(snapshot(staged), other)
     assert failure(offline=True).message.startswith(f"{staged} has 2 snapshots, and refs/main names none of them")
-    assert weights.fetch(f"{REPO}@{COMMIT}", offline=True) == other / "model.safetensors"
-    assert weights.fetch(f"{REPO}@{COMMIT[:7]}", offline=True) == other / "model.safetensors"
+    assert fetch(f"{REPO}@{COMMIT}", offline=True) == other / "model.safetensors"
+    assert fetch(f"{REPO}@{COMMIT[:7]}", offline=True) == other / "model.safetensors"
 
 
 def test_ref_that_ends_in_a_line_break_is_read(staged: Path) -> None:
@@ -376,7 +376,7 @@ def test_git_lfs_pointer_is_not_taken_for_weights(hub: Hub, staged: Path) -> Non
     file.unlink()
     file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 10240\n")
     assert "a Git LFS pointer" in failure(offline=True).message
-    assert weights.fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
+    assert fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
 
 
 def test_offline_error_says_where_was_looked(tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_hub_behind_a_socks_proxy(hub: Hub, monkeypatch: pytest.MonkeyPatch, sch
     with SocksServer(hub.port) as socks:
         monkeypatch.setenv("ALL_PROXY", f"{scheme}://{socks.address}")
         monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "10")
-        assert weights.fetch(REPO, weights.CONFIG).read_bytes() == CONTENT["config.json"]
+        assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
         assert set(socks.requests) == {("127.0.0.1", hub.port)}
 
 
@@ -416,7 +416,7 @@ def test_hub_behind_a_socks_proxy_needs_a_package(hub: Hub, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(UsageError, match="ALL_PROXY") as caught:
-        weights.fetch(REPO, weights.CONFIG)
+        fetch(REPO, CONFIG)
     assert "resnetd[socks]" in str(caught.value.hint)
     assert hub.requests == []
 
@@ -434,14 +434,14 @@ def test_hub_is_trusted_by_the_certificates_of_every_variable(
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         huggingface_hub.close_session()
-        error = failure(weights.CONFIG)
+        error = failure(CONFIG)
         assert "certificate verify failed" in error.message
         assert "REQUESTS_CA_BUNDLE=FILE" in str(error.hint)
         huggingface_hub.close_session()
         monkeypatch.setenv(variable, str(CERTIFICATE))
-        assert failure(weights.CONFIG).message == f"{REPO} on {server.url} has no config.json"
+        assert failure(CONFIG).message == f"{REPO} on {server.url} has no config.json"
         huggingface_hub.close_session()
         monkeypatch.setenv(variable, str(tmp_path / "none.pem"))
         with pytest.raises(UsageError, match=variable):
-            weights.fetch(REPO, weights.CONFIG)
+            fetch(REPO, CONFIG)
     huggingface_hub.close_session()

@@ -13,8 +13,19 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnetd_cli.errors import UnknownModel
-from resnetd_cli.models import names as models
-from resnetd_cli.models.names import Kind, ModelCard, ModelRef, cards, find_card, matches, resolve, timm_names
+from resnetd_cli.models.names import (
+    DEFAULT_MODEL,
+    Kind,
+    ModelCard,
+    ModelRef,
+    cards,
+    find_card,
+    local_folder,
+    local_path,
+    matches,
+    resolve,
+    timm_names,
+)
 
 ARCHITECTURES = tuple(f"resnet{depth}d" for depth in (18, 26, 34, 50, 101, 152, 200))
 every_card = pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
@@ -104,7 +115,7 @@ def test_card_is_found_by_its_full_name_or_as_its_architecture_s_default() -> No
 
 
 def test_default_model_is_in_the_table() -> None:
-    assert resolve(models.DEFAULT_MODEL) == ModelRef("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
+    assert resolve(DEFAULT_MODEL) == ModelRef("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +146,7 @@ def test_embedded_is_the_network_that_comes_with_the_install() -> None:
 
 
 def test_table_is_enough_for_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_timm", lambda name: pytest.fail(f"timm was asked about {name}"))
+    monkeypatch.setattr("resnetd_cli.models.names._timm", lambda name: pytest.fail(f"timm was asked about {name}"))
     for model in ("embedded", "hf-hub:timm/resnet50d.ra2_in1k", *(card.name for card in cards()), *ARCHITECTURES):
         resolve(model)
 
@@ -403,8 +414,8 @@ def test_file_of_weights_in_a_model_folder_is_that_model(name: str, folder: Path
     file.write_bytes(b"weights")
     text = f"runs/mine/{name}"
     assert resolve(text) == ModelRef(text, Kind.FOLDER, "runs/mine", file=Path(text))
-    assert models.local_folder(text) == folder
-    assert models.local_path(text) == file
+    assert local_folder(text) == folder
+    assert local_path(text) == file
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,10 @@ from PIL import Image
 
 from resnetd_cli import about
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.compiled import build as compiled
-from resnetd_cli.compiled.bundle import BundleKey
+from resnetd_cli.compiled import build
+from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
 from resnetd_cli.loading import Loader, load
-from resnetd_cli.models import network as factory
 from resnetd_cli.pipeline.preprocess import preprocess
 
 TINY = "test_resnet"  # a residual network of timm's for tests: what files hold is alike for all sizes
@@ -719,15 +718,15 @@ def test_checkpoint_that_does_not_fit_says_where_it_comes_from(content: Any, hin
 def test_compiled_model_depends_on_every_part_of_its_weights_and_on_their_configuration(folder: Path) -> None:
     names = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = divide(folder)
-    sources = compiled._sources(BundleKey(str(folder)), index)
+    sources = build._sources(BundleKey(str(folder)), index)
     assert sorted(path.name for path in sources) == [*names, "model.safetensors.index.json"]
     part = folder / names[1]
-    assert {path.name for path in compiled._sources(BundleKey(str(part)), part)} == {"config.json", names[1]}
+    assert {path.name for path in build._sources(BundleKey(str(part)), part)} == {"config.json", names[1]}
 
 
 def test_name_of_an_older_timm_gets_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    monkeypatch.setattr(factory, "load_network", lambda *_, **__: None)
+    monkeypatch.setattr("resnetd_cli.models.network.load_network", lambda *_, **__: None)
     Loader("gluon_resnet50_v1d", note=notes.append)._network()
     assert notes == ["timm calls gluon_resnet50_v1d resnet50d.gluon_in1k now"]
     Loader("resnet50d.gluon_in1k", note=notes.append)._network()

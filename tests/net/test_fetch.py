@@ -20,8 +20,7 @@ from fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
 from socks_server import SocksServer
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.net import addresses, connections, inflating, retries
-from resnetd_cli.net import fetch as http
+from resnetd_cli.net import addresses, connections, fetch, inflating, retries
 from resnetd_cli.system.deadline import Deadline
 
 FILES = Path("/proc/self/fd")
@@ -62,7 +61,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def get(url: str, **options: Any) -> bytes:
     """Fetch what may be on loopback, redirected or not."""
-    return http.fetch(url, **{"allow_private_hosts": True, **options})
+    return fetch.fetch(url, **{"allow_private_hosts": True, **options})
 
 
 def failure(url: str, **options: Any) -> InputError:
@@ -239,7 +238,7 @@ def test_an_answer_that_is_not_whole_is_told_in_our_words(server: FaultServer, p
 
 def test_redirects_end(server: FaultServer) -> None:
     assert "redirects" in failure(server.url + "/round").message
-    assert len(server.requests) == http.MAX_REDIRECTS + 1
+    assert len(server.requests) == fetch.MAX_REDIRECTS + 1
 
 
 def test_no_server_is_a_connection_failure_that_names_the_host() -> None:
@@ -276,7 +275,7 @@ def test_empty_members_cannot_keep_the_decoder_busy(server: FaultServer) -> None
 def test_decompression_is_bounded_by_time() -> None:
     squeezed = gzip.compress(bytes(2**24))
     with pytest.raises(TimeoutError):
-        for _ in inflating.inflate([squeezed], "gzip", http._meter(2**30, Deadline(0.0))):
+        for _ in inflating.inflate([squeezed], "gzip", fetch._meter(2**30, Deadline(0.0))):
             pass
 
 
@@ -595,7 +594,7 @@ def test_listed_url_may_lead_there_with_leave(server: FaultServer) -> None:
 
 
 def test_typed_url_may_lead_there(server: FaultServer) -> None:
-    assert http.fetch(server.url + "/ok") == BODY
+    assert fetch.fetch(server.url + "/ok") == BODY
 
 
 @pytest.mark.parametrize("path", ["/moved", "/moved-in-full", "/to-private", "/to-metadata"])
@@ -607,7 +606,7 @@ def test_redirect_of_a_typed_url_may_not(server: FaultServer, path: str) -> None
 
 
 def test_connection_that_a_typed_url_opened_is_not_used_for_a_listed_one(server: FaultServer) -> None:
-    assert http.fetch(server.url + "/ok") == BODY
+    assert fetch.fetch(server.url + "/ok") == BODY
     error = failure(server.url + "/ok", typed=False, allow_private_hosts=False)
     assert error.kind is ErrorKind.BLOCKED
     assert len(server.requests) == 1
@@ -802,7 +801,7 @@ def test_errors_do_not_repeat_a_password(server: FaultServer, path: str) -> None
     ],
 )
 def test_without_secrets(url: str, shown: str) -> None:
-    assert http.without_secrets(url) == shown
+    assert fetch.without_secrets(url) == shown
 
 
 # --- proxies ---
@@ -826,7 +825,7 @@ def _no_names(host: str, seconds: float) -> list[str]:
 
 def test_proxy_of_the_environment_leads_to_names_that_are_unknown_here(proxy: FaultServer) -> None:
     url = "http://pictures.example/ok"
-    assert http.fetch(url, typed=False) == BODY
+    assert fetch.fetch(url, typed=False) == BODY
     assert [request.path for request in proxy.requests] == [url]
 
 
@@ -942,16 +941,16 @@ def test_socks_proxy_leads_to_names_that_are_unknown_here(
     server: FaultServer, socks: SocksServer, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", f"{scheme}://{socks.address}/")
-    assert http.fetch("http://pictures.example:8080/moved", typed=False) == BODY
+    assert fetch.fetch("http://pictures.example:8080/moved", typed=False) == BODY
     assert set(socks.requests) == {("pictures.example", 8080)}
     assert server.requests[-1].headers["Host"] == "pictures.example:8080"
 
 
 def test_socks5_asks_for_the_address_that_was_checked(socks: SocksServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "look_up", lambda host, _: ["127.0.0.1" if "127" in host else "198.41.0.4"])
-    http.fetch("http://pictures.example/ok", typed=False)
+    fetch.fetch("http://pictures.example/ok", typed=False)
     monkeypatch.setenv("ALL_PROXY", f"socks5://{socks.address}")
-    http.fetch("http://pictures.example/ok", typed=False)
+    fetch.fetch("http://pictures.example/ok", typed=False)
     assert socks.requests == [("pictures.example", 80), ("198.41.0.4", 80)]
 
 
@@ -997,7 +996,7 @@ def test_listed_private_address_is_not_asked_of_a_socks_proxy(socks: SocksServer
 def test_connection_through_socks_that_a_typed_url_opened_is_not_used_for_a_listed_one(
     socks: SocksServer,
 ) -> None:
-    assert http.fetch("http://127.0.0.1/ok") == BODY
+    assert fetch.fetch("http://127.0.0.1/ok") == BODY
     assert failure("http://127.0.0.1/ok", typed=False, allow_private_hosts=False).kind is ErrorKind.BLOCKED
 
 
@@ -1012,7 +1011,7 @@ def test_http_proxy_that_is_named_as_an_https_one_is_told(
 
 def test_proxy_without_a_scheme_is_used(proxy: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://"))
-    assert http.fetch("http://pictures.example/ok", typed=False) == BODY
+    assert fetch.fetch("http://pictures.example/ok", typed=False) == BODY
     assert [request.path for request in proxy.requests] == ["http://pictures.example/ok"]
 
 
@@ -1055,4 +1054,4 @@ def test_certificates_that_do_not_do_are_named(
     ],
 )
 def test_is_url_knows_a_url_from_a_path(text: str, expected: bool) -> None:
-    assert http.is_url(text) is expected
+    assert fetch.is_url(text) is expected

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import ModelError
 from resnetd_cli.pipeline.postprocess import probabilities, sigmoid, softmax, top_k
@@ -74,7 +74,7 @@ def test_top_k_names_the_most_probable_classes_in_order() -> None:
 def test_classes_of_one_name_are_told_apart_by_title_and_keep_their_label() -> None:
     logits = np.zeros(1000, np.float32)
     logits[[134, 517, 258]] = 30, 20, 10
-    predictions = top_k(logits, labels.imagenet(), 3)
+    predictions = top_k(logits, shipped.imagenet(), 3)
     assert [(item.index, item.label, item.title) for item in predictions] == [
         (134, "crane", "crane (bird)"),
         (517, "crane", "crane (machine)"),
@@ -109,8 +109,8 @@ def test_more_than_there_are_gives_all(k: int, count: int) -> None:
 @pytest.mark.parametrize(("bound", "labels"), [(0.0, 4), (0.125, 4), (0.2, 2), (0.25, 2), (0.5, 1), (0.9, 0)])
 def test_classes_below_the_bound_are_left_out(bound: float, labels: int) -> None:
     predictions = top_k(logits_of(0.125, 0.5, 0.25, 0.125), FRUIT, 4, bound)
-    assert len(predictions) == labels
-    assert [item.rank for item in predictions] == list(range(1, labels + 1))
+    assert len(predictions) == shipped
+    assert [item.rank for item in predictions] == list(range(1, shipped + 1))
 
 
 def test_predictions_are_plain_python_values() -> None:

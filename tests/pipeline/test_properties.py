@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from test_run import answers, failing, jitter, pipeline, source
 
-from resnetd_cli.class_names import files as label_files
+from resnetd_cli.class_names import files
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError
-from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.pipeline.sinks.base import open_array_sink, open_sink
 from resnetd_cli.pipeline.sinks.text import rows, to_json
-from resnetd_cli.pipeline.sources import inputs as sources
 from resnetd_cli.pipeline.sources.companions import is_companion
+from resnetd_cli.pipeline.sources.inputs import Source, expand, expand_list
 from resnetd_cli.results import Classified, Failure, Prediction
 from resnetd_cli.system.escaping import csv_line, json_safe, printable, tsv_line, tsv_text, without_formulas
 
@@ -64,7 +64,7 @@ def written(format_name: str, results: list[Classified | Failure], *, escape_for
     """Return the bytes that a file in the format gets."""
     buffer = io.BytesIO()
     stream = io.TextIOWrapper(buffer, encoding="utf-8", errors="surrogateescape", newline="")
-    sink = sinks.open_sink(format_name, stream, escape_formulas=escape_formulas)
+    sink = open_sink(format_name, stream, escape_formulas=escape_formulas)
     for result in results:
         sink.write(result)
     sink.close()
@@ -131,7 +131,7 @@ def test_the_index_beside_an_array_names_every_input(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.npy")
-        with sinks.open_array_sink(path, escape_formulas=escape_formulas) as sink:
+        with open_array_sink(path, escape_formulas=escape_formulas) as sink:
             for place, (name, ok) in enumerate(inputs):
                 answer = Classified(name, "m", (), np.full(2, place, np.float32))
                 sink.write(answer if ok else Failure(name, "m", ErrorKind.EMPTY, "zero bytes"))
@@ -212,7 +212,7 @@ def test_what_begins_like_a_formula_begins_with_an_apostrophe(text: str) -> None
 def test_each_input_has_one_answer_in_its_place(
     kinds: list[str], workers: int, batch_size: int, seed: int
 ) -> None:
-    def of(number: int, kind: str) -> sources.Source:
+    def of(number: int, kind: str) -> Source:
         if kind == "good":
             return source(number)
         if kind == "broken":
@@ -260,7 +260,7 @@ def test_a_list_of_names_is_taken_or_refused(data: bytes, suffix: str, classes: 
         path = Path(folder, f"labels{suffix}")
         path.write_bytes(data)
         try:
-            names = label_files.load(str(path), classes)
+            names = files.load(str(path), classes)
         except LabelsError as error:
             assert error.hint
             return
@@ -272,7 +272,7 @@ def test_a_list_of_names_is_taken_or_refused(data: bytes, suffix: str, classes: 
 @settings(max_examples=300)
 def test_a_checkpoint_s_names_are_taken_or_refused(names: object, descriptions: object, classes: int) -> None:
     try:
-        taken = label_files.from_checkpoint(names, descriptions, classes)  # type: ignore[arg-type]
+        taken = files.from_checkpoint(names, descriptions, classes)  # type: ignore[arg-type]
     except LabelsError:
         return
     assert len(taken.names) == classes
@@ -281,7 +281,7 @@ def test_a_checkpoint_s_names_are_taken_or_refused(names: object, descriptions: 
 # --- from what was typed to inputs ---
 
 
-def opened(found: Iterator[sources.Source]) -> list[tuple[str, bytes | ErrorKind]]:
+def opened(found: Iterator[Source]) -> list[tuple[str, bytes | ErrorKind]]:
     """Return the sources' names, and their bytes or why there are none."""
     answers: list[tuple[str, bytes | ErrorKind]] = []
     for one in found:
@@ -313,13 +313,13 @@ def test_every_file_of_a_folder_is_an_input_whatever_it_is_called(names: set[byt
         paths = [f"{temporary}/{name}" for name in there]
         expected = [(path, os.fsencode(name)) for path, name in zip(paths, there, strict=True)]
         if own := [one for one in expected if not is_companion(Path(one[0]).name)]:
-            assert opened(sources.expand([temporary])) == own
-            assert opened(sources.expand([f"{temporary}/**"])) == own
+            assert opened(expand([temporary])) == own
+            assert opened(expand([f"{temporary}/**"])) == own
         # Each by its own name, though some look like globs.
-        assert opened(sources.expand(paths)) == expected
+        assert opened(expand(paths)) == expected
         listed = folder / "the list"
         listed.write_bytes(b"\0".join(map(os.fsencode, paths)))
-        assert opened(sources.expand_list(str(listed), null=True)) == expected
+        assert opened(expand_list(str(listed), null=True)) == expected
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of POSIX")
@@ -333,7 +333,7 @@ def test_no_entry_of_a_list_is_lost(entries: list[bytes], null: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         listed = Path(temporary, "list")
         listed.write_bytes((b"\0" if null else b"\n").join(entries))
-        found = list(sources.expand_list(str(listed), null=null))
+        found = list(expand_list(str(listed), null=null))
     lines = [line for entry in entries for line in entry.split(b"\r") if os.fsdecode(line).strip()]
     expected = entries if null else lines
     names = [os.fsencode(one.name) for one in found]
@@ -347,7 +347,7 @@ def test_whatever_is_typed_is_an_input_at_least(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         prefixed = [f"{temporary}/{text}" for text in texts]
         for text in prefixed:
-            found = list(sources.expand([text]))
+            found = list(expand([text]))
             assert found
             for one in found:
                 try:

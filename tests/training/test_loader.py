@@ -23,7 +23,7 @@ from resnetd_cli.training.loader import (
     seed_all,
     training_loader,
 )
-from resnetd_cli.training.recipe import load
+from resnetd_cli.training.recipe import load_recipe
 from resnetd_cli.training.workers import Workers
 
 HOW = Preprocessing((3, 16, 16), 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -101,7 +101,7 @@ def test_micro_batches_make_up_the_steps() -> None:
 
 
 def test_an_image_is_the_same_whenever_and_wherever_it_is_loaded(examples: Examples) -> None:
-    images = Images(examples, augmentation(load("bag-of-tricks"), HOW), seed=3)
+    images = Images(examples, augmentation(load_recipe("bag-of-tricks"), HOW), seed=3)
     first, label = images[(1, 4)]
     random.random(), torch.rand(1), np.random.random()
     again, _ = images[(1, 4)]

@@ -62,11 +62,11 @@ def bench(
 
     from functools import partial
 
-    from resnetd_cli.evaluation import bench as library
+    from resnetd_cli.evaluation.bench import measure, read_sample, synthetic_sample
     from resnetd_cli.loading import load
     from resnetd_cli.system.cpus import usable_cpus
 
-    sample = library.synthetic_sample() if sources is None else library.read_sample(sources, model)
+    sample = synthetic_sample() if sources is None else read_sample(sources, model)
     for failure in sample.failures:
         running.tell_failure(failure)
     if given:
@@ -84,7 +84,7 @@ def bench(
         progress=terminal.download_bar,
         note=terminal.note,
     )
-    report = library.measure(
+    report = measure(
         lambda threads: load_with(threads=threads),
         sample,
         cpus=usable_cpus(),

@@ -151,14 +151,14 @@ def evaluate(
     target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
     check_outputs(target.path, per_image, overwrite=overwrite, reads=reads)
 
-    from resnetd_cli.evaluation import evaluate as library
     from resnetd_cli.evaluation import held_out
-    from resnetd_cli.evaluation import temperature as calibrate
     from resnetd_cli.evaluation.comparison import compare_models
+    from resnetd_cli.evaluation.evaluate import evaluate
     from resnetd_cli.evaluation.images import open_images
+    from resnetd_cli.evaluation.temperature import temperature_file
     from resnetd_cli.loading import load
 
-    place = calibrate.place(models[0], weights) if fit else None
+    place = temperature_file(models[0], weights) if fit else None
     learnt = [held_out.learnt_by(name, weights) for name in models]
     images = open_images(data, split.value if split else None, real=real, offline=offline)
     of_classes = f" of {counted(len(images.classes), 'class')}" if images.classes else ""
@@ -205,7 +205,7 @@ def evaluate(
     ) as on_row:
         for classifier, seen in zip(classifiers.values(), trained_on, strict=True):
             with terminal.tracking(lambda: len(images), wanted=True) as track:
-                each = library.evaluate(
+                each = evaluate(
                     classifier,
                     images,
                     fit=fit,
@@ -290,11 +290,11 @@ def _check_and_separate(
     **options: Any,
 ) -> tuple[LabelledImages, list[int | None]]:
     """Check that all models can be measured on images, and return those to measure on; see `held_out.separate`."""
-    from resnetd_cli.evaluation import evaluate as library
     from resnetd_cli.evaluation import held_out
+    from resnetd_cli.evaluation.evaluate import check
 
     for name, classifier in classifiers.items():
-        if note := library.check(classifier, images, real=real):
+        if note := check(classifier, images, real=real):
             terminal.note(f"{name}: {note}")
     with terminal.counting(lambda: len(images)) as looked:
         images, trained_on, notes = held_out.separate(images, learnt, looked=looked, **options)
@@ -344,7 +344,7 @@ def _keep(
     asked: Mapping[str, object],
 ) -> None:
     """Store the temperature with the model, or say how to use it."""
-    from resnetd_cli.evaluation import temperature as calibrate
+    from resnetd_cli.evaluation.temperature import store_temperature
     from resnetd_cli.results import Calibrated
 
     calibration = evaluated.report.calibration
@@ -367,7 +367,7 @@ def _keep(
         )
         return
     new = Calibrated.at(temperature, classifier.preprocessing, classifier.precision)
-    calibrate.store(place, new, note=terminal.note)
+    store_temperature(place, new, note=terminal.note)
     terminal.note(
         f"{place} keeps the temperature {temperature:.4g} for {new.in_words()}: predict divides logits by it"
     )

@@ -43,12 +43,12 @@ def export(
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
 
-    from resnetd_cli import pull as library
     from resnetd_cli.cli import outputs, running
     from resnetd_cli.cli.inputs import images_of
     from resnetd_cli.cli.spared import model_files
     from resnetd_cli.compiled.exported_file import is_exported
     from resnetd_cli.loading import Loader
+    from resnetd_cli.pull import export, verify_file
     from resnetd_cli.views.agreement import write_agreement
 
     path = outputs.as_path(output)
@@ -67,10 +67,10 @@ def export(
         note=terminal.note,
     )
     failures = running.Failures()
-    card = library.export(loader, path, overwrite=overwrite)
+    card = export(loader, path, overwrite=overwrite)
     terminal.note(f"{path}: {card.name} in {card.precision}, {path.stat().st_size / 1e6:.1f} MB")
     if verification:
-        agreement = library.verify_file(loader, path, verification, on_failure=failures.tell)
+        agreement = verify_file(loader, path, verification, on_failure=failures.tell)
         target = outputs.TextOutput.choose(format.value, None, overwrite=False, elsewhere="pairs")
         with target.open() as stream:
             write_agreement(agreement, stream, target.format)

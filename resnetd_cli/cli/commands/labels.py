@@ -47,21 +47,21 @@ def labels(
     """
     terminal.setup(quiet=quiet, verbose=verbose)
 
-    from resnetd_cli.class_names import files as label_files
-    from resnetd_cli.class_names import shipped as library
+    from resnetd_cli.class_names import files
+    from resnetd_cli.class_names.shipped import imagenet, search
     from resnetd_cli.cli.outputs import TextOutput, open_text
     from resnetd_cli.system.files import cache_dir
     from resnetd_cli.views.listing import write_rows
 
     if download:
-        path = label_files.download(url or label_files.SEED_URL, cache=cache_dir())
+        path = files.download(url or files.SEED_URL, cache=cache_dir())
         with open_text(None) as stream:
             stream.write(f"{path}\n")
         return 0
     target = TextOutput.choose(format.value, output, overwrite=overwrite)
     wanted = " ".join(query or [])
-    names = library.imagenet(subset)
-    entries = library.search(wanted, names)
+    names = imagenet(subset)
+    entries = search(wanted, names)
     if not entries:
         raise UsageError(
             f"no class of {subset} matches {wanted!r}", hint="try a part of the word, or another --set"

@@ -88,13 +88,13 @@ def predict(
     import sys
 
     from resnetd_cli.cli import outputs, records, running, spared
-    from resnetd_cli.pipeline.sinks import base as sinks
+    from resnetd_cli.pipeline.sinks.base import choose_format
 
     path = outputs.as_path(output)
     on_terminal = path is None and is_tty(sys.stdout)
     first, sources = running.look_ahead(sources) if on_terminal and not files_from else ([], sources)
     as_lines = (files_from or len(first) > 1) and top_k in (None, 1)
-    format_name = sinks.choose_format(
+    format_name = choose_format(
         format.value, path, terminal=on_terminal, on_terminal="lines" if as_lines else "table"
     )
     if embeddings and format_name not in ("json", "jsonl"):

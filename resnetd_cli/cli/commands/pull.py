@@ -13,7 +13,7 @@ from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
 
 if TYPE_CHECKING:
     from resnetd_cli.cli.running import Failures
-    from resnetd_cli.compiled.bundle import Bundle
+    from resnetd_cli.compiled.bundles import Bundle
     from resnetd_cli.loading import Loader
     from resnetd_cli.pipeline.sources.inputs import Source
     from resnetd_cli.results import Agreement
@@ -59,7 +59,7 @@ def pull(
     from resnetd_cli.cli.spared import model_files
     from resnetd_cli.compiled.exported_file import is_exported
     from resnetd_cli.loading import Loader
-    from resnetd_cli.models import names as library
+    from resnetd_cli.models.names import resolve
     from resnetd_cli.views.listing import write_facts, write_rows
 
     reads = [weights, *(calibrate or []), *(verify or []), *model_files(*models)]
@@ -67,7 +67,7 @@ def pull(
     calibration, verification = images_of("--calibrate", calibrate), images_of("--verify", verify)
     for model in models:  # a misspelt name comes to light before the first download
         if not is_exported(model):
-            library.resolve(model)
+            resolve(model)
     rows, failures, code = [], Failures(), ExitCode.OK
     for model in models:
         loader = Loader(
@@ -101,12 +101,12 @@ def _pull(
     verification: Sequence[Source] | None,
     failures: Failures,
 ) -> dict[str, Any]:
-    from resnetd_cli import pull as library
+    from resnetd_cli.pull import pull, verify
 
-    bundle = library.pull(loader, calibration, on_failure=failures.tell)
+    bundle = pull(loader, calibration, on_failure=failures.tell)
     agreement = bundle.card.agreement
     if verification and bundle.failure is None:
-        agreement = library.verify(loader, verification, on_failure=failures.tell)
+        agreement = verify(loader, verification, on_failure=failures.tell)
     return _row(bundle, agreement)
 
 

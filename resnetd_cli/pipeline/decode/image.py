@@ -13,8 +13,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.pipeline.decode import bmp, greys, jpeg, png
-from resnetd_cli.pipeline.decode import isolated as guard
+from resnetd_cli.pipeline.decode import bmp, greys, isolated, jpeg, png
 from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image
             return decode_here(data, options, formats=USUAL)
     from PIL import Image
 
-    answer = guard.decode(data, asdict(options))
+    answer = isolated.decode(data, asdict(options))
     image = Image.frombuffer("RGB", answer.size, answer.pixels, "raw", "RGB", 0, 1)
     image.info[TURNED] = answer.turned
     return image
@@ -275,7 +274,7 @@ class _Timed(io.BytesIO):
 
 def _check(deadline: Deadline) -> None:
     if deadline.passed:
-        raise guard.too_late(deadline.seconds)
+        raise isolated.too_late(deadline.seconds)
 
 
 @lru_cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.net import fetch as http
+from resnetd_cli.net import fetch
 from resnetd_cli.pipeline.sources import patterns, spellings
 from resnetd_cli.pipeline.sources.folders import Skipped, Walker
 from resnetd_cli.pipeline.sources.lists import STDIN, read_list
@@ -90,7 +90,7 @@ def is_single(inputs: list[str]) -> bool:
         return False
     name = _meant(inputs[0])
     path = spellings.path_of_url(name) or name
-    return name == STDIN or os.path.isfile(path) or (path == name and http.is_url(name))
+    return name == STDIN or os.path.isfile(path) or (path == name and fetch.is_url(name))
 
 
 def names_input(text: str) -> bool:
@@ -111,17 +111,17 @@ def _meant(text: str) -> str:
 
 def _url_in(text: str) -> str | None:
     """Return the URL that a text is but for white space or quotation marks around it."""
-    trimmed = text.strip(http.AROUND_URLS)
+    trimmed = text.strip(fetch.AROUND_URLS)
     return trimmed if _is_url(trimmed) else None
 
 
 def _is_url(text: str) -> bool:
-    return http.is_url(text) or spellings.path_of_url(text) is not None
+    return fetch.is_url(text) or spellings.path_of_url(text) is not None
 
 
 def _expand_literal(text: str, options: ReadOptions, walker: Walker, *, typed: bool = True) -> Iterator[Source]:
     path = text if os.path.lexists(text) else spellings.path_of_url(text)
-    if path is None and http.is_url(text):
+    if path is None and fetch.is_url(text):
         yield _of_url(text, options, typed=typed)
     elif os.path.isdir(path or text):
         yield from _expand_folder(path or text, options, walker)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.net import fetch as http
+from resnetd_cli.net import fetch
 from resnetd_cli.pipeline.sources.spellings import on_disk
 from resnetd_cli.system.deadline import Deadline
 from resnetd_cli.system.escaping import shell_word
@@ -33,8 +33,8 @@ class ReadOptions:
             typed may, always.
     """
 
-    max_bytes: int = http.MAX_BYTES
-    timeout: float = http.TIMEOUT
+    max_bytes: int = fetch.MAX_BYTES
+    timeout: float = fetch.TIMEOUT
     allow_private_hosts: bool = False
 
 
@@ -110,7 +110,7 @@ def read_stdin(options: ReadOptions = DEFAULT_READING) -> bytes:
     except OSError as error:
         raise _input_error("-", error) from error
     if len(data) > options.max_bytes:
-        raise http.too_many_bytes(options.max_bytes)
+        raise fetch.too_many_bytes(options.max_bytes)
     if not data:
         raise InputError(
             ErrorKind.EMPTY, "zero bytes on standard input", hint="pipe one image: cat dog.jpg | resnetd ..."
@@ -124,7 +124,7 @@ def read_url(url: str, options: ReadOptions = DEFAULT_READING, *, typed: bool = 
     Raises:
         InputError: see `http.fetch`.
     """
-    return http.fetch(
+    return fetch.fetch(
         url,
         max_bytes=options.max_bytes,
         timeout=options.timeout,
@@ -163,7 +163,7 @@ def _open(path: str) -> int:
 def _read_to_end(descriptor: int, options: ReadOptions) -> bytes:
     size = os.fstat(descriptor).st_size
     if size > options.max_bytes:
-        raise http.too_many_bytes(options.max_bytes, size)
+        raise fetch.too_many_bytes(options.max_bytes, size)
     deadline = Deadline(options.timeout)
     blocks: list[bytes] = []
     room = options.max_bytes + 1
@@ -171,7 +171,7 @@ def _read_to_end(descriptor: int, options: ReadOptions) -> bytes:
         blocks.append(block)
         room -= len(block)
     if not room:
-        raise http.too_many_bytes(options.max_bytes)
+        raise fetch.too_many_bytes(options.max_bytes)
     return b"".join(blocks)
 
 

@@ -11,7 +11,7 @@ import bombs
 import pytest
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.pipeline.decode import isolated as guard
+from resnetd_cli.pipeline.decode import isolated
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 
 MEGABYTE = 2**20
@@ -31,10 +31,10 @@ def made() -> dict[str, bytes]:
 @pytest.fixture
 def reset_peak() -> Iterator[None]:
     """Let the system measure this process's peak anew, and start with no other."""
-    guard.close()
+    isolated.close()
     Path("/proc/self/clear_refs").write_text("5")
     yield
-    guard.close()
+    isolated.close()
 
 
 def peak(pid: int | str = "self") -> int:
@@ -55,7 +55,7 @@ def test_a_bomb_takes_no_memory(name: str, made: dict[str, bytes], reset_peak: N
         assert error.kind in (ErrorKind.TOO_LARGE, ErrorKind.UNDECODABLE)
         assert name not in SOUND
     assert peak() - before < ALLOWED / 2
-    for child in guard._idle:
+    for child in isolated._idle:
         assert peak(child.pid) < ALLOWED
 
 

@@ -19,7 +19,7 @@ from conftest import ROOT, Resnetd
 from PIL import Image
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.pipeline.decode import isolated as guard
+from resnetd_cli.pipeline.decode import isolated
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
 
@@ -81,9 +81,9 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "sitecustomize.py").write_text(PLANT)
     before = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), before))))
-    guard.close()
+    isolated.close()
     yield folder
-    guard.close()
+    isolated.close()
 
 
 def encode(image: Image.Image, format_name: str, **options: object) -> bytes:
@@ -100,7 +100,7 @@ def error_of(data: bytes, **options: object) -> InputError:
 
 def children() -> list[int]:
     """Return the processes that the guard keeps."""
-    return [child.pid for child in guard._idle]
+    return [child.pid for child in isolated._idle]
 
 
 # --- one process for many files ---
@@ -116,14 +116,14 @@ def test_it_gives_the_same_pixels_as_decoding_here(format_name: str) -> None:
 
 
 def test_the_usual_formats_need_no_process() -> None:
-    guard.close()
+    isolated.close()
     for format_name in ("JPEG", "PNG", "GIF", "BMP", "PPM"):
         decode(encode(Image.new("RGB", (4, 4)), format_name))
     assert children() == []
 
 
 def test_a_process_serves_many_files() -> None:
-    guard.close()
+    isolated.close()
     data = encode(Image.new("RGB", (4, 4)), "TIFF")
     decode(data)
     first = children()
@@ -135,7 +135,7 @@ def test_a_process_serves_many_files() -> None:
 
 
 def test_threads_have_a_process_each() -> None:
-    guard.close()
+    isolated.close()
     pictures = [encode(Image.new("RGB", (300, 300), (value, 0, 0)), "TIFF") for value in range(40)]
     wrong: list[int] = []
 
@@ -157,7 +157,7 @@ def test_it_starts_in_any_folder_and_imports_nothing_from_it(
     for name in ("json", "PIL", "re"):
         (tmp_path / f"{name}.py").write_text("import os; os._exit(9)")
     monkeypatch.chdir(tmp_path)
-    guard.close()
+    isolated.close()
     assert decode(encode(Image.new("RGB", (4, 4)), "TIFF")).size == (4, 4)
 
 
@@ -257,12 +257,12 @@ def test_no_process_outlives_its_parent(plant: Path) -> None:
     """Neither an idle one nor one that hangs, though the parent is killed."""
     code = (
         "import sys, threading, time\n"
-        "from resnetd_cli.pipeline.decode import isolated as guard\n"
+        "from resnetd_cli.pipeline.decode import isolated\n"
         "from resnetd_cli.pipeline.decode.image import DecodeOptions, decode\n"
         "options = {'timeout': 1.0}\n"
         "threading.Thread(target=decode, args=(b'PLANT hang ', DecodeOptions(timeout=1.0)), daemon=True).start()\n"
         "time.sleep(0.5)\n"
-        "child = guard._Child(); print(child.pid, flush=True)\n"
+        "child = isolated._Child(); print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -295,7 +295,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_where_no_process_can_be_started_it_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    guard.close()
+    isolated.close()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     error = error_of(encode(Image.new("RGB", (4, 4)), "TIFF"))
     assert error.kind is ErrorKind.UNREADABLE
@@ -305,7 +305,7 @@ def test_where_no_process_can_be_started_it_is_one_error(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL"])
 @posix
 def test_a_process_killed_while_idle_is_replaced(name: str) -> None:
-    guard.close()
+    isolated.close()
     data = encode(Image.new("RGB", (4, 4)), "TIFF")
     decode(data)
     (pid,) = children()

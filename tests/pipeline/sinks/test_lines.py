@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from resnetd_cli.errors import ErrorKind
-from resnetd_cli.pipeline.sinks import base as sinks
 from resnetd_cli.pipeline.sinks import screen
+from resnetd_cli.pipeline.sinks.base import open_sink
 from resnetd_cli.pipeline.sinks.screen import columns, fit, fit_name
 from resnetd_cli.results import Classified, Failure, Prediction
 
@@ -38,7 +38,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
         monkeypatch.setenv("COLUMNS", str(width))
         monkeypatch.setenv("TERM", "xterm")
         stream = Screen()
-        sink = sinks.open_sink("lines", stream, names=[result.input for result in results], **options)
+        sink = open_sink("lines", stream, names=[result.input for result in results], **options)
         for result in results:
             sink.write(result)
         sink.close()
@@ -166,7 +166,7 @@ def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -
             return len(text)
 
     monkeypatch.setenv("COLUMNS", "80")
-    sink = sinks.open_sink("lines", Nowhere())
+    sink = open_sink("lines", Nowhere())
 
     def go_on() -> None:
         for number in range(1000):

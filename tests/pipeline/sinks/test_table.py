@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from resnetd_cli.pipeline.sinks import base as sinks
+from resnetd_cli.pipeline.sinks.base import open_sink
 from resnetd_cli.results import Classified, Prediction
 from resnetd_cli.views.evaluation import _write_table
 from resnetd_cli.views.listing import write_facts, write_rows
@@ -49,7 +49,7 @@ def test_a_narrow_table_has_fewer_columns_and_whole_words(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     screen = Screen()
-    sinks.open_sink("table", screen).write(ANSWER)
+    open_sink("table", screen).write(ANSWER)
     lines = screen.shown()
     assert max(map(len, lines)) <= width
     assert {word for line in lines for word in line.split()} >= WORDS | {"60.00%", "2.00%"}
@@ -60,7 +60,7 @@ def test_a_narrow_table_has_fewer_columns_and_whole_words(
 def test_a_table_with_room_for_it_has_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     screen = Screen()
-    sinks.open_sink("table", screen).write(ANSWER)
+    open_sink("table", screen).write(ANSWER)
     assert [line.count("━") for line in screen.shown() if "%" in line] == [12, 0]
 
 

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.pipeline.sources import folders as walks
 from resnetd_cli.pipeline.sources.companions import is_companion
-from resnetd_cli.pipeline.sources.folders import Skipped, Walker
+from resnetd_cli.pipeline.sources.folders import Skipped, Walker, image_extensions, kind_of
 from resnetd_cli.pipeline.sources.inputs import expand
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX names and links")
@@ -145,7 +144,7 @@ def test_a_folder_of_images_alone_needs_no_note() -> None:
     ],
 )
 def test_the_kind_of_a_file(name: str, kind: str) -> None:
-    assert walks.kind_of(f"a.b/{name}") == kind
+    assert kind_of(f"a.b/{name}") == kind
 
 
 @posix
@@ -292,7 +291,7 @@ def test_folders_may_be_nested_deeper_than_python_s_stack() -> None:
 
 
 def test_every_image_extension_is_one_that_pillow_opens() -> None:
-    extensions = walks.image_extensions()
+    extensions = image_extensions()
     assert {".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".ico"} <= extensions
     assert not extensions & {".pdf", ".txt", ".h5", ".mpg", ".mp4", ".html", ".svg"}
     assert all(extension == extension.lower() and extension[0] == "." for extension in extensions)

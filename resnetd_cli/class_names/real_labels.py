@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from resnetd_cli.class_names import shipped as labels
+from resnetd_cli.class_names import shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import DataError, UsageError
 
@@ -22,7 +22,7 @@ def check(names: ClassNames) -> None:
     Raises:
         UsageError: they are not.
     """
-    imagenet = labels.imagenet()
+    imagenet = shipped.imagenet()
     if len(names) != len(imagenet) or (any(names.ids) and names.ids != imagenet.ids):
         message = "--real-labels are of ImageNet's 1,000 classes, which this model does not tell apart"
         raise UsageError(message, hint="leave it out, or choose a model of ImageNet-1k")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from resnetd_cli.class_names.shipped import ClassNames
-from resnetd_cli.compiled import bundle as bundles
-from resnetd_cli.compiled.bundle import Bundle, BundleKey
+from resnetd_cli.compiled import bundles
+from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError
 from resnetd_cli.results import Preprocessing
@@ -89,7 +89,7 @@ def test_weights_that_are_gone_leave_the_model_as_it_is(key: BundleKey) -> None:
 
 
 def test_a_user_without_a_home_folder_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetd_cli.compiled.bundle.cache_dir", lambda: Path(os.devnull, "resnetd"))
+    monkeypatch.setattr("resnetd_cli.compiled.bundles.cache_dir", lambda: Path(os.devnull, "resnetd"))
     monkeypatch.setattr("resnetd_cli.system.files.cache_dir", lambda: Path(os.devnull, "resnetd"))
     with pytest.raises(CacheError, match="the compiled model cannot be kept: this user has no home folder"):
         bundles.check_cache()
