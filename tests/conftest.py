@@ -34,6 +34,14 @@ INHERITED = (
     "COVERAGE_PROCESS_START",
 )
 
+# One thread for each worker of the suite: the networks of tests are too small for more. numpy and torch read it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run files named on the command line in this process; the whole suite runs on every processor."""
+    return None if config.args == config.getini("testpaths") else 0
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_and_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
