@@ -74,7 +74,7 @@ def records(written: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def tsv_rows(text: str) -> list[dict[str, str]]:
-    """Read TSV as the README describes it."""
+    """Read TSV as `docs/formats.md` describes it."""
     header, *lines = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
     return [dict(zip(header, map(tsv_text, line), strict=True)) for line in lines]
 

@@ -368,7 +368,7 @@ def test_what_is_there_is_replaced_only_by_a_run_that_begins(
 
 
 def test_resnet18d_learns_to_read_digits(run_resnetd: Resnetd, tmp_path: Path) -> None:
-    """A shorter run than the README's, which ends above 99 %."""
+    """A shorter run than that of `docs/training.md`, which ends above 99 %."""
     digits = load_digits()
     for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
         folder = tmp_path / "digits" / ("test" if number % 5 == 0 else "train") / str(digit)

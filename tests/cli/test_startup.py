@@ -127,8 +127,3 @@ def test_every_command_has_help(name: str) -> None:
     assert f"resnetd {name}" in (command.help or ""), "an example of the command"
     for parameter in command.params:
         assert parameter.name == "help" or getattr(parameter, "help", None), parameter.name
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_is_in_the_readme(name: str) -> None:
-    assert f"resnetd {name}" in Path(ROOT, "README.md").read_text(encoding="utf-8")

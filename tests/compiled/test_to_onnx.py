@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +23,14 @@ from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.exported_file import read_card
 from resnetd_cli.errors import ModelError, UnknownModel, UsageError
+from resnetd_cli.evaluation import temperature
 from resnetd_cli.loading import Loader
 from resnetd_cli.pipeline.sources.inputs import expand
-from resnetd_cli.results import Agreement, Classified, Preprocessing
+from resnetd_cli.results import Agreement, Calibrated, Classified, Preprocessing
 
 pytestmark = pytest.mark.slow
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "exported-models.md").read_text(encoding="utf-8")
 IMAGES = [str(ROOT / "samples" / name) for name in ("cat.jpg", "coffee.jpg")]
 
 
@@ -179,9 +182,9 @@ def test_on_the_command_line(run_resnetd: Resnetd, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment set up as the README says, but for the name of its folder."""
+    """An environment set up as its page says, but for the name of its folder."""
     folder = tmp_path_factory.mktemp("environment") / "light"
-    (command,) = re.findall(r"^python3 -m venv light .*$", README, flags=re.MULTILINE)
+    (command,) = re.findall(r"^python3 -m venv light .*$", PAGE, flags=re.MULTILINE)
     venv.create(folder, with_pip=True, symlinks=True)
     for step in command.replace("light/bin/", f"{folder}/bin/").split(" && ")[1:]:
         subprocess.run(step, check=True, shell=True, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -193,7 +196,7 @@ def clean_environment(cache: Path) -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if k not in hidden}, "RESNETD_CACHE": str(cache)}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the README's command is for a POSIX shell")
+@pytest.mark.skipif(sys.platform == "win32", reason="the page's command is for a POSIX shell")
 def test_it_runs_where_neither_torch_nor_timm_is(light: Path, exported: Path, tmp_path: Path) -> None:
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         command = [str(light / "bin" / "resnetd"), *map(str, words)]
@@ -217,12 +220,30 @@ def test_it_runs_where_neither_torch_nor_timm_is(light: Path, exported: Path, tm
     assert re.match(r"error: the package \w+ is not installed\nhint: .*exported models run\n", missing.stderr)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the README's command is for a POSIX shell")
-def test_the_readmes_example_with_onnxruntime_alone(light: Path, exported: Path, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(import json\n.*?)```", README, flags=re.DOTALL)
+@pytest.mark.skipif(sys.platform == "win32", reason="the page's command is for a POSIX shell")
+def test_the_example_with_onnxruntime_alone(light: Path, exported: Path, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(import json\n.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     (tmp_path / "embedded.onnx").symlink_to(exported)
     finished = subprocess.run(
         [light / "bin" / "python", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
     )
     assert finished.stdout == "espresso 95.46%\n"
+
+
+def test_the_example_with_onnxruntime_gives_what_predict_does_once_a_temperature_is_stored(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    file = Path(shutil.copy(exported, tmp_path / "embedded.onnx"))
+    temperature.store(file, Calibrated.at(1.7, read_card(file).preprocessing, "fp32"))
+    (code,) = re.findall(r"```python\n(import json\n.*?)```", PAGE, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    (expected,) = Loader(str(file), engine="auto").load().probabilities(expand(["samples/coffee.jpg"]))
+    assert isinstance(expected, np.ndarray)
+    assert np.abs(names["probabilities"] - expected).max() < 1e-5
+    # Without it the first class has 95.46 %.
+    assert capsys.readouterr().out == f"espresso {expected.max():.2%}\n"
+    assert expected.max() < 0.9

@@ -106,7 +106,7 @@ def test_colour_spaces_that_are_not_rgb_become_rgb(photo: np.ndarray) -> None:
 
 
 def test_a_colour_profile_changes_nothing(photo: np.ndarray) -> None:
-    """As in timm, and in the photographs that the networks were trained on; the README has the figures."""
+    """As in timm, and in the photographs that the networks were trained on; `docs/inputs.md` has the figures."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
     plain = encode(Image.fromarray(photo), "PNG")
     told = encode(Image.fromarray(photo), "PNG", icc_profile=profile)
