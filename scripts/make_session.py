@@ -43,7 +43,9 @@ FORMAT = """\
 {styles}
 </style>
 <defs>
-<clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/></clipPath>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>
 {lines}
 </defs>
 {chrome}
@@ -58,7 +60,7 @@ FORMAT = """\
 
 
 def on_a_terminal(command: str, folder: Path) -> str:
-    """Run a command in a folder, with all its streams on a terminal, and return what it prints, colours and all."""
+    """Run a command in a folder, with all its streams on a terminal, and return what it prints."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
     words = [sys.executable, "-m", "resnetd_cli", *shlex.split(command)[1:], "--no-progress"]
@@ -92,7 +94,9 @@ def session() -> list[Text]:
         lines: list[Text] = []
         for command in COMMANDS:
             lines.append(Text.assemble(("$ ", "bold green"), (command, "bold")))
-            lines += [Text.from_ansi(line.rstrip()) for line in on_a_terminal(command, folder).rstrip().split("\n")]
+            lines += [
+                Text.from_ansi(line.rstrip()) for line in on_a_terminal(command, folder).rstrip().split("\n")
+            ]
             lines.append(Text())
         return lines[:-1]
 

@@ -115,7 +115,9 @@ class Shop:
         """Run a line of the shell in the folder, where `resnetd` is a command."""
         command = self.folder / "bin" / "resnetd"
         command.parent.mkdir(exist_ok=True)
-        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m resnetd_cli "$@"\n', encoding="utf-8")
+        command.write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m resnetd_cli "$@"\n', encoding="utf-8"
+        )
         command.chmod(0o755)
         path = f"{command.parent}{os.pathsep}{environment['PATH']}"
         return subprocess.run(
@@ -188,7 +190,11 @@ def is_for_the_shell(line: str) -> bool:
 
 
 PROGRAM_LINES = {
-    name: [line for line in documents.command_lines(name) if line.startswith("resnetd ") and not is_for_the_shell(line)]
+    name: [
+        line
+        for line in documents.command_lines(name)
+        if line.startswith("resnetd ") and not is_for_the_shell(line)
+    ]
     for name in DOCS
 }
 SHELL_LINES = [
@@ -229,6 +235,7 @@ def test_every_line_of_every_console_block_is_run_or_sets_up() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_setting_up_ends_with_a_command_that_works(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
     (line,) = [line for line in documents.command_lines("README.md") if ".venv/bin/resnetd" in line]
     assert shop.run(line.rpartition(" && .venv/bin/")[2]) == 0
@@ -251,10 +258,13 @@ def test_a_command_in_prose_is_one_that_the_parser_takes(line: str) -> None:
     words = understood(words, COMMANDS)
     if words[1:] and not {"MODEL", "--help"} & set(words):
         required = ["x"] if words[0] in ("info", "pull", "evaluate") and len(words) == 2 else []
-        with COMMANDS[words[0]].make_context(words[0], [*words[1:], *required], resilient_parsing=False) as context:
+        with COMMANDS[words[0]].make_context(
+            words[0], [*words[1:], *required], resilient_parsing=False
+        ) as context:
             assert context.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
 def test_the_python_on_a_page_runs(name: str, shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
@@ -267,6 +277,7 @@ def test_the_python_on_a_page_runs(name: str, shop: Shop, capsys: pytest.Capture
         assert printed[2:] == ["samples/cat.jpg (1280,)", "samples/coffee.jpg (1280,)"]
 
 
+@pytest.mark.slow
 def test_the_records_on_the_page_are_what_predict_prints(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = documents.blocks("docs/formats.md", "json")
     shown = [json.loads(record) for record in re.split(r"\n(?=\{)", block)]
@@ -316,7 +327,12 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
 def test_every_option_exists(name: str) -> None:
     known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
-    known |= {option for command in COMMANDS.values() for parameter in command.params for option in parameter.secondary_opts}
+    known |= {
+        option
+        for command in COMMANDS.values()
+        for parameter in command.params
+        for option in parameter.secondary_opts
+    }
     known |= {"--help", "--version", *FOREIGN_OPTIONS}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", PAGES[name])) <= known
 
@@ -331,9 +347,13 @@ def exists(place: str) -> bool:
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
 def test_every_file_and_module_of_ours_exists(name: str) -> None:
     text = PAGES[name]
-    ours = "|".join(re.escape(path.name) for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
+    ours = "|".join(
+        re.escape(path.name) for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
     files = set(re.findall(r"`([\w/-]+\.py)`", text)) | set(re.findall(rf"`((?:{ours})/[\w/.-]*)`", text))
-    assert {file for file in files if not exists(file) and not (ROOT / name).parent.joinpath(file).exists()} == set()
+    assert {
+        file for file in files if not exists(file) and not (ROOT / name).parent.joinpath(file).exists()
+    } == set()
     for module in re.findall(r"`(resnetd_cli(?:\.\w+)+)`", text):
         assert importlib.util.find_spec(module), module
 
@@ -367,7 +387,9 @@ def public_without_docstring(path: Path) -> Iterator[str]:
                     continue
                 yield from search(child, f"{prefix}.{child.name}")
 
-    yield from search(ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT).as_posix())
+    text = path.read_text(encoding="utf-8")
+    if text:  # not an empty `__init__`
+        yield from search(ast.parse(text), path.relative_to(ROOT).as_posix())
 
 
 def test_everything_public_has_a_docstring() -> None:
