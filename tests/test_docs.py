@@ -31,7 +31,7 @@ from resnetd_cli.cli.app import app, run
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.misread import understood
 from resnetd_cli.errors import ErrorKind, ExitCode
-from resnetd_cli.models import names as models
+from resnetd_cli.models.names import cards
 from resnetd_cli.pipeline.sinks.base import ARRAY_FORMATS, RECORD_FORMATS
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
@@ -426,7 +426,7 @@ def test_every_command_has_an_example_in_the_readme(command: str) -> None:
 
 def test_the_family_is_named() -> None:
     row = next(line for line in PAGES["docs/models.md"].splitlines() if line.startswith("| `resnet18d`"))
-    depths = {card.architecture.removeprefix("resnet") for card in models.cards()}
+    depths = {card.architecture.removeprefix("resnet") for card in cards()}
     assert {name.removeprefix("resnet") for name in re.findall(r"`([^`]+)`", row)} - {"resnet50d"} == depths
 
 
