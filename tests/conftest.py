@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hub import Hub, timm_files
-from numpy.typing import NDArray
-
-from resnetd_cli.pipeline.engines.base import Outputs
-
-ROOT = Path(__file__).resolve().parent.parent
-# Nothing listens there: a test that forgets to name its hub fails instead of reaching the real one.
-NOWHERE = "http://127.0.0.1:9"
-# What a child needs to start at all, on any platform; everything else could change what it does.
-INHERITED = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "TEMP",
-    "TMP",
-    "SYSTEMROOT",
-    "PYTHONPATH",
-    "RESNETD_ENGINE",
-    "COVERAGE_PROCESS_START",
-)
+from helpers.hub import OWN_CLASSES, Hub, timm_files, write_model
+from helpers.paths import CAT, COFFEE
+from helpers.program import Cli, Ended, Resnetd
 
 # One thread for each worker of the suite: the networks of tests are too small for more. numpy and torch read it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,75 +52,32 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class Finished(subprocess.CompletedProcess[str]):
-    """A process that ended, and the seconds it took."""
-
-    def __init__(self, args: list[str], returncode: int, stdout: str, stderr: str, elapsed: float) -> None:
-        super().__init__(args, returncode, stdout, stderr)
-        self.elapsed = elapsed
-
-
-class Resnetd:
-    """Runs `python -m resnetd_cli` with all its caches in one folder, from the top of the project."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.hub_cache = home / "hf" / "hub"
-        self._began: dict[subprocess.Popen[str], float] = {}
-
-    def env(self, endpoint: str = NOWHERE, **changes: str) -> dict[str, str]:
-        return {
-            **{name: os.environ[name] for name in INHERITED if name in os.environ},
-            "HOME": str(self.home),
-            "USERPROFILE": str(self.home),
-            "HF_HOME": str(self.home / "hf"),
-            "HF_ENDPOINT": endpoint,
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "TORCH_HOME": str(self.home / "torch"),
-            "RESNETD_CACHE": str(self.home / "resnetd"),
-            "NO_PROXY": "127.0.0.1,localhost",
-            **changes,
-        }
-
-    def start(self, *args: str | Path, endpoint: str = NOWHERE, **env: str) -> subprocess.Popen[str]:
-        """Start it; what still runs at the end of the test is killed."""
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "resnetd_cli", *map(str, args)],
-            cwd=ROOT,
-            env=self.env(endpoint, **env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        self._began[process] = began
-        return process
-
-    def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Finished:
-        """Wait for a started process."""
-        stdout, stderr = process.communicate(timeout=timeout)
-        elapsed = time.perf_counter() - self._began[process]
-        return Finished(list(process.args), process.returncode, stdout, stderr, elapsed)
-
-    def __call__(self, *args: str | Path, endpoint: str = NOWHERE, timeout: float = 120, **env: str) -> Finished:
-        """Run it to its end. Keywords are environment variables."""
-        return self.finish(self.start(*args, endpoint=endpoint, **env), timeout)
-
-    def close(self) -> None:
-        for process in self._began:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-
 @pytest.fixture
 def run_resnetd(tmp_path: Path) -> Iterator[Resnetd]:
     """`run_resnetd("predict", "dog.jpg", endpoint=hub.endpoint)` gives the finished process."""
     resnetd = Resnetd(tmp_path / "home")
     yield resnetd
     resnetd.close()
+
+
+@pytest.fixture
+def cli(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command line in this process, in an empty folder, with the embedded model for a default."""
+    from resnetd_cli.cli.app import run
+    from resnetd_cli.cli.console import terminal
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNETD_MODEL", "embedded")
+
+    def _cli(*arguments: str | Path) -> Ended:
+        terminal.setup()  # as in a new process
+        assert isinstance(sys.stderr, io.TextIOWrapper)
+        sys.stderr.reconfigure(errors="backslashreplace")  # as the interpreter's own
+        code = run([str(argument) for argument in arguments])
+        out, err = capsysbinary.readouterr()
+        return Ended(code, out.decode(errors="surrogateescape"), err.decode(errors="surrogateescape"))
+
+    return _cli
 
 
 @pytest.fixture(scope="session")
@@ -156,27 +94,44 @@ def hub(resnet18d_files: dict[str, bytes]) -> Iterator[Hub]:
         yield hub
 
 
-class FakeEngine:
-    """Tells images of one colour apart by how blue they are: 0 to 255 is the class, and the feature.
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two photographs, of which the embedded model takes one for something else."""
+    for name, source in (("espresso", COFFEE), ("Egyptian_cat", CAT)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        shutil.copy(source, tmp_path / "photos" / name)
+    return tmp_path / "photos"
 
-    Args:
-        seconds: how long a call takes, by the class of its first image.
-        broken: the class on which the engine itself fails.
-    """
 
-    classes = 256
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    from helpers.scripted_model import ACTUAL, FOLDERS, draw
 
-    def __init__(self, seconds: Callable[[int], float] = lambda _: 0.0, *, broken: int | None = None) -> None:
-        self.seconds = seconds
-        self.broken = broken
-        self.batches: list[list[int]] = []
+    for blue, label in enumerate(ACTUAL):
+        draw(tmp_path / "pets" / FOLDERS[label] / f"{blue}.png", blue)
+    return tmp_path / "pets"
 
-    def run(self, images: NDArray[np.float32]) -> Outputs:
-        assert images.dtype == np.float32
-        blue = [int(value) for value in np.rint(images[:, 2, 0, 0] * 255)]
-        self.batches.append(blue)
-        if self.broken in blue:
-            raise RuntimeError("the engine broke")
-        time.sleep(self.seconds(blue[0]))
-        features = np.array(blue, np.float32)[:, None]
-        return Outputs(-np.abs(np.arange(self.classes, dtype=np.float32) - features), features)
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[Path, Path]:
+    """A model folder, and images in folders of classes of which it has most right."""
+    from PIL import Image
+
+    from resnetd_cli.loading import load
+
+    folder, data = tmp_path / "run", tmp_path / "data"
+    write_model(folder, "test_resnet", OWN_CLASSES)
+    random = np.random.default_rng(0)
+    found = []
+    for number in range(24):
+        path = tmp_path / f"{number}.png"
+        low = random.integers(0, 200, 3)
+        Image.fromarray(random.integers(low, low + 56, (160, 160, 3)).astype(np.uint8)).save(path)
+        found.append(path)
+    answers = list(load(str(folder), engine="torch").predict(found, top_k=1))
+    for number, (path, answer) in enumerate(zip(found, answers, strict=True)):
+        right = answer.predictions[0].index  # type: ignore[union-attr]
+        name = OWN_CLASSES[(right + (number % 4 == 0)) % 3]
+        (data / name).mkdir(parents=True, exist_ok=True)
+        path.rename(data / name / path.name)
+    return folder, data

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Resnetd
-from hub import Hub
+from helpers.hub import Hub
+from helpers.program import Resnetd
 from typer.main import get_command
 
 from resnetd_cli import pull

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
 
 from resnetd_cli.class_names import files
 from resnetd_cli.class_names.shipped import (

@@ -8,66 +8,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from conftest import ROOT
+from helpers.paths import CAT, COFFEE, ROOT
+from helpers.program import Cli, is_one_error
 
-from resnetd_cli.cli.app import run
-from resnetd_cli.cli.console import terminal
-
-COFFEE = ROOT / "samples" / "coffee.jpg"
-CAT = ROOT / "samples" / "cat.jpg"
 FORMATS = ("table", "tsv", "csv", "json", "jsonl")
-
-
-class Ended(NamedTuple):
-    """What a command line left: its exit code and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.stderr.splitlines() if line.startswith("error: ")]
-
-    @property
-    def hints(self) -> list[str]:
-        return [line for line in self.stderr.splitlines() if line.startswith("hint: ")]
-
-
-Cli = Callable[..., Ended]
-
-
-@pytest.fixture
-def cli(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command line in this process, in an empty folder, with the embedded model for a default."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RESNETD_MODEL", "embedded")
-
-    def _cli(*arguments: str | Path) -> Ended:
-        terminal.setup()  # as in a new process
-        assert isinstance(sys.stderr, io.TextIOWrapper)
-        sys.stderr.reconfigure(errors="backslashreplace")  # as the interpreter's own
-        code = run([str(argument) for argument in arguments])
-        out, err = capsysbinary.readouterr()
-        return Ended(code, out.decode(errors="surrogateescape"), err.decode(errors="surrogateescape"))
-
-    return _cli
-
-
-def is_one_error(ended: Ended, code: int) -> bool:
-    """Assert one error line, one hint line and nothing else."""
-    lines = ended.stderr.splitlines()
-    assert [line.partition(" ")[0] for line in lines] == ["error:", "hint:"], ended.stderr
-    assert all(len(line) > len("error: ") for line in lines)
-    assert "unexpected" not in ended.stderr
-    assert ended.stdout == ""
-    assert ended.code == code
-    return True
 
 
 @pytest.mark.parametrize(

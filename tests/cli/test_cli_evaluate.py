@@ -7,20 +7,19 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Resnetd
-from hub import timm_files
+from helpers.hub import OWN_CLASSES, write_model
+from helpers.paths import CAT, COFFEE, ROOT
+from helpers.program import Cli, Resnetd, only
 from PIL import Image
 
 from resnetd_cli.class_names import shipped
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.cli.app import run
-from resnetd_cli.cli.console import terminal
 from resnetd_cli.datasets.base import Examples
 from resnetd_cli.evaluation import evaluate
 from resnetd_cli.evaluation.comparison import compare_models
@@ -33,49 +32,6 @@ from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.views.evaluation import COLUMNS, write_reports
-
-COFFEE, CAT = ROOT / "samples" / "coffee.jpg", ROOT / "samples" / "cat.jpg"
-COLOURS = ("red", "green", "blue")
-
-
-class Ended(NamedTuple):
-    code: int
-    stdout: str
-    stderr: str
-
-
-Cli = Callable[..., Ended]
-
-
-@pytest.fixture
-def cli(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Run a command line in this process, in an empty folder, with the embedded model for a default."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RESNETD_MODEL", "embedded")
-
-    def _cli(*arguments: str | Path) -> Ended:
-        terminal.setup()  # as in a new process
-        code = run([str(argument) for argument in arguments])
-        out, err = capsysbinary.readouterr()
-        return Ended(code, os.fsdecode(out), os.fsdecode(err))
-
-    return _cli
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Two photographs, of which the embedded model takes one for something else."""
-    for name, source in (("espresso", COFFEE), ("Egyptian_cat", CAT)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        shutil.copy(source, tmp_path / "photos" / name)
-    return tmp_path / "photos"
-
-
-def only(ended: Ended) -> dict[str, Any]:
-    assert ended.code in (0, 1, 3), ended.stderr
-    record: dict[str, Any] = json.loads(ended.stdout)["models"][0]
-    return record
-
 
 # --- the report ---
 
@@ -395,12 +351,6 @@ def test_others_words_do_nothing_to_a_terminal(name: str) -> None:
 # --- temperature ---
 
 
-def write_model(folder: Path, name: str, classes: Sequence[str]) -> None:
-    folder.mkdir()
-    for file, data in timm_files(name, num_classes=len(classes), label_names=tuple(classes)).items():
-        (folder / file).write_bytes(data)
-
-
 def stored(folder: Path) -> Any:
     """Return the only temperature that a folder keeps."""
     config = json.loads((folder / "config.json").read_text())
@@ -408,27 +358,6 @@ def stored(folder: Path) -> Any:
     kept = config.get("temperatures", [])
     assert len(kept) <= 1
     return kept[0]["temperature"] if kept else None
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> tuple[Path, Path]:
-    """A model folder, and images in folders of classes of which it has most right."""
-    folder, data = tmp_path / "run", tmp_path / "data"
-    write_model(folder, "test_resnet", COLOURS)
-    random = np.random.default_rng(0)
-    found = []
-    for number in range(24):
-        path = tmp_path / f"{number}.png"
-        low = random.integers(0, 200, 3)
-        Image.fromarray(random.integers(low, low + 56, (160, 160, 3)).astype(np.uint8)).save(path)
-        found.append(path)
-    answers = list(load(str(folder), engine="torch").predict(found, top_k=1))
-    for number, (path, answer) in enumerate(zip(found, answers, strict=True)):
-        right = answer.predictions[0].index  # type: ignore[union-attr]
-        name = COLOURS[(right + (number % 4 == 0)) % 3]
-        (data / name).mkdir(parents=True, exist_ok=True)
-        path.rename(data / name / path.name)
-    return folder, data
 
 
 def probabilities(cli: Cli, image: Path, *words: str | Path) -> list[float]:
@@ -479,7 +408,7 @@ def test_timm_loads_a_folder_with_a_temperature(cli: Cli, own: tuple[Path, Path]
     assert cli("evaluate", own[1], "-m", own[0], "--calibrate").code == 0
     assert stored(own[0])
     network = timm.create_model(f"local-dir:{own[0]}", pretrained=True)
-    assert network.pretrained_cfg["label_names"] == list(COLOURS)
+    assert network.pretrained_cfg["label_names"] == list(OWN_CLASSES)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
@@ -492,7 +421,7 @@ def figures_of(folder: Path, data: Path, size: int, temperature: float) -> tuple
     """Return loss and calibration error in 15 bins, worked out with numpy from the logits at a size."""
     paths = sorted(data.rglob("*.png"))
     logits = np.array(list(load(str(folder), engine="torch", image_size=size).logits(paths)), np.float64)
-    actual = np.array([COLOURS.index(path.parent.name) for path in paths])
+    actual = np.array([OWN_CLASSES.index(path.parent.name) for path in paths])
     powers = np.exp(logits / temperature)
     shares = powers / powers.sum(axis=1, keepdims=True)
     confidence, right = shares.max(axis=1), shares.argmax(axis=1) == actual
@@ -678,7 +607,7 @@ def test_where_nothing_can_be_stored_it_is_told(cli: Cli, own: tuple[Path, Path]
         words += ["--weights", folder / "model.safetensors"]
     else:
         content = json.loads((folder / "config.json").read_text())
-        old = {**content["pretrained_cfg"], "architecture": content["architecture"], "labels": list(COLOURS)}
+        old = {**content["pretrained_cfg"], "architecture": content["architecture"], "labels": list(OWN_CLASSES)}
         (folder / "config.json").write_text(json.dumps(old))
     ended = cli("evaluate", data, *words, "--calibrate", "-f", "json")
     temperature = only(ended)["temperature"]

@@ -13,43 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Resnetd
+from helpers.paths import CAT, COFFEE, ROOT
+from helpers.program import Cli, Resnetd
 from safetensors.numpy import load_file
-
-from resnetd_cli.cli.app import run
-from resnetd_cli.cli.console import terminal
-
-COFFEE = ROOT / "samples" / "coffee.jpg"
-CAT = ROOT / "samples" / "cat.jpg"
-
-
-class Ended(NamedTuple):
-    """What a command line left: its exit code and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Cli = Callable[..., Ended]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Run a command line in this process, in an empty folder, with the embedded model for a default."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RESNETD_MODEL", "embedded")
-
-    def _cli(*arguments: str | Path) -> Ended:
-        terminal.setup()  # as in a new process
-        code = run([str(argument) for argument in arguments])
-        return Ended(code, *capsys.readouterr())
-
-    return _cli
 
 
 def there() -> list[str]:

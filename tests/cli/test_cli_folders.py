@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli_errors import CAT, COFFEE, Cli, cli  # noqa: F401
+from helpers.paths import CAT, COFFEE
+from helpers.program import Cli
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX links")
 
 
 @pytest.fixture(autouse=True)
-def photos(cli: Cli) -> None:  # noqa: F811
+def photos(cli: Cli) -> None:
     """A folder as a camera, a browser and a Mac leave it; `cli` moves to an empty folder first."""
     for folder in ("p/raw", "p/.thumbnails", "real"):
         Path(folder).mkdir(parents=True)
@@ -34,7 +35,7 @@ def names(stdout: str) -> list[str]:
 
 
 @posix
-def test_predict_counts_what_a_folder_holds_beside_images(cli: Cli) -> None:  # noqa: F811
+def test_predict_counts_what_a_folder_holds_beside_images(cli: Cli) -> None:
     ended = cli("predict", "p", "-k", "1")
     assert (ended.code, names(ended.stdout)) == (0, ["p/coffee.jpg"])
     assert ended.stderr.splitlines() == [
@@ -45,14 +46,14 @@ def test_predict_counts_what_a_folder_holds_beside_images(cli: Cli) -> None:  # 
 
 
 @posix
-def test_all_files_and_follow_find_what_is_skipped_otherwise(cli: Cli) -> None:  # noqa: F811
+def test_all_files_and_follow_find_what_is_skipped_otherwise(cli: Cli) -> None:
     ended = cli("predict", "p", "-k", "1", "--all-files", "--follow")
     assert (ended.code, names(ended.stdout)) == (0, ["p/album/cat.jpg", "p/coffee.jpg", "p/photo"])
     assert ended.stderr.splitlines() == ["skipped 3 files: 2 cr2, 1 mp4"]
 
 
 @posix
-def test_features_takes_the_same(cli: Cli) -> None:  # noqa: F811
+def test_features_takes_the_same(cli: Cli) -> None:
     ended = cli("features", "p", "-o", "f.npy")
     assert (ended.code, np.load("f.npy").shape) == (0, (1, 1280))
     assert ended.stderr.splitlines()[0].startswith("skipped 4 files: 2 cr2, 1 mp4, 1 without extension")
@@ -61,28 +62,28 @@ def test_features_takes_the_same(cli: Cli) -> None:  # noqa: F811
 
 
 @posix
-def test_folders_of_a_list_are_counted_too(cli: Cli) -> None:  # noqa: F811
+def test_folders_of_a_list_are_counted_too(cli: Cli) -> None:
     Path("list").write_text("p\nreal\n", encoding="utf-8")
     ended = cli("predict", "--files-from", "list", "-k", "1")
     assert names(ended.stdout) == ["p/coffee.jpg", "real/cat.jpg"]
     assert ended.stderr.startswith("skipped 4 files: ")
 
 
-def test_companions_are_taken_when_they_are_named(cli: Cli) -> None:  # noqa: F811
+def test_companions_are_taken_when_they_are_named(cli: Cli) -> None:
     ended = cli("predict", "p/.thumbnails", "p/._coffee.jpg", "-k", "1")
     assert (ended.code, names(ended.stdout)) == (3, ["p/.thumbnails/coffee.jpg", "p/._coffee.jpg"])
     assert ended.errors == ["error: p/._coffee.jpg: not an image, but metadata that macOS keeps beside a file"]
     assert ended.hints == ["hint: the image is the file without ._"]
 
 
-def test_a_list_without_end_is_wrong_usage(cli: Cli) -> None:  # noqa: F811
+def test_a_list_without_end_is_wrong_usage(cli: Cli) -> None:
     Path("list").write_bytes(b"p/coffee.jpg\n" + b"x" * 70_000)
     ended = cli("predict", "--files-from", "list", "-k", "1")
     assert (ended.code, names(ended.stdout)) == (2, ["p/coffee.jpg"])
     assert ended.errors == ["error: list, entry 2: longer than 65,536 bytes"]
 
 
-def test_a_file_like_an_option_is_wrong_usage_and_writes_nothing(cli: Cli) -> None:  # noqa: F811
+def test_a_file_like_an_option_is_wrong_usage_and_writes_nothing(cli: Cli) -> None:
     shutil.copy(COFFEE, "-overview.png")
     ended = cli("predict", "-overview.png")
     assert (ended.code, ended.stdout) == (2, "")

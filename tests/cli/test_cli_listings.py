@@ -6,17 +6,16 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
+from helpers.program import Cli, Ended
 
 from resnetd_cli.class_names import shipped
-from resnetd_cli.cli.app import run
-from resnetd_cli.cli.console import terminal
 
 NAMES = "".join(f"{name}\n" for name in shipped.imagenet().names).encode()
 PAGES = {
@@ -29,31 +28,15 @@ PAGES = {
 }
 
 
-class Ended(NamedTuple):
-    """What a command line left: its exit code and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Cli = Callable[..., Ended]
-
-
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Run a command line in this process, in an empty folder, with an empty cache of weights."""
-    monkeypatch.chdir(tmp_path)
+def cli(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run a command line in this process, with no default model and an empty cache of weights."""
+    monkeypatch.delenv("RESNETD_MODEL")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("COLUMNS", "200")
-
-    def _cli(*arguments: str) -> Ended:
-        terminal.setup()  # as in a new process
-        return Ended(run(list(arguments)), *capsys.readouterr())
-
-    return _cli
+    return cli
 
 
 def json_of(ended: Ended) -> Any:

@@ -10,15 +10,15 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
+from helpers.program import Cli
 
 from resnetd_cli.class_names import shipped
 from resnetd_cli.cli.app import run
-from resnetd_cli.cli.console import terminal
 from resnetd_cli.system.escaping import tsv_text
 
 SAMPLES = ROOT / "samples"
@@ -26,32 +26,6 @@ COFFEE = SAMPLES / "coffee.jpg"
 CAT = SAMPLES / "cat.jpg"
 BOTH = [str(CAT), str(COFFEE)]
 COLUMNS = ["input", "status", "rank", "index", "id", "label", "probability", "error"]
-
-
-class Ended(NamedTuple):
-    """What a command line left: its exit code and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Cli = Callable[..., Ended]
-
-
-@pytest.fixture
-def cli(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Run a command line in this process, in an empty folder, with the embedded model for a default."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RESNETD_MODEL", "embedded")
-
-    def _cli(*arguments: str | Path) -> Ended:
-        terminal.setup()  # as in a new process
-        code = run([str(argument) for argument in arguments])
-        out, err = capsysbinary.readouterr()
-        return Ended(code, os.fsdecode(out), os.fsdecode(err))
-
-    return _cli
 
 
 @pytest.fixture(scope="module")

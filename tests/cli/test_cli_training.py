@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import Resnetd
+from helpers.program import Resnetd
+from helpers.training_data import NETWORK, write_colours
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
-from training_data import NETWORK, write_colours
 from typer.testing import CliRunner
 
 from resnetd_cli.cli.app import app

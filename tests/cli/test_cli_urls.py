@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Finished, Resnetd
-from fault_server import CERTIFICATE, FaultServer
+from helpers.fault_server import CERTIFICATE, FaultServer
+from helpers.paths import ROOT
+from helpers.program import Finished, Resnetd
 
 pytestmark = pytest.mark.slow
 

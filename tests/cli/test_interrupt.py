@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import ROOT, Resnetd
+from helpers.paths import COFFEE, ROOT
+from helpers.program import Resnetd
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals")]
 
-COFFEE = ROOT / "samples" / "coffee.jpg"
 FORMATS = ("tsv", "csv", "json", "jsonl", "table")
 INPUTS = 200
 LINES = 40

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Resnetd
+from helpers.paths import ROOT
+from helpers.program import Resnetd
 from typer.core import TyperGroup
 from typer.main import get_command
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Resnetd
-from test_cli_errors import CAT, COFFEE, Cli, cli, is_one_error  # noqa: F401
+from helpers.paths import CAT, COFFEE, ROOT
+from helpers.program import Cli, Resnetd, is_one_error
 
 from resnetd_cli.cli import records
 from resnetd_cli.cli.app import run
@@ -431,7 +431,7 @@ def test_the_header_of_an_array_is_as_long_for_any_count(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
-def test_an_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:  # noqa: F811
+def test_an_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:
     for name, data in {"a.jpeg": COFFEE.read_bytes(), "list": COFFEE.read_bytes(), "broken.jpg": b"torn"}.items():
         Path(name).write_bytes(data)
         ended = cli("predict", "-f", "csv", *overwrite, "-o", name, CAT)
@@ -455,7 +455,7 @@ def test_an_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:  # 
     ids=lambda words: " ".join(words[:3]),
 )
 @posix
-def test_an_input_is_never_replaced_by_any_of_its_names(cli: Cli, command: list[str]) -> None:  # noqa: F811
+def test_an_input_is_never_replaced_by_any_of_its_names(cli: Cli, command: list[str]) -> None:
     Path("model").mkdir()
     Path("list.txt").write_text("x.jpg\n", encoding="utf-8")
     os.link("list.txt", "hard.txt")
@@ -469,7 +469,7 @@ def test_an_input_is_never_replaced_by_any_of_its_names(cli: Cli, command: list[
 
 
 @pytest.mark.parametrize("option", ["-o", "--features-out"])
-def test_arrays_replace_no_input_either(cli: Cli, option: str) -> None:  # noqa: F811
+def test_arrays_replace_no_input_either(cli: Cli, option: str) -> None:
     command = "features" if option == "-o" else "predict"
     Path("x.npy").write_text("a.jpg\n", encoding="utf-8")
     Path("y.npy.index.csv").write_text("a.jpg\n", encoding="utf-8")
@@ -490,7 +490,7 @@ def test_an_input_that_comes_later_is_not_replaced(tmp_path: Path) -> None:
             next(sources)
 
 
-def test_a_list_that_names_the_output_keeps_it(cli: Cli) -> None:  # noqa: F811
+def test_a_list_that_names_the_output_keeps_it(cli: Cli) -> None:
     Path("x.csv").write_text("not lost", encoding="utf-8")
     Path("list").write_text(f"{COFFEE}\nx.csv\n{CAT}\n", encoding="utf-8")
     ended = cli("predict", "--files-from", "list", "-o", "x.csv", "--overwrite", "-k", "1")
@@ -578,7 +578,7 @@ def test_images_are_known_by_their_bytes(tmp_path: Path, data: bytes, image: boo
 # --- said at the end ---
 
 
-def test_a_file_is_told_of_when_it_is_written(cli: Cli) -> None:  # noqa: F811
+def test_a_file_is_told_of_when_it_is_written(cli: Cli) -> None:
     ended = cli("predict", COFFEE, CAT, "-o", "x.csv", "-k", "1")
     assert (ended.code, ended.stdout, ended.stderr) == (0, "", "x.csv: 2 inputs\n")
     ended = cli("predict", COFFEE, "missing.jpg", "-o", "y.csv", "-k", "1")
@@ -601,31 +601,31 @@ def test_features_go_to_standard_output_as_npy(
     assert np.load(io.BytesIO(capsysbinary.readouterr().out)).shape == (0, 1280)
 
 
-def test_an_array_does_not_go_to_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_an_array_does_not_go_to_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "is_tty", lambda _: True)
     assert is_one_error(cli("features", "x.jpg", "-o", "-"), 2)
     assert is_one_error(cli("predict", "x.jpg", "-o", "x.csv", "--features-out", "-"), 2)
 
 
-def test_two_outputs_do_not_share_standard_output(cli: Cli) -> None:  # noqa: F811
+def test_two_outputs_do_not_share_standard_output(cli: Cli) -> None:
     ended = cli("predict", "x.jpg", "--features-out", "-")
     assert is_one_error(ended, 2)
     assert ended.errors == ["error: two outputs would be written to standard output"]
 
 
-def test_an_array_of_failures_alone_is_as_wide_as_any(cli: Cli) -> None:  # noqa: F811
+def test_an_array_of_failures_alone_is_as_wide_as_any(cli: Cli) -> None:
     assert cli("features", "missing.jpg", "-o", "x.npz").code == 3
     assert cli("predict", "missing.jpg", "--features-out", "y.npy").code == 3
     assert (np.load("x.npz")["features"].shape, np.load("y.npy").shape) == ((0, 1280), (0, 1280))
 
 
-def test_an_output_named_like_an_image_is_refused(cli: Cli) -> None:  # noqa: F811
+def test_an_output_named_like_an_image_is_refused(cli: Cli) -> None:
     ended = cli("predict", COFFEE, "-f", "csv", "-o", "new.jpeg")
     assert (ended.code, ended.errors) == (2, ["error: new.jpeg is named like an image"])
     assert not Path("new.jpeg").exists()
 
 
-def test_options_of_few_words_take_them_in_any_case(cli: Cli) -> None:  # noqa: F811
+def test_options_of_few_words_take_them_in_any_case(cli: Cli) -> None:
     ended = cli(
         "predict", COFFEE, "-k", "1", "-f", "JSONL", "--engine", "ONNX", "--device", "CPU", "--guard", "ALL"
     )

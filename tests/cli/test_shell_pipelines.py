@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Resnetd
+from helpers.paths import ROOT
+from helpers.program import Resnetd
 
 BASH = shutil.which("bash")
 pytestmark = [

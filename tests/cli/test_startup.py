@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, Resnetd
+from helpers.paths import ROOT
+from helpers.program import Resnetd
 from typer.main import get_command
 
 from resnetd_cli import __version__

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Resnetd
+from helpers.paths import COFFEE, ROOT
+from helpers.program import Resnetd
 
 TMUX = shutil.which("tmux")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(TMUX is None, reason="needs tmux")]
 
 WIDTHS = (60, 80, 200)
-COFFEE = ROOT / "samples" / "coffee.jpg"
 LONG = "/".join(["a-folder-with-a-rather-long-name"] * 5 + ["coffee.jpg"])
 DONE = "THE-END"
 ERASED = b"\x1b[2K"

@@ -16,8 +16,8 @@ from typing import IO
 
 import numpy as np
 import pytest
-from conftest import ROOT, Resnetd
-from test_cli_errors import Cli, cli  # noqa: F401
+from helpers.paths import COFFEE, ROOT
+from helpers.program import Cli, Resnetd
 
 from resnetd_cli.cli import app
 from resnetd_cli.cli.console import Terminal
@@ -27,7 +27,6 @@ from resnetd_cli.results import Classified, Failure, Prediction
 from resnetd_cli.system.escaping import csv_line, printable, shell_word, tsv_line, tsv_text, without_formulas
 from resnetd_cli.views.listing import write_facts, write_rows
 
-COFFEE = ROOT / "samples" / "coffee.jpg"
 NASTY = {
     "colour": "\x1b[31mred",
     "cursor": "\x1b[2J\x1b[H",
@@ -171,7 +170,7 @@ def test_notes_errors_and_tracebacks_are_plain(
     ],
     ids=" ".join,
 )
-def test_wrong_usage_is_quoted_safely(cli: Cli, arguments: list[str]) -> None:  # noqa: F811
+def test_wrong_usage_is_quoted_safely(cli: Cli, arguments: list[str]) -> None:
     for text in ("\x1b]52;c;cm0=\x07\x9b31m", "\u202e\u2028:smile:[red]"):
         ended = cli(*(argument.format(text) for argument in arguments))
         assert ended.code in (1, 2)
@@ -180,7 +179,7 @@ def test_wrong_usage_is_quoted_safely(cli: Cli, arguments: list[str]) -> None:  
         assert ended.stdout == ""
 
 
-def test_verbose_shows_a_traceback_without_acting_on_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_verbose_shows_a_traceback_without_acting_on_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("\x1b[31m\nsecond line")
 
@@ -272,7 +271,7 @@ def test_a_path_that_begins_like_an_option_is_none() -> None:
     assert shell_word("-rf") == "./-rf"
 
 
-def test_hints_quote_what_they_name(cli: Cli) -> None:  # noqa: F811
+def test_hints_quote_what_they_name(cli: Cli) -> None:
     assert "mkdir -p 'a; rm b'\n" in cli("predict", "x", "-o", "a; rm b/x.csv").stderr
     Path("$(x).jpg").mkdir()
     Path("in").mkdir()
@@ -378,7 +377,7 @@ def test_escape_formulas_is_an_option_of_what_writes_csv(tmp_path: Path) -> None
     assert index[1:] == ["0,'-rf,ok,", ",'=1,error,unreadable: =1"]
 
 
-def test_predict_and_features_take_the_option(cli: Cli) -> None:  # noqa: F811
+def test_predict_and_features_take_the_option(cli: Cli) -> None:
     ended = cli("predict", "=1+1.jpg", "-f", "csv", "--no-header", "--escape-formulas")
     assert ended.stdout == "'=1+1.jpg,error,,,,,,not_found: no such file or folder\n"
     assert cli("features", "=1.jpg", "-o", "x.npy", "--escape-formulas").code == 3

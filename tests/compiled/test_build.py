@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Resnetd
+from helpers.paths import ROOT
+from helpers.program import Resnetd
 
 from resnetd_cli.compiled import build, bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey

@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from conftest import ROOT
-from hub import timm_files
-from test_hostile_models import CARD, tiny
+from helpers.hub import timm_files
+from helpers.onnx_models import CARD, tiny
+from helpers.paths import ROOT
 
 from resnetd_cli import pull
 from resnetd_cli.about import describe

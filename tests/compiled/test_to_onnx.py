@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Resnetd
+from helpers.paths import ROOT
+from helpers.program import Resnetd
 
 from resnetd_cli import pull
 from resnetd_cli.class_names.shipped import unnamed

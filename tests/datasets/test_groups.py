@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.pictures import photograph
 from PIL import Image
-from test_alike import photograph
 
 from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
 from resnetd_cli.datasets.groups import grouped_by, united

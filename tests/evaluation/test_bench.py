@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, FakeEngine
+from helpers.fake_pipeline import FakeEngine
+from helpers.paths import ROOT
 from numpy.typing import NDArray
 from PIL import Image
 

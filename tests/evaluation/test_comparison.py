@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from test_evaluate import LOGITS, model, pets  # noqa: F401
+from helpers.scripted_model import LOGITS, model
 
 from resnetd_cli.errors import DataError
 from resnetd_cli.evaluation import evaluate
@@ -16,7 +16,7 @@ from resnetd_cli.evaluation.comparison import Comparison, compare_models, mcnema
 from resnetd_cli.evaluation.images import open_images
 
 
-def test_models_are_compared_on_the_images_that_both_answered(pets: Path) -> None:  # noqa: F811
+def test_models_are_compared_on_the_images_that_both_answered(pets: Path) -> None:
     images = open_images(str(pets))
     other = LOGITS.copy()
     other[[0, 1, 3]] = [0, 0, 9]  # wrong where the first is right
@@ -30,7 +30,7 @@ def test_models_are_compared_on_the_images_that_both_answered(pets: Path) -> Non
     assert (compared.images, compared.only_first, compared.p) == (7, 2, 1.0)
 
 
-def test_no_image_that_both_answered_is_an_error(pets: Path) -> None:  # noqa: F811
+def test_no_image_that_both_answered_is_an_error(pets: Path) -> None:
     result = evaluate.evaluate(model(), open_images(str(pets)))
     nothing = replace(result, verdict=np.full(8, -1, np.int8))
     with pytest.raises(DataError, match="no image that both"):

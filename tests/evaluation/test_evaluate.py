@@ -9,56 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.metrics
-from numpy.typing import NDArray
-from PIL import Image
+from helpers.scripted_model import ACTUAL, FOLDERS, LOGITS, PETS, draw, imagenet_model, model
 
 from resnetd_cli.class_names import matching, real_labels, shipped
 from resnetd_cli.class_names.shipped import ClassNames
-from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import DataError, ModelError, UsageError
 from resnetd_cli.evaluation import evaluate
 from resnetd_cli.evaluation.images import open_images
-from resnetd_cli.pipeline.engines.base import Outputs
-from resnetd_cli.results import Failure, Preprocessing
-
-HOW = Preprocessing((3, 8, 8), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)
-PETS = ClassNames(("cat", "dog", "Gila monster, Heloderma suspectum"), (None,) * 3, "a test")
-# What the model says of each image, by how blue it is; and the class of each.
-LOGITS = np.array(
-    [[3, 0, 0], [2, 1, 0], [0, 2, 1], [0, 4, 0], [1, 1, 0], [5, 0, 0], [0, 0, 2], [0, 0, 1]], np.float32
-)
-ACTUAL = np.array([0, 0, 0, 1, 1, 2, 2, 2])
-FOLDERS = ("cat", "dog", "gila_monster")
-
-
-class Scripted:
-    """Answers an image with the logits of how blue it is."""
-
-    name = "scripted"
-
-    def __init__(self, logits: NDArray[np.float32]) -> None:
-        self.logits = logits
-        self.classes = logits.shape[1]
-
-    def run(self, images: NDArray[np.float32]) -> Outputs:
-        return Outputs(self.logits[np.rint(images[:, 2, 0, 0] * 255).astype(int)], None)
-
-
-def model(logits: NDArray[np.float32] = LOGITS, names: ClassNames = PETS, temperature: float = 1.0) -> Classifier:
-    return Classifier("scripted", Scripted(logits), HOW, names, temperature, workers=2)
-
-
-def draw(path: Path, blue: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), (0, 0, blue)).save(path)
-
-
-@pytest.fixture
-def pets(tmp_path: Path) -> Path:
-    for blue, label in enumerate(ACTUAL):
-        draw(tmp_path / "pets" / FOLDERS[label] / f"{blue}.png", blue)
-    return tmp_path / "pets"
-
+from resnetd_cli.results import Failure
 
 # --- which class is which ---
 
@@ -338,13 +296,6 @@ def test_only_the_classes_of_the_split_have_to_be_the_models(tmp_path: Path) -> 
 
 
 # --- ImageNet's real labels ---
-
-
-def imagenet_model(*classes: int) -> Classifier:
-    """Return a model that takes an image of each blueness for a class."""
-    logits = np.zeros((len(classes), 1000), np.float32)
-    logits[np.arange(len(classes)), classes] = 5
-    return model(logits, IMAGENET)
 
 
 def test_real_labels_of_images_without_folders(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import Resnetd
-from hub import timm_files
+from helpers.hub import timm_files
+from helpers.program import Resnetd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import ROOT
+from helpers.paths import ROOT
 
 from resnetd_cli.errors import WeightsError
 from resnetd_cli.loading import load

@@ -20,22 +20,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import ROOT, Resnetd
-from hub import Hub, timm_files
+from helpers.hub import Hub, timm_files
+from helpers.onnx_models import CARD, CLASSES, SIDE, tiny, write_onnx
+from helpers.paths import COFFEE, ROOT
+from helpers.program import Resnetd
 from onnx import TensorProto, helper, numpy_helper
 
-from resnetd_cli.class_names.shipped import unnamed
 from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import BundleKey
-from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.exported_file import METADATA_KEY
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
 from resnetd_cli.loading import Loader
 from resnetd_cli.models import checkpoints
-from resnetd_cli.results import Classified, Failure, Preprocessing
+from resnetd_cli.results import Classified, Failure
 
 TINY = "test_resnet"
-COFFEE = ROOT / "samples" / "coffee.jpg"
 TENSORS = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
 BEYOND = b"\x8a\x05\x00\x00\x00\x00\x04"  # as a pickle writes 2**34
 
@@ -482,34 +481,7 @@ def test_a_network_without_end_stops_being_built(folder: Path, run_resnetd: Resn
 
 # --- exported files ---
 
-SIDE, CLASSES = 8, 10
-HOW = Preprocessing((3, SIDE, SIDE), 0.9, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CARD = Card("tiny", HOW, unnamed(CLASSES), 30, "ab" * 32, {"resnetd": "1"})
 Change = Callable[[onnx.ModelProto], object]
-
-
-def tiny(card: object = None) -> onnx.ModelProto:
-    """A graph as `export` writes it, but for its size."""
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])
-    outputs = [
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES]),
-        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3]),
-    ]
-    weights = np.random.default_rng(0).standard_normal((3, CLASSES), dtype=np.float32)
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["features"]),
-        helper.make_node("Gemm", ["features", "w"], ["logits"]),
-    ]
-    graph = helper.make_graph(nodes, "tiny", [images], outputs, [numpy_helper.from_array(weights, "w")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {METADATA_KEY: json.dumps(CARD.to_json() if card is None else card)})
-    return model
-
-
-def write_onnx(path: Path, model: onnx.ModelProto) -> Path:
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def answer(path: Path) -> Classified | Failure:

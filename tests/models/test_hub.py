@@ -14,8 +14,9 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from conftest import NOWHERE, ROOT, Finished, Resnetd
-from hub import Hub, Request, timm_files
+from helpers.hub import Hub, Request, timm_files
+from helpers.paths import ROOT
+from helpers.program import NOWHERE, Finished, Resnetd
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,

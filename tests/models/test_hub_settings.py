@@ -12,10 +12,10 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from fault_server import CERTIFICATE, FaultServer, answer
-from hub import Hub
+from helpers.fault_server import CERTIFICATE, FaultServer, answer
+from helpers.hub import Hub
+from helpers.socks_server import SocksServer
 from huggingface_hub import constants
-from socks_server import SocksServer
 
 from resnetd_cli.errors import HubError, UsageError
 from resnetd_cli.models import hub_settings

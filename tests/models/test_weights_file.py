@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from hub import timm_files
+from helpers.hub import timm_files
 from PIL import Image
 
 from resnetd_cli import about

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import ROOT, FakeEngine, Resnetd
-from test_run import answers, jitter, pipeline, source
+from helpers.fake_pipeline import FakeEngine, answers, jitter, pipeline, source
+from helpers.paths import COFFEE, ROOT
+from helpers.program import Resnetd
 
 from resnetd_cli.cli import app, limits, stopping
 from resnetd_cli.errors import ResnetdError
@@ -33,7 +34,6 @@ if os.name != "posix":
     pytest.skip("limits and signals of POSIX", allow_module_level=True)
 
 BASH = shutil.which("bash")
-COFFEE = ROOT / "samples" / "coffee.jpg"
 PYTHON = shlex.quote(sys.executable)
 needs_bash = pytest.mark.skipif(BASH is None, reason="needs bash")
 

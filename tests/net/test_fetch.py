@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fault_server
 import pytest
-from fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
-from socks_server import SocksServer
+from helpers import fault_server
+from helpers.fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
+from helpers.socks_server import SocksServer
 
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.net import addresses, connections, fetch, inflating, retries

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import ROOT
-from hub import timm_files
+from helpers.hub import timm_files
+from helpers.paths import ROOT
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.models import load_state_dict

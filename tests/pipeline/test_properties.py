@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FakeEngine
+from helpers.fake_pipeline import FakeEngine, answers, failing, jitter, pipeline, source
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from test_run import answers, failing, jitter, pipeline, source
 
 from resnetd_cli.class_names import files
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError

@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from conftest import FakeEngine
+from helpers.fake_pipeline import FakeEngine, answers, failing, finish, jitter, picture, pipeline, source
 from PIL import Image
 
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.pipeline.run import Pipeline
 from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Failure, Preprocessing
-
-PLAIN = Preprocessing((3, 4, 4), 1.0, "center", "nearest", (0.0,) * 3, (1.0,) * 3)
-Answer = tuple[str, int, float]
-
-
-def picture(blue: int, size: tuple[int, int] = (4, 4)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (0, 0, blue)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def source(blue: int, read: Callable[[], bytes] | None = None) -> Source:
-    return Source(f"{blue}.png", read or (lambda: picture(blue)))
-
-
-def failing(blue: int, kind: ErrorKind = ErrorKind.NOT_FOUND) -> Source:
-    def read() -> bytes:
-        raise InputError(kind, f"no {blue}", hint="look for it")
-
-    return source(blue, read)
-
-
-def finish(name: str, logits: np.ndarray | None, features: np.ndarray | None) -> Answer:
-    assert logits is not None
-    assert features is not None
-    return name, int(logits.argmax()), float(features[0])
-
-
-def pipeline(engine: FakeEngine, **options: object) -> Pipeline[Answer]:
-    return Pipeline(engine, PLAIN, finish, "fake", **options)  # type: ignore[arg-type]
-
-
-def answers(numbers: Iterable[int]) -> list[Answer]:
-    return [(f"{number}.png", number, float(number)) for number in numbers]
-
-
-def jitter(seed: int) -> Callable[[int], float]:
-    """Random times, so that workers overtake each other."""
-    generator = random.Random(seed)
-    return lambda _: generator.random() * 0.004
-
 
 # --- order and completeness ---
 

@@ -13,11 +13,11 @@ import pytest
 import timm
 import torch
 from accelerate.state import AcceleratorState
+from helpers.training_data import NETWORK, carry_out, write_colours
 from PIL import Image
 from safetensors.torch import load_file
 from timm.data import Mixup
 from torch.nn.functional import dropout
-from training_data import NETWORK, carry_out, write_colours
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.results import Preprocessing

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_data import write_colours
+from helpers.training_data import write_colours
 
 from resnetd_cli.datasets.base import Examples, open_dataset
 from resnetd_cli.results import Failure, Preprocessing

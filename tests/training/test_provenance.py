@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from hub import timm_files
+from helpers.hub import timm_files
+from helpers.training_data import NETWORK, QUICK, Log, carry_out, write_colours
 from PIL import Image
-from training_data import NETWORK, QUICK, Log, carry_out, write_colours
 
 from resnetd_cli import __version__
 from resnetd_cli.errors import DataError, UsageError

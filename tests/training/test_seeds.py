@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Resnetd
-from training_data import NETWORK, QUICK, Log, carry_out, write_colours
+from helpers.program import Resnetd
+from helpers.training_data import NETWORK, QUICK, Log, carry_out, write_colours
 
 from resnetd_cli.errors import DataError, OutputExists, UsageError
 from resnetd_cli.training import seeds

@@ -19,10 +19,10 @@ import pytest
 import timm
 import torch
 import yaml
+from helpers.training_data import COLOURS, NETWORK, QUICK, Log, carry_out, write_colours
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_data import COLOURS, NETWORK, QUICK, Log, carry_out, write_colours
 
 from resnetd_cli.datasets.base import open_dataset
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from helpers.hub import write_model
+from helpers.program import Cli, only
+from helpers.scripted_model import ACTUAL, LOGITS, PETS, draw, model
 from numpy.typing import NDArray
 from PIL import Image
-from test_cli_evaluate import Cli, cli, only, own, photos, write_model  # noqa: F401  (fixtures)
-from test_evaluate import ACTUAL, LOGITS, PETS, draw, model, pets  # noqa: F401
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.evaluation import evaluate
@@ -53,7 +54,7 @@ def figures(row: ImageRow) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_each_image_has_a_row_in_order(pets: Path, temperature: float) -> None:  # noqa: F811
+def test_each_image_has_a_row_in_order(pets: Path, temperature: float) -> None:
     rows: list[ImageRow] = []
     images = open_images(str(pets))
     report = evaluate.evaluate(model(temperature=temperature), images, on_row=rows.append).report
@@ -66,7 +67,7 @@ def test_each_image_has_a_row_in_order(pets: Path, temperature: float) -> None: 
     assert [row.correct for row in rows].count(True) / 8 == report.top1
 
 
-def test_rows_are_those_of_the_fitted_temperature(pets: Path) -> None:  # noqa: F811
+def test_rows_are_those_of_the_fitted_temperature(pets: Path) -> None:
     rows: list[ImageRow] = []
     (pets / "cat" / "0.png").write_bytes(b"no image")
     report = evaluate.evaluate(model(), open_images(str(pets)), fit=True, on_row=rows.append).report
@@ -76,7 +77,7 @@ def test_rows_are_those_of_the_fitted_temperature(pets: Path) -> None:  # noqa: 
     np.testing.assert_array_equal([row.logits for row in rows[1:]], LOGITS[1:])
 
 
-def test_an_image_that_cannot_be_read_has_its_row(pets: Path) -> None:  # noqa: F811
+def test_an_image_that_cannot_be_read_has_its_row(pets: Path) -> None:
     (pets / "dog" / "3.png").write_bytes(b"no image")
     rows: list[ImageRow] = []
     evaluate.evaluate(model(), open_images(str(pets)), on_row=rows.append)
@@ -86,7 +87,7 @@ def test_an_image_that_cannot_be_read_has_its_row(pets: Path) -> None:  # noqa: 
 
 
 def test_an_image_without_a_label_is_judged_by_its_real_labels(tmp_path: Path) -> None:
-    from test_evaluate import imagenet_model
+    from helpers.scripted_model import imagenet_model
 
     for blue, number in enumerate([1, 2, 3]):  # the first has none, the others [970, 795] and [230, 231]
         draw(tmp_path / f"ILSVRC2012_val_{number:08}.png", blue)
@@ -183,7 +184,7 @@ def test_a_name_that_does_not_tell_the_format_is_refused(name: str) -> None:
 # --- the command ---
 
 
-def test_rows_of_a_network_are_those_of_its_logits(cli: Cli, own: tuple[Path, Path]) -> None:  # noqa: F811
+def test_rows_of_a_network_are_those_of_its_logits(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     ended = cli("evaluate", data, "-m", folder, "--per-image", "rows.parquet", "--with-logits", "-f", "json")
     assert ended.code == 0
@@ -198,7 +199,7 @@ def test_rows_of_a_network_are_those_of_its_logits(cli: Cli, own: tuple[Path, Pa
     assert np.mean([row["loss"] for row in rows]) == pytest.approx(only(ended)["loss"], abs=1e-9)
 
 
-def test_two_models_have_their_rows_one_after_the_other(cli: Cli, photos: Path) -> None:  # noqa: F811
+def test_two_models_have_their_rows_one_after_the_other(cli: Cli, photos: Path) -> None:
     other = photos.parent / "other"
     write_model(other, "test_resnet", ("espresso", "Egyptian cat", "Samoyed"))
     (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
@@ -221,8 +222,8 @@ def test_two_models_have_their_rows_one_after_the_other(cli: Cli, photos: Path) 
     ],
 )
 def test_a_file_of_rows_that_cannot_be_written_is_told_first(
-    cli: Cli,  # noqa: F811
-    photos: Path,  # noqa: F811
+    cli: Cli,
+    photos: Path,
     words: list[str],
     code: int,
     message: str,
@@ -268,7 +269,7 @@ def test_an_image_of_any_mode_knows_whether_exif_turned_it(mode: str) -> None:
     assert (image.info[TURNED], image.size, image.mode) == (True, (6, 8), "RGB")
 
 
-def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:  # noqa: F811
+def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:
     for number, orientation in enumerate([1, 3, 6, 9]):
         oriented(photos / "espresso" / f"{number}.png", orientation)
     ended = cli("evaluate", photos, "-f", "json")
@@ -282,7 +283,7 @@ def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:  # n
     assert (only(ended)["turned"], "EXIF" in ended.stderr) == (0, False)
 
 
-def test_rows_of_one_image_are_counted_and_noted(cli: Cli, photos: Path) -> None:  # noqa: F811
+def test_rows_of_one_image_are_counted_and_noted(cli: Cli, photos: Path) -> None:
     line = f"{photos}/espresso/coffee.jpg,espresso\n"
     Path("table.csv").write_text(f"path,label\n{line}{line}{photos}/Egyptian_cat/cat.jpg,Egyptian cat\n")
     ended = cli("evaluate", "table.csv", "-f", "json")

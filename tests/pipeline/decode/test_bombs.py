@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import bombs
 import pytest
+from helpers import bombs
 
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline.decode import isolated

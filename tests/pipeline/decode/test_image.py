@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
 from PIL import Image, ImageFile
 
 from resnetd_cli.errors import ErrorKind, InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
 
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline.decode.image import decode

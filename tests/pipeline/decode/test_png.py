@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
 from PIL import Image
 
 from resnetd_cli.errors import ErrorKind, InputError

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from hub import timm_files
+from helpers.hub import timm_files
 from torch import nn
 
 from resnetd_cli.errors import UsageError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
-from test_run import FakeEngine, answers, picture, pipeline, source
+from helpers.fake_pipeline import FakeEngine, answers, picture, pipeline, source
 
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline.sources.inputs import Source

@@ -20,6 +20,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property, lru_cache
@@ -32,6 +33,7 @@ from urllib.parse import unquote, urlsplit
 LFS_SUFFIXES = (".safetensors", ".bin", ".pth")
 RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<filename>.+)")
 CHUNK = 1 << 18
+OWN_CLASSES = ("red", "green", "blue")  # of the `own` fixture's model
 
 
 class Request(NamedTuple):
@@ -421,6 +423,13 @@ def timm_files(
         config = {"label_names": list(label_names)} if label_names else None
         save_for_hf(model, folder, model_config=config, safe_serialization=True)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def write_model(folder: Path, name: str, classes: Sequence[str]) -> None:
+    """Write a model folder with random weights."""
+    folder.mkdir()
+    for file, data in timm_files(name, num_classes=len(classes), label_names=tuple(classes)).items():
+        (folder / file).write_bytes(data)
 
 
 def _commit(files: dict[str, HubFile]) -> str:

@@ -1,0 +1,130 @@
+"""Run the program: as a child process (`Resnetd`), or in this process (`Cli`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from helpers.paths import ROOT
+
+# Nothing listens there: a test that forgets to name its hub fails instead of reaching the real one.
+NOWHERE = "http://127.0.0.1:9"
+# What a child needs to start at all, on any platform; everything else could change what it does.
+INHERITED = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+    "SYSTEMROOT",
+    "PYTHONPATH",
+    "RESNETD_ENGINE",
+    "COVERAGE_PROCESS_START",
+)
+
+
+class Finished(subprocess.CompletedProcess[str]):
+    """A process that ended, and the seconds it took."""
+
+    def __init__(self, args: list[str], returncode: int, stdout: str, stderr: str, elapsed: float) -> None:
+        super().__init__(args, returncode, stdout, stderr)
+        self.elapsed = elapsed
+
+
+class Resnetd:
+    """Runs `python -m resnetd_cli` with all its caches in one folder, from the top of the project."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.hub_cache = home / "hf" / "hub"
+        self._began: dict[subprocess.Popen[str], float] = {}
+
+    def env(self, endpoint: str = NOWHERE, **changes: str) -> dict[str, str]:
+        return {
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            "HOME": str(self.home),
+            "USERPROFILE": str(self.home),
+            "HF_HOME": str(self.home / "hf"),
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TORCH_HOME": str(self.home / "torch"),
+            "RESNETD_CACHE": str(self.home / "resnetd"),
+            "NO_PROXY": "127.0.0.1,localhost",
+            **changes,
+        }
+
+    def start(self, *args: str | Path, endpoint: str = NOWHERE, **env: str) -> subprocess.Popen[str]:
+        """Start it; what still runs at the end of the test is killed."""
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resnetd_cli", *map(str, args)],
+            cwd=ROOT,
+            env=self.env(endpoint, **env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self._began[process] = began
+        return process
+
+    def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Finished:
+        """Wait for a started process."""
+        stdout, stderr = process.communicate(timeout=timeout)
+        elapsed = time.perf_counter() - self._began[process]
+        return Finished(list(process.args), process.returncode, stdout, stderr, elapsed)
+
+    def __call__(self, *args: str | Path, endpoint: str = NOWHERE, timeout: float = 120, **env: str) -> Finished:
+        """Run it to its end. Keywords are environment variables."""
+        return self.finish(self.start(*args, endpoint=endpoint, **env), timeout)
+
+    def close(self) -> None:
+        for process in self._began:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+class Ended(NamedTuple):
+    """What a command line left: its exit code and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.stderr.splitlines() if line.startswith("error: ")]
+
+    @property
+    def hints(self) -> list[str]:
+        return [line for line in self.stderr.splitlines() if line.startswith("hint: ")]
+
+
+Cli = Callable[..., Ended]
+
+
+def is_one_error(ended: Ended, code: int) -> bool:
+    """Assert one error line, one hint line and nothing else."""
+    lines = ended.stderr.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["error:", "hint:"], ended.stderr
+    assert all(len(line) > len("error: ") for line in lines)
+    assert "unexpected" not in ended.stderr
+    assert ended.stdout == ""
+    assert ended.code == code
+    return True
+
+
+def only(ended: Ended) -> dict[str, Any]:
+    """Return the record of the only model that `evaluate --format json` measured."""
+    assert ended.code in (0, 1, 3), ended.stderr
+    record: dict[str, Any] = json.loads(ended.stdout)["models"][0]
+    return record
