@@ -115,6 +115,7 @@ def pets(tmp_path: Path) -> Path:
 @pytest.fixture
 def own(tmp_path: Path) -> tuple[Path, Path]:
     """A model folder, and images in folders of classes of which it has most right."""
+    import numpy as np
     from PIL import Image
 
     from resnetd_cli.loading import load
