@@ -23,11 +23,18 @@ from timm.scheduler import create_scheduler_v2
 from resnetd_cli.datasets.base import open_dataset
 from resnetd_cli.datasets.splits import Divided
 from resnetd_cli.system.cpus import usable_cpus
-from resnetd_cli.training import loop, network, recipe
-from resnetd_cli.training.loader import Batch
-from resnetd_cli.training.monitors import Several
-from resnetd_cli.training.run_folder import Progress, RunFolder
-from resnetd_cli.training.session import Session, open_accelerator
+from resnetd_cli.training import network, recipe
+from resnetd_cli.training.accelerator import open_accelerator
+from resnetd_cli.training.batch import Batch
+from resnetd_cli.training.callbacks import Callbacks
+from resnetd_cli.training.learner import Learner, to_device
+from resnetd_cli.training.loader import Loaders
+from resnetd_cli.training.loop import Loop
+from resnetd_cli.training.monitors import Monitors
+from resnetd_cli.training.plan import NetworkChoice
+from resnetd_cli.training.progress import Progress
+from resnetd_cli.training.run_folder import RunFolder
+from resnetd_cli.training.saving import Saver
 
 CLASSES = 10
 STEPS = 2
@@ -58,23 +65,22 @@ def plain_step(model, batch):
     return step
 
 
-def session(model, files, batch_size, folder):
-    """Return a run of resnetd by the paper's recipe."""
+def loop_of(model, files, batch_size, folder):
+    """Return the training loop of resnetd with the paper's recipe."""
     for number, file in enumerate(files):
         link = folder / "images" / str(number % CLASSES) / f"{number}.jpg"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(Path(file).absolute())
-    settings = recipe.load("bag-of-tricks").replace({"batch_size": batch_size, "epochs": 100_000})
-    return Session(
-        folder=RunFolder(folder / "run"),
-        data=Divided(open_dataset(str(folder / "images")).splits["all"], None, None),
-        recipe=settings,
-        start=network.untrained(model, CLASSES, settings),
-        facts={},
-        accelerator=open_accelerator("cpu", "fp32"),
-        monitor=Several(),
-        workers=usable_cpus(),
-    )
+    settings = recipe.load_recipe("bag-of-tricks").replace({"batch_size": batch_size, "epochs": 100_000})
+    data = Divided(open_dataset(str(folder / "images")).splits["all"], None, None)
+    start = network.untrained(NetworkChoice(model), CLASSES, settings)
+    accelerator = open_accelerator("cpu", "fp32")
+    to_device(start.module, accelerator.device)
+    loaders = Loaders(data, settings, start.preprocessing, accelerator, usable_cpus())
+    learner = Learner(start, settings, accelerator, loaders.sampler(), fewest_images=1)
+    saver = Saver(RunFolder(folder / "run"), start, data.train.classes, is_main=True, save_seconds=300)
+    callbacks = Callbacks(Monitors(), lambda note: None, lambda: False)
+    return Loop(learner, loaders, Progress(), saver, callbacks)
 
 
 def seconds(step):
@@ -90,20 +96,19 @@ def main(model, images, batch_size, turns):
     size = int(batch_size)
     files = Path(images).read_text().splitlines()
     with TemporaryDirectory() as folder:
-        training = session(model, files, size, Path(folder)).prepare(Progress(), {})
-        loader = iter(training.train)
+        loop = loop_of(model, files, size, Path(folder))
+        loader = iter(loop.batches)
         began = time.perf_counter()
         for _ in range(20):
             next(loader)
         loading = 20 * size / (time.perf_counter() - began)
         side = next(loader).images.shape[-1]
         batch = Batch(torch.randn(size, 3, side, side), torch.arange(size) % CLASSES, ())
-        network.set_training(training.task.get_trainable_module(), training.recipe)
         in_memory, plain = cycle([batch]), plain_step(model, batch)
         steps = {
             "plain": plain,
-            "resnetd": lambda: loop.step(training, in_memory),
-            "from files": lambda: loop.step(training, loader),
+            "resnetd": lambda: loop.step(in_memory),
+            "from files": lambda: loop.step(loader),
         }
         for step in steps.values():
             step()

@@ -1,4 +1,4 @@
-"""How a training run is shown while it goes."""
+"""How a training run is shown while it goes: a progress bar for the first pass and the steps, a line per epoch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli.cli.console import Terminal
 
 if TYPE_CHECKING:
-    from resnetd_cli.training.run_folder import Progress, Row
+    from resnetd_cli.training.progress import Progress, Row
 
 _REFRESH_SECONDS = 0.2
 
 
 class Display:
-    """Shows loss, accuracy, rate and time left: a bar on a terminal, and a line for each epoch."""
+    """Shows loss, accuracy, learning rate and time left: a bar on a terminal, and a line for each epoch."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -29,7 +29,7 @@ class Display:
         self._is_surveying = False
 
     def survey(self, done: int, total: int) -> None:
-        """Images were looked at in the first pass."""
+        """Show how many images the first pass has looked at."""
         if not self._terminal.shows_progress:
             return
         now = time.monotonic()
@@ -48,7 +48,7 @@ class Display:
             self._bar.update(self._task, completed=done, words=words, speed=f"{speed:.0f}/s")
 
     def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
-        """The first step is about to be made, or the next one, in epochs of so many images; or of another run."""
+        """Show the bar of a run that starts, or is resumed; `images`: in an epoch."""
         self.close()
         self._val_top1 = None
         self._epochs, self._steps_per_epoch, self._images = epochs, steps_per_epoch, images
@@ -57,23 +57,22 @@ class Display:
             self._bar, self._task = self._terminal.training_bar(epochs * steps_per_epoch, progress.step)
 
     def step(self, progress: Progress, lr: float) -> None:
-        """A step was made, at this rate."""
+        """Show a step, with its learning rate."""
         now = time.monotonic()
         if self._bar is None or now - self._shown < _REFRESH_SECONDS:
             return
         self._shown = now
-        seen = max(1, progress.seen)
         began, first = self._began
         speed = (progress.step - first) * self._images / self._steps_per_epoch / max(1e-9, now - began)
         val = "" if self._val_top1 is None else f" val {self._val_top1:.1%}"
         epoch = min(self._epochs, progress.step // self._steps_per_epoch + 1)
-        loss, top1 = progress.loss / seen, progress.correct / seen
+        loss, top1 = progress.epoch.mean_loss, progress.epoch.top1
         words = f"epoch {epoch}/{self._epochs} loss {loss:.3f} top-1 {top1:.1%}{val}"
         rates = f"{speed:.0f}/s lr {lr:.1g}"
         self._bar.update(self._task, completed=progress.step, words=words, speed=rates)
 
     def epoch(self, row: Row, *, is_best: bool) -> None:
-        """An epoch ended."""
+        """Print the line of an epoch."""
         self._val_top1 = row["val_top1"]
         parts = [f"epoch {row['epoch']}/{self._epochs}:"]
         for split in ("train", "val"):
@@ -85,7 +84,7 @@ class Display:
         self._terminal.note(" ".join(parts))
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._terminal.close_bar()
             self._bar = None

@@ -6,7 +6,7 @@ Names tell nothing: a link, a copy, a table of the same files and an image in a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ from resnetd_cli.datasets.looks import look_at
 from resnetd_cli.errors import DataError
 from resnetd_cli.evaluation.images import LabelledImages
 from resnetd_cli.models import trained_on
+from resnetd_cli.models.trained_on import Known
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.system.files import expand_user
@@ -26,21 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DECODING = DecodeOptions()
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """What is known of the images that a model was trained on.
-
-    Attributes:
-        model: what the user calls the model.
-        marks: of the images: uint8, shape (N, 16); None where nothing is known.
-        is_run: a run of ours made the model, which keeps marks as a rule.
-    """
-
-    model: str
-    marks: NDArray[np.uint8] | None
-    is_run: bool = False
 
 
 class Separated(NamedTuple):
@@ -57,7 +43,7 @@ class Separated(NamedTuple):
     notes: list[str]
 
 
-def learnt_by(model: str, weights: Path | None = None) -> Learnt:
+def learnt_by(model: str, weights: Path | None = None) -> Known:
     """Look up which images a model was trained on.
 
     Args:
@@ -67,15 +53,14 @@ def learnt_by(model: str, weights: Path | None = None) -> Learnt:
     Raises:
         ModelError: what is kept of them is damaged.
     """
-    name = model if weights is None else str(weights)
     if weights is None and exported_file.is_exported(model):
-        return Learnt(name, exported_file.read_trained_on(expand_user(model)))
-    return Learnt(name, *trained_on.known(model, weights))
+        return Known(model, exported_file.read_trained_on(expand_user(model)))
+    return trained_on.known(model, weights)
 
 
 def separate(
     images: LabelledImages,
-    models: Sequence[Learnt],
+    models: Sequence[Known],
     *,
     include: bool = False,
     decoding: DecodeOptions = _DECODING,
@@ -121,7 +106,7 @@ def separate(
 
 
 def _left(
-    images: LabelledImages, seen: NDArray[np.bool_], can_be_decoded: NDArray[np.bool_], models: Sequence[Learnt]
+    images: LabelledImages, seen: NDArray[np.bool_], can_be_decoded: NDArray[np.bool_], models: Sequence[Known]
 ) -> LabelledImages:
     """Return the images that no model was trained on.
 
@@ -141,7 +126,7 @@ def _left(
     return replace(images.select(kept), trained_on=int((~kept).sum()))
 
 
-def _in_words(models: Sequence[Learnt], seen: NDArray[np.bool_], *, include: bool) -> str:
+def _in_words(models: Sequence[Known], seen: NDArray[np.bool_], *, include: bool) -> str:
     counts = {each.model: int(row.sum()) for each, row in zip(models, seen, strict=True) if row.any()}
     images = counted(seen.shape[1], "image", ",")
     (first, count), *others = counts.items()
@@ -156,7 +141,7 @@ def _in_words(models: Sequence[Learnt], seen: NDArray[np.bool_], *, include: boo
     return f"{left_out:,} of {images} {verb} left out: {first} was trained on {those}"
 
 
-def _unknown(model: Learnt) -> str:
+def _unknown(model: Known) -> str:
     return (
         f"which images {model.model} was trained on is not known, so none are left out: "
         f"its run's {trained_on.NAME} is not beside it, or was not kept, as of over {trained_on.MOST:,} images"

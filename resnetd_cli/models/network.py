@@ -131,6 +131,7 @@ class Network:
 
     Attributes:
         name: as the records carry it.
+        definition: what it was built from.
         module: in evaluation mode, on the CPU, float32.
         file: the weights it was loaded from.
         preprocessing: how it wants its images.
@@ -140,6 +141,7 @@ class Network:
     """
 
     name: str
+    definition: Definition
     module: nn.Module
     file: Path
     preprocessing: Preprocessing
@@ -188,7 +190,7 @@ def load_network(
         names = definition.class_names(classes, own_weights=own_weights)
     except LabelsError as error:
         names, misfit = shipped.unnamed(classes), error
-    return Network(name, module, file, preprocessing, names, misfit, temperatures)
+    return Network(name, definition, module, file, preprocessing, names, misfit, temperatures)
 
 
 def _has_own_weights(ref: ModelRef) -> bool:

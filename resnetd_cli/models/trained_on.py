@@ -45,13 +45,6 @@ def together(*parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return every[first]
 
 
-def from_marks(marks: list[bytes]) -> NDArray[np.uint8]:
-    """Return marks as an array, in their order: uint8, shape (N, 16)."""
-    import numpy as np
-
-    return np.frombuffer(b"".join(marks), np.uint8).reshape(-1, MARK_BYTES)
-
-
 def unpack(data: bytes) -> NDArray[np.uint8]:
     """Return the marks that lie one after the other in some bytes: uint8, shape (N, 16).
 
@@ -122,10 +115,12 @@ class Known(NamedTuple):
     """What is known of the images that a model was trained on.
 
     Attributes:
-        marks: of the images: uint8, shape (N, 16); None where they are not known.
-        is_run: a run of ours made the model, which keeps marks as a rule.
+        model: what the user calls the model, or its weights.
+        marks: of the images: uint8, shape (N, 16); None: they are not known.
+        is_run: the model is from a run of `finetune` or `train`, which keeps marks as a rule.
     """
 
+    model: str
     marks: NDArray[np.uint8] | None
     is_run: bool = False
 
@@ -135,20 +130,21 @@ def known(model: str, weights: Path | None = None) -> Known:
 
     Args:
         model: a MODEL.
-        weights: a checkpoint in place of its own; its images count, not those of the model's own weights.
+        weights: a checkpoint that replaces its weights; then the images of the checkpoint count.
 
     Raises:
         ModelError: the marks are damaged.
     """
+    name = model if weights is None else str(weights)
     folder = home(model, weights)
     if folder is None:
-        return Known(None)
+        return Known(name, None)
     marks, named = read(folder), _named_in(_weights_file(model, weights))
     if named is not None and marks is not None and digest(marks) != named:
         marks = None
     own = local_folder(model)
     is_run = named is not None or any((each / RUN).is_file() for each in (folder, own) if each)
-    return Known(marks, is_run)
+    return Known(name, marks, is_run)
 
 
 def digest(marks: NDArray[np.uint8]) -> str:

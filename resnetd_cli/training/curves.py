@@ -1,4 +1,4 @@
-"""Curves of a run as a picture."""
+"""`curves.png`: loss, accuracy and learning rate as a picture."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from resnetd_cli.training.rates import Rates
+    from resnetd_cli.training.learning_rate import LearningRate
     from resnetd_cli.training.recipe import Recipe
 
 _DOTS_PER_INCH = 110
 _STEPS = 1000
-"""Of an epoch, where they are not known."""
+"""In an epoch, before the number of images is known."""
 
 
-def draw(rows: Sequence[dict[str, Any]], rates: Rates, file: IO[bytes]) -> None:
+def draw(rows: Sequence[dict[str, Any]], rates: LearningRate, file: IO[bytes]) -> None:
     """Draw loss and accuracy by epoch and the rate by step, as PNG.
 
     Args:
-        rows: of the epochs.
-        rates: of the steps.
+        rows: a row for each epoch.
+        rates: the rate of each step.
         file: to write to.
     """
     from matplotlib.ticker import PercentFormatter
@@ -42,21 +42,21 @@ def draw(rows: Sequence[dict[str, Any]], rates: Rates, file: IO[bytes]) -> None:
 
 
 def draw_rates(recipe: Recipe, file: IO[bytes]) -> None:
-    """Draw the rate by step of a recipe before it is run, as PNG.
+    """Draw a recipe's learning rate by step, before the run, as PNG.
 
     Args:
-        recipe: the settings; how many steps an epoch has does not change the curve.
+        recipe: the settings; the number of steps in an epoch does not change the curve.
         file: to write to.
     """
-    from resnetd_cli.training.rates import Rates
+    from resnetd_cli.training.learning_rate import LearningRate
 
     figure, (axes,) = _figure(1)
-    _plot(Rates(recipe, _STEPS), axes)
+    _plot(LearningRate(recipe, _STEPS), axes)
     figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
 
 
 def _figure(columns: int) -> tuple[Any, Sequence[Axes]]:
-    """Return a picture and its axes, side by side."""
+    """Return a figure and its axes, side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -65,8 +65,8 @@ def _figure(columns: int) -> tuple[Any, Sequence[Axes]]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _plot(rates: Rates, axes: Axes) -> None:
-    """Plot the rate of the classifier, and of the rest where that has another."""
+def _plot(rates: LearningRate, axes: Axes) -> None:
+    """Plot the rate of the classifier, and that of the rest if it differs."""
     recipe = rates.recipe
     epochs, values = rates.curve()
     marker = "." if len(epochs) == 1 else None

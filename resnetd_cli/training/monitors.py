@@ -1,36 +1,51 @@
-"""Monitors of a run beside the one that shows it: none, several, and TensorBoard's log."""
+"""Monitors of a run, called at each step and epoch: several at once, and TensorBoard's log."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from resnetd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from resnetd_cli.training.loop import Monitor
-    from resnetd_cli.training.run_folder import Progress, Row
+    from resnetd_cli.training.progress import Progress, Row
 
 
-class Several:
-    """Tells several monitors; none is silence."""
+class Monitor(Protocol):
+    """Follows a run."""
+
+    def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
+        """Called before the first step, or the next one in a resumed run; `images`: in an epoch."""
+        ...
+
+    def step(self, progress: Progress, lr: float) -> None:
+        """Called after each step, with its learning rate."""
+        ...
+
+    def epoch(self, row: Row, *, is_best: bool) -> None:
+        """Called after each epoch, with its row of `metrics.csv`."""
+        ...
+
+
+class Monitors:
+    """Calls several monitors, or none."""
 
     def __init__(self, *monitors: Monitor) -> None:
         self._monitors = monitors
 
     def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
-        """The first step is about to be made, or the next one, in epochs of so many images."""
+        """Called before the first step, or the next one in a resumed run; `images`: in an epoch."""
         for monitor in self._monitors:
             monitor.begin(epochs, steps_per_epoch, images, progress)
 
     def step(self, progress: Progress, lr: float) -> None:
-        """A step was made, at this rate."""
+        """Called after each step, with its learning rate."""
         for monitor in self._monitors:
             monitor.step(progress, lr)
 
     def epoch(self, row: Row, *, is_best: bool) -> None:
-        """An epoch ended."""
+        """Called after each epoch, with its row of `metrics.csv`."""
         for monitor in self._monitors:
             monitor.epoch(row, is_best=is_best)
 
@@ -39,7 +54,7 @@ class TensorBoard:
     """Logs each epoch's loss, accuracy and rate for TensorBoard.
 
     Args:
-        folder: where to log to.
+        folder: of the log.
 
     Raises:
         UsageError: TensorBoard is not installed.
@@ -52,13 +67,13 @@ class TensorBoard:
         self._writer: Any = None
 
     def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
-        """Open the log; what a killed run logged beyond its checkpoint is taken back."""
+        """Open the log; what a killed run logged after its checkpoint is purged."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(self._folder), purge_step=progress.step + 1 if progress.rows else None)
 
     def step(self, progress: Progress, lr: float) -> None:
-        """A step was made, at this rate."""
+        """Log nothing."""
 
     def epoch(self, row: Row, *, is_best: bool) -> None:
         """Log an epoch."""

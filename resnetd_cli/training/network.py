@@ -1,42 +1,45 @@
-"""The network that is trained: built, given a classifier for the user's classes, and its parameters grouped."""
+"""The network to train: built with trained or random weights, and a new classifier for the user's classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, UsageError, first_line
-from resnetd_cli.models import names
-from resnetd_cli.models.names import Kind
+from resnetd_cli.models.names import DEFAULT_MODEL, Kind, resolve
 from resnetd_cli.models.network import Definition, define, load_network
 from resnetd_cli.results import Preprocessing
-from resnetd_cli.training.effects import refuse
+from resnetd_cli.training.ineffective import refuse
+from resnetd_cli.training.provenance import origin
+from resnetd_cli.training.randomness import seed_all
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
+    from resnetd_cli.training.plan import NetworkChoice
+    from resnetd_cli.training.provenance import Origin
     from resnetd_cli.training.recipe import Recipe
 
-_OWN_PLACES = ("file", "source", "hf_hub_id", "hf_hub_filename", "url", "state_dict", "custom_load", "tag")
-"""What a configuration says of where the pretrained weights came from: not of those that are trained here."""
+_NOT_KEPT = (
+    *("file", "source", "hf_hub_id", "hf_hub_filename", "url", "state_dict", "custom_load", "tag"),
+    *("label_names", "label_descriptions", "label_offset", "test_input_size", "test_crop_pct"),
+)
+"""Keys of a pretrained configuration that do not hold for the trained network."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run begins with.
+    """The network that a run starts from.
 
     Attributes:
-        module: the network, on the CPU, with a classifier for the classes.
-        name: of the MODEL it came from.
-        architecture: timm's name for it.
+        module: the network, on the CPU, with a classifier for the user's classes.
+        name: the MODEL it came from.
+        architecture: timm's name of the architecture.
         arguments: what else `timm.create_model` needs to build it again.
         config: timm's configuration of the trained network, as a dictionary.
         preprocessing: how it wants its images.
+        files: the files its weights were loaded from, by their hashes; None for random weights.
     """
 
     module: nn.Module
@@ -45,9 +48,10 @@ class Start:
     arguments: Mapping[str, Any]
     config: Mapping[str, Any]
     preprocessing: Preprocessing
+    files: Origin | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return what `again` builds the network from, as JSON's types; its weights are not in it."""
+        """Return what `rebuilt` needs to build the network again, as JSON's types, without its weights."""
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -57,8 +61,8 @@ class Start:
         }
 
 
-def again(record: Mapping[str, Any], classes: int, recipe: Recipe) -> Start:
-    """Return a network as it was at the beginning of a run, but for its weights, which a checkpoint holds.
+def rebuilt(record: Mapping[str, Any], classes: int, recipe: Recipe) -> Start:
+    """Return the network that a run started from, without its weights: a checkpoint holds them.
 
     Raises:
         ModelError: it cannot be built.
@@ -75,27 +79,36 @@ def _tuple(value: Any) -> Any:
 
 
 def pretrained(
-    model: str,
+    choice: NetworkChoice,
     classes: int,
     recipe: Recipe,
     *,
-    weights: Path | None = None,
-    image_size: str = "train",
     offline: bool = False,
     progress: type[Any] | None = None,
 ) -> Start:
-    """Return a network with its trained weights and a new classifier, which follows from the recipe's seed.
+    """Return a network with trained weights and a new classifier, whose weights derive from the recipe's seed.
+
+    Args:
+        choice: the MODEL, and a checkpoint that replaces its weights.
+        classes: number of classes.
+        recipe: the settings.
+        offline: use only files on this machine.
+        progress: a tqdm class for downloads.
 
     Raises:
-        ResnetdError: as `factory.load_network`.
+        ResnetdError: as `models.network.load_network`.
         ModelError: it cannot be given another classifier.
     """
-    from resnetd_cli.training.loader import seed_all
-
-    network = load_network(model, weights_file=weights, image_size=image_size, offline=offline, progress=progress)
-    definition = define(names.resolve(model), offline=offline)
-    module = network.module
-    seed_all(recipe.seed)  # of a classifier that begins at random
+    model, image_size = choice.model or DEFAULT_MODEL, choice.image_size or "train"
+    network = load_network(
+        model,
+        weights_file=choice.weights,
+        image_size=image_size,
+        offline=offline,
+        progress=progress,
+    )
+    definition, module = network.definition, network.module
+    seed_all(recipe.seed)
     try:
         module.reset_classifier(classes)  # type: ignore[operator]
     except (AttributeError, NotImplementedError, TypeError) as error:
@@ -104,23 +117,24 @@ def pretrained(
     arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
     if definition.config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = network.preprocessing.input_size[1:]
-    if recipe.drop_path:  # which is built into a network
+    if recipe.drop_path:  # networks are built with it
         dropping = _build(definition.architecture, classes, arguments, recipe)
         dropping.load_state_dict(module.state_dict())
         module = dropping
-    return _start(module, network.name, definition, arguments, network.preprocessing, classes)
+    start = _start(module, definition, arguments, network.preprocessing, classes)
+    return replace(start, name=network.name, files=origin(network, own_weights=choice.weights is not None))
 
 
-def untrained(model: str, classes: int, recipe: Recipe, *, image_size: str = "train") -> Start:
-    """Return a network of timm's with random weights, which follow from the recipe's seed.
+def untrained(choice: NetworkChoice, classes: int, recipe: Recipe) -> Start:
+    """Return one of timm's networks with random weights, which derive from the recipe's seed.
 
     Raises:
-        UnknownModel: there is none of this name.
+        UnknownModel: there is no such model.
+        UsageError: it has trained weights only.
         ModelError: it cannot be built.
     """
-    from resnetd_cli.training.loader import seed_all
-
-    ref = names.resolve(model)
+    model, image_size = choice.model or DEFAULT_MODEL, choice.image_size or "train"
+    ref = resolve(model)
     if ref.kind is Kind.HUB:
         raise UsageError(f"{model} has trained weights", hint="finetune begins with them; train wants a timm name")
     definition = define(ref)
@@ -132,7 +146,7 @@ def untrained(model: str, classes: int, recipe: Recipe, *, image_size: str = "tr
         seed_all(recipe.seed)
         module = _build(definition.architecture, classes, arguments, recipe)
         is_taken_by(module)
-    return _start(module, definition.architecture, definition, arguments, preprocessing, classes)
+    return _start(module, definition, arguments, preprocessing, classes)
 
 
 def _build(architecture: str, classes: int, arguments: Mapping[str, Any], recipe: Recipe) -> nn.Module:
@@ -150,16 +164,14 @@ def _build(architecture: str, classes: int, arguments: Mapping[str, Any], recipe
 
 def _start(
     module: nn.Module,
-    name: str,
     definition: Definition,
     arguments: Mapping[str, Any],
     preprocessing: Preprocessing,
     classes: int,
 ) -> Start:
-    config = {key: value for key, value in definition.config.items() if key not in _OWN_PLACES}
+    config = {key: value for key, value in definition.config.items() if key not in _NOT_KEPT}
     config |= {
         "num_classes": classes,
-        "label_offset": 0,
         "input_size": preprocessing.input_size,
         "crop_pct": preprocessing.crop_pct,
         "crop_mode": preprocessing.crop_mode,
@@ -167,139 +179,4 @@ def _start(
         "mean": preprocessing.mean,
         "std": preprocessing.std,
     }
-    for key in ("label_names", "label_descriptions", "test_input_size", "test_crop_pct", "label_offset"):
-        config.pop(key, None)
-    return Start(module, name, definition.architecture, arguments, config, preprocessing)
-
-
-def reorder(module: nn.Module, order: Sequence[int]) -> None:
-    """Have a network give its logits in another order of its classes.
-
-    Args:
-        module: the network.
-        order: the index that each class has so far.
-    """
-    if list(order) != sorted(order):
-        module.register_forward_hook(lambda _, images, logits: logits[:, list(order)])
-
-
-def classifier_of(module: nn.Module) -> nn.Module:
-    """Return the network's classifier.
-
-    Raises:
-        ModelError: it has none that can be told from the rest.
-    """
-    from torch import nn
-
-    find: Any = getattr(module, "get_classifier", nn.Identity)
-    classifier = find()
-    if isinstance(classifier, tuple):  # of networks that are trained with a teacher: one for each way to learn
-        classifier = nn.ModuleList(classifier)
-    if not list(classifier.parameters()):
-        raise ModelError("the network's classifier has no weights of its own", hint="choose another model")
-    return classifier  # type: ignore[no-any-return]
-
-
-def set_dropping(module: nn.Module, recipe: Recipe) -> None:
-    """Have a network in training drop what a recipe asks for, and nothing else.
-
-    Dropout comes right before the layers that give the logits, where timm's networks have theirs. Theirs is not
-    used: some have none, and that of others would rest with a frozen backbone.
-
-    Args:
-        module: the network, with the stochastic depth that it was built with.
-        recipe: the settings.
-
-    Raises:
-        UsageError: the network has no place for it.
-    """
-    from torch import nn
-
-    classifier, classes = classifier_of(module), module.num_classes
-    outputs = [
-        layer
-        for layer in classifier.modules()
-        if isinstance(layer, (nn.Linear, nn.Conv2d)) and len(layer.weight) == classes
-    ]
-    if recipe.drop_rate and not outputs:
-        refuse("drop_rate", "the classifier does not end in a layer of the classes")
-    has_depth = False
-    for layer in module.modules():
-        has_depth |= bool(getattr(layer, "drop_prob", 0))
-        if not recipe.drop_path and hasattr(layer, "drop_prob"):
-            layer.drop_prob = 0.0  # type: ignore[assignment]
-        if isinstance(getattr(layer, "drop_rate", None), float):
-            layer.drop_rate = 0.0  # type: ignore[assignment]
-        if not {*layer.children()}.isdisjoint({classifier, *outputs}):
-            for sibling in layer.children():
-                if isinstance(sibling, nn.Dropout):
-                    sibling.p = 0.0
-    if recipe.drop_path and not has_depth:
-        refuse("drop_path", "the network has no stochastic depth")
-    for layer in outputs if recipe.drop_rate else ():
-        layer.register_forward_pre_hook(partial(_drop, recipe.drop_rate))
-
-
-def _drop(rate: float, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    from torch.nn.functional import dropout
-
-    return dropout(inputs[0], rate, layer.training), *inputs[1:]
-
-
-def parameter_groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the parameters that are trained, in groups for the optimiser: without decay on vectors, and with a
-    rate of their own for all but the classifier.
-
-    Those of a backbone that does not learn have no gradient: none is computed, and none counts where gradients are
-    clipped.
-    """
-    from timm.optim import param_groups_weight_decay
-
-    head = {id(parameter) for parameter in classifier_of(module).parameters()}
-    for parameter in module.parameters():
-        parameter.requires_grad_(id(parameter) in head or recipe.trains_backbone)
-    never = module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()  # type: ignore[operator]
-    groups = param_groups_weight_decay(module, recipe.weight_decay, no_weight_decay_list=never)
-    return [
-        {**group, "params": parameters, "lr_scale": scale}
-        for group in groups
-        for scale, is_head in ((recipe.backbone_lr, False), (1.0, True))
-        if (parameters := [p for p in group["params"] if (id(p) in head) is is_head])
-    ]
-
-
-def set_training(module: nn.Module, recipe: Recipe) -> None:
-    """Put a network in training mode; what is frozen stays in evaluation mode."""
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    if recipe.freeze:
-        module.eval()
-        classifier_of(module).train()
-        return
-    module.train()
-    if recipe.batch_norm == "freeze":
-        for layer in module.modules():
-            if isinstance(layer, _BatchNorm):
-                layer.eval()
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode for a while, without gradients."""
-    import torch
-
-    modes = [(layer, layer.training) for layer in module.modules()]
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for layer, was_training in modes:
-            layer.training = was_training
-
-
-def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
-    """Return the network inside of what wraps it for several processes."""
-    from timm.utils import unwrap_model
-
-    return unwrap_model(module)  # type: ignore[no-any-return]
+    return Start(module, definition.architecture, definition.architecture, arguments, config, preprocessing)

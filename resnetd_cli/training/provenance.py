@@ -1,4 +1,4 @@
-"""Where a run comes from: the files whose weights it starts with, and what each of its starts ran on."""
+"""Where a run comes from: hashes of the files it starts from, and the machine and versions that it ran on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import __version__
 from resnetd_cli.errors import ResnetdError, UsageError
-from resnetd_cli.models import checkpoints, configs, names, network
+from resnetd_cli.models import checkpoints, configs
 from resnetd_cli.models.names import Kind
 from resnetd_cli.system.cpus import processor
 from resnetd_cli.system.files import sha256
@@ -23,45 +23,41 @@ from resnetd_cli.system.files import sha256
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from resnetd_cli.models.network import Network
+
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "pillow", "numpy")
 
 Origin = Sequence[Mapping[str, str]]
-"""The files that a model was loaded from: `file`, its absolute path, and `sha256`, of its content.
+"""The files that a model was loaded from: `file`, the absolute path, and `sha256`, of the content.
 
-A `config.json` has `settings_sha256`, too, over what timm reads of it: `evaluate --calibrate` may add to the file.
+A `config.json` also has `settings_sha256`, over the part that timm reads: `evaluate --calibrate` adds to the file.
 """
 _SETTINGS = "settings_sha256"
 
 
-def origin(model: str, *, weights: Path | None = None, offline: bool = False) -> Origin:
-    """Return the files that a MODEL is loaded from: its weights, and the `config.json` of a folder or a hub's.
+def origin(network: Network, *, own_weights: bool = False) -> Origin:
+    """Return the files that a network was loaded from: weights, and the `config.json` of a folder or the hub.
 
     Args:
-        model: the MODEL, which was loaded before: nothing is downloaded.
-        weights: a checkpoint in place of its own.
-        offline: as it was loaded.
-
-    Raises:
-        ResnetdError: see `factory.define` and `factory.find_weights`.
+        network: the network.
+        own_weights: its weights are the user's checkpoint, not the MODEL's own.
     """
-    ref = names.resolve(model)
-    definition = network.define(ref, offline=offline)
-    file = network.find_weights(definition, file=weights, offline=offline)
-    files = [file.absolute()]
+    ref, weights = network.definition.ref, network.file.absolute()
+    files = [weights]
     if ref.kind is Kind.FOLDER:
         files.append(Path(ref.location).absolute() / configs.NAME)
-    elif ref.kind is Kind.HUB and weights is None:
-        files.append(file.absolute().parent / configs.NAME)
+    elif ref.kind is Kind.HUB and not own_weights:
+        files.append(weights.parent / configs.NAME)
     return [{"file": str(path), **_hashes(path)} for path in files]
 
 
 def check(what: str, before: Origin, now: Origin | None = None) -> None:
-    """Refuse a model that is no longer what a run started with.
+    """Refuse a model that has changed since the run started.
 
     Args:
-        what: what to call it in errors.
+        what: what to call the model in errors.
         before: its files at the start.
-        now: those that it was loaded from now; None where it was not: then files that are gone are not missed.
+        now: the files that it was loaded from now; None: it was not loaded, and its files may be gone.
 
     Raises:
         UsageError: a file has changed.
@@ -76,13 +72,13 @@ def check(what: str, before: Origin, now: Origin | None = None) -> None:
 
 
 def start(accelerator: Accelerator, *, began: float, step: int, workers: int, arguments: Sequence[str]) -> Any:
-    """Return what a run's start, or its resumption, ran on, as JSON's types. None of it stops a resumption.
+    """Return what a run started or resumed on, as JSON's types. It is recorded; none of it prevents a resumption.
 
     Args:
         accelerator: devices, precision, processes.
-        began: when it started, by `time.monotonic`.
-        step: updates of the weights before it.
-        workers: processes that load images, for each that trains.
+        began: when the command started, by `time.monotonic`.
+        step: number of updates of the weights before.
+        workers: processes that load images, for each training process.
         arguments: the command line.
     """
     import torch
@@ -105,7 +101,7 @@ def start(accelerator: Accelerator, *, began: float, step: int, workers: int, ar
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of what a result may depend on."""
+    """Return the versions of Python and of the packages that a result may depend on."""
     found = {"resnetd": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -114,7 +110,7 @@ def versions() -> dict[str, str]:
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of a file, and of a `config.json` that of its settings, in hexadecimal."""
+    """Return the SHA-256 of a file, and for a `config.json` that of its settings, in hexadecimal."""
     if path.name != configs.NAME:
         return {"sha256": sha256(*checkpoints.parts(path))}
     settings = json.dumps(configs.read(str(path.parent), path.parent), sort_keys=True)
@@ -122,7 +118,7 @@ def _hashes(path: Path) -> dict[str, str]:
 
 
 def _now(entry: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a file's entry as it would be now; as it was, where it cannot be read any more."""
+    """Return a file's present entry; the old one if it can no longer be read."""
     path = Path(entry["file"])
     if not path.is_file():
         return entry

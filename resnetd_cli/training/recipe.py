@@ -1,4 +1,4 @@
-"""How a network is trained: every setting in one record, which files hold as YAML."""
+"""The recipe: every setting of training with its meaning and limits, as a record and as YAML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from resnetd_cli.errors import InputError, UsageError, first_line
 from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
@@ -18,48 +18,96 @@ _FOLDER = Path(__file__).parent / "recipes"
 _READING = ReadOptions(max_bytes=2**16)
 
 
+class Rule(NamedTuple):
+    """What a setting means and may be."""
+
+    help: str
+    value: Value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained. `RULES` says what each setting means and may be.
+    """How a network is trained: each setting with its type, its meaning and its limits.
 
-    Files may lack the settings that have a default: those written before there were such settings do.
+    Settings with a default may be missing in files: those written by older versions lack them.
     """
 
-    epochs: int
-    batch_size: int
-    micro_batch: int | None
-    optimizer: str
-    lr: float
-    lr_batch: int | None
-    backbone_lr: float
-    momentum: float
-    weight_decay: float
-    clip_grad: float | None
-    schedule: str
-    step_at: tuple[float, ...] = (0.3, 0.6, 0.9)
-    step_factor: float = 0.1
-    poly_power: float = 1
-    final_lr: float = 0
-    warmup_epochs: float
-    label_smoothing: float
-    mixup: float
-    cutmix: float
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
-    hflip: float
-    vflip: float
-    color_jitter: float
-    auto_augment: str | None
-    random_erasing: float
-    head: str
-    freeze: bool
-    batch_norm: str
-    drop_rate: float
-    drop_path: float
-    ema_decay: float | None
-    teacher_temperature: float
-    precision: str
-    seed: int
+    epochs: Annotated[int, Rule("number of epochs", Whole(1, 100_000))]
+    batch_size: Annotated[int, Rule("most images in a step, over all processes", Whole(1, 1_000_000))]
+    micro_batch: Annotated[
+        int | None,
+        Rule(
+            "most images that a process runs at once; null: its whole share of a step", Maybe(Whole(1, 1_000_000))
+        ),
+    ]
+    optimizer: Annotated[
+        str, Rule("one of timm's, such as sgd (Nesterov) or adamw", Text("the name of one of timm's"))
+    ]
+    lr: Annotated[float, Rule("highest learning rate", Number(0, 1000))]
+    lr_batch: Annotated[
+        int | None,
+        Rule(
+            "batch size that lr is for: it scales with the batch size; null: it does not",
+            Maybe(Whole(1, 1_000_000)),
+        ),
+    ]
+    backbone_lr: Annotated[
+        float, Rule("learning rate of the backbone, as a share of lr; 0: it is not trained", Number(0, 1))
+    ]
+    momentum: Annotated[float, Rule("of sgd and other optimisers that have it", Number(0, 0.9999))]
+    weight_decay: Annotated[float, Rule("of weights; biases and normalisation layers have none", Number(0, 10))]
+    clip_grad: Annotated[
+        float | None, Rule("largest norm of the gradients; null: no limit", Maybe(Number(1e-6, 1e6)))
+    ]
+    schedule: Annotated[
+        str, Rule("how the learning rate falls after the warm-up", Choice(("cosine", "step", "poly", "constant")))
+    ]
+    step_at: Annotated[
+        tuple[float, ...], Rule("shares of the run at which a step schedule lowers the rate", Shares())
+    ] = (0.3, 0.6, 0.9)
+    step_factor: Annotated[float, Rule("factor that it lowers the rate by", Number(0, 1))] = 0.1
+    poly_power: Annotated[float, Rule("of a poly schedule; 1: a straight line", Number(0.1, 10))] = 1
+    final_lr: Annotated[float, Rule("where cosine and poly end, as a share of lr", Number(0, 1))] = 0
+    warmup_epochs: Annotated[
+        float, Rule("in which the rate rises from 0; a tenth of --epochs at most", Number(0, 100_000))
+    ]
+    label_smoothing: Annotated[float, Rule("share of a label that is spread over all classes", Number(0, 0.9))]
+    mixup: Annotated[float, Rule("alpha of mixup; 0: off", Number(0, 10))]
+    cutmix: Annotated[float, Rule("alpha of CutMix; 0: off", Number(0, 10))]
+    scale: Annotated[
+        tuple[float, float], Rule("share of an image's area that a random crop covers", Pair(0.01, 1))
+    ]
+    ratio: Annotated[tuple[float, float], Rule("aspect ratio of a random crop: width by height", Pair(0.1, 10))]
+    hflip: Annotated[float, Rule("probability of a horizontal flip", Number(0, 1))]
+    vflip: Annotated[float, Rule("probability of a vertical flip", Number(0, 1))]
+    color_jitter: Annotated[float, Rule("how much brightness, contrast and saturation vary", Number(0, 1))]
+    auto_augment: Annotated[
+        str | None,
+        Rule("one of timm's policies, such as rand-m7-mstd0.5; null: none", Maybe(Text("a policy's name"))),
+    ]
+    random_erasing: Annotated[float, Rule("probability of erasing a random part", Number(0, 1))]
+    head: Annotated[
+        str,
+        Rule(
+            "first weights of the classifier: zero, random, or fitted to the features (probe)",
+            Choice(("zero", "random", "probe")),
+        ),
+    ]
+    freeze: Annotated[bool, Rule("train the classifier only", Flag())]
+    batch_norm: Annotated[
+        str, Rule("batch-norm statistics: learnt (update) or kept (freeze)", Choice(("update", "freeze")))
+    ]
+    drop_rate: Annotated[float, Rule("dropout before the classifier", Number(0, 0.95))]
+    drop_path: Annotated[float, Rule("stochastic depth, if the network has it", Number(0, 0.95))]
+    ema_decay: Annotated[
+        float | None,
+        Rule("decay of the moving average of the weights, which is kept; null: off", Maybe(Number(0, 0.999999))),
+    ]
+    teacher_temperature: Annotated[float, Rule("temperature of distillation, with --teacher", Number(0.1, 100))]
+    precision: Annotated[
+        str, Rule("auto: mixed on GPUs, fp32 otherwise", Choice(("auto", "fp32", "fp16", "bf16")))
+    ]
+    seed: Annotated[int, Rule("seed of all randomness", Whole(0, 2**31 - 1))]
 
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
@@ -70,8 +118,13 @@ class Recipe:
 
     @property
     def peak_lr(self) -> float:
-        """The classifier's rate after the warm-up: proportional to the batch (Goyal et al. 2017, 1706.02677)."""
+        """The head's rate after the warm-up, in proportion to the batch size (Goyal et al. 2017, 1706.02677)."""
         return self.lr if self.lr_batch is None else self.lr * self.batch_size / self.lr_batch
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, and their targets soft."""
+        return bool(self.mixup or self.cutmix)
 
     @property
     def trains_backbone(self) -> bool:
@@ -82,17 +135,16 @@ class Recipe:
         """Return it with some settings changed.
 
         Raises:
-            UsageError: there is no such setting, or it does not take this.
+            UsageError: there is no such setting, or the value is not allowed.
         """
         known = {_known(name): _tuples(value) for name, value in changes.items()}
         return dataclasses.replace(self, **known)
 
     def to_yaml(self) -> str:
         """Return it as YAML, with a comment at each setting."""
-        lines = [f"{name}: {_scalar(value)}" for name, value in dataclasses.asdict(self).items()]
-        width = max(map(len, lines))
-        rules = RULES.values()
-        return "".join(f"{line:<{width}}  # {rule.help}\n" for line, rule in zip(lines, rules, strict=True))
+        lines = {name: f"{name}: {_scalar(value)}" for name, value in dataclasses.asdict(self).items()}
+        width = max(map(len, lines.values()))
+        return "".join(f"{line:<{width}}  # {RULES[name].help}\n" for name, line in lines.items())
 
     def differences(self, other: Recipe) -> list[str]:
         """Return in words where another recipe differs."""
@@ -104,72 +156,22 @@ class Recipe:
         ]
 
 
-class Rule(NamedTuple):
-    """What a setting means and may be."""
-
-    help: str
-    value: Value
-
-
-_SHARE = Number(0, 1)
-RULES = {
-    "epochs": Rule("how often each training image is seen", Whole(1, 100_000)),
-    "batch_size": Rule("most images in a step, over all processes", Whole(1, 1_000_000)),
-    "micro_batch": Rule("images a process runs at once; null: all of its share", Maybe(Whole(1, 1_000_000))),
-    "optimizer": Rule("one of timm's: sgd is Nesterov's, adamw", Text("the name of one of timm's")),
-    "lr": Rule("the highest learning rate", Number(0, 1000)),
-    "lr_batch": Rule(
-        "lr is for batches of so many images and scaled to others; null: it is not", Maybe(Whole(1, 1_000_000))
-    ),
-    "backbone_lr": Rule("rate of all but the classifier, as a share of lr; 0: they do not learn", _SHARE),
-    "momentum": Rule("of sgd and others that have it", Number(0, 0.9999)),
-    "weight_decay": Rule("of weights; biases and normalisations have none", Number(0, 10)),
-    "clip_grad": Rule("longest gradient; null: any", Maybe(Number(1e-6, 1e6))),
-    "schedule": Rule("how the rate falls after the warm-up", Choice(("cosine", "step", "poly", "constant"))),
-    "step_at": Rule("shares of the run at which a step schedule lowers the rate", Shares()),
-    "step_factor": Rule("what it multiplies the rate by", Number(0, 1)),
-    "poly_power": Rule("of a poly schedule; 1: a straight line", Number(0.1, 10)),
-    "final_lr": Rule("where cosine and poly end, as a share of lr", _SHARE),
-    "warmup_epochs": Rule("in which the rate rises from 0; a tenth of --epochs at most", Number(0, 100_000)),
-    "label_smoothing": Rule("share of a label that goes to all classes", Number(0, 0.9)),
-    "mixup": Rule("alpha; 0: none", Number(0, 10)),
-    "cutmix": Rule("alpha; 0: none", Number(0, 10)),
-    "scale": Rule("share of an image's area that a crop takes", Pair(0.01, 1)),
-    "ratio": Rule("width by height of a crop", Pair(0.1, 10)),
-    "hflip": Rule("how often an image is mirrored", _SHARE),
-    "vflip": Rule("how often it is turned upside down", _SHARE),
-    "color_jitter": Rule("how far brightness, contrast and saturation vary", _SHARE),
-    "auto_augment": Rule("one of timm's policies, as rand-m7-mstd0.5; null: none", Maybe(Text("a policy's name"))),
-    "random_erasing": Rule("how often a part is blanked out", _SHARE),
-    "head": Rule(
-        "how the classifier begins: at zero, at random, or fitted to the features (probe)",
-        Choice(("zero", "random", "probe")),
-    ),
-    "freeze": Rule("train the classifier alone", Flag()),
-    "batch_norm": Rule(
-        "statistics: of the batch and learnt (update), or kept (freeze)", Choice(("update", "freeze"))
-    ),
-    "drop_rate": Rule("dropout of what the classifier sees", Number(0, 0.95)),
-    "drop_path": Rule("stochastic depth, where the network has it", Number(0, 0.95)),
-    "ema_decay": Rule(
-        "of the moving average of the weights, which is kept; null: none", Maybe(Number(0, 0.999999))
-    ),
-    "teacher_temperature": Rule("of distillation, with --teacher", Number(0.1, 100)),
-    "precision": Rule("auto: mixed on GPUs, fp32 else", Choice(("auto", "fp32", "fp16", "bf16"))),
-    "seed": Rule("of everything random", Whole(0, 2**31 - 1)),
+RULES: Mapping[str, Rule] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(Recipe, include_extras=True).items()
 }
+"""The rule of each setting, in the order of the recipe."""
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that come with the install."""
+    """Return the names of the shipped recipes."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 def load_recipe(name: str) -> Recipe:
-    """Read a recipe: one that comes with the install, or a YAML file.
+    """Read a recipe: a shipped one, or a YAML file.
 
     Raises:
-        UsageError: there is none of this name, or the file does not hold one.
+        UsageError: there is no such recipe, or the file does not hold one.
     """
     path = _FOLDER / f"{name}.yaml" if name in names() else expand_user(name)
     try:
@@ -200,10 +202,10 @@ def parse(text: str | bytes, name: str = "the recipe") -> Recipe:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value of a `NAME=VALUE`, as on the command line.
+    """Return the name and the value of `NAME=VALUE`, as in `--set`.
 
     Raises:
-        UsageError: it is not one, or there is no such setting.
+        UsageError: it is not written like that, or there is no such setting.
     """
     name, sign, value = text.partition("=")
     setting = _known(name.strip(), "--set")
@@ -214,15 +216,15 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def read(setting: str, text: str, where: str) -> Any:
-    """Return the value of a setting that is written as text, here or there.
+    """Return the value of a setting from its text, in a file or on the command line.
 
     Args:
         setting: its name.
         text: the value.
-        where: what to call it in errors.
+        where: what to call the place in errors.
 
     Raises:
-        UsageError: it is not one.
+        UsageError: it is no value of this setting.
     """
     rule, reason = RULES[setting].value, ""
     try:
@@ -251,7 +253,7 @@ def _entries(text: str | bytes, name: str) -> list[tuple[str, Any]]:
 
 
 def _what_is_wrong(error: Exception) -> str:
-    """Return why YAML cannot be read."""
+    """Return why the YAML cannot be read."""
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
@@ -259,7 +261,7 @@ def _what_is_wrong(error: Exception) -> str:
 
 
 def _text(node: Any, where: str) -> str:
-    """Return what is written in a YAML scalar, or a list of them."""
+    """Return the text of a YAML scalar, or of a list of them."""
     parts = [node] if isinstance(node.value, str) else node.value
     if not all(isinstance(getattr(part, "value", None), str) for part in parts):
         raise UsageError(f"{where}: not a setting", hint="--print-recipe shows how they are written")
@@ -267,10 +269,10 @@ def _text(node: Any, where: str) -> str:
 
 
 def _known(name: str, where: str = "") -> str:
-    """Return a setting's name as it is spelled in `RULES`.
+    """Return a setting's name as the recipe spells it.
 
     Raises:
-        UsageError: there is none of this name.
+        UsageError: there is no such setting.
     """
     setting = name.strip().replace("-", "_").lower()
     if setting not in RULES:

@@ -1,17 +1,17 @@
-"""The folder that a run leaves behind: a model as timm lays one out, and how it came to be.
+"""The folder of a run: the model as timm lays it out, and how it was trained.
 
 config.json         what timm needs to build the network, how it wants its images, the names of its classes
 model.safetensors   its weights: the best so far
-recipe.yaml         how it was trained; --recipe takes it
-run.json            what it was trained from, each file by its SHA-256, and what each start of it ran on
-split.csv           which images it learnt from and was measured with
-trained-on.npy      the marks of all images that the model learnt from, those of runs before it included
+recipe.yaml         how it was trained; --recipe reads it
+run.json            what it was trained from, each file with its SHA-256, and what each start of it ran on
+split.csv           the images it was trained on and measured with
+trained-on.npy      the marks of all images it was trained on, including those of earlier runs
 metrics.csv         a row for each epoch
 summary.json        how it ended
-curves.png          loss, accuracy and rate
-checkpoints/        last.pth, from which --resume goes on, and best.pth
-seeds.json          of a run of several seeds: their figures, and whose model this is
-seeds/SEED/         the run of each, as this one; of their checkpoints only the best one's are kept, above
+curves.png          loss, accuracy and learning rate
+checkpoints/        last.pth, which --resume starts from, and best.pth
+seeds.json          for several seeds: their figures, and which one the model is from
+seeds/SEED/         the run of each seed; of their checkpoints only those of the best run are kept, above
 """
 
 from __future__ import annotations
@@ -22,93 +22,20 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.datasets.split_table import write_split
-from resnetd_cli.datasets.splits import Divided
-from resnetd_cli.errors import OutputError, OutputExists, UsageError, innermost
-from resnetd_cli.models import pickles, trained_on
-from resnetd_cli.system.files import (
-    PARTIAL,
-    expand_user,
-    open_atomic,
-    open_atomic_text,
-    partial_files,
-    write_atomic,
-    write_error,
-)
-from resnetd_cli.training.recipe import Recipe, parse
+from resnetd_cli.errors import OutputError, OutputExists, UsageError
+from resnetd_cli.models import trained_on
+from resnetd_cli.system.files import PARTIAL, open_atomic, partial_files, write_atomic, write_error
+from resnetd_cli.training.progress import COLUMNS, Row
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from resnetd_cli.training.network import Start
-    from resnetd_cli.training.rates import Rates
+    from resnetd_cli.training.learning_rate import LearningRate
 
 FORMAT = 1
+"""Of the JSON files."""
 SPLIT = "split.csv"
-_CHECKPOINT = 2
-"""Of a checkpoint: in the first, epochs had other steps, so that a run cannot be resumed from one."""
-_ANEW = "--overwrite starts anew"
-COLUMNS = (
-    "epoch",
-    "step",
-    "lr",
-    "train_loss",
-    "train_top1",
-    "val_loss",
-    "val_top1",
-    "val_top5",
-    "seconds",
-)
-Row = dict[str, Any]
-"""Of `metrics.csv`: `COLUMNS`, those of validation None where there is none.
-
-lr          the classifier's rate in the last step of the epoch
-val_top5    None for five classes or fewer, too
-seconds     wall time since the run began, in all, up to here; time between resumptions does not count
-"""
-
-
-@dataclass
-class Progress:
-    """How far a run is: all that a checkpoint holds beside tensors.
-
-    Attributes:
-        step: updates of the weights so far.
-        loss, correct, seen: sums over the images of the epoch under way.
-        images_seen: by the weights so far, each as often as it was.
-        seconds: of wall time so far, with everything that the run does.
-        rows: of the epochs that are finished.
-        best_epoch: the one whose weights are the model; 0 is what the run began with.
-        unreadable: names of images that turned out not to be readable, and why.
-        resumed: how often the run was resumed.
-    """
-
-    step: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    images_seen: int = 0
-    seconds: float = 0.0
-    rows: list[Row] = field(default_factory=list)
-    best_epoch: int = 0
-    unreadable: dict[str, str] = field(default_factory=dict)
-    resumed: int = 0
-
-    @property
-    def best(self) -> Row | None:
-        """The row of the best epoch."""
-        return next((row for row in self.rows if row["epoch"] == self.best_epoch), None)
-
-
-def absolute(data: str) -> str:
-    """Return where data lie, from wherever it is asked; a name that is no path stays one."""
-    path = expand_user(data)
-    return str(path.absolute()) if path.exists() else data
 
 
 class RunFolder:
@@ -116,7 +43,7 @@ class RunFolder:
 
     Args:
         path: of the folder.
-        replacing: is called just before a new run's first files are written.
+        replacing: called just before the first files of a new run are written.
     """
 
     def __init__(self, path: Path, *, replacing: Callable[[], object] = lambda: None) -> None:
@@ -124,16 +51,16 @@ class RunFolder:
         self._replacing = replacing
         self.last = path / "checkpoints" / "last.pth"
         self.best = path / "checkpoints" / "best.pth"
-        self._recipe = path / "recipe.yaml"
-        self._facts = path / trained_on.RUN
-        self._seeds = path / "seeds.json"
+        self.recipe = path / "recipe.yaml"
+        self.facts = path / trained_on.RUN
+        self.seeds = path / "seeds.json"
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keep other processes from writing to it meanwhile.
+        """Keep other processes from writing to the folder, for the duration of the context.
 
         Raises:
-            UsageError: one does.
+            UsageError: another process is writing to it.
         """
         from filelock import FileLock, Timeout
 
@@ -141,18 +68,18 @@ class RunFolder:
             with FileLock(self.path / ".lock", timeout=0):
                 for file in self._files:
                     for left in partial_files(file):
-                        with suppress(OSError):  # of a process that was killed
+                        with suppress(OSError):  # left by a process that was killed
                             left.unlink()
                 yield
         except Timeout as error:
             raise UsageError(f"{self.path} is written to by another process", hint="wait until it ends") from error
 
     def make(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder, unless it is there.
+        """Create the folder if it does not exist.
 
         Raises:
-            OutputExists: there is something in it, and it is neither to be resumed nor replaced.
-            OutputError: it cannot be made.
+            OutputExists: it holds something else, or a run that is to be neither resumed nor replaced.
+            OutputError: it cannot be created.
         """
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
@@ -161,9 +88,9 @@ class RunFolder:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise OutputError(f"cannot write to {self.path}: permission denied", hint="choose another with -o")
         names = {entry.name for entry in self.path.iterdir() if entry.suffix != PARTIAL}
-        # A run that was killed at its very beginning has no facts yet.
-        early = {self._recipe.name, SPLIT, trained_on.NAME}
-        holds_run = self._facts.is_file() or self._seeds.is_file()
+        # A run that was killed as it started has no facts yet.
+        early = {self.recipe.name, SPLIT, trained_on.NAME}
+        holds_run = self.facts.is_file() or self.seeds.is_file()
         is_run = holds_run or names <= {"checkpoints", "tensorboard", "seeds", ".lock", *early}
         if not is_run:
             raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
@@ -172,14 +99,14 @@ class RunFolder:
             raise OutputExists(f"{self.path} holds a run", hint=hint)
 
     def clear(self, *, keeping: Collection[int] = ()) -> None:
-        """Remove what a run wrote, and nothing else; the folders of the runs of some seeds stay, empty."""
-        for path in (*self._files, self._seeds):
+        """Remove what a run wrote, and nothing else. `keeping`: seeds whose folders stay, empty."""
+        for path in (*self._files, self.seeds):
             path.unlink(missing_ok=True)
         for path in (self.path / "seeds").glob("[0-9]*"):
             run = RunFolder(path)
             run.clear()
             if path.name not in map(str, keeping):
-                with suppress(OSError):  # there is something else in it
+                with suppress(OSError):  # something else is in it
                     run.last.parent.rmdir()
                     (path / ".lock").unlink(missing_ok=True)
                     path.rmdir()
@@ -187,16 +114,16 @@ class RunFolder:
             (self.path / "seeds").rmdir()
 
     def clear_checkpoints(self) -> None:
-        """Remove what only a resumption needs."""
+        """Remove the checkpoints, which only a resumption needs."""
         for path in (self.last, self.best):
             path.unlink(missing_ok=True)
 
     def of_seed(self, seed: int) -> RunFolder:
-        """Return the folder of the run of one of several seeds."""
+        """Return the folder of one of several runs, by its seed."""
         return RunFolder(self.path / "seeds" / str(seed))
 
     def publish(self, to: RunFolder) -> None:
-        """Give another folder what this run left behind: copies, but for the checkpoints, which move there.
+        """Copy the run's files to another folder, and move its checkpoints there.
 
         Raises:
             OutputError: it cannot be written.
@@ -209,159 +136,17 @@ class RunFolder:
                 target.parent.mkdir(exist_ok=True)
                 path.replace(target)
 
-    def write_seeds(self, record: Mapping[str, Any]) -> None:
-        """Write how the runs of several seeds went so far."""
-        self._write_json(self._seeds.name, {"format": FORMAT, **record})
-
-    def seeds(self) -> dict[str, Any] | None:
-        """Return how the runs of several seeds went so far; None where it is one run, or none.
-
-        Raises:
-            UsageError: it cannot be read.
-        """
-        if not self._seeds.is_file():
-            return None
-        try:
-            record: dict[str, Any] = json.loads(self._seeds.read_text(encoding="utf-8"))
-            if record.pop("format") != FORMAT or not all(isinstance(seed, int) for seed in record["seeds"]):
-                raise ValueError
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"{self._seeds} is damaged", hint=_ANEW) from error
-        return record
+    def replace(self) -> None:
+        """Make room for a new run: remove the one that may be here."""
+        self._replacing()
+        self.clear()
 
     @property
     def _files(self) -> Sequence[Path]:
-        """What a run writes. Last what tells that it is a run: one that is half removed can be replaced."""
+        """What a run writes. What marks the folder as a run comes last: a half-removed run can be replaced."""
         results = "summary.json", "metrics.csv", "curves.png", "model.safetensors", "config.json"
-        names = *results, SPLIT, trained_on.NAME, self._recipe.name
-        return self.last, self.best, *(self.path / name for name in names), self._facts
-
-    def begin(
-        self, recipe: Recipe, facts: Mapping[str, Any], data: Divided, marks: NDArray[np.uint8] | None
-    ) -> None:
-        """Write what the run is, before it begins, in place of the one that may be there.
-
-        Args:
-            recipe: how it is trained.
-            facts: what it is trained from.
-            data: its images.
-            marks: of all that the model will have been trained on; None: they are not kept.
-        """
-        self._replacing()
-        self.clear()
-        self._write("recipe.yaml", recipe.to_yaml())
-        self._write_images(data, marks)
-        self._write_json(trained_on.RUN, {"format": FORMAT, **facts})
-
-    def _write_images(self, data: Divided, marks: NDArray[np.uint8] | None) -> None:
-        if marks is not None:
-            trained_on.write(self.path, marks)
-        with open_atomic_text(self.path / SPLIT) as file:
-            write_split(data, file)
-
-    def add_start(self, start: Mapping[str, Any], data: Divided, marks: NDArray[np.uint8] | None) -> None:
-        """Record what a resumption of the run runs on, and its images as `begin` does if an older version did not.
-
-        Args:
-            start: what it runs on.
-            data: its images.
-            marks: as of `begin`.
-        """
-        if not (self.path / SPLIT).exists():
-            self._write_images(data, marks)
-        facts = json.loads(self._facts.read_text(encoding="utf-8"))
-        self._write_json(trained_on.RUN, {**facts, "starts": [*facts.get("starts", ()), start]})
-
-    def end_start(self, seconds: float) -> None:
-        """Record the wall time of the start, or the resumption, that ends."""
-        facts = json.loads(self._facts.read_text(encoding="utf-8"))
-        facts["starts"][-1]["seconds"] = round(seconds, 1)
-        self._write_json(trained_on.RUN, facts)
-
-    def begun(self) -> tuple[Recipe, dict[str, Any]] | None:
-        """Return the recipe and the facts of the run that is there; None where none was started.
-
-        Raises:
-            UsageError: they cannot be read.
-        """
-        if not self._facts.is_file():
-            return None
-        try:
-            facts = json.loads(self._facts.read_text(encoding="utf-8"))
-            if facts.pop("format") != FORMAT:
-                raise ValueError
-            return parse(self._recipe.read_text(encoding="utf-8"), str(self._recipe)), facts
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"{self._facts} is damaged", hint=_ANEW) from error
-
-    def save(self, progress: Progress, tensors: Mapping[str, Any], *, is_best: bool) -> None:
-        """Write the checkpoint from which a run goes on; the one before stays until this one is whole.
-
-        Raises:
-            OutputError: there is no room, or no permission.
-        """
-        try:
-            with open_atomic(self.last) as file:
-                _save({"format": _CHECKPOINT, "progress": asdict(progress), **tensors}, file)
-            if is_best:
-                self.keep_best()
-        except OutputError as error:
-            error.hint = "the last checkpoint is kept: make room, and go on with --resume"
-            raise
-
-    def keep_best(self) -> None:
-        """Give the last checkpoint the name of the best, too."""
-        link = self.best.with_name(f"{self.best.name}{PARTIAL}")
-        try:
-            link.unlink(missing_ok=True)
-            try:
-                os.link(self.last, link)
-            except OSError:  # a file system without links
-                link.write_bytes(self.last.read_bytes())
-            link.replace(self.best)
-        except OSError as error:
-            raise write_error(self.best, error) from error
-
-    def load(self, path: Path) -> tuple[Progress, dict[str, Any]] | None:
-        """Return a checkpoint's progress and tensors; None where there is none.
-
-        Raises:
-            UsageError: it is damaged, or of another version.
-        """
-        import torch
-
-        if not path.is_file():
-            return None
-        try:
-            pickles.check(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            if content.pop("format") != _CHECKPOINT:
-                raise UsageError(f"{path} was written by another version of resnetd", hint=_ANEW)
-            return Progress(**content.pop("progress")), content
-        except UsageError:
-            raise
-        except Exception as error:  # of whatever kind torch raises on a file that it does not read
-            raise UsageError(f"{path} is damaged", hint=_ANEW) from error
-
-    def write_model(self, start: Start, classes: Sequence[str], weights: Mapping[str, Any]) -> None:
-        """Write the model as timm lays it out: first the weights, then what describes them."""
-        import safetensors.torch
-
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        marks = trained_on.read(self.path)
-        # A single entry, for safetensors writes several in an order by chance.
-        metadata = {trained_on.DIGEST: "" if marks is None else trained_on.digest(marks)}
-        write_atomic(self.path / "model.safetensors", safetensors.torch.save(tensors, metadata))
-        self._write_json(
-            "config.json",
-            {
-                "architecture": start.architecture,
-                "num_classes": len(classes),
-                "label_names": list(classes),
-                "model_args": dict(start.arguments),
-                "pretrained_cfg": dict(start.config),
-            },
-        )
+        names = *results, SPLIT, trained_on.NAME, self.recipe.name
+        return self.last, self.best, *(self.path / name for name in names), self.facts
 
     def write_metrics(self, rows: Sequence[Row]) -> None:
         """Write a row for each epoch."""
@@ -369,42 +154,32 @@ class RunFolder:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self._write("metrics.csv", stream.getvalue())
+        self.write_text("metrics.csv", stream.getvalue())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write how it ended."""
-        self._write_json("summary.json", summary)
+        """Write how the run ended."""
+        self.write_json("summary.json", summary)
 
     def summary(self) -> dict[str, Any] | None:
-        """Return how the run ended; None where it has not, or that cannot be read."""
+        """Return how the run ended; None if it has not, or the summary cannot be read."""
         try:
             summary = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return summary if isinstance(summary, dict) and {"val", "test"} <= summary.keys() else None
 
-    def write_curves(self, rows: Sequence[Row], rates: Rates) -> None:
-        """Draw loss and accuracy by epoch, and the rate by step."""
+    def write_curves(self, rows: Sequence[Row], rate: LearningRate) -> None:
+        """Draw loss and accuracy by epoch, and the learning rate by step."""
         from resnetd_cli.training.curves import draw
 
         if rows:
             with open_atomic(self.path / "curves.png") as file:
-                draw(rows, rates, file)
+                draw(rows, rate, file)
 
-    def _write(self, name: str, text: str) -> None:
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file, whole or not at all."""
         write_atomic(self.path / name, text.encode("utf-8", "surrogateescape"))
 
-    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        self._write(name, json.dumps(value, indent=1, ensure_ascii=True) + "\n")
-
-
-def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Write with torch; what the system refuses is an `OSError` here, which torch makes another error of."""
-    import torch
-
-    try:
-        torch.save(content, file)
-    except RuntimeError as error:
-        if isinstance(refused := innermost(error), OSError):
-            raise refused from error
-        raise
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=True) + "\n")

@@ -1,4 +1,4 @@
-"""The processes that load images: how batches come from them, and what is said when one of them dies."""
+"""The worker processes that load images: shared memory or pipes, and one line when a worker dies."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
     from torch.utils.data import DataLoader
 
-    from resnetd_cli.training.loader import Batch
+    from resnetd_cli.training.batch import Batch
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux has it
 _AHEAD = 2
-"""Batches that each process loads ahead."""
+"""Batches that each worker loads ahead."""
 _FILES = 2
-"""That a batch in shared memory keeps open: its images and their classes."""
+"""Files that a batch in shared memory keeps open: its images and their classes."""
 _NOT_SENT = 71
-"""Exit code of one that could not send a batch."""
+"""Exit code of a worker that could not send a batch."""
 _NO_ROOM = "shared memory (/dev/shm) is full: --workers 0 does without; in Docker, --shm-size=1g gives more"
 _GRACE = 0.5
-"""Seconds within which one that died has an exit code."""
+"""Seconds within which a dead worker has an exit code."""
 _RESUME = "--resume goes on from the last checkpoint; fewer --workers need less memory"
 
 
@@ -41,8 +41,8 @@ class Workers:
     """The processes that load images.
 
     Attributes:
-        count: how many; 0 for none, where the process that trains does it.
-        by_pipe: they send batches through a pipe, not through shared memory: somewhat slower.
+        count: how many; 0: the training process loads them itself.
+        by_pipe: they send batches through a pipe instead of shared memory, which is somewhat slower.
     """
 
     count: int
@@ -50,14 +50,14 @@ class Workers:
 
     @classmethod
     def fitting(cls, count: int, batches: Sequence[int], processes: int) -> Workers:
-        """Return so many, which use shared memory if there is enough of it: in a container, 64 MB are usual.
+        """Return workers that use shared memory if there is enough of it: containers often have 64 MB.
 
-        A batch there is an open file, too, of which some systems allow 256.
+        Each batch in shared memory also takes open files, of which some systems allow 256.
 
         Args:
-            count: how many, for each process that trains.
-            batches: bytes of a batch of each loader.
-            processes: that train.
+            count: number of workers for each training process.
+            batches: bytes in a batch of each loader.
+            processes: number of training processes.
         """
         needed = processes * sum((_AHEAD * count + 2) * size for size in batches)
         files = len(batches) * (_AHEAD * count + 2) * _FILES
@@ -65,7 +65,7 @@ class Workers:
 
 
 def free_shared_memory() -> float:
-    """Return how many bytes of shared memory are left; infinity where the system has no such bound."""
+    """Return how many bytes of shared memory are free; infinity if the system has no limit."""
     if not sys.platform.startswith("linux"):
         return float("inf")
     try:
@@ -76,7 +76,7 @@ def free_shared_memory() -> float:
 
 
 def open_files() -> float:
-    """Return how many files this process may have open; infinity where the system has no such bound."""
+    """Return how many files this process may have open; infinity if the system has no limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -86,10 +86,10 @@ def open_files() -> float:
 
 
 class Batches:
-    """Torch's loader, whose failures are told in one line.
+    """Torch's loader, with one line for each way in which its workers fail.
 
     Raises:
-        ResnetdError: while it is gone through: a process died, or none could be started.
+        ResnetdError: on iteration, if a worker died or none could be started.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -118,10 +118,10 @@ class Batches:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Tell in one line of a process that dies, of which torch tells wherever the one that trains is just then.
+    """Report a worker's death in one line; torch raises it anywhere in the training process.
 
     Raises:
-        ResnetdError: one died.
+        ResnetdError: a worker died.
     """
     try:
         yield
@@ -131,11 +131,11 @@ def watched() -> Iterator[None]:
         raise
 
 
-def begin(_: int) -> None:
-    """Prepare a process that loads images.
+def prepare_worker(_: int) -> None:
+    """Prepare a worker process.
 
-    Signals that ask for an end often come to the whole group; they are for the process that trains, which needs
-    this one to end its step. A batch that cannot be sent ends this process, and the other one watches for that.
+    Signals that ask for an end often reach the whole process group. They are for the training process, which needs
+    this one to finish its step. A batch that cannot be sent ends this process, which the training process notices.
     """
     from multiprocessing.queues import Queue
 
@@ -143,9 +143,9 @@ def begin(_: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if sys.stderr is not None:
-        with suppress(OSError, ValueError):  # what goes wrong here is told by the other process
+        with suppress(OSError, ValueError):  # the training process reports what goes wrong here
             os.dup2(2, sys.stderr.fileno())
-    # Otherwise the batch is lost, and waited for without end.
+    # Otherwise the batch is lost, and the training process waits for it forever.
     Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
 
 
@@ -154,7 +154,7 @@ def _give_up(_error: Exception, _item: object) -> None:
 
 
 def _ended(processes: Sequence[BaseProcess]) -> str:
-    """End the processes and return what one of them died of before, in torch's words; "" for nothing."""
+    """End the workers and return what one of them had died of, in torch's words; "" for nothing."""
     _unwatch()
     deadline = time.monotonic() + _GRACE
     while all(process.exitcode is None for process in processes) and time.monotonic() < deadline:
@@ -168,14 +168,14 @@ def _ended(processes: Sequence[BaseProcess]) -> str:
 
 
 def _unwatch() -> None:
-    """Let torch watch its processes no more: it raises an error for each one that dies, wherever that comes."""
+    """Stop torch from watching its workers: it raises an error for each one that dies, at any moment."""
     if hasattr(signal, "SIGCHLD"):
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _failure(error: Exception, death: str = "") -> ResnetdError:
-    """Return what users read of a failure; torch tells in words alone what one died of."""
+    """Return the error that users read; what a worker died of is in torch's message only."""
     _unwatch()
     text = f"{death}\n{error}"
     if killed := re.search(r"killed by signal: (.+?)\.? *(\n|$|It is possible)", text):

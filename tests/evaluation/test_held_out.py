@@ -28,9 +28,10 @@ from resnetd_cli.compiled import exported_file
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import DataError, ModelError
 from resnetd_cli.evaluation import evaluate, held_out
-from resnetd_cli.evaluation.held_out import Learnt, learnt_by, separate
+from resnetd_cli.evaluation.held_out import learnt_by, separate
 from resnetd_cli.evaluation.images import LabelledImages, open_images
 from resnetd_cli.models import trained_on
+from resnetd_cli.models.trained_on import Known
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.results import Preprocessing
@@ -62,8 +63,8 @@ def mark(number: int) -> bytes:
     return hashlib.blake2b(size + PIXELS[number].tobytes(), digest_size=16).digest()
 
 
-def learnt(model: str, *numbers: int) -> Learnt:
-    return Learnt(model, trained_on.from_marks([mark(number) for number in numbers]))
+def learnt(model: str, *numbers: int) -> Known:
+    return Known(model, trained_on.unpack(b"".join([mark(number) for number in numbers])))
 
 
 def draw(folder: Path, numbers: Sequence[int] = range(12)) -> Path:
@@ -108,7 +109,7 @@ def test_a_comparison_leaves_out_what_either_model_was_trained_on(tmp_path: Path
 
 
 def test_a_model_without_marks_leaves_the_other_ones_to_count(tmp_path: Path) -> None:
-    images, counts, notes = separate(open_images(str(draw(tmp_path))), [Learnt("embedded", None), learnt("B", 11)])
+    images, counts, notes = separate(open_images(str(draw(tmp_path))), [Known("embedded", None), learnt("B", 11)])
     assert numbers_of(images) == list(range(11))
     assert (counts, notes) == ([None, 0], ["1 of 12 images is left out: B was trained on it"])
 
@@ -150,11 +151,11 @@ def test_a_model_that_knows_nothing_of_its_training_reads_no_image(
 ) -> None:
     images = open_images(str(draw(tmp_path)))
     monkeypatch.setattr(held_out, "look_at", None)
-    assert separate(images, [Learnt("embedded", None)]) == (images, [None], [])
+    assert separate(images, [Known("embedded", None)]) == (images, [None], [])
 
 
 def test_a_run_from_before_marks_were_kept_is_noted(tmp_path: Path) -> None:
-    images, counts, (note,) = separate(open_images(str(draw(tmp_path))), [Learnt("OLD", None, is_run=True)])
+    images, counts, (note,) = separate(open_images(str(draw(tmp_path))), [Known("OLD", None, is_run=True)])
     assert (len(images), counts) == (12, [None])
     assert note.startswith("which images OLD was trained on is not known, so none are left out: ")
 
@@ -200,7 +201,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "checkpoints").mkdir(parents=True)
     for name in ("config.json", "run.json", "model.safetensors", "checkpoints/best.pth"):
         (folder / name).write_text("{}")
-    trained_on.write(folder, trained_on.from_marks([mark(0), mark(1)]))
+    trained_on.write(folder, trained_on.unpack(mark(0) + mark(1)))
     return folder
 
 
@@ -223,13 +224,13 @@ def test_an_exported_file_has_the_marks_inside(
     onnx.save(model, str(tmp_path / "graph.onnx"))
     card = Card("a test", HOW, NAMES, 0, "", {"resnetd": "0"})
     with (tmp_path / "run.onnx").open("wb") as stream:
-        marks = trained_on.from_marks([mark(0), mark(1)]) if kept else None
+        marks = trained_on.unpack(mark(0) + mark(1)) if kept else None
         exported_file.write_file(tmp_path / "graph.onnx", card, stream, marks)
     monkeypatch.chdir(tmp_path)
     found = learnt_by("run.onnx").marks
     assert (found is None) != kept
     if found is not None:
-        assert trained_on.contains(found, trained_on.from_marks([mark(0), mark(1), mark(2)])).tolist() == [1, 1, 0]
+        assert trained_on.contains(found, trained_on.unpack(mark(0) + mark(1) + mark(2))).tolist() == [1, 1, 0]
 
 
 def test_weights_bring_their_own_marks_and_not_the_models(run: Path, tmp_path: Path) -> None:
@@ -241,10 +242,10 @@ def test_weights_bring_their_own_marks_and_not_the_models(run: Path, tmp_path: P
 
 def test_a_run_without_marks_is_told_from_other_models(run: Path) -> None:
     (run / trained_on.NAME).unlink()
-    assert learnt_by(str(run)) == Learnt(str(run), None, is_run=True)
+    assert learnt_by(str(run)) == Known(str(run), None, is_run=True)
     (run / "run.json").unlink()
-    assert learnt_by(str(run)) == Learnt(str(run), None)
-    assert learnt_by("embedded") == Learnt("embedded", None)
+    assert learnt_by(str(run)) == Known(str(run), None)
+    assert learnt_by("embedded") == Known("embedded", None)
 
 
 def test_damaged_marks_are_an_error(run: Path) -> None:
@@ -389,7 +390,7 @@ def test_the_program_measures_the_same_images_whatever_they_are_called(
     run.mkdir()
     for file, data in timm_files("test_resnet", num_classes=3, label_names=CLASSES).items():
         (run / file).write_bytes(data)
-    trained_on.write(run, trained_on.from_marks([mark(number) for number in range(5)]))
+    trained_on.write(run, trained_on.unpack(b"".join([mark(number) for number in range(5)])))
     originals = draw(tmp_path / "originals")
     (tmp_path / "link").symlink_to(originals)
     mixed = [*STORAGES[1:5], "bmp", "tiff", "webp", "3", "5", "6", "7", "8"]
@@ -413,16 +414,16 @@ def test_the_program_measures_the_same_images_whatever_they_are_called(
 def test_weights_that_name_their_marks_go_with_no_others(tmp_path: Path) -> None:
     import safetensors.numpy
 
-    marks = trained_on.from_marks([mark(0), mark(1)])
+    marks = trained_on.unpack(mark(0) + mark(1))
     metadata = {
         "format": "pt",
         trained_on.DIGEST: hashlib.sha256(b"".join(sorted([mark(0), mark(1)]))).hexdigest(),
     }
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     safetensors.numpy.save_file({"w": np.zeros(1)}, tmp_path / "model.safetensors", metadata)
-    assert learnt_by(str(tmp_path)) == Learnt(str(tmp_path), None, is_run=True), "copied without them"
-    trained_on.write(tmp_path, trained_on.from_marks([mark(2)]))
-    assert learnt_by(str(tmp_path)) == Learnt(str(tmp_path), None, is_run=True), "beside another's"
+    assert learnt_by(str(tmp_path)) == Known(str(tmp_path), None, is_run=True), "copied without them"
+    trained_on.write(tmp_path, trained_on.unpack(mark(2)))
+    assert learnt_by(str(tmp_path)) == Known(str(tmp_path), None, is_run=True), "beside another's"
     trained_on.write(tmp_path, marks)
     found = learnt_by(str(tmp_path))
     assert found.is_run and found.marks is not None
@@ -435,7 +436,7 @@ def test_a_checkpoint_taken_out_of_its_run_is_noted(tmp_path: Path) -> None:
         folder.mkdir()
     for name in ("config.json", "run.json"):
         (run / name).write_text("{}", encoding="utf-8")
-    trained_on.write(run, trained_on.from_marks([mark(0)]))
+    trained_on.write(run, trained_on.unpack(mark(0)))
     (elsewhere / "best.pth").write_bytes(b"")
     found = learnt_by(str(run), elsewhere / "best.pth")
     assert (found.marks, found.is_run) == (None, True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from resnetd_cli.training.monitors import Several
-from resnetd_cli.training.plan import Plan, Surroundings, execute
+from resnetd_cli.training.callbacks import Callbacks
+from resnetd_cli.training.monitors import Monitors
+from resnetd_cli.training.plan import DataChoice, NetworkChoice, Output, Plan, RecipeChoice, Runtime
+from resnetd_cli.training.run import execute
 
 COLOURS = {"blue": (40, 60, 200), "green": (60, 180, 60), "red": (200, 50, 40)}
 NETWORK = "test_resnet"
@@ -40,8 +43,44 @@ QUICK = {
 }
 
 
-class Log(Several):
-    """Remembers what a run tells, and stops it after a step."""
+_PLACES = {
+    "data": ("data", "location"),
+    "recipe": ("recipe", "name"),
+    "changes": ("recipe", "changes"),
+    **{name: ("data", name) for name in ("val_share", "group_by", "split_seed")},
+    **{name: ("network", name) for name in ("model", "weights", "image_size", "teacher")},
+    **{name: ("output", name) for name in ("folder", "resume", "overwrite")},
+    **{name: ("runtime", name) for name in ("device", "workers", "save_seconds", "offline")},
+}
+"""Where a plan has the option of a name: its group, and the name there."""
+
+
+def change(plan: Plan, **options: Any) -> Plan:
+    """Return a plan with some options changed, whichever group they are in."""
+    for option, value in options.items():
+        if option in _PLACES:
+            group, name = _PLACES[option]
+            plan = replace(plan, **{group: replace(getattr(plan, group), **{name: value})})
+        else:
+            plan = replace(plan, **{option: value})
+    return plan
+
+
+def make_plan(command: str, data: str, folder: Path, model: str | None = None, **options: Any) -> Plan:
+    """Return a plan with some options."""
+    plan = Plan(
+        command=command,
+        data=DataChoice(data),
+        network=NetworkChoice(model),
+        recipe=RecipeChoice(),
+        output=Output(folder),
+        runtime=Runtime(save_seconds=300.0),
+    )
+    return change(plan, **options)
+
+
+class Log(Monitors):
+    """Remembers what a run reports, and stops it after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()
@@ -61,4 +100,4 @@ class Log(Several):
 
 def carry_out(plan: Plan, log: Log | None = None, note: Callable[[str], None] = lambda _: None) -> Any:
     log = log or Log()
-    return execute(plan, Surroundings(monitor=log, note=note, should_stop=log.should_stop))
+    return execute(plan, Callbacks(monitor=log, note=note, should_stop=log.should_stop))

@@ -7,9 +7,10 @@ import timm
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.models import rehearsal
-from resnetd_cli.training import network, recipe
+from resnetd_cli.training import network, recipe, train_mode
+from resnetd_cli.training.plan import NetworkChoice
 
-UPDATE = recipe.load("bag-of-tricks").replace({"batch_norm": "update"})
+UPDATE = recipe.load_recipe("bag-of-tricks").replace({"batch_norm": "update"})
 FREEZE = UPDATE.replace({"batch_norm": "freeze"})
 
 
@@ -29,7 +30,7 @@ def test_a_single_image_is_enough_only_where_it_has_several_places(
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
     def prepare(twin: object) -> None:
-        network.set_training(twin, settings)  # type: ignore[arg-type]
+        train_mode.set_train_mode(twin, settings)  # type: ignore[arg-type]
 
     assert rehearsal.learns_from(module, images, (side, side), prepare) is learns
     assert all(tensor.equal(before[name]) for name, tensor in module.state_dict().items())
@@ -47,12 +48,12 @@ def test_an_image_size_that_a_network_cannot_take_is_refused_with_one_that_it_ta
     architecture: str, side: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        network.untrained(architecture, 3, UPDATE, image_size=side)
+        network.untrained(NetworkChoice(architecture, image_size=side), 3, UPDATE)
     assert caught.value.message == f"{architecture} does not take images of {side} pixels"
     assert caught.value.hint == hint
 
 
 def test_sizes_that_a_network_takes_are_taken() -> None:
     for architecture, side in (("test_resnet", "16"), ("test_vit", "64")):
-        start = network.untrained(architecture, 3, UPDATE, image_size=side)
+        start = network.untrained(NetworkChoice(architecture, image_size=side), 3, UPDATE)
         assert start.preprocessing.input_size == (3, int(side), int(side))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 import timm
 import torch
 from accelerate.state import AcceleratorState
-from helpers.training_data import NETWORK, carry_out, write_colours
+from helpers.training_data import NETWORK, carry_out, change, make_plan, write_colours
 from PIL import Image
 from safetensors.torch import load_file
 from timm.data import Mixup
@@ -21,14 +19,31 @@ from torch.nn.functional import dropout
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.results import Preprocessing
-from resnetd_cli.training import effects, loader, loop, network, parts, recipe
-from resnetd_cli.training.plan import Plan, asked_recipe
+from resnetd_cli.training import (
+    augmentation,
+    head,
+    ineffective,
+    network,
+    optimizer,
+    randomness,
+    recipe,
+    train_mode,
+)
+from resnetd_cli.training.dropout import set_dropout
+from resnetd_cli.training.mixup import mix
+from resnetd_cli.training.plan import NetworkChoice, RecipeChoice
+from resnetd_cli.training.recipe import Recipe
+from resnetd_cli.training.recipe_choice import asked_recipe
 
-BAG, TUNE = recipe.load("bag-of-tricks"), recipe.load("finetune")
+BAG, TUNE = recipe.load_recipe("bag-of-tricks"), recipe.load_recipe("finetune")
 
 
-def plan_of(command: str, teacher: str | None = None, file: str | None = None, **changes: Any) -> Plan:
-    return Plan(command, "data", Path("run"), changes=changes, teacher=teacher, recipe=file)
+def asked(
+    command: str, teacher: str | None = None, file: str | None = None, processes: int = 1, **changes: Any
+) -> Recipe:
+    """Return the recipe that is asked for with some changes."""
+    choice = RecipeChoice(file, changes)
+    return asked_recipe(choice, command, has_teacher=teacher is not None, processes=processes)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +79,7 @@ def test_a_setting_that_cannot_act_is_refused_where_it_was_asked_for(
     command: str, changes: dict[str, Any], message: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        asked_recipe(plan_of(command, **changes))
+        asked(command, **changes)
     assert message in caught.value.message
     assert caught.value.hint is not None and hint in caught.value.hint
 
@@ -86,29 +101,28 @@ def test_a_setting_that_cannot_act_is_refused_where_it_was_asked_for(
     ],
 )
 def test_settings_that_act_and_those_of_the_recipe_are_taken(command: str, changes: dict[str, Any]) -> None:
-    asked_recipe(plan_of(command, **changes))
-    asked_recipe(plan_of(command, teacher="embedded", **changes, teacher_temperature=2))
+    asked(command, **changes)
+    asked(command, teacher="embedded", **changes, teacher_temperature=2)
 
 
 def test_settings_of_a_file_are_not_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(TUNE.replace({"freeze": True, "drop_path": 0.2, "momentum": 0.5}).to_yaml())
-    assert asked_recipe(plan_of("finetune", file=str(file))).drop_path == 0.2
+    assert asked("finetune", file=str(file)).drop_path == 0.2
     with pytest.raises(UsageError, match="momentum would have no effect"):
-        asked_recipe(plan_of("finetune", file=str(file), momentum=0.4))
+        asked("finetune", file=str(file), momentum=0.4)
 
 
 def test_mixing_needs_two_images_in_some_process() -> None:
-    plan = plan_of("finetune", mixup=0.2, batch_size=4)
-    asked_recipe(plan, processes=3)
+    asked("finetune", mixup=0.2, batch_size=4, processes=3)
     with pytest.raises(UsageError, match="images are run one at a time"):
-        asked_recipe(plan, processes=4)
+        asked("finetune", mixup=0.2, batch_size=4, processes=4)
 
 
 def test_cases_name_settings_and_switched_off_values_are_right() -> None:
-    for case in effects.CASES:
+    for case in ineffective.CASES:
         assert set(case.settings) <= set(recipe.RULES)
-    for setting, value in effects._OFF.items():
+    for setting, value in ineffective._OFF.items():
         assert recipe.RULES[setting].value.is_right(value)
 
 
@@ -187,8 +201,10 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, t
         if repr(settings) not in known:
             AcceleratorState._reset_state(reset_partial_state=True)  # which keeps the precision for the process
             run = top / str(len(known))
-            plan = Plan("train", str(top / "data"), run, NETWORK, changes=settings, image_size="32", workers=0)
-            carry_out(replace(plan, device="cpu"))
+            plan = make_plan(
+                "train", str(top / "data"), run, NETWORK, changes=settings, image_size="32", workers=0
+            )
+            carry_out(change(plan, device="cpu"))
             known[repr(settings)] = load_file(run / "model.safetensors")
         return known[repr(settings)]
 
@@ -227,8 +243,8 @@ def test_dropout_is_timms_and_acts_on_a_frozen_backbone_too(architecture: str, f
     theirs = timm.create_model(architecture, num_classes=5, drop_rate=0.4).train()
     ours = timm.create_model(architecture, num_classes=5)
     ours.load_state_dict(theirs.state_dict())
-    network.set_dropping(ours, settings)
-    network.set_training(ours, settings)
+    set_dropout(ours, settings)
+    train_mode.set_train_mode(ours, settings)
     side = ours.pretrained_cfg["input_size"][-1]
     images = torch.rand(4, 3, side, side)
     if freeze:
@@ -243,7 +259,7 @@ def test_dropout_is_timms_and_acts_on_a_frozen_backbone_too(architecture: str, f
     found = ours(images)
     assert torch.allclose(found, expected, atol=1e-6)
     assert torch.allclose(ours.eval()(images), theirs.eval()(images), atol=1e-5)
-    network.set_training(ours, settings)
+    train_mode.set_train_mode(ours, settings)
     assert not torch.allclose(found, ours(images), atol=1e-3)
 
 
@@ -257,10 +273,10 @@ def test_a_classifier_of_any_kind_drops_what_is_asked_for_and_no_more(architectu
     for rate in (0.0, 0.5):
         settings = BAG.replace({"freeze": True, "drop_rate": rate})
         module = timm.create_model(architecture, num_classes=5)
-        network.set_dropping(module, settings)
-        network.set_training(module, settings)
+        set_dropout(module, settings)
+        train_mode.set_train_mode(module, settings)
         with torch.no_grad():
-            for layer in network.classifier_of(module).modules():
+            for layer in head.classifier_of(module).modules():
                 if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
                     layer.weight.normal_()
             assert torch.equal(module(images), module(images)) is (rate == 0)
@@ -269,21 +285,21 @@ def test_a_classifier_of_any_kind_drops_what_is_asked_for_and_no_more(architectu
 def test_a_network_drops_no_paths_of_its_own_accord() -> None:
     module = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5)
     assert any(getattr(layer, "drop_prob", 0) for layer in module.modules())  # timm's default
-    network.set_dropping(module, BAG)
+    set_dropout(module, BAG)
     assert not any(getattr(layer, "drop_prob", 0) for layer in module.modules())
 
 
 def test_stochastic_depth_is_refused_where_there_is_none() -> None:
     with pytest.raises(UsageError, match="drop_path would have no effect: vgg11 has no stochastic depth"):
-        network.untrained("vgg11", 5, BAG.replace({"drop_path": 0.1}))
+        network.untrained(NetworkChoice("vgg11"), 5, BAG.replace({"drop_path": 0.1}))
 
 
 def test_statistics_of_batches_are_refused_where_there_are_none() -> None:
     vit, resnet = (timm.create_model(name) for name in ("test_vit", "test_resnet"))
     with pytest.raises(UsageError, match="batch_norm would have no effect: vit has no batch normalisation"):
-        effects.check_network({"batch_norm": "update"}, vit, "vit")
-    effects.check_network({"batch_norm": "freeze"}, vit, "vit")
-    effects.check_network({"batch_norm": "update"}, resnet, "resnet")
+        ineffective.check_network({"batch_norm": "update"}, vit, "vit")
+    ineffective.check_network({"batch_norm": "freeze"}, vit, "vit")
+    ineffective.check_network({"batch_norm": "update"}, resnet, "resnet")
 
 
 @pytest.mark.parametrize("changes", [{"backbone_lr": 0, "batch_norm": "freeze"}, {"freeze": True}])
@@ -305,7 +321,7 @@ def test_gradients_that_are_not_applied_are_neither_computed_nor_clipped_by(
     assert sum(length**2 for length in moved.values()) ** 0.5 == pytest.approx(0.001, rel=1e-2)
     assert {name for name, length in moved.items() if length} == {"fc.weight", "fc.bias"}
     module = timm.create_model(NETWORK, num_classes=3)
-    groups = network.parameter_groups(module, BAG.replace(changes))
+    groups = optimizer.parameter_groups(module, BAG.replace(changes))
     assert sum(len(group["params"]) for group in groups) == 2
     assert {name for name, each in module.named_parameters() if each.requires_grad} == {"fc.weight", "fc.bias"}
 
@@ -316,9 +332,9 @@ def test_colours_vary_beside_a_policy(policy: str) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
     prepared = []
     for jitter in (0.0, 0.4):
-        loader.seed_all(3)
+        randomness.seed_all(3)
         settings = BAG.replace({"auto_augment": policy, "color_jitter": jitter})
-        prepared.append(loader.augmentation(settings, how)(image))
+        prepared.append(augmentation.training_transform(settings, how)(image))
     assert not torch.equal(*prepared)
 
 
@@ -330,8 +346,8 @@ def test_every_image_of_a_batch_is_mixed_with_another(count: int, kind: str) -> 
         {"mixup_alpha": 5.0, "cutmix_alpha": 0.0} if kind == "mixup" else {"mixup_alpha": 0.0, "cutmix_alpha": 5.0}
     )
     mixup = Mixup(**alphas, num_classes=count, label_smoothing=0.0)
-    loader.seed_all(1)
-    mixed, soft = loop.Training.mix(SimpleNamespace(mixup=mixup), images.clone(), targets)  # type: ignore[arg-type]
+    randomness.seed_all(1)
+    mixed, soft = mix(mixup, images.clone(), targets)
     assert mixed.shape == images.shape and soft.shape == (count, count)
     for position in range(count):
         (partner,) = [each for each in soft[position].nonzero().flatten().tolist() if each != position]
@@ -349,14 +365,14 @@ def test_every_image_of_a_batch_is_mixed_with_another(count: int, kind: str) -> 
 def test_a_single_image_is_not_mixed_but_its_label_is_smoothed() -> None:
     mixup = Mixup(mixup_alpha=1.0, num_classes=4, label_smoothing=0.2)
     image = torch.rand(1, 3, 4, 4)
-    mixed, soft = loop.Training.mix(SimpleNamespace(mixup=mixup), image, torch.tensor([2]))  # type: ignore[arg-type]
+    mixed, soft = mix(mixup, image, torch.tensor([2]))
     assert torch.equal(mixed, image)
     assert soft.tolist() == [pytest.approx([0.05, 0.05, 0.85, 0.05])]
 
 
 def test_an_optimiser_of_second_order_is_refused() -> None:
     with pytest.raises(UsageError, match="adahessian needs second derivatives, which are not computed"):
-        parts.make_optimizer(
+        optimizer.make_optimizer(
             [{"params": [torch.nn.Parameter(torch.zeros(1))]}], BAG.replace({"optimizer": "adahessian"})
         )
 
@@ -364,15 +380,15 @@ def test_an_optimiser_of_second_order_is_refused() -> None:
 def test_a_share_for_val_is_refused_where_the_data_has_its_own(tmp_path: Path) -> None:
     write_colours(tmp_path / "data" / "train", 2)
     write_colours(tmp_path / "data" / "test", 1, seed=1)
-    plan = Plan("train", str(tmp_path / "data"), tmp_path / "run", NETWORK, val_share=0.2, device="cpu")
+    plan = make_plan("train", str(tmp_path / "data"), tmp_path / "run", NETWORK, val_share=0.2, device="cpu")
     with pytest.raises(UsageError, match=r"--val-share would have no effect: .* has test of its own"):
         carry_out(plan)
 
 
 def test_a_classifier_that_cannot_be_fitted_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetd_cli.training.probe.begin", lambda *_: False)
+    monkeypatch.setattr("resnetd_cli.training.linear_probe.fit_classifier", lambda *_: False)
     write_colours(tmp_path / "data", 4)
     changes = {"head": "probe", "batch_size": 4, "epochs": 10}
-    plan = Plan("train", str(tmp_path / "data"), tmp_path / "run", NETWORK, image_size="32", changes=changes)
+    plan = make_plan("train", str(tmp_path / "data"), tmp_path / "run", NETWORK, image_size="32", changes=changes)
     with pytest.raises(UsageError, match=f"the classifier of {NETWORK} cannot be fitted"):
-        carry_out(replace(plan, workers=0, device="cpu"))
+        carry_out(change(plan, workers=0, device="cpu"))

@@ -12,25 +12,20 @@ from helpers.training_data import write_colours
 
 from resnetd_cli.datasets.base import Examples, open_dataset
 from resnetd_cli.results import Failure, Preprocessing
-from resnetd_cli.training.loader import (
-    Batch,
-    Images,
-    Schedule,
-    augmentation,
-    collate,
-    evaluation_loader,
-    mixed_seed,
-    seed_all,
-    training_loader,
-)
+from resnetd_cli.training.augmentation import training_transform
+from resnetd_cli.training.batch import Batch, collate
+from resnetd_cli.training.dataset import ImageDataset
+from resnetd_cli.training.loader import evaluation_loader, training_loader
+from resnetd_cli.training.randomness import mixed_seed, seed_all
 from resnetd_cli.training.recipe import load_recipe
+from resnetd_cli.training.sampling import BatchSampler
 from resnetd_cli.training.workers import Workers
 
 HOW = Preprocessing((3, 16, 16), 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def schedule(**changes: int) -> Schedule:
-    return Schedule(**{"images": 25, "batch_size": 8, "micro_batch": 8, "epochs": 3, "seed": 1, **changes})
+def sampler(**changes: int) -> BatchSampler:
+    return BatchSampler(**{"images": 25, "batch_size": 8, "micro_batch": 8, "epochs": 3, "seed": 1, **changes})
 
 
 @pytest.fixture
@@ -39,9 +34,9 @@ def examples(tmp_path: Path) -> Examples:
 
 
 def test_an_epoch_sees_every_image_once_in_steps_of_even_size() -> None:
-    batches = list(schedule())
+    batches = list(sampler())
     assert [len(batch) for batch in batches] == [7, 6, 6, 6] * 3
-    assert [schedule().images_of(step) for step in range(12)] == [7, 6, 6, 6] * 3
+    assert [sampler().images_of(step) for step in range(12)] == [7, 6, 6, 6] * 3
     orders = []
     for epoch in range(3):
         keys = [key for batch in batches[4 * epoch : 4 * epoch + 4] for key in batch]
@@ -59,49 +54,49 @@ def test_steps_are_split_evenly_over_processes_and_parts(
     images: int, batch_size: int, micro_batch: int, processes: int
 ) -> None:
     fields = {"images": images, "batch_size": batch_size, "micro_batch": micro_batch, "epochs": 2}
-    plans = [schedule(**fields, process=number, processes=processes) for number in range(processes)]
-    plan, shares = plans[0], [list(each) for each in plans]
-    parts_per_step = plan.micro_batches_per_step
-    assert {len(share) for share in shares} == {plan.steps * parts_per_step}  # the processes stay in step
+    samplers = [sampler(**fields, process=number, processes=processes) for number in range(processes)]
+    first, shares = samplers[0], [list(each) for each in samplers]
+    parts_per_step = first.micro_batches_per_step
+    assert {len(share) for share in shares} == {first.steps * parts_per_step}  # the processes stay in step
     sizes = []
-    for step in range(plan.steps):
+    for step in range(first.steps):
         parts = [part for share in shares for part in share[step * parts_per_step : (step + 1) * parts_per_step]]
         assert max(map(len, parts)) <= micro_batch
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         sizes.append(sum(map(len, parts)))
-        assert sizes[-1] == plan.images_of(step) <= batch_size
+        assert sizes[-1] == first.images_of(step) <= batch_size
     assert max(sizes) - min(sizes) <= 1
-    assert plan.smallest_part == min(len(part) for share in shares for part in share)
+    assert first.smallest_micro_batch == min(len(part) for share in shares for part in share)
     seen = [position for share in shares for part in share for epoch, position in part if epoch == 1]
     assert sorted(seen) == list(range(images))
 
 
 def test_a_run_that_goes_on_sees_what_it_would_have_seen() -> None:
-    whole = list(schedule())
+    whole = list(sampler())
     for step in range(12):
-        assert list(schedule(first_step=step)) == whole[step:]
+        assert list(sampler(first_step=step)) == whole[step:]
 
 
 def test_another_seed_gives_another_order() -> None:
-    assert next(iter(schedule(seed=1))) != next(iter(schedule(seed=2)))
+    assert next(iter(sampler(seed=1))) != next(iter(sampler(seed=2)))
 
 
 def test_processes_share_each_step_of_one() -> None:
-    whole = list(schedule())
-    shares = [list(schedule(process=number, processes=2, micro_batch=4)) for number in range(2)]
+    whole = list(sampler())
+    shares = [list(sampler(process=number, processes=2, micro_batch=4)) for number in range(2)]
     for step, parts in enumerate(zip(*shares, strict=True)):
         assert sorted(parts[0] + parts[1]) == sorted(whole[step])
 
 
 def test_micro_batches_make_up_the_steps() -> None:
-    parts = list(schedule(micro_batch=3))
+    parts = list(sampler(micro_batch=3))
     assert [len(part) for part in parts[:6]] == [3, 2, 2, 2, 2, 2]
-    assert schedule(micro_batch=3).micro_batches_per_step == 3
-    assert parts[0] + parts[1] + parts[2] == next(iter(schedule()))
+    assert sampler(micro_batch=3).micro_batches_per_step == 3
+    assert parts[0] + parts[1] + parts[2] == next(iter(sampler()))
 
 
 def test_an_image_is_the_same_whenever_and_wherever_it_is_loaded(examples: Examples) -> None:
-    images = Images(examples, augmentation(load_recipe("bag-of-tricks"), HOW), seed=3)
+    images = ImageDataset(examples, training_transform(load_recipe("bag-of-tricks"), HOW), seed=3)
     first, label = images[(1, 4)]
     random.random(), torch.rand(1), np.random.random()
     again, _ = images[(1, 4)]
@@ -109,7 +104,7 @@ def test_an_image_is_the_same_whenever_and_wherever_it_is_loaded(examples: Examp
     assert torch.equal(first, again)
     other, _ = images[(2, 4)]
     assert not torch.equal(first, other)
-    steps = Schedule(images=9, batch_size=4, micro_batch=4, epochs=2, seed=3)
+    steps = BatchSampler(images=9, batch_size=4, micro_batch=4, epochs=2, seed=3)
     here, elsewhere, by_pipe = (
         list(training_loader(images, steps, workers))
         for workers in (Workers(0), Workers(2), Workers(2, by_pipe=True))
@@ -122,7 +117,7 @@ def test_an_image_is_the_same_whenever_and_wherever_it_is_loaded(examples: Examp
 
 def test_images_that_cannot_be_read_are_named_and_left_out(examples: Examples) -> None:
     Path(examples.name(2)).write_bytes(b"no image")
-    images = Images(examples, lambda image: np.zeros((3, 2, 2), np.float32), seed=0)
+    images = ImageDataset(examples, lambda image: np.zeros((3, 2, 2), np.float32), seed=0)
     failure = images[(0, 2)]
     assert isinstance(failure, Failure) and failure.input == examples.name(2)
     batch = collate([images[(0, position)] for position in range(4)])
@@ -133,7 +128,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(examples: Examples) -
 
 
 def test_evaluation_sees_each_image_once_over_all_processes(examples: Examples) -> None:
-    images = Images(examples, lambda image: np.zeros((3, 2, 2), np.float32), seed=0)
+    images = ImageDataset(examples, lambda image: np.zeros((3, 2, 2), np.float32), seed=0)
     seen: list[Batch] = [
         batch for number in range(2) for batch in evaluation_loader(images, 2, Workers(0), number, 2)
     ]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import time
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from pathlib import Path
@@ -15,15 +14,17 @@ from typing import Any
 import pytest
 import torch
 from helpers.hub import timm_files
-from helpers.training_data import NETWORK, QUICK, Log, carry_out, write_colours
+from helpers.training_data import NETWORK, QUICK, Log, carry_out, change, make_plan, write_colours
 from PIL import Image
 
 from resnetd_cli import __version__
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.models.configs import write_temperature
 from resnetd_cli.results import Calibrated
-from resnetd_cli.training import network, recipe
-from resnetd_cli.training.plan import Plan, Surroundings, execute
+from resnetd_cli.training import head, network, recipe
+from resnetd_cli.training.callbacks import Callbacks
+from resnetd_cli.training.plan import NetworkChoice, Plan
+from resnetd_cli.training.run import execute
 
 SHORT = {**QUICK, "epochs": 2, "mixup": 0, "head": "zero"}
 
@@ -52,7 +53,7 @@ def base(tmp_path: Path, files: dict[str, bytes]) -> Path:
 def plan(base: Path, tmp_path: Path) -> Plan:
     write_colours(tmp_path / "data" / "train", 12, seed=1)
     write_colours(tmp_path / "data" / "val", 3, seed=2)
-    return Plan(
+    return make_plan(
         "finetune",
         str(tmp_path / "data"),
         tmp_path / "run",
@@ -67,7 +68,7 @@ def plan(base: Path, tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def teacher(plan: Plan, tmp_path: Path) -> Path:
-    carry_out(replace(plan, folder=tmp_path / "teacher", changes={**SHORT, "epochs": 1}))
+    carry_out(change(plan, folder=tmp_path / "teacher", changes={**SHORT, "epochs": 1}))
     return tmp_path / "teacher"
 
 
@@ -78,10 +79,10 @@ def facts_of(run: Path) -> dict[str, Any]:
 
 def test_a_classifier_that_begins_at_random_follows_from_the_seed(base: Path) -> None:
     def weight(seed: int) -> torch.Tensor:
-        settings = recipe.load("finetune").replace({"head": "random", "seed": seed})
+        settings = recipe.load_recipe("finetune").replace({"head": "random", "seed": seed})
         torch.seed()
-        module = network.pretrained(str(base), 3, settings).module
-        return network.classifier_of(module).weight  # type: ignore[return-value]
+        module = network.pretrained(NetworkChoice(str(base)), 3, settings).module
+        return head.classifier_of(module).weight  # type: ignore[return-value]
 
     assert torch.equal(weight(0), weight(0))
     assert not torch.equal(weight(0), weight(1))
@@ -89,8 +90,8 @@ def test_a_classifier_that_begins_at_random_follows_from_the_seed(base: Path) ->
 
 def test_run_records_its_files_by_their_sha256(plan: Plan, base: Path, teacher: Path) -> None:
     began = datetime.now(timezone.utc).replace(microsecond=0)
-    summary = carry_out(replace(plan, teacher=str(teacher)))
-    facts = facts_of(plan.folder)
+    summary = carry_out(change(plan, teacher=str(teacher)))
+    facts = facts_of(plan.output.folder)
     for key, folder in (("model_files", base), ("teacher_files", teacher)):
         weights, config = facts[key]
         assert weights["file"] == str(folder / "model.safetensors")
@@ -112,15 +113,15 @@ def test_run_records_its_files_by_their_sha256(plan: Plan, base: Path, teacher: 
 
 
 def test_weights_given_by_hand_are_recorded(plan: Plan, base: Path) -> None:
-    carry_out(replace(plan, model=NETWORK, weights=base / "model.safetensors"), Log(stop_after=1))
-    (weights,) = facts_of(plan.folder)["model_files"]
+    carry_out(change(plan, model=NETWORK, weights=base / "model.safetensors"), Log(stop_after=1))
+    (weights,) = facts_of(plan.output.folder)["model_files"]
     assert weights["file"] == str(base / "model.safetensors")
     assert weights["sha256"] == hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_training_from_scratch_starts_with_no_files(plan: Plan) -> None:
-    carry_out(replace(plan, command="train", model=NETWORK), Log(stop_after=1))
-    facts = facts_of(plan.folder)
+    carry_out(change(plan, command="train", model=NETWORK), Log(stop_after=1))
+    facts = facts_of(plan.output.folder)
     assert facts["model_files"] is None and facts["teacher_files"] is None
 
 
@@ -130,41 +131,41 @@ def test_starting_model_that_changed_is_not_resumed_from(
 ) -> None:
     carry_out(plan, Log(stop_after=2))
     if not has_checkpoint:
-        (plan.folder / "checkpoints" / "last.pth").unlink()
+        (plan.output.folder / "checkpoints" / "last.pth").unlink()
     weights = base / "model.safetensors"
     damaged = bytearray(files["model.safetensors"])
     damaged[-1] ^= 1
     weights.write_bytes(damaged)
     with pytest.raises(UsageError) as raised:
-        carry_out(replace(plan, resume=True))
+        carry_out(change(plan, resume=True))
     assert raised.value.message.startswith(f"{weights} has changed since the run started")
     assert raised.value.hint == "put it back, or start anew with --overwrite"
     weights.write_bytes(files["model.safetensors"])
-    assert carry_out(replace(plan, resume=True))["steps"] == 6
+    assert carry_out(change(plan, resume=True))["steps"] == 6
 
 
 def test_starting_model_that_is_gone_is_not_missed_after_a_checkpoint(plan: Plan, base: Path) -> None:
     carry_out(plan, Log(stop_after=2))
     base.rename(base.with_name("elsewhere"))
-    summary = carry_out(replace(plan, resume=True))
+    summary = carry_out(change(plan, resume=True))
     assert summary["steps"] == 6 and summary["model_files"][0]["file"] == str(base / "model.safetensors")
 
 
 def test_teacher_that_changed_is_not_resumed_with(
     plan: Plan, teacher: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
-    taught = replace(plan, teacher=str(teacher))
+    taught = change(plan, teacher=str(teacher))
     carry_out(taught, Log(stop_after=2))
     weights, config = teacher / "model.safetensors", teacher / "config.json"
-    for file, change in ((weights, lambda old: old[:-1] + bytes([old[-1] ^ 1])), (config, _in_other_order)):
+    for file, damage in ((weights, lambda old: old[:-1] + bytes([old[-1] ^ 1])), (config, _in_other_order)):
         before = file.read_bytes()
-        file.write_bytes(change(before))
+        file.write_bytes(damage(before))
         with pytest.raises(UsageError) as raised:
-            carry_out(replace(taught, resume=True))
+            carry_out(change(taught, resume=True))
         assert raised.value.message.startswith(f"{file} has changed since the run started: its teacher")
         file.write_bytes(before)
     write_temperature(teacher, Calibrated(1.5))  # as `evaluate --calibrate` does: nothing is learnt from it
-    assert carry_out(replace(taught, resume=True))["steps"] == 6
+    assert carry_out(change(taught, resume=True))["steps"] == 6
 
 
 def _in_other_order(content: bytes) -> bytes:
@@ -180,32 +181,32 @@ def test_other_threads_and_versions_are_recorded_and_do_not_stop_a_resumption(
     torch.set_num_threads(2)
     try:
         monkeypatch.setattr("resnetd_cli.training.provenance.__version__", "99.0")
-        again = replace(plan, resume=True, arguments=("finetune", "--resume"))
+        again = change(plan, resume=True, arguments=("finetune", "--resume"))
         assert carry_out(again, Log(stop_after=5)) is None
         monkeypatch.undo()
     finally:
         torch.set_num_threads(1)
-    carry_out(replace(plan, resume=True))
-    starts = facts_of(plan.folder)["starts"]
+    carry_out(change(plan, resume=True))
+    starts = facts_of(plan.output.folder)["starts"]
     assert [start["step"] for start in starts] == [0, 2, 5]
     assert [start["threads"] for start in starts] == [1, 2, 1]
     assert [start["versions"]["resnetd"] for start in starts] == [__version__, "99.0", __version__]
     assert starts[1]["arguments"] == ["finetune", "--resume"]
-    carry_out(replace(plan, resume=True))  # it has ended: nothing starts
-    assert facts_of(plan.folder)["starts"] == starts
+    carry_out(change(plan, resume=True))  # it has ended: nothing starts
+    assert facts_of(plan.output.folder)["starts"] == starts
 
 
 def test_run_of_an_older_version_is_resumed(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=2))
-    facts = facts_of(plan.folder)
+    facts = facts_of(plan.output.folder)
     for key in ("model_files", "teacher_files", "data_sha256", "split_seed", "starts"):
         del facts[key]
-    (plan.folder / "run.json").write_text(json.dumps({**facts, "fingerprint": "0" * 64}))
+    (plan.output.folder / "run.json").write_text(json.dumps({**facts, "fingerprint": "0" * 64}))
     notes: list[str] = []
-    summary = carry_out(replace(plan, resume=True), note=notes.append)
+    summary = carry_out(change(plan, resume=True), note=notes.append)
     assert summary["steps"] == 6 and summary["model_files"] is None
     assert any("whether its images are still the same is not checked" in note for note in notes)
-    assert [start["step"] for start in facts_of(plan.folder)["starts"]] == [2]
+    assert [start["step"] for start in facts_of(plan.output.folder)["starts"]] == [2]
 
 
 def test_other_images_are_not_resumed_with(plan: Plan, tmp_path: Path) -> None:
@@ -216,26 +217,26 @@ def test_other_images_are_not_resumed_with(plan: Plan, tmp_path: Path) -> None:
     image.putpixel((5, 7), (1, 2, 3))
     image.save(path)
     with pytest.raises(DataError, match="are not those that the run started with"):
-        carry_out(replace(plan, resume=True))
+        carry_out(change(plan, resume=True))
 
 
 def test_split_seed_holds_back_the_same_images_whatever_the_seed(plan: Plan, tmp_path: Path) -> None:
-    whole = replace(plan, data=str(tmp_path / "data" / "train"), changes={**SHORT, "epochs": 1})
+    whole = change(plan, data=str(tmp_path / "data" / "train"), changes={**SHORT, "epochs": 1})
     held_back = []
     for number, (seed, split_seed) in enumerate(((5, None), (6, 5), (6, None))):
-        run = replace(whole, folder=tmp_path / f"run{number}", split_seed=split_seed)
-        run = replace(run, changes={**run.changes, "seed": seed})
-        execute(run, Surroundings(Log(), lambda _: None, lambda: False, surveyed=_remembering(held_back)))
-        assert facts_of(run.folder)["split_seed"] == (seed if split_seed is None else split_seed)
+        run = change(whole, folder=tmp_path / f"run{number}", split_seed=split_seed)
+        run = change(run, changes={**run.recipe.changes, "seed": seed})
+        execute(run, Callbacks(Log(), lambda _: None, lambda: False, surveyed=_remembering(held_back)))
+        assert facts_of(run.output.folder)["split_seed"] == (seed if split_seed is None else split_seed)
     assert held_back[0] == held_back[1] != held_back[2]
 
 
 def test_split_seed_is_refused_where_it_would_have_no_effect(plan: Plan) -> None:
     with pytest.raises(UsageError, match=r"--split-seed would have no effect: .* has val of its own"):
-        carry_out(replace(plan, split_seed=1))
+        carry_out(change(plan, split_seed=1))
     carry_out(plan, Log(stop_after=1))
-    assert facts_of(plan.folder)["split_seed"] is None
-    assert carry_out(replace(plan, resume=True)) is not None
+    assert facts_of(plan.output.folder)["split_seed"] is None
+    assert carry_out(change(plan, resume=True)) is not None
 
 
 def _remembering(held_back: list[list[str]]) -> Any:
@@ -245,7 +246,7 @@ def _remembering(held_back: list[list[str]]) -> Any:
 def test_seconds_are_those_that_pass_from_the_start_to_the_end(plan: Plan) -> None:
     began = time.monotonic()
     log = Log()
-    slow = Surroundings(log, lambda _: None, log.should_stop, surveyed=lambda *_: time.sleep(1))
+    slow = Callbacks(log, lambda _: None, log.should_stop, surveyed=lambda *_: time.sleep(1))
     summary = execute(plan, slow)
     elapsed = time.monotonic() - began
     assert summary is not None and max(1, 0.75 * elapsed) <= summary["seconds"] <= elapsed + 0.05
@@ -255,7 +256,7 @@ def test_seconds_of_all_starts_add_up(plan: Plan) -> None:
     elapsed = 0.0
     for stop_after in (2, None):
         began, log = time.monotonic(), Log(stop_after)
-        slow = Surroundings(log, lambda _: None, log.should_stop, surveyed=lambda *_: time.sleep(1))
-        summary = execute(replace(plan, resume=True), slow)
+        slow = Callbacks(log, lambda _: None, log.should_stop, surveyed=lambda *_: time.sleep(1))
+        summary = execute(change(plan, resume=True), slow)
         elapsed += time.monotonic() - began
     assert summary is not None and max(2, 0.75 * elapsed) <= summary["seconds"] <= elapsed + 0.05

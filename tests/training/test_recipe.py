@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.training import recipe, sizes
-from resnetd_cli.training.plan import Plan, asked_recipe
+from resnetd_cli.training import recipe, recipe_choice, sampling
+from resnetd_cli.training.plan import RecipeChoice
+from resnetd_cli.training.recipe_choice import asked_recipe
 
-BAG = recipe.load("bag-of-tricks")
+BAG = recipe.load_recipe("bag-of-tricks")
 
 
 def test_the_papers_recipe_has_the_papers_values() -> None:
@@ -34,7 +35,7 @@ def test_the_rate_grows_with_the_batch(batch_size: int, rate: float) -> None:
 
 @pytest.mark.parametrize("name", recipe.names())
 def test_a_recipe_written_is_read_back(name: str) -> None:
-    loaded = recipe.load(name)
+    loaded = recipe.load_recipe(name)
     text = loaded.to_yaml()
     assert recipe.parse(text) == loaded
     for setting, rule in recipe.RULES.items():
@@ -99,7 +100,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message:
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
     with pytest.raises(UsageError) as caught:
-        recipe.load(str(file))
+        recipe.load_recipe(str(file))
     assert caught.value.message.replace(str(file), "FILE").startswith(message)
 
 
@@ -144,7 +145,7 @@ def test_settings_are_read_in_every_usual_notation(
     file = tmp_path / "recipe.yaml"
     file.write_bytes(f"{text}\n{others}".encode(encoding))
     expected = BAG.replace(settings)
-    assert recipe.load(str(file)) == expected
+    assert recipe.load_recipe(str(file)) == expected
     if "\n" not in text:
         name, _, value = text.partition(":")
         assert BAG.replace(dict([recipe.parse_setting(f"{name}={value}")])) == expected
@@ -183,16 +184,16 @@ def test_aliases_in_a_file_cannot_multiply(tmp_path: Path) -> None:
     file = tmp_path / "bomb.yaml"
     file.write_text("\n".join(lines) + "\nlr: *b98\n")
     with pytest.raises(UsageError, match="line 1: recipes have no 'a'"):
-        recipe.load(str(file))
+        recipe.load_recipe(str(file))
     file.write_text(f"lr: &a {['x']}\nhflip: [*a, *a]\n")
     with pytest.raises(UsageError, match="lr is 'x'"):
-        recipe.load(str(file))
+        recipe.load_recipe(str(file))
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
 def test_an_endless_recipe_is_refused() -> None:
     with pytest.raises(UsageError, match="no recipe /dev/zero: more than 65,536 bytes"):
-        recipe.load("/dev/zero")
+        recipe.load_recipe("/dev/zero")
 
 
 def test_a_recipe_may_come_through_a_pipe() -> None:
@@ -200,14 +201,14 @@ def test_a_recipe_may_come_through_a_pipe() -> None:
     with os.fdopen(writing, "wb") as file:
         file.write(BAG.to_yaml().encode())
     try:
-        assert recipe.load(f"/dev/fd/{reading}") == BAG
+        assert recipe.load_recipe(f"/dev/fd/{reading}") == BAG
     finally:
         os.close(reading)
 
 
 def test_a_file_that_is_not_there_is_told_with_the_names_that_are() -> None:
     with pytest.raises(UsageError, match="no recipe sgd") as caught:
-        recipe.load("sgd")
+        recipe.load_recipe("sgd")
     assert caught.value.hint == "there is bag-of-tricks, finetune; or name a YAML file"
 
 
@@ -237,10 +238,10 @@ def test_differences_are_named() -> None:
 def test_the_batch_of_a_recipe_is_that_of_the_steps_an_epoch_is_spread_over(
     images: int, batch_size: int, expected: int
 ) -> None:
-    evened = sizes.even(BAG.replace({"batch_size": batch_size}), images)
+    evened = recipe_choice.with_even_batches(BAG.replace({"batch_size": batch_size}), images)
     assert evened.batch_size == expected
     assert evened.peak_lr == pytest.approx(0.1 * expected / 256)
-    assert sizes.even(evened, images) == evened
+    assert recipe_choice.with_even_batches(evened, images) == evened
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_the_batch_of_a_recipe_is_that_of_the_steps_an_epoch_is_spread_over(
 def test_fine_tuning_takes_as_long_as_the_data_is_worth(
     images: int, epochs: int, batch_size: int, batch_norm: str
 ) -> None:
-    fitted = sizes.finetuning(recipe.load("finetune"), images, {})
+    fitted = recipe_choice.adapted_to(recipe.load_recipe("finetune"), images, {})
     assert (fitted.epochs, fitted.batch_size, fitted.batch_norm) == (epochs, batch_size, batch_norm)
     assert fitted.warmup_epochs == pytest.approx(epochs / 10)
 
@@ -276,12 +277,12 @@ def test_fine_tuning_takes_as_long_as_the_data_is_worth(
 def test_the_warm_up_suits_the_epochs_that_are_asked_for(
     command: str, changes: dict[str, Any], warmup_epochs: float
 ) -> None:
-    asked = asked_recipe(Plan(command, "data", Path("run"), changes=changes))
+    asked = asked_recipe(RecipeChoice(None, changes), command)
     assert asked.warmup_epochs == pytest.approx(warmup_epochs)
 
 
 def test_what_the_user_wants_goes_before_what_suits() -> None:
-    fitted = sizes.finetuning(recipe.load("finetune"), 100, {"epochs": 5, "batch_size": 50})
+    fitted = recipe_choice.adapted_to(recipe.load_recipe("finetune"), 100, {"epochs": 5, "batch_size": 50})
     assert (fitted.epochs, fitted.batch_size, fitted.warmup_epochs) == (5, 50, 0.5)
 
 
@@ -296,7 +297,7 @@ def test_more_processes_than_images_in_a_step_are_refused(
     images: int, batch_size: int, processes: int, message: str, hint: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        sizes.schedule(BAG.replace({"batch_size": batch_size}), images, processes=processes)
+        sampling.batch_sampler(BAG.replace({"batch_size": batch_size}), images, processes=processes)
     assert caught.value.hint == hint
 
 
@@ -319,7 +320,7 @@ def test_batches_that_leave_a_process_one_image_are_refused_with_one_that_works(
 ) -> None:
     settings = BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch})
     with pytest.raises(UsageError, match="NET cannot learn from one image at a time") as caught:
-        sizes.check_parts(settings, images, processes, "NET")
+        sampling.check_micro_batches(settings, images, processes, "NET")
     assert caught.value.hint == hint
 
 
@@ -329,7 +330,9 @@ def test_batches_that_leave_a_process_one_image_are_refused_with_one_that_works(
 def test_batches_that_leave_each_process_more_images_are_taken(
     batch_size: int, micro_batch: int | None, processes: int
 ) -> None:
-    sizes.check_parts(BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch}), 96, processes, "NET")
+    sampling.check_micro_batches(
+        BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch}), 96, processes, "NET"
+    )
 
 
 def test_a_file_written_before_schedules_had_settings_is_read() -> None:

@@ -10,7 +10,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 import timm
 import torch
 import yaml
-from helpers.training_data import COLOURS, NETWORK, QUICK, Log, carry_out, write_colours
+from helpers.training_data import COLOURS, NETWORK, QUICK, Log, carry_out, change, make_plan, write_colours
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -29,8 +28,11 @@ from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
 from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.results import Classified
-from resnetd_cli.training import loader, loop, network, recipe
-from resnetd_cli.training.plan import Plan, Surroundings, execute
+from resnetd_cli.training import augmentation, checkpoint, dataset, network, randomness, recipe, run_record
+from resnetd_cli.training.callbacks import Callbacks
+from resnetd_cli.training.learner import Learner
+from resnetd_cli.training.plan import NetworkChoice, Plan
+from resnetd_cli.training.run import execute
 from resnetd_cli.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plan(data: Path, tmp_path: Path) -> Plan:
-    return Plan(
+    return make_plan(
         "train",
         str(data),
         tmp_path / "run",
@@ -64,7 +66,9 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that learnt the colours."""
     run = tmp_path_factory.mktemp("finished") / "run"
     changes = {**QUICK, "epochs": 12, "mixup": 0, "ema_decay": None}
-    carry_out(Plan("train", str(data), run, NETWORK, image_size="32", changes=changes, workers=0, device="cpu"))
+    carry_out(
+        make_plan("train", str(data), run, NETWORK, image_size="32", changes=changes, workers=0, device="cpu")
+    )
     return run
 
 
@@ -122,20 +126,20 @@ def test_the_split_is_a_table_of_all_images_in_order(finished: Path, data: Path)
 def begun(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Path:
     """Begin a run, and stop it after its first step."""
     assert carry_out(plan, Log(stop_after=1), note) is None
-    return plan.folder
+    return plan.output.folder
 
 
 def test_marks_of_the_model_it_starts_from_are_kept_too(finished: Path, tmp_path: Path) -> None:
     more = write_colours(tmp_path / "more", 10, seed=9)
-    table = Plan("finetune", str(more), tmp_path / "again", str(finished), workers=0, device="cpu")
+    table = make_plan("finetune", str(more), tmp_path / "again", str(finished), workers=0, device="cpu")
     again = begun(table)
     with (again / "split.csv").open(newline="") as file:
         learnt = {bytes.fromhex(row["content"]) for row in csv.DictReader(file) if row["split"] == "train"}
     assert len(learnt) == 24
     assert kept_marks(again) == kept_marks(finished) | learnt
-    weights = replace(table, folder=tmp_path / "weights", model=NETWORK, weights=finished / "checkpoints/best.pth")
+    weights = change(table, folder=tmp_path / "weights", model=NETWORK, weights=finished / "checkpoints/best.pth")
     assert kept_marks(begun(weights)) == kept_marks(again)
-    taught = replace(table, folder=tmp_path / "taught", model=NETWORK, command="train")
+    taught = change(table, folder=tmp_path / "taught", model=NETWORK, command="train")
     assert kept_marks(begun(taught)) == learnt
 
 
@@ -143,7 +147,7 @@ def test_a_starting_model_without_marks_is_reported(finished: Path, data: Path, 
     shutil.copytree(finished, tmp_path / "old")
     (tmp_path / "old" / "trained-on.npy").unlink()
     notes: list[str] = []
-    run = Plan("finetune", str(data), tmp_path / "run", str(tmp_path / "old"), workers=0, device="cpu")
+    run = make_plan("finetune", str(data), tmp_path / "run", str(tmp_path / "old"), workers=0, device="cpu")
     assert kept_marks(begun(run, notes.append)) == marks_in(data / "train")
     assert f"{tmp_path / 'old'} does not say which images it was trained on: they will count as new ones" in notes
 
@@ -157,14 +161,14 @@ def test_marks_of_too_many_images_are_not_kept(plan: Plan, monkeypatch: pytest.M
         "42 images are trained on, and marks of 41 are kept at the most: the model will not"
     )
     monkeypatch.undo()
-    begun(replace(plan, overwrite=True))
+    begun(change(plan, overwrite=True))
     assert len(kept_marks(run)) == 42
 
 
 @pytest.mark.parametrize("given", [False, True])
 def test_a_split_is_the_same_when_it_is_read_again(data: Path, plan: Plan, tmp_path: Path, given: bool) -> None:
-    first = begun(plan if given else replace(plan, data=str(data / "train")))
-    second = begun(replace(plan, data=str(first / "split.csv"), folder=tmp_path / "second"))
+    first = begun(plan if given else change(plan, data=str(data / "train")))
+    second = begun(change(plan, data=str(first / "split.csv"), folder=tmp_path / "second"))
     assert (second / "split.csv").read_bytes() == (first / "split.csv").read_bytes()
     assert (second / "trained-on.npy").read_bytes() == (first / "trained-on.npy").read_bytes()
 
@@ -173,22 +177,22 @@ def test_a_run_of_an_older_version_gets_marks_when_it_is_resumed(data: Path, pla
     run = begun(plan)
     (run / "trained-on.npy").unlink()
     (run / "split.csv").unlink()
-    assert carry_out(replace(plan, resume=True), Log(stop_after=2)) is None
+    assert carry_out(change(plan, resume=True), Log(stop_after=2)) is None
     assert kept_marks(run) == marks_in(data / "train")
     assert (run / "split.csv").exists()
 
 
 def test_groups_are_kept_by_a_run_and_asked_for_again_when_it_is_resumed(data: Path, plan: Plan) -> None:
-    plan = replace(plan, data=str(data / "train"), group_by="0([0-9])[0-9].png")
+    plan = change(plan, data=str(data / "train"), group_by="0([0-9])[0-9].png")
     run = begun(plan)
     with (run / "split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     sides = {split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "val")}
     assert (sides["train"], sides["val"]) in (({"0"}, {"1"}), ({"1"}, {"0"}))
-    assert json.loads((run / "run.json").read_text())["group_by"] == plan.group_by
+    assert json.loads((run / "run.json").read_text())["group_by"] == plan.data.group_by
     with pytest.raises(UsageError, match="group_by"):
-        carry_out(replace(plan, resume=True, group_by="[0-9]"), Log(stop_after=2))
-    assert carry_out(replace(plan, resume=True, group_by=None), Log(stop_after=2)) is None
+        carry_out(change(plan, resume=True, group_by="[0-9]"), Log(stop_after=2))
+    assert carry_out(change(plan, resume=True, group_by=None), Log(stop_after=2)) is None
 
 
 def test_the_figures_are_those_of_the_model_that_is_left(finished: Path, data: Path) -> None:
@@ -241,7 +245,7 @@ def test_the_rate_warms_up_and_falls_like_a_cosine(plan: Plan) -> None:
     expected += [peak * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]
     assert [lr for _, lr in log.steps] == pytest.approx(expected, abs=1e-9)
     assert [step for step, _ in log.steps] == list(range(1, 17))
-    rates = [float(row["lr"]) for row in rows_of(plan.folder)]
+    rates = [float(row["lr"]) for row in rows_of(plan.output.folder)]
     assert rates == pytest.approx(expected[3::4], abs=1e-9)  # of the last step of each epoch
 
 
@@ -256,7 +260,7 @@ def test_the_rate_that_is_told_is_the_one_that_the_optimiser_used(
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     log = Log()
-    carry_out(replace(plan, changes={**QUICK, "epochs": 2, "schedule": "step", "backbone_lr": 0.5}), log)
+    carry_out(change(plan, changes={**QUICK, "epochs": 2, "schedule": "step", "backbone_lr": 0.5}), log)
     told = [lr for _, lr in log.steps]
     assert [max(rates) for rates in used] == told and len(told) == 8
     assert [min(rates) for rates in used] == pytest.approx([lr / 2 for lr in told])
@@ -266,24 +270,24 @@ def test_every_image_is_trained_on_as_often_as_the_summary_says(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, int]] = []
-    original = loader.Images.__getitem__
+    original = dataset.ImageDataset.__getitem__
 
-    def getitem(self: loader.Images, key: tuple[int, int]) -> Any:
-        if not isinstance(self.prepare, loader.Evaluation):
+    def getitem(self: dataset.ImageDataset, key: tuple[int, int]) -> Any:
+        if not isinstance(self.transform, augmentation.EvaluationTransform):
             seen.append(key)
         return original(self, key)
 
-    monkeypatch.setattr(loader.Images, "__getitem__", getitem)
-    summary = carry_out(replace(plan, changes={**QUICK, "batch_size": 32}))
+    monkeypatch.setattr(dataset.ImageDataset, "__getitem__", getitem)
+    summary = carry_out(change(plan, changes={**QUICK, "batch_size": 32}))
     assert sorted(seen) == [(epoch, position) for epoch in range(4) for position in range(42)]
     assert (summary["images_trained"], summary["images_seen"]) == (42, 4 * 42)
     assert summary["steps"] == 4 * 2
-    assert RunFolder(plan.folder).begun()[0].batch_size == 21
+    assert run_record.read(RunFolder(plan.output.folder)).recipe.batch_size == 21
 
 
 def test_a_batch_that_is_spread_evenly_is_noted_where_it_was_asked_for(plan: Plan) -> None:
     notes: list[str] = []
-    carry_out(replace(plan, changes={**QUICK, "batch_size": 32, "epochs": 1}), note=notes.append)
+    carry_out(change(plan, changes={**QUICK, "batch_size": 32, "epochs": 1}), note=notes.append)
     assert "42 images, spread evenly, make 2 steps of at most 21 an epoch" in notes
 
 
@@ -292,21 +296,21 @@ def test_weights_are_those_of_a_plain_loop_over_all_images(plan: Plan, micro_bat
     """Steps of 9, 9, 8, 8 and 8 images, and parts of 3 and 2, give each image the same say in its step."""
     settings = {"batch_size": 9, "epochs": 1, "warmup_epochs": 0, "mixup": 0, "schedule": "poly", "lr_batch": None}
     settings |= {"micro_batch": micro_batch, "batch_norm": "freeze", "lr": 0.01, "label_smoothing": 0}
-    carry_out(replace(plan, changes=settings))
-    used = recipe.load("bag-of-tricks").replace(settings)
+    carry_out(change(plan, changes=settings))
+    used = recipe.load_recipe("bag-of-tricks").replace(settings)
 
-    start = network.untrained(NETWORK, 3, used, image_size="32")
+    start = network.untrained(NetworkChoice(NETWORK, image_size="32"), 3, used)
     module = start.module.train()
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.eval()
-    train = open_dataset(plan.data).splits["train"]
-    images = loader.Images(train, loader.augmentation(used, start.preprocessing), seed=0)
+    train = open_dataset(plan.data.location).splits["train"]
+    images = dataset.ImageDataset(train, augmentation.training_transform(used, start.preprocessing), seed=0)
     decayed = [each for each in module.parameters() if each.ndim > 1]
     others = [each for each in module.parameters() if each.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 1e-4}, {"params": others}]
     optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
-    order = torch.randperm(42, generator=torch.Generator().manual_seed(loader.mixed_seed(0, 0))).tolist()
+    order = torch.randperm(42, generator=torch.Generator().manual_seed(randomness.mixed_seed(0, 0))).tolist()
     at = 0
     for step, size in enumerate((9, 9, 8, 8, 8)):
         items = [images[(0, position)] for position in order[at : at + size]]
@@ -318,14 +322,14 @@ def test_weights_are_those_of_a_plain_loop_over_all_images(plan: Plan, micro_bat
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for name, tensor in load_file(plan.folder / "model.safetensors").items():
+    for name, tensor in load_file(plan.output.folder / "model.safetensors").items():
         assert torch.allclose(tensor, module.state_dict()[name], atol=1e-5), name
 
 
 def test_top5_of_five_classes_or_fewer_is_none_everywhere(plan: Plan, tmp_path: Path) -> None:
-    few = carry_out(replace(plan, changes={**QUICK, "epochs": 1}))
+    few = carry_out(change(plan, changes={**QUICK, "epochs": 1}))
     assert few["val"]["top5"] is None and few["test"]["top5"] is None
-    assert [row["val_top5"] for row in rows_of(plan.folder)] == [""]
+    assert [row["val_top5"] for row in rows_of(plan.output.folder)] == [""]
     for split in ("train", "val"):
         for half in ("a", "b"):
             folder = write_colours(tmp_path / "six" / split / half, 4, seed=ord(half) + len(split))
@@ -333,55 +337,55 @@ def test_top5_of_five_classes_or_fewer_is_none_everywhere(plan: Plan, tmp_path: 
                 (folder / name).rename(tmp_path / "six" / split / f"{name} {half}")
             folder.rmdir()
     run = tmp_path / "of six"
-    many = carry_out(replace(plan, data=str(tmp_path / "six"), folder=run, changes={**QUICK, "epochs": 1}))
+    many = carry_out(change(plan, data=str(tmp_path / "six"), folder=run, changes={**QUICK, "epochs": 1}))
     assert many["val"]["top5"] == float(rows_of(run)[0]["val_top5"]) > 0
 
 
 def test_seconds_are_wall_time_over_all_resumptions(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loop.measure
+    original = Learner.measure
 
     def measure(*args: Any) -> Any:
         time.sleep(0.4)
         return original(*args)
 
-    monkeypatch.setattr(loop, "measure", measure)
+    monkeypatch.setattr(Learner, "measure", measure)
     began = time.monotonic()
     assert carry_out(plan, Log(stop_after=9)) is None
     first = time.monotonic() - began
-    kept = RunFolder(plan.folder).load(RunFolder(plan.folder).last)
+    kept = checkpoint.load(RunFolder(plan.output.folder).last)
     assert kept is not None and 0.8 < kept[0].seconds == pytest.approx(first, abs=0.5)
     time.sleep(1)
     began = time.monotonic()
-    summary = carry_out(replace(plan, resume=True))
+    summary = carry_out(change(plan, resume=True))
     second = time.monotonic() - began
     assert kept[0].seconds + second - 0.3 < summary["seconds"] <= first + second + 0.1
-    rows = [float(row["seconds"]) for row in rows_of(plan.folder)]
+    rows = [float(row["seconds"]) for row in rows_of(plan.output.folder)]
     assert all(later - earlier > 0.4 for earlier, later in itertools.pairwise(rows))
     assert rows[-1] + 0.3 < summary["seconds"]  # the test split is measured last
 
 
 def test_a_checkpoint_of_another_version_is_told(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=4))
-    last = RunFolder(plan.folder).last
+    last = RunFolder(plan.output.folder).last
     content = torch.load(last, weights_only=True)
     torch.save({**content, "format": 1}, last)
     with pytest.raises(UsageError, match=r"last\.pth was written by another version of resnetd"):
-        carry_out(replace(plan, resume=True))
+        carry_out(change(plan, resume=True))
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(plan: Plan, tmp_path: Path) -> None:
     """At the ends of epochs and within them, with everything random in use."""
     changes = {**QUICK, "micro_batch": 5, "drop_path": 0.2, "random_erasing": 0.3, "color_jitter": 0.4}
-    whole = Plan(**{**vars(plan), "changes": changes})
+    whole = change(plan, changes=changes)
     summary = carry_out(whole)
-    parted = Plan(**{**vars(whole), "folder": tmp_path / "parted", "resume": True})
+    parted = change(whole, folder=tmp_path / "parted", resume=True)
     for stop_after in (1, 3, 7, 8):
         assert carry_out(parted, Log(stop_after)) is None
     again = carry_out(parted)
-    first, second = (load_file(run.folder / "model.safetensors") for run in (whole, parted))
+    first, second = (load_file(run.output.folder / "model.safetensors") for run in (whole, parted))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    timeless = [[{**row, "seconds": ""} for row in rows_of(run.folder)] for run in (whole, parted)]
+    timeless = [[{**row, "seconds": ""} for row in rows_of(run.output.folder)] for run in (whole, parted)]
     assert timeless[0] == timeless[1]
     assert again["resumed"] == 4 and summary["resumed"] == 0
     assert again["test"] == summary["test"]
@@ -390,18 +394,18 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(plan: Plan, tmp_path:
 def test_a_run_that_ended_ends_again_at_once(finished: Path, data: Path) -> None:
     before = (finished / "model.safetensors").read_bytes()
     log = Log()
-    summary = carry_out(Plan("train", str(data), finished, workers=0, device="cpu", resume=True), log)
+    summary = carry_out(make_plan("train", str(data), finished, workers=0, device="cpu", resume=True), log)
     assert log.steps == [] and summary["steps"] == 48
     assert (finished / "model.safetensors").read_bytes() == before
 
 
 def test_a_seed_decides_everything(plan: Plan, tmp_path: Path) -> None:
-    short = Plan(**{**vars(plan), "changes": {**QUICK, "epochs": 1}})
-    same = Plan(**{**vars(short), "folder": tmp_path / "same", "workers": 2})
-    other = Plan(**{**vars(short), "folder": tmp_path / "other", "changes": {**short.changes, "seed": 1}})
+    short = change(plan, changes={**QUICK, "epochs": 1})
+    same = change(short, folder=tmp_path / "same", workers=2)
+    other = change(short, folder=tmp_path / "other", changes={**short.recipe.changes, "seed": 1})
     for run in (short, same, other):
         carry_out(run)
-    bytes_of = [(run.folder / "model.safetensors").read_bytes() for run in (short, same, other)]
+    bytes_of = [(run.output.folder / "model.safetensors").read_bytes() for run in (short, same, other)]
     assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
 
@@ -409,55 +413,58 @@ def test_other_settings_or_images_are_not_gone_on_with(plan: Plan, data: Path, t
     carry_out(plan, Log(stop_after=2))
     for changes, difference in (({"epochs": 9}, "epochs 4, not 9"), ({"lr": 0.1}, "lr 0.05, not 0.1")):
         with pytest.raises(UsageError, match=f"was started with {difference}"):
-            carry_out(Plan(**{**vars(plan), "resume": True, "changes": {**QUICK, **changes}}))
+            carry_out(change(plan, resume=True, changes={**QUICK, **changes}))
     with pytest.raises(UsageError, match="was started with model test_resnet, not resnet18d"):
-        carry_out(Plan(**{**vars(plan), "resume": True, "model": "resnet18d"}))
+        carry_out(change(plan, resume=True, model="resnet18d"))
     extra = data / "train" / "red" / "extra.png"
     extra.write_bytes((data / "train" / "blue" / "000.png").read_bytes() + b"more")
     try:
         with pytest.raises(DataError, match="are not those that the run started with"):
-            carry_out(Plan(**{**vars(plan), "resume": True}))
+            carry_out(change(plan, resume=True))
     finally:
         extra.unlink()
 
 
 def test_the_same_command_goes_on_where_it_was_fitted_to_the_data(plan: Plan) -> None:
-    large = Plan(**{**vars(plan), "changes": {**QUICK, "batch_size": 64, "scale": [0.5, 1]}})
+    large = change(plan, changes={**QUICK, "batch_size": 64, "scale": [0.5, 1]})
     assert carry_out(large, Log(stop_after=2)) is None
-    assert RunFolder(plan.folder).begun()[0].batch_size == 42
-    assert carry_out(Plan(**{**vars(large), "resume": True}))["steps"] == 4
+    assert run_record.read(RunFolder(plan.output.folder)).recipe.batch_size == 42
+    assert carry_out(change(large, resume=True))["steps"] == 4
 
 
 def test_a_folder_that_is_in_use_is_left_alone(plan: Plan, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=1))
     with pytest.raises(OutputExists, match="holds a run"):
         carry_out(plan)
-    with RunFolder(plan.folder).claimed(), pytest.raises(UsageError, match="is written to by another process"):
-        carry_out(Plan(**{**vars(plan), "resume": True}))
+    with (
+        RunFolder(plan.output.folder).claimed(),
+        pytest.raises(UsageError, match="is written to by another process"),
+    ):
+        carry_out(change(plan, resume=True))
     other = tmp_path / "photos"
     other.mkdir()
     (other / "mine.txt").write_text("keep")
     with pytest.raises(OutputExists, match="is not a run"):
-        carry_out(Plan(**{**vars(plan), "folder": other, "overwrite": True}))
+        carry_out(change(plan, folder=other, overwrite=True))
     assert (other / "mine.txt").read_text() == "keep"
 
 
 def test_a_run_is_replaced_only_when_asked(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=4))
-    summary = carry_out(Plan(**{**vars(plan), "overwrite": True}))
+    summary = carry_out(change(plan, overwrite=True))
     assert summary["resumed"] == 0 and summary["steps"] == 16
 
 
 def test_a_damaged_checkpoint_is_told(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=4))
-    (plan.folder / "checkpoints" / "last.pth").write_bytes(b"no checkpoint")
+    (plan.output.folder / "checkpoints" / "last.pth").write_bytes(b"no checkpoint")
     with pytest.raises(UsageError, match=r"last\.pth is damaged"):
-        carry_out(Plan(**{**vars(plan), "resume": True}))
+        carry_out(change(plan, resume=True))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(plan: Plan) -> None:
     with pytest.raises(ModelError, match="the loss is not a number any more"):
-        carry_out(Plan(**{**vars(plan), "changes": {**QUICK, "lr": 1000, "lr_batch": None, "mixup": 0}}))
+        carry_out(change(plan, changes={**QUICK, "lr": 1000, "lr_batch": None, "mixup": 0}))
 
 
 @pytest.mark.parametrize("when", ["before", "after the first pass"])
@@ -471,14 +478,14 @@ def test_damaged_images_are_reported_and_left_out(plan: Plan, tmp_path: Path, wh
 
     if when == "before":
         damage()
-    around = Surroundings(
+    around = Callbacks(
         monitor=Log(),
         note=lambda _: None,
         should_stop=lambda: False,
         unreadable=lambda failure: told.append(failure.input),
         surveyed=damage if when != "before" else lambda found, divided: None,
     )
-    summary = execute(replace(plan, data=str(tmp_path / "data"), changes={**QUICK, "batch_size": 6}), around)
+    summary = execute(change(plan, data=str(tmp_path / "data"), changes={**QUICK, "batch_size": 6}), around)
     assert summary is not None
     assert list(summary["unreadable"]) == [str(damaged)]
     assert told == ([str(damaged)] if when == "before" else [])
@@ -490,8 +497,8 @@ def test_an_unknown_optimiser_or_policy_is_told(plan: Plan) -> None:
         ({"auto_augment": "magic"}, "timm has no policy 'magic'"),
     ):
         with pytest.raises(UsageError, match=message):
-            carry_out(Plan(**{**vars(plan), "changes": {**QUICK, **changes}}))
-        assert not (plan.folder / "run.json").exists()
+            carry_out(change(plan, changes={**QUICK, **changes}))
+        assert not (plan.output.folder / "run.json").exists()
 
 
 def test_a_teacher_may_order_and_spell_its_classes_differently(finished: Path, plan: Plan, tmp_path: Path) -> None:
@@ -508,13 +515,13 @@ def test_a_teacher_may_order_and_spell_its_classes_differently(finished: Path, p
     learnt = []
     for teacher in (finished, twin):
         run = tmp_path / f"student of {teacher.name}"
-        carry_out(replace(plan, folder=run, teacher=str(teacher), changes={**QUICK, "epochs": 1}))
+        carry_out(change(plan, folder=run, teacher=str(teacher), changes={**QUICK, "epochs": 1}))
         learnt.append(load_file(run / "model.safetensors"))
     assert all(torch.equal(learnt[0][name], learnt[1][name]) for name in learnt[0])
     config["label_names"] = ["Red", "BLUE", "yellow"]
     (twin / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="does not tell the same classes apart"):
-        carry_out(replace(plan, folder=tmp_path / "no", teacher=str(twin)))
+        carry_out(change(plan, folder=tmp_path / "no", teacher=str(twin)))
 
 
 @pytest.mark.parametrize(
@@ -531,7 +538,7 @@ def test_run_does_not_replace_what_it_is_made_from(
     if "weights" in fields:
         fields = {"weights": folder.best}
     with pytest.raises(UsageError, match="would replace what it starts from"):
-        carry_out(Plan("finetune", "data", Path("run"), overwrite=True, device="cpu", **fields))
+        carry_out(make_plan("finetune", "data", Path("run"), overwrite=True, device="cpu", **fields))
     assert (folder.path / "model.safetensors").read_text(encoding="utf-8") == "{}"
 
 

@@ -19,7 +19,8 @@ import torch
 from resnetd_cli.errors import ResnetdError
 from resnetd_cli.results import Failure
 from resnetd_cli.training import workers
-from resnetd_cli.training.loader import Images, evaluation_loader
+from resnetd_cli.training.dataset import ImageDataset
+from resnetd_cli.training.loader import evaluation_loader
 from resnetd_cli.training.workers import Batches, Workers, free_shared_memory, watched
 
 # What a test's processes leave open when they are killed.
@@ -38,7 +39,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-class Doomed(Images):
+class Doomed(ImageDataset):
     """Images of which one does something else."""
 
     def __init__(self, act: Callable[[], object]) -> None:

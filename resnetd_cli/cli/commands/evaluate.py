@@ -25,9 +25,9 @@ from resnetd_cli.system.wording import counted
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
     from resnetd_cli.evaluation.comparison import Comparison
-    from resnetd_cli.evaluation.held_out import Learnt
     from resnetd_cli.evaluation.images import LabelledImages
     from resnetd_cli.evaluation.records import Evaluated, EvaluationReport, ImageRow
+    from resnetd_cli.models.trained_on import Known
 
 
 _ENOUGH = 100
@@ -284,7 +284,7 @@ def _check_rows(path: Path | None, *, with_logits: bool) -> None:
 def _check_and_separate(
     images: LabelledImages,
     classifiers: Mapping[str, Classifier],
-    learnt: Sequence[Learnt],
+    learnt: Sequence[Known],
     *,
     real: bool,
     **options: Any,

@@ -85,10 +85,10 @@ def test_marks_are_numbered_by_their_order_and_the_same_alike() -> None:
 
 
 def test_what_is_known_is_found_by_all_of_its_bytes() -> None:
-    asked = trained_on.from_marks([bytes(MARKS[0]), bytes([2] * 16), bytes(MARKS[4]), bytes(16)])
+    asked = trained_on.unpack(b"".join([bytes(MARKS[0]), bytes([2] * 16), bytes(MARKS[4]), bytes(16)]))
     assert trained_on.contains(MARKS, asked).tolist() == [True, False, True, False]
     assert trained_on.contains(MARKS[:0], asked).tolist() == [False] * 4
-    assert trained_on.contains(MARKS, trained_on.from_marks([])).tolist() == []
+    assert trained_on.contains(MARKS, trained_on.unpack(b"".join([]))).tolist() == []
 
 
 def test_marks_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""A classifier fitted to the features of a network that stays as it is: where fine-tuning best begins.
+"""A linear probe: a classifier fitted to the features of a frozen network, the best start for fine-tuning.
 
-Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features" (arXiv 2202.10054): a random classifier's first
-gradients spoil the features; one that fits them already does not.
+Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features" (arXiv 2202.10054): the first gradients of a
+random classifier spoil the features; those of a fitted one do not.
 """
 
 from __future__ import annotations
@@ -9,28 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.training.head import classifier_of
+from resnetd_cli.training.train_mode import evaluating
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from resnetd_cli.training.loader import Batch
+    from resnetd_cli.training.batch import Batch
 
 _ITERATIONS = 200
 L2 = 1e-2
-"""Weight of the squared weights, on features scaled to a mean square of 1, beside the mean cross-entropy."""
+"""Weight of the L2 penalty next to the mean cross-entropy, on features scaled to a mean square of 1."""
 
 
 def features(
     module: nn.Module, loader: Iterable[Batch], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the classifier sees of each image and of its mirror image, and their targets.
+    """Return the features of each image and of its mirror image, and their targets.
 
     Returns:
         float32, shape (2 N, D), and int64, shape (2 N,).
     """
     import torch
-
-    from resnetd_cli.training.network import evaluating
 
     network: Any = module
     rows, targets = [], []
@@ -43,7 +44,7 @@ def features(
                 pooled = network.forward_head(network.forward_features(view), pre_logits=True)
                 rows.append(pooled.float().cpu())
                 targets.append(batch.targets)
-    # Not those of inference mode, which know no gradients.
+    # Copies: tensors of inference mode cannot be used where gradients are computed.
     return torch.cat(rows).clone(), torch.cat(targets).clone()
 
 
@@ -53,7 +54,7 @@ def fit(rows: torch.Tensor, targets: torch.Tensor, classes: int) -> tuple[torch.
     Args:
         rows: features: float32, shape (N, D).
         targets: int64, shape (N,).
-        classes: how many there are.
+        classes: number of classes.
 
     Returns:
         weight, float32, shape (C, D), and bias, float32, shape (C,).
@@ -79,15 +80,10 @@ def fit(rows: torch.Tensor, targets: torch.Tensor, classes: int) -> tuple[torch.
     return fitted, (bias - fitted @ mean).detach()
 
 
-def begin(module: nn.Module, loader: Iterable[Batch], classes: int, device: torch.device) -> bool:
-    """Give a network a classifier that fits its features; tell whether it has one that can be given.
-
-    Only a linear classifier upon the pooled features can.
-    """
+def fit_classifier(module: nn.Module, loader: Iterable[Batch], device: torch.device) -> bool:
+    """Fit a network's classifier to its features; return False if it is not linear in the pooled features."""
     import torch
     from torch import nn
-
-    from resnetd_cli.training.network import classifier_of
 
     classifier = classifier_of(module)
     if not isinstance(classifier, nn.Linear):
@@ -95,7 +91,7 @@ def begin(module: nn.Module, loader: Iterable[Batch], classes: int, device: torc
     rows, targets = features(module, loader, device)
     if rows.shape[1:] != (classifier.in_features,) or classifier.bias is None:
         return False
-    weight, bias = fit(rows, targets, classes)
+    weight, bias = fit(rows, targets, classifier.out_features)
     with torch.no_grad():
         classifier.weight.copy_(weight)
         classifier.bias.copy_(bias)

@@ -12,16 +12,16 @@ from PIL import Image
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler, StepLRScheduler
 
 from resnetd_cli.training import curves, recipe
-from resnetd_cli.training.rates import Rates
+from resnetd_cli.training.learning_rate import LearningRate
 
-BAG = recipe.load("bag-of-tricks").replace({"lr": 0.2, "lr_batch": None})
-
-
-def rates(epochs: int, steps_per_epoch: int, **settings: Any) -> Rates:
-    return Rates(BAG.replace({"epochs": epochs, "warmup_epochs": 0, **settings}), steps_per_epoch)
+BAG = recipe.load_recipe("bag-of-tricks").replace({"lr": 0.2, "lr_batch": None})
 
 
-def all_of(found: Rates) -> list[float]:
+def rates(epochs: int, steps_per_epoch: int, **settings: Any) -> LearningRate:
+    return LearningRate(BAG.replace({"epochs": epochs, "warmup_epochs": 0, **settings}), steps_per_epoch)
+
+
+def all_of(found: LearningRate) -> list[float]:
     return [found.at(step) for step in range(found.steps)]
 
 

@@ -1,6 +1,6 @@
-"""Settings that could not act on the run they are asked for: an error that says why, not silence.
+"""Settings that would have no effect on the run: an error that says why, instead of silence.
 
-A recipe lists every setting, so only those that were asked for beside it (`--set` and its short forms) are errors.
+A recipe lists every setting, so only settings that the user asked for (`--set` and its short forms) are errors.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a setting acts on.
+    """The run that a setting must have an effect on.
 
     Attributes:
         recipe: the settings.
-        has_teacher: the answers of another model are learnt.
-        processes: that share a batch.
+        has_teacher: the answers of another model are learnt as well.
+        processes: number of processes that share a batch.
     """
 
     recipe: Recipe
@@ -32,12 +32,12 @@ class Asked:
 
 
 class Case(NamedTuple):
-    """When some settings cannot act.
+    """When some settings have no effect.
 
     Attributes:
         settings: their names.
-        holds: tells whether it is so.
-        why: the reason; fields in braces are the recipe's.
+        holds: tells whether this is the case.
+        why: the reason; names in braces are the recipe's settings.
         remedy: what to do instead.
     """
 
@@ -57,8 +57,8 @@ _OFF = {
     "mixup": 0,
     "momentum": 0,
 }
-"""Values that ask for nothing, which any run grants."""
-_OF_THE_FALL = ("schedule", "step_at", "step_factor", "poly_power", "final_lr")
+"""Values that switch a setting off, which no run has to refuse."""
+_AFTER_WARMUP = ("schedule", "step_at", "step_factor", "poly_power", "final_lr")
 
 CASES = (
     Case(
@@ -80,7 +80,7 @@ CASES = (
         "--set schedule=cosine or poly",
     ),
     Case(
-        _OF_THE_FALL,
+        _AFTER_WARMUP,
         lambda asked: asked.recipe.warmup_epochs >= asked.recipe.epochs,
         "the warm-up lasts the whole run, as warmup_epochs is {warmup_epochs:g} and epochs {epochs}",
         "--set warmup_epochs=0",
@@ -119,14 +119,14 @@ CASES = (
 
 
 def check(changes: Mapping[str, Any], asked: Asked) -> None:
-    """Make sure that each setting which was asked for can act.
+    """Check that each setting that the user asked for has an effect.
 
     Args:
-        changes: what was asked for beside the recipe, which has it already.
-        asked: what the settings act on.
+        changes: the settings that the user asked for; the recipe already has them.
+        asked: the run.
 
     Raises:
-        UsageError: one cannot.
+        UsageError: one has none.
     """
     for case in CASES:
         for setting in case.settings:
@@ -135,10 +135,10 @@ def check(changes: Mapping[str, Any], asked: Asked) -> None:
 
 
 def check_network(changes: Mapping[str, Any], module: nn.Module, name: str) -> None:
-    """Make sure that a network has what the settings act on which were asked for.
+    """Check that the network has what the user's settings act on.
 
     Raises:
-        UsageError: it lacks it.
+        UsageError: it has not.
     """
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -149,7 +149,7 @@ def check_network(changes: Mapping[str, Any], module: nn.Module, name: str) -> N
 
 
 def refuse(setting: str, why: str, remedy: str = "") -> None:
-    """Say that a setting could not act.
+    """Refuse a setting that would have no effect.
 
     Raises:
         UsageError: always.
@@ -163,7 +163,7 @@ def _is_on(setting: str, recipe: Recipe) -> bool:
 
 
 def _largest_part(asked: Asked) -> int:
-    """Return the most images that a process runs at once."""
+    """Return the largest number of images that a process runs at once."""
     share = -(-asked.recipe.batch_size // asked.processes)
     return min(share, asked.recipe.micro_batch or share)
 

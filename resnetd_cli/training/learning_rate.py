@@ -1,27 +1,32 @@
-"""The learning rate of each step: a linear warm-up, then the fall that the recipe asks for.
+"""The learning rate of each step: a linear warm-up, then the recipe's schedule (cosine, step, poly, constant).
 
-Without torch, so that a recipe's rates can be drawn before it is run. Warm-up, cosine and poly are those of timm's
-schedulers by update; a step falls where it is asked to, one update later than timm's multi-step schedule.
+The classifier (head) learns at this rate, the backbone at a share of it, `backbone_lr`. Warm-up, cosine and poly
+equal timm's schedulers, updated each step; a step schedule lowers the rate exactly where the recipe says, one step
+later than timm's. No torch here: `--print-recipe --plot` draws the rates before a run.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from resnetd_cli.training.recipe import Recipe
 
+if TYPE_CHECKING:
+    import torch
+
 _EXACT = 1e-9
-"""Of a step: shares of a run such as 0.07 of 100 steps are not whole numbers in floating point."""
+"""Tolerance in steps: shares of a run, such as 0.07 of 100 steps, are not whole numbers in floating point."""
 
 
 @dataclass(frozen=True)
-class Rates:
-    """The classifier's learning rate in each step of a run.
+class LearningRate:
+    """The learning rate in each step of a run.
 
     Attributes:
         recipe: the settings.
-        steps_per_epoch: updates of the weights in an epoch.
+        steps_per_epoch: number of updates of the weights in an epoch.
     """
 
     recipe: Recipe
@@ -29,11 +34,11 @@ class Rates:
 
     @property
     def steps(self) -> int:
-        """Updates of the weights in all."""
+        """Number of updates of the weights in the whole run."""
         return self.recipe.epochs * self.steps_per_epoch
 
     def at(self, step: int) -> float:
-        """Return the rate of a step, counted from 0."""
+        """Return the classifier's rate in a step, counted from 0."""
         peak, warmup = self.recipe.peak_lr, self.recipe.warmup_epochs * self.steps_per_epoch
         if step < warmup:
             return peak * (1 + step) / (1 + warmup)  # a first step at zero would be lost
@@ -44,7 +49,7 @@ class Rates:
 
         Args:
             step: counted from 0.
-            done: the share of the run since the warm-up that lies before it.
+            done: share of the steps after the warm-up that come before it.
         """
         recipe = self.recipe
         if recipe.schedule == "step":
@@ -58,11 +63,23 @@ class Rates:
             return 1.0
         return recipe.final_lr + (1 - recipe.final_lr) * falling
 
-    def curve(self, points: int = 1000) -> tuple[list[float], list[float]]:
-        """Return the epochs, with their fractions, at which steps begin and the rates of these steps.
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        """Set the rates of the head and of the backbone for a step, and return the head's.
 
         Args:
-            points: at most so many, evenly spread from the first step to the last.
+            optimizer: its groups carry `lr_scale`, their share of the rate: see `optimizer.parameter_groups`.
+            step: counted from 0.
+        """
+        rate = self.at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        return rate
+
+    def curve(self, points: int = 1000) -> tuple[list[float], list[float]]:
+        """Return points of the curve: epochs, with fractions, and the rates of the steps that start there.
+
+        Args:
+            points: the most to return, evenly spread from the first step to the last.
         """
         count = min(self.steps, points)
         steps = [round(number * (self.steps - 1) / max(1, count - 1)) for number in range(count)]

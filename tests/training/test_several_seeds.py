@@ -8,7 +8,6 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 from helpers.program import Resnetd
-from helpers.training_data import NETWORK, QUICK, Log, carry_out, write_colours
+from helpers.training_data import NETWORK, QUICK, Log, carry_out, change, make_plan, write_colours
 
 from resnetd_cli.errors import DataError, OutputExists, UsageError
-from resnetd_cli.training import seeds
-from resnetd_cli.training.plan import Plan, Surroundings
+from resnetd_cli.training import run_record, several_seeds
+from resnetd_cli.training.best_epoch import best_run
+from resnetd_cli.training.callbacks import Callbacks
+from resnetd_cli.training.plan import Plan
 from resnetd_cli.training.run_folder import RunFolder
 
 SHORT = {**QUICK, "epochs": 2, "mixup": 0, "ema_decay": None}
@@ -36,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan_for(data: Path, folder: Path, count: int | None = 3) -> Plan:
-    return Plan(
+    return make_plan(
         "train", str(data), folder, NETWORK, image_size="32", changes=SHORT, workers=0, device="cpu", seeds=count
     )
 
@@ -48,7 +49,7 @@ def plan(data: Path, tmp_path: Path) -> Plan:
 
 def carry_out_all(plan: Plan, log: Log | None = None, note: Callable[[str], None] = lambda _: None) -> Any:
     log = log or Log()
-    return seeds.carry_out(plan, lambda _: Surroundings(monitor=log, note=note, should_stop=log.should_stop))
+    return several_seeds.carry_out(plan, lambda _: Callbacks(monitor=log, note=note, should_stop=log.should_stop))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_best_run_by_val_becomes_the_model(finished: Path) -> None:
     for name in names - {"summary.json"}:
         assert (finished / name).read_bytes() == (best / name).read_bytes(), name
     assert read(finished / "summary.json") == {**read(best / "summary.json"), "seeds": [0, 1, 2]}
-    assert RunFolder(finished).begun()[0].seed == expected
+    assert run_record.read(RunFolder(finished)).recipe.seed == expected
 
 
 def test_only_the_best_runs_checkpoints_are_kept(finished: Path) -> None:
@@ -114,38 +115,38 @@ def test_all_seeds_have_one_split_and_differ_otherwise(finished: Path) -> None:
 
 def test_each_run_is_what_a_single_one_of_its_seed_is(finished: Path, data: Path, tmp_path: Path) -> None:
     for seed in (0, 2):
-        alone = replace(plan_for(data, tmp_path / f"alone{seed}", None), split_seed=0)
-        carry_out(replace(alone, changes={**SHORT, "seed": seed}))
-        assert weights(alone.folder) == weights(finished / "seeds" / str(seed))
+        alone = change(plan_for(data, tmp_path / f"alone{seed}", None), split_seed=0)
+        carry_out(change(alone, changes={**SHORT, "seed": seed}))
+        assert weights(alone.output.folder) == weights(finished / "seeds" / str(seed))
 
 
 def test_runs_that_were_stopped_end_as_if_they_had_not_been(finished: Path, plan: Plan) -> None:
     notes: list[str] = []
     for stop_after in (1, 3):
         log = Log(stop_after)
-        assert carry_out_all(replace(plan, resume=True), log) is None
+        assert carry_out_all(change(plan, resume=True), log) is None
     # Stopped within the second run: what was asked for need not be repeated.
     log = _StopsInRun(2, 2)
-    short = Plan("train", plan.data, plan.folder, workers=0, device="cpu", resume=True)
+    short = make_plan("train", plan.data.location, plan.output.folder, workers=0, device="cpu", resume=True)
     assert carry_out_all(short, log) is None
-    assert not (plan.folder / "model.safetensors").exists()
+    assert not (plan.output.folder / "model.safetensors").exists()
     record = carry_out_all(short, note=notes.append)
     assert [note for note in notes if note.startswith("run ")] == ["run 2 of 3: seed 1", "run 3 of 3: seed 2"]
     expected = read(finished / "seeds.json")
     assert record["best"] == expected["best"] and record["figures"] == expected["figures"]
-    assert weights(plan.folder) == weights(finished)
+    assert weights(plan.output.folder) == weights(finished)
     assert carry_out_all(short, note=notes.append)["best"] == record["best"]
     assert notes[-1] == "these runs have ended already; --overwrite starts anew"
 
 
 def test_resumed_runs_have_the_recipe_that_the_first_was_fitted(plan: Plan) -> None:
-    fitted = replace(plan, recipe="finetune", changes={"precision": "fp32"}, seeds=2)
+    fitted = change(plan, recipe="finetune", changes={"precision": "fp32"}, seeds=2)
     assert carry_out_all(fitted, Log(stop_after=1)) is None
-    again = Plan("train", plan.data, plan.folder, workers=0, device="cpu", resume=True)
+    again = make_plan("train", plan.data.location, plan.output.folder, workers=0, device="cpu", resume=True)
     assert carry_out_all(again, _StopsInRun(2, 1)) is None
-    recipes = [RunFolder(plan.folder / "seeds" / seed).begun()[0] for seed in ("0", "1")]
+    recipes = [run_record.read(RunFolder(plan.output.folder / "seeds" / seed)).recipe for seed in ("0", "1")]
     assert recipes[0].epochs > 1 and recipes[1] == recipes[0].replace({"seed": 1})
-    facts = [read(plan.folder / "seeds" / seed / "run.json") for seed in ("0", "1")]
+    facts = [read(plan.output.folder / "seeds" / seed / "run.json") for seed in ("0", "1")]
     assert [one["recipe"] for one in facts] == ["finetune", "finetune"]
     assert [one["changes"] for one in facts] == [
         {"precision": "fp32", "seed": 0},
@@ -170,52 +171,55 @@ class _StopsInRun(Log):
 def test_resumption_of_something_else_is_refused(finished: Path, data: Path, plan: Plan, tmp_path: Path) -> None:
     for count, shown in ((2, "0 to 1"), (5, "0 to 4"), (1, "0 to 0")):
         with pytest.raises(UsageError, match=f"holds runs of the seeds 0 to 2, not {shown}"):
-            carry_out_all(replace(plan_for(data, finished, count), resume=True))
+            carry_out_all(change(plan_for(data, finished, count), resume=True))
     with pytest.raises(UsageError, match=r"was started with lr 0\.05, not 0\.1"):
-        carry_out_all(replace(plan_for(data, finished), changes={**SHORT, "lr": 0.1}, resume=True))
+        carry_out_all(change(plan_for(data, finished), changes={**SHORT, "lr": 0.1}, resume=True))
     with pytest.raises(OutputExists, match="holds a run"):
         carry_out_all(plan_for(data, finished))
-    carry_out(replace(plan, seeds=None), Log(stop_after=1))
+    carry_out(change(plan, seeds=None), Log(stop_after=1))
     with pytest.raises(UsageError, match="holds a run of one seed"):
-        carry_out_all(replace(plan, resume=True))
+        carry_out_all(change(plan, resume=True))
 
 
 def test_seeds_beyond_the_largest_are_refused(plan: Plan) -> None:
     with pytest.raises(UsageError, match="--seeds 3: the last seed would be 2147483648"):
-        carry_out_all(replace(plan, changes={**SHORT, "seed": 2**31 - 2}))
-    assert not plan.folder.exists()
+        carry_out_all(change(plan, changes={**SHORT, "seed": 2**31 - 2}))
+    assert not plan.output.folder.exists()
 
 
 def test_one_seed_is_an_ordinary_run(plan: Plan) -> None:
-    summary = carry_out_all(replace(plan, seeds=1, changes={**SHORT, "epochs": 1}))
-    assert "figures" not in summary and not (plan.folder / "seeds").exists()
+    summary = carry_out_all(change(plan, seeds=1, changes={**SHORT, "epochs": 1}))
+    assert "figures" not in summary and not (plan.output.folder / "seeds").exists()
 
 
 def test_runs_are_replaced_only_by_runs_that_start(plan: Plan) -> None:
     once = {**SHORT, "epochs": 1}
-    carry_out_all(replace(plan, changes=once))
-    before = weights(plan.folder)
+    carry_out_all(change(plan, changes=once))
+    before = weights(plan.output.folder)
     for wrong in (
         {"data": "no-such-folder"},
         {"model": "no_such_model"},
         {"changes": {**once, "optimizer": "none"}},
     ):
         with pytest.raises((UsageError, DataError)):
-            carry_out_all(replace(plan, overwrite=True, **wrong))
-        assert weights(plan.folder) == before and (plan.folder / "seeds" / "2" / "summary.json").is_file()
-    assert carry_out_all(replace(plan, overwrite=True, seeds=2, changes=once), Log(stop_after=1)) is None
-    assert sorted(path.name for path in (plan.folder / "seeds").iterdir()) == ["0", "1"]
-    assert not (plan.folder / "model.safetensors").exists()
-    assert not (plan.folder / "seeds" / "1" / "run.json").exists()
-    carry_out(replace(plan, overwrite=True, seeds=None, changes=once))
-    assert not (plan.folder / "seeds").exists() and not (plan.folder / "seeds.json").exists()
-    assert (plan.folder / "model.safetensors").is_file()
+            carry_out_all(change(plan, overwrite=True, **wrong))
+        assert (
+            weights(plan.output.folder) == before
+            and (plan.output.folder / "seeds" / "2" / "summary.json").is_file()
+        )
+    assert carry_out_all(change(plan, overwrite=True, seeds=2, changes=once), Log(stop_after=1)) is None
+    assert sorted(path.name for path in (plan.output.folder / "seeds").iterdir()) == ["0", "1"]
+    assert not (plan.output.folder / "model.safetensors").exists()
+    assert not (plan.output.folder / "seeds" / "1" / "run.json").exists()
+    carry_out(change(plan, overwrite=True, seeds=None, changes=once))
+    assert not (plan.output.folder / "seeds").exists() and not (plan.output.folder / "seeds.json").exists()
+    assert (plan.output.folder / "model.safetensors").is_file()
 
 
 def test_runs_do_not_replace_the_model_that_they_start_from(finished: Path, data: Path) -> None:
     before = weights(finished)
     with pytest.raises(UsageError, match="would replace what it starts from"):
-        carry_out_all(replace(plan_for(data, finished), command="finetune", model=str(finished), overwrite=True))
+        carry_out_all(change(plan_for(data, finished), command="finetune", model=str(finished), overwrite=True))
     assert weights(finished) == before
 
 
@@ -223,11 +227,13 @@ def test_without_val_the_first_seeds_model_is_kept(plan: Plan, tmp_path: Path) -
     write_colours(tmp_path / "parts" / "train", 8, seed=1)
     write_colours(tmp_path / "parts" / "test", 4, seed=2)
     notes: list[str] = []
-    own = replace(plan, data=str(tmp_path / "parts"), changes={**SHORT, "epochs": 1, "seed": 7}, seeds=2)
+    own = change(plan, data=str(tmp_path / "parts"), changes={**SHORT, "epochs": 1, "seed": 7}, seeds=2)
     record = carry_out_all(own, note=notes.append)
     assert record["best"] == 7 and record["figures"]["val"] is None
     assert notes[-1] == "there is no val to choose by: the first seed's model is kept"
-    tested = np.array([read(plan.folder / "seeds" / seed / "summary.json")["test"]["loss"] for seed in ("7", "8")])
+    tested = np.array(
+        [read(plan.output.folder / "seeds" / seed / "summary.json")["test"]["loss"] for seed in ("7", "8")]
+    )
     assert record["figures"]["test"]["loss"]["mean"] == pytest.approx(tested.mean(), abs=1e-12)
     assert record["figures"]["test"]["loss"]["sd"] == pytest.approx(tested.std(ddof=1), abs=1e-12)
 
@@ -235,20 +241,20 @@ def test_without_val_the_first_seeds_model_is_kept(plan: Plan, tmp_path: Path) -
 def test_spread_is_that_of_numpy() -> None:
     runs = [{"loss": 0.5, "top1": 0.895, "top5": None}, {"loss": 0.25, "top1": 0.92, "top5": 1.0}]
     runs.append({"loss": 0.3, "top1": 0.925, "top5": 1.0})
-    found = seeds.spread(runs)
+    found = several_seeds.spread(runs)
     assert found is not None and found.keys() == {"loss", "top1"}  # not of a figure that some lack
     for name in ("loss", "top1"):
         values = [run[name] for run in runs]
         assert found[name]["mean"] == pytest.approx(np.mean(values))
         assert found[name]["sd"] == pytest.approx(np.std(values, ddof=1))
-    assert seeds.spread([None, None]) is None
-    assert seeds.spread([runs[0]])["loss"]["sd"] is None
+    assert several_seeds.spread([None, None]) is None
+    assert several_seeds.spread([runs[0]])["loss"]["sd"] is None
 
 
 def test_equal_runs_are_told_apart_by_loss_and_then_by_order() -> None:
     def best(*figures: tuple[float, float]) -> int:
         runs = [{"seed": number, "val": {"top1": a, "loss": b}} for number, (a, b) in enumerate(figures)]
-        return int(seeds._best(runs)["seed"])
+        return int(best_run(runs)["seed"])
 
     assert best((0.8, 0.1), (0.9, 0.5), (0.9, 0.4)) == 2
     assert best((0.9, 0.4), (0.9, 0.4)) == 0

@@ -1,0 +1,42 @@
+"""The device and the precision (fp32, fp16, bf16) of training, as Accelerate's handle."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from resnetd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def open_accelerator(device: str, precision: str) -> Accelerator:
+    """Return Accelerate's handle on device, precision and processes.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
+    from accelerate import Accelerator
+
+    from resnetd_cli.pipeline.engines.pytorch import choose_device
+
+    chosen = choose_device(device)
+    if chosen.index is not None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(chosen)
+    on_gpu = chosen.type == "cuda"
+    if precision == "auto":
+        precision = ("bf16" if _has_bf16() else "fp16") if on_gpu else "fp32"
+    mixed = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}[precision]
+    if mixed == "fp16" and not on_gpu:
+        raise UsageError("fp16 training needs a GPU", hint="--set precision=bf16 or fp32")
+    return Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed)
+
+
+def _has_bf16() -> bool:
+    import torch
+
+    with suppress(RuntimeError, AssertionError):
+        return bool(torch.cuda.is_bf16_supported())
+    return False
