@@ -1,0 +1,280 @@
+"""The Markdown pages' command lines, Python and pictures: they run, and print what the pages show."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import documents
+from helpers.documents import DOCS, ROOT
+from helpers.hub import Hub
+from PIL import Image
+from typer.main import get_command
+
+from resnetd_cli.cli.app import app, run
+from resnetd_cli.cli.console import terminal
+from resnetd_cli.cli.misread import understood
+from resnetd_cli.errors import ExitCode
+
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+FINETUNE = "resnetd finetune photos/ -o mine --model embedded"
+SHELL_SYNTAX = ("|", "$(", "<(", ">")
+
+
+class Shop:
+    """A folder with the files that the pages name, a web server and a hub; it runs command lines there.
+
+    What would take minutes is made smaller: a smaller network for a larger one, fewer epochs, fewer seconds.
+    """
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+
+    def stock(self, weights: bytes) -> None:
+        """Make the files."""
+        (self.folder / "samples").symlink_to(ROOT / "samples")
+        for name in ("dog.jpg", "img.jpg", "new.jpg", "more/a.png"):
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            Image.open(ROOT / "samples" / "cat.jpg").save(self.folder / name)
+        for folder in ("photos", "others", "uploads"):
+            for label, sample in (("espresso", "coffee"), ("tiger cat", "cat")):
+                self._cut(ROOT / "samples" / f"{sample}.jpg", self.folder / folder / label, 6)
+        for part in ("train", "test"):
+            for label in ("0", "1"):
+                self._cut(ROOT / "samples" / "cat.jpg", self.folder / "digits" / part / label, 6)
+        (self.folder / "last.pth").write_bytes(weights)
+        rows = (ROOT / "labels" / "imagenet-1k.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        names = "".join(row.split("\t")[2] + "\n" for row in rows)
+        for name in ("names.txt", "imagenet_classes.txt"):
+            (self.folder / name).write_text(names, encoding="utf-8")
+        shutil.copy(ROOT / "resnetd_cli" / "training" / "recipes" / "bag-of-tricks.yaml", self.folder / "my.yaml")
+
+    def _cut(self, photo: Path, folder: Path, count: int) -> None:
+        """Cut different pictures out of a photograph."""
+        generator = np.random.default_rng(sum(map(ord, str(folder.relative_to(self.folder)))))
+        folder.mkdir(parents=True)
+        for number in range(count):
+            image = Image.open(photo)
+            left, top = (int(generator.integers(0, side // 3)) for side in image.size)
+            right, bottom = (side - int(generator.integers(0, side // 6)) for side in image.size)
+            image = image.crop((left, top, right, bottom)).resize((240, 240))
+            image.save(folder / f"person{number % 4}_{number}.jpg")
+
+    def smaller(self, line: str) -> str:
+        """Return a command line that says the same of smaller things, on this machine."""
+        line = re.sub(r"\bresnet(50|101)d\b", "resnet18d", line)
+        line = line.replace("https://example.org", self.url)
+        line = line.replace("labels --download", f"labels --download --url {self.url}/imagenet_classes.txt")
+        if "finetune" in line or ("train" in line and "--print-recipe" not in line):
+            line = line.replace("--model embedded", "--model resnet18d")
+            line += " --epochs 1 --workers 0 --image-size 32 --no-progress"
+        if "bench" in line:
+            line += " --seconds 1"
+        return line
+
+    def run(self, line: str) -> int:
+        """Run a command line of the program in this process, in the folder."""
+        terminal.setup()
+        return run(shlex.split(self.smaller(line))[1:])
+
+    def run_in_bash(self, line: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a line of the shell in the folder, where `resnetd` is a command."""
+        command = self.folder / "bin" / "resnetd"
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m resnetd_cli "$@"\n', encoding="utf-8"
+        )
+        command.chmod(0o755)
+        path = f"{command.parent}{os.pathsep}{environment['PATH']}"
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", self.smaller(line)],
+            cwd=self.folder,
+            env={**environment, "PATH": path, "RESNETD_MODEL": "embedded"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@contextlib.contextmanager
+def opened_shop(folder: Path, files: dict[str, bytes]) -> Iterator[Shop]:
+    """Open a shop in a folder, with a resnet18d of these files on its hub."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    serving = partial(Quiet, directory=str(folder))
+    with (
+        Hub() as hub,
+        ThreadingHTTPServer(("127.0.0.1", 0), serving) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        hub.add("timm/resnet18d.ra2_in1k", files)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        patch.chdir(folder)
+        patch.setenv("RESNETD_MODEL", "resnet18d")
+        patch.delenv("RESNETD_ENGINE", raising=False)
+        patch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        huggingface_hub.close_session()
+        shop = Shop(folder, f"http://127.0.0.1:{server.server_address[1]}")
+        shop.stock(files["model.safetensors"])
+        yield shop
+        huggingface_hub.close_session()
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves the files of a folder and says nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def shop(tmp_path: Path, resnet18d_files: dict[str, bytes]) -> Iterator[Shop]:
+    with opened_shop(tmp_path, resnet18d_files) as shop:
+        yield shop
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory, resnet18d_files: dict[str, bytes]) -> Path:
+    """The model that the pages train, with the line they do it by."""
+    with opened_shop(tmp_path_factory.mktemp("shop"), resnet18d_files) as shop:
+        assert shop.run(FINETUNE) == 0
+        return shop.folder / "mine"
+
+
+def is_for_the_shell(line: str) -> bool:
+    return any(sign in line for sign in SHELL_SYNTAX)
+
+
+PROGRAM_LINES = {
+    name: [
+        line
+        for line in documents.command_lines(name)
+        if line.startswith("resnetd ") and not is_for_the_shell(line)
+    ]
+    for name in DOCS
+}
+SHELL_LINES = [
+    (name, line)
+    for name in DOCS
+    for line in documents.command_lines(name)
+    if is_for_the_shell(line) and "resnetd" in line
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, lines in PROGRAM_LINES.items() if lines])
+def test_the_command_lines_of_a_page_run_one_after_the_other(
+    name: str, shop: Shop, mine: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(mine, shop.folder / "mine")
+    for line in PROGRAM_LINES[name]:
+        code = ExitCode.OK if line == FINETUNE else shop.run(line)
+        assert code == 0, (line, capfd.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "line"), SHELL_LINES)
+def test_a_line_of_the_shell_runs(name: str, line: str, shop: Shop) -> None:
+    finished = shop.run_in_bash(line, dict(os.environ))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout
+
+
+def test_every_line_of_every_console_block_is_run_or_sets_up() -> None:
+    run_here = {line for lines in PROGRAM_LINES.values() for line in lines} | {line for _, line in SHELL_LINES}
+    others = [line for name in DOCS for line in documents.command_lines(name) if line not in run_here]
+    assert len(run_here) > 40
+    assert [line.split(" && ")[0] for line in others] == [
+        "python3 -m venv .venv",
+        "python3 -m venv .venv",
+        "python3 -m venv light",  # by test_export
+    ]
+
+
+@pytest.mark.slow
+def test_setting_up_ends_with_a_command_that_works(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+    (line,) = [line for line in documents.command_lines("README.md") if ".venv/bin/resnetd" in line]
+    assert shop.run(line.rpartition(" && .venv/bin/")[2]) == 0
+    assert "espresso" in capfd.readouterr().out
+
+
+PLACEHOLDERS = {"FILE.onnx": "x.onnx", "MODEL": "embedded", "COMMAND": "predict", "INPUT": "x.jpg", "N": "224"}
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for name in (*DOCS, "SECURITY.md") for line in documents.commands_in_prose(name)})
+)
+def test_a_command_in_prose_is_one_that_the_parser_takes(line: str) -> None:
+    line = re.sub(r"\[(.*?)\]", r"\1", line).replace("...", "")
+    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line)[1:]]
+    if words[0].startswith("--"):
+        assert words[0] in {"--version", "--help", "--install-completion"}
+        return
+    assert words[0] in COMMANDS
+    words = understood(words, COMMANDS)
+    if words[1:] and not {"MODEL", "--help"} & set(words):
+        required = ["x"] if words[0] in ("info", "pull", "evaluate") and len(words) == 2 else []
+        with COMMANDS[words[0]].make_context(
+            words[0], [*words[1:], *required], resilient_parsing=False
+        ) as context:
+            assert context.params
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
+def test_the_python_on_a_page_runs(name: str, shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for code in documents.blocks(name, "python"):
+        exec(code, names)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition("(")[0] for line in printed[:2]] == ["Classified", "Failure"]
+    assert "label='espresso'" in printed[0]
+    if name == "docs/python.md":
+        assert printed[2:] == ["samples/cat.jpg (1280,)", "samples/coffee.jpg (1280,)"]
+
+
+@pytest.mark.slow
+def test_the_records_on_the_page_are_what_predict_prints(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = documents.blocks("docs/formats.md", "json")
+    shown = [json.loads(record) for record in re.split(r"\n(?=\{)", block)]
+    assert shop.run("resnetd predict samples/coffee.jpg x.jpg -k 1 -f jsonl --model embedded") == ExitCode.PARTIAL
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for record in (*shown, *printed):
+        for prediction in record["predictions"]:
+            prediction["probability"] = round(prediction["probability"], 5)
+    assert printed == shown
+
+
+@pytest.mark.slow
+def test_the_picture_shows_what_the_program_prints() -> None:
+    pytest.importorskip("pty")
+    checked = [sys.executable, str(ROOT / "scripts" / "make_session.py"), "--check"]
+    hidden = ("RESNETD_ENGINE",)
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    finished = subprocess.run(checked, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert (finished.returncode, finished.stderr) == (0, "")
