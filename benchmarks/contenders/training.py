@@ -20,8 +20,8 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 
-from resnetd_cli.datasets.base import open_dataset
-from resnetd_cli.datasets.splits import Divided
+from resnetd_cli.datasets.open_dataset import open_dataset
+from resnetd_cli.datasets.splits import TrainValTest
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.training import network, recipe
 from resnetd_cli.training.accelerator import open_accelerator
@@ -72,7 +72,7 @@ def loop_of(model, files, batch_size, folder):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(Path(file).absolute())
     settings = recipe.load_recipe("bag-of-tricks").replace({"batch_size": batch_size, "epochs": 100_000})
-    data = Divided(open_dataset(str(folder / "images")).splits["all"], None, None)
+    data = TrainValTest(open_dataset(str(folder / "images")).splits["all"], None, None)
     start = network.untrained(NetworkChoice(model), CLASSES, settings)
     accelerator = open_accelerator("cpu", "fp32")
     to_device(start.module, accelerator.device)

@@ -19,7 +19,7 @@ from resnetd_cli.system.files import name_temporary_folder, name_user, open_atom
 from resnetd_cli.system.quiet import own_stderr
 
 if TYPE_CHECKING:
-    from resnetd_cli.datasets.splits import Divided
+    from resnetd_cli.datasets.splits import TrainValTest
     from resnetd_cli.datasets.survey import Survey
     from resnetd_cli.results import Failure
     from resnetd_cli.training.plan import Plan, RecipeChoice
@@ -180,7 +180,7 @@ def _report_failure(failure: Failure) -> None:
     tell_failure(failure)
 
 
-def _report_survey(survey: Survey, divided: Divided) -> None:
+def _report_survey(survey: Survey, divided: TrainValTest) -> None:
     for note in (*survey.notes, *divided.notes):
         terminal.note(note)
     if not terminal.quiet and sys.stderr is not None:

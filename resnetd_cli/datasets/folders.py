@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterator, Mapping
 
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
-from resnetd_cli.datasets.files import Files
-from resnetd_cli.datasets.texts import Few, TextsBuilder, shown
+from resnetd_cli.datasets.first_few import Few, shown
+from resnetd_cli.datasets.image_files import Files
+from resnetd_cli.datasets.packed_texts import TextsBuilder
 from resnetd_cli.errors import DataError
 from resnetd_cli.pipeline.sources.folders import Skipped, Walker, is_folder, is_named_like_image, listed
 from resnetd_cli.pipeline.sources.reading import strerror

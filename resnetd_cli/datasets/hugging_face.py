@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.datasets.class_labels import Labeller, label_text
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
+from resnetd_cli.datasets.first_few import shown
 from resnetd_cli.datasets.folders import SPLIT_NAMES
-from resnetd_cli.datasets.tables import LABELS, PARQUET
-from resnetd_cli.datasets.texts import Labeller, Texts, TextsBuilder, label_text, shown
+from resnetd_cli.datasets.packed_texts import Texts, TextsBuilder
+from resnetd_cli.datasets.parquet_tables import PARQUET
+from resnetd_cli.datasets.table_columns import LABELS
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
 from resnetd_cli.models import hub_settings
 from resnetd_cli.pipeline.sources.reading import read_regular_file

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import IO
 
 from resnetd_cli.datasets.examples import Examples
-from resnetd_cli.datasets.files import Files
-from resnetd_cli.datasets.splits import Divided
+from resnetd_cli.datasets.image_files import Files
+from resnetd_cli.datasets.splits import TrainValTest
 
 COLUMNS = ("path", "class", "split", "content")
 GROUP = "group"
 
 
-def write_split(data: Divided, file: IO[str]) -> None:
+def write_split(data: TrainValTest, file: IO[str]) -> None:
     """Write a row for each image, in the order of the splits: CSV as in RFC 4180.
 
     Images that are files have their absolute paths; those in tars and data sets what the user calls them. The

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
-from resnetd_cli.datasets.texts import shown
+from resnetd_cli.datasets.first_few import shown
 from resnetd_cli.errors import DataError
 from resnetd_cli.system.escaping import printable
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Divided:
+class TrainValTest:
     """The images by use, all with the classes of `train`.
 
     Attributes:
@@ -43,7 +43,7 @@ DEFAULT_FRACTION = 0.2
 """Of each class, for val."""
 
 
-def divide(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed: int = 0) -> Divided:
+def split_dataset(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed: int = 0) -> TrainValTest:
     """Return the splits that a data set has, or else split each class of it.
 
     Where there is neither val nor test, a part of each class becomes val: as near to the fraction as its clusters
@@ -81,7 +81,7 @@ def divide(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed: int = 
         if lost := len(examples) - len(kept[split]):
             notes.append(f"images of {split} that are left out, as train lacks their classes: {lost:,}")
     kept = {split: examples for split, examples in kept.items() if len(examples)}
-    return Divided(whole.limited_to(classes), kept.get(VAL), kept.get(TEST), tuple(notes))
+    return TrainValTest(whole.limited_to(classes), kept.get(VAL), kept.get(TEST), tuple(notes))
 
 
 def _held_out(dataset: Dataset, examples: Examples, fraction: float, seed: int) -> NDArray[np.bool_]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from resnetd_cli.datasets import remarks
-from resnetd_cli.datasets.alike import near_copies
+from resnetd_cli.datasets import survey_notes
 from resnetd_cli.datasets.examples import ORDER, Dataset, Examples
 from resnetd_cli.datasets.groups import ALONE as NO_GROUP
 from resnetd_cli.datasets.groups import united
-from resnetd_cli.datasets.looks import Looks, Sharing
+from resnetd_cli.datasets.near_copies import near_copies
+from resnetd_cli.datasets.scan import Scan, Sharing
 from resnetd_cli.errors import DataError
 from resnetd_cli.models import trained_on
 from resnetd_cli.pipeline.decode.content import numbered
@@ -47,11 +47,6 @@ class Survey:
     unreadable: tuple[Failure, ...]
     notes: tuple[str, ...]
     fingerprint: str
-
-    @property
-    def counts(self) -> dict[str, NDArray[np.int64]]:
-        """How many images each class has in each split: int64, shape (C,)."""
-        return {split: examples.counts() for split, examples in self.dataset.splits.items()}
 
 
 def survey(
@@ -90,19 +85,19 @@ def survey(
     failures = {split: tuple(found.failures.values()) for split, found in looks.items()}
     notes = [*dataset.notes]
     for split in looks:
-        notes += remarks.unreadable(dataset, split, failures[split])
+        notes += survey_notes.unreadable(dataset, split, failures[split])
     thumbnails, readable = _readable(dataset, looks)
-    notes += remarks.contradictions(dataset, [*readable.values()])
-    for is_in, remark in ((_same, remarks.leaks), (_of_one_group, remarks.group_leaks)):
+    notes += survey_notes.contradictions(dataset, [*readable.values()])
+    for is_in, note in ((_same, survey_notes.leaks), (_of_one_group, survey_notes.group_leaks)):
         for split, elsewhere in _leaks(readable, is_in).items():
-            notes += remark(dataset, split, readable[split], elsewhere)
+            notes += note(dataset, split, readable[split], elsewhere)
             readable[split] = readable[split].without(elsewhere)
             thumbnails[split] = np.delete(thumbnails[split], elsewhere, axis=0)
     cleaned = replace(dataset, splits=readable)
     pairs = _near_copies(cleaned, thumbnails)
     cleaned = _clustered(cleaned, pairs)
-    notes += [*remarks.copies(cleaned), *remarks.near_copies(cleaned, pairs)]
-    notes += remarks.classes(cleaned)
+    notes += [*survey_notes.copies(cleaned), *survey_notes.near_copies(cleaned, pairs)]
+    notes += survey_notes.classes(cleaned)
     return Survey(
         dataset=cleaned,
         unreadable=tuple(failure for split in looks for failure in failures[split]),
@@ -118,7 +113,7 @@ def _looks(
     progress: Progress,
     tell: Callable[[Failure], object],
     sharing: Sharing,
-) -> dict[str, Looks]:
+) -> dict[str, Scan]:
     """Look at each split.
 
     Raises:
@@ -136,7 +131,7 @@ def _looks(
     for split, examples in dataset.splits.items():
         end += len(examples)
         told = {"tell": tell} if sharing.count == 1 else {}
-        found[split] = sharing.look_at(examples, pool, decoding=decoding, looked=looked, **told)
+        found[split] = sharing.scan_images(examples, pool, decoding=decoding, looked=looked, **told)
         if sharing.count > 1:
             done = end
             progress(done, total)
@@ -150,7 +145,7 @@ def _looks(
 
 
 def _readable(
-    dataset: Dataset, looks: Mapping[str, Looks]
+    dataset: Dataset, looks: Mapping[str, Scan]
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, Examples]]:
     """Return the thumbnails and the marked images of each split, but for those that cannot be read."""
     import numpy as np
@@ -164,7 +159,7 @@ def _readable(
 
 
 def _too_many(dataset: Dataset, split: str, failures: tuple[Failure, ...]) -> DataError:
-    (message,) = remarks.unreadable(dataset, split, failures)
+    (message,) = survey_notes.unreadable(dataset, split, failures)
     return DataError(message, hint=f"repair or remove them: up to {MAX_UNREADABLE:.0%} of a split is left out")
 
 

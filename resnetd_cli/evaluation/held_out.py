@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from resnetd_cli.compiled import exported_file
-from resnetd_cli.datasets.looks import look_at
+from resnetd_cli.datasets.scan import scan_images
 from resnetd_cli.errors import DataError
 from resnetd_cli.evaluation.images import LabelledImages
 from resnetd_cli.models import trained_on
@@ -156,7 +156,7 @@ def _marks(
 
     with Pool(workers, thread_name_prefix="resnetd-marks") as pool:
         try:
-            looks = [look_at(part, pool, decoding=decoding, looked=looked) for part in images.parts]
+            looks = [scan_images(part, pool, decoding=decoding, looked=looked) for part in images.parts]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.class_names import matching
 from resnetd_cli.class_names.shipped import ClassNames
-from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
-from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL
+from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
+from resnetd_cli.datasets.open_dataset import open_dataset
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.pipeline.sources.folders import Walker
 from resnetd_cli.pipeline.sources.inputs import Source, expand

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnetd_cli.datasets.splits import Divided
+    from resnetd_cli.datasets.splits import TrainValTest
     from resnetd_cli.datasets.survey import Survey
     from resnetd_cli.results import Failure
     from resnetd_cli.training.monitors import Monitor
@@ -35,7 +35,7 @@ class Callbacks:
     should_stop: Callable[[], bool]
     survey_progress: Callable[[int, int], object] = lambda done, total: None
     unreadable: Callable[[Failure], object] = lambda failure: None
-    surveyed: Callable[[Survey, Divided], object] = lambda survey, divided: None
+    surveyed: Callable[[Survey, TrainValTest], object] = lambda survey, divided: None
     downloads: type[Any] | None = None
     began: float = field(default_factory=time.monotonic)
     replacing: Callable[[], object] = lambda: None

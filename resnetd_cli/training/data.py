@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from resnetd_cli.datasets.base import open_dataset
 from resnetd_cli.datasets.examples import TEST, VAL
 from resnetd_cli.datasets.groups import grouped_by
-from resnetd_cli.datasets.looks import Sharing
-from resnetd_cli.datasets.splits import DEFAULT_FRACTION, Divided, divide
+from resnetd_cli.datasets.open_dataset import open_dataset
+from resnetd_cli.datasets.scan import Sharing
+from resnetd_cli.datasets.splits import DEFAULT_FRACTION, TrainValTest, split_dataset
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import UsageError
 from resnetd_cli.models import trained_on
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from resnetd_cli.datasets.base import Dataset
+    from resnetd_cli.datasets.examples import Dataset
 
 
 class RunData(NamedTuple):
@@ -35,7 +35,7 @@ class RunData(NamedTuple):
         split_seed: seed of the split; None: the data set has its own.
     """
 
-    divided: Divided
+    divided: TrainValTest
     survey: Survey
     split_seed: int | None
 
@@ -50,7 +50,7 @@ def find_images(plan: Plan, seed: int, callbacks: Callbacks) -> RunData:
 
     Raises:
         UsageError: an option would have no effect on these images.
-        DataError: see `open_dataset`, `survey` and `divide`.
+        DataError: see `open_dataset`, `survey` and `split_dataset`.
     """
     choice = plan.data
     dataset = open_dataset(choice.location, offline=plan.runtime.offline)
@@ -66,7 +66,7 @@ def find_images(plan: Plan, seed: int, callbacks: Callbacks) -> RunData:
     has_splits = _check_splits(choice, found.dataset)
     seed = seed if choice.split_seed is None else choice.split_seed
     fraction = DEFAULT_FRACTION if choice.val_share is None else choice.val_share
-    divided = divide(found.dataset, fraction=fraction, seed=seed)
+    divided = split_dataset(found.dataset, fraction=fraction, seed=seed)
     callbacks.surveyed(found, divided)
     return RunData(divided, found, None if has_splits else seed)
 
@@ -94,7 +94,7 @@ def _sharing() -> Sharing:
     return Sharing(state.process_index, state.num_processes, lambda own: gather_object([own]))
 
 
-def marks_trained_on(plan: Plan, divided: Divided, note: Callable[[str], None]) -> NDArray[np.uint8] | None:
+def marks_trained_on(plan: Plan, divided: TrainValTest, note: Callable[[str], None]) -> NDArray[np.uint8] | None:
     """Return the marks of all images that the model will have been trained on; None if there are too many to keep.
 
     They are those of this run and of earlier runs that its weights come from; those that models of others and the

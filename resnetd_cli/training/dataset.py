@@ -12,7 +12,7 @@ from resnetd_cli.training.randomness import mixed_seed, seed_all
 if TYPE_CHECKING:
     import torch
 
-    from resnetd_cli.datasets.base import Examples
+    from resnetd_cli.datasets.examples import Examples
     from resnetd_cli.training.augmentation import Transform
     from resnetd_cli.training.sampling import Key
 

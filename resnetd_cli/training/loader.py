@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
 
-    from resnetd_cli.datasets.base import Examples
-    from resnetd_cli.datasets.splits import Divided
+    from resnetd_cli.datasets.examples import Examples
+    from resnetd_cli.datasets.splits import TrainValTest
     from resnetd_cli.results import Preprocessing
     from resnetd_cli.training.recipe import Recipe
 
@@ -38,7 +38,7 @@ class Loaders:
         worker_count: number of processes that load images for this one; 0: it loads them itself.
     """
 
-    data: Divided
+    data: TrainValTest
     recipe: Recipe
     preprocessing: Preprocessing
     accelerator: Accelerator

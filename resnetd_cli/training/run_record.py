@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.datasets.split_table import write_split
-from resnetd_cli.datasets.splits import Divided
+from resnetd_cli.datasets.splits import TrainValTest
 from resnetd_cli.errors import UsageError
 from resnetd_cli.models import trained_on
 from resnetd_cli.system.files import open_atomic_text
@@ -33,7 +33,7 @@ class RunRecord:
     facts: Mapping[str, Any]
 
 
-def write(folder: RunFolder, record: RunRecord, data: Divided, marks: NDArray[np.uint8] | None) -> None:
+def write(folder: RunFolder, record: RunRecord, data: TrainValTest, marks: NDArray[np.uint8] | None) -> None:
     """Write what a new run is before it starts, in place of the run that may be in the folder.
 
     Args:
@@ -65,7 +65,9 @@ def read(folder: RunFolder) -> RunRecord | None:
         raise UsageError(f"{folder.facts} is damaged", hint="--overwrite starts anew") from error
 
 
-def add_start(folder: RunFolder, start: Mapping[str, Any], data: Divided, marks: NDArray[np.uint8] | None) -> None:
+def add_start(
+    folder: RunFolder, start: Mapping[str, Any], data: TrainValTest, marks: NDArray[np.uint8] | None
+) -> None:
     """Record a resumption; and the images, as `write` does, if an older version did not.
 
     Args:
@@ -87,7 +89,7 @@ def end_start(folder: RunFolder, seconds: float) -> None:
     folder.write_json(folder.facts.name, facts)
 
 
-def _write_images(folder: RunFolder, data: Divided, marks: NDArray[np.uint8] | None) -> None:
+def _write_images(folder: RunFolder, data: TrainValTest, marks: NDArray[np.uint8] | None) -> None:
     if marks is not None:
         trained_on.write(folder.path, marks)
     with open_atomic_text(folder.path / SPLIT) as file:

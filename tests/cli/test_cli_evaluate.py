@@ -20,7 +20,7 @@ from PIL import Image
 
 from resnetd_cli.class_names import shipped
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.datasets.base import Examples
+from resnetd_cli.datasets.examples import Examples
 from resnetd_cli.evaluation import evaluate
 from resnetd_cli.evaluation.comparison import compare_models
 from resnetd_cli.evaluation.images import LabelledImages

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from resnetd_cli.datasets import shards
-from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
-from resnetd_cli.datasets.splits import divide
+from resnetd_cli.datasets import webdataset
+from resnetd_cli.datasets.examples import Dataset, Examples
+from resnetd_cli.datasets.open_dataset import open_dataset
+from resnetd_cli.datasets.splits import split_dataset
 from resnetd_cli.datasets.survey import survey
 from resnetd_cli.errors import DataError, ErrorKind, InputError
 
@@ -214,7 +215,7 @@ def test_descriptions_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal("wds/w").message == "w/x.tar/1.cls: the label has more than 1,000 characters"
     Path("w/_info.json").write_text("[" * 200_000)
     assert refusal("wds/w").message == "cannot read w/_info.json: nested too deep"
-    monkeypatch.setattr(shards, "_MAX_INFO", 9)
+    monkeypatch.setattr(webdataset, "_MAX_INFO", 9)
     assert refusal("wds/w").message == "cannot read w/_info.json: more than 9 bytes"
 
 
@@ -304,7 +305,7 @@ def test_empty_images_are_left_out_by_the_first_pass() -> None:
         ("x.tar/0100.png", ErrorKind.EMPTY),
         ("x.tar/0101.png", ErrorKind.UNDECODABLE),
     ]
-    divided = divide(found.dataset)
+    divided = split_dataset(found.dataset)
     assert divided.val is not None
     assert (divided.train.counts().tolist(), divided.val.counts().tolist()) == ([16] * 3, [4] * 3)
 
@@ -383,7 +384,7 @@ def test_a_folder_that_datasets_reads(datasets: Any) -> None:
     for examples in dataset.splits.values():
         for at in range(len(examples)):
             assert examples.read(at) == made[examples.name(at)]
-    assert survey(dataset).counts["train"].tolist() == [1, 1]
+    assert survey(dataset).dataset.splits["train"].counts().tolist() == [1, 1]
 
 
 def test_parquet_with_images(datasets: Any) -> None:

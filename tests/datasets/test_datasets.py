@@ -20,12 +20,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from resnetd_cli.datasets import tables
-from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
-from resnetd_cli.datasets.looks import Looks, Sharing, look_at
-from resnetd_cli.datasets.splits import divide
+from resnetd_cli.datasets import parquet_tables, tables
+from resnetd_cli.datasets.class_labels import Labeller
+from resnetd_cli.datasets.examples import Dataset, Examples
+from resnetd_cli.datasets.first_few import shown
+from resnetd_cli.datasets.open_dataset import open_dataset
+from resnetd_cli.datasets.packed_texts import TextsBuilder
+from resnetd_cli.datasets.scan import Scan, Sharing, scan_images
+from resnetd_cli.datasets.splits import split_dataset
 from resnetd_cli.datasets.survey import Survey, survey
-from resnetd_cli.datasets.texts import Labeller, TextsBuilder, shown
 from resnetd_cli.errors import DataError, ErrorKind, InputError
 from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.pipeline.decode.image import DecodeOptions
@@ -626,6 +629,11 @@ def test_a_file_that_is_listed_twice_counts_twice() -> None:
     assert open_dataset("t.csv").splits["all"].counts().tolist() == [2, 1]
 
 
+def allow_rows(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    for module in (tables, parquet_tables):
+        monkeypatch.setattr(module, "MAX_ROWS", count)
+
+
 def test_tables_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     touch(*(f"{number}.png" for number in range(4)))
     rows = [(f"{number}.png", "cat") for number in range(4)]
@@ -634,14 +642,14 @@ def test_tables_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         pa.table({"path": [path for path, _ in rows], "label": [label for _, label in rows]}), "t.parquet"
     )
     for name in ("t.csv", "t.parquet"):
-        monkeypatch.setattr(tables, "MAX_ROWS", 4)
+        allow_rows(monkeypatch, 4)
         assert len(open_dataset(name).splits["all"]) == 4
-        monkeypatch.setattr(tables, "MAX_ROWS", 3)
+        allow_rows(monkeypatch, 3)
         assert refusal(name).message == f"{name} has more than 3 rows"
-    monkeypatch.setattr(tables, "MAX_ROWS", 4)
+    allow_rows(monkeypatch, 4)
     monkeypatch.setattr(tables, "MAX_PATHS", 19)
     assert refusal("t.csv").message == "t.csv has more than 19 characters of paths"
-    monkeypatch.setattr(tables, "_MAX_COLUMN", 3)
+    monkeypatch.setattr(parquet_tables, "_MAX_COLUMN", 3)
     assert refusal("t.parquet").message.startswith("t.parquet: the column path has ")
 
 
@@ -780,7 +788,8 @@ def test_nothing_is_wrong() -> None:
     told = []
     found = surveyed(progress=lambda done, total: told.append((done, total)))
     assert (found.notes, found.unreadable) == ((), ())
-    assert {split: counts.tolist() for split, counts in found.counts.items()} == {"train": [2, 2], "val": [1, 1]}
+    counts = {split: part.counts().tolist() for split, part in found.dataset.splits.items()}
+    assert counts == {"train": [2, 2], "val": [1, 1]}
     assert told[-1] == (6, 6)
 
 
@@ -796,7 +805,7 @@ def test_unreadable_images_are_left_out() -> None:
         ("d/dog/x2.jpg", ErrorKind.UNDECODABLE, "not an image but a web page"),
     ]
     assert [name for name, _ in listings(found.dataset)["all"]] == names
-    assert found.counts["all"].tolist() == [40, 40]
+    assert found.dataset.splits["all"].counts().tolist() == [40, 40]
     (note,) = notes(found)
     assert note.startswith("3 of 83 images cannot be read: cat/x0.png (zero bytes), cat/x1.jpg (damaged image: ")
 
@@ -830,8 +839,8 @@ def test_processes_that_share_the_first_pass_all_find_what_one_would(tmp_path: P
     alone = surveyed()
     met, shared = Barrier(3), {}
 
-    def gather(index: int) -> Callable[[Looks], list[Looks]]:
-        def of_all(own: Looks) -> list[Looks]:
+    def gather(index: int) -> Callable[[Scan], list[Scan]]:
+        def of_all(own: Scan) -> list[Scan]:
             shared[index] = pickle.loads(pickle.dumps(own))
             met.wait()
             found = [shared[each] for each in range(3)]
@@ -868,7 +877,7 @@ def test_a_look_reports_marks_and_failures_by_position() -> None:
     write("d/cat/019.png", b"")
     counts: list[int] = []
     with Pool(2) as pool:
-        looks = look_at(open_dataset("d").splits["all"], pool, looked=counts.append)
+        looks = scan_images(open_dataset("d").splits["all"], pool, looked=counts.append)
     assert sorted(looks.failures) == [10, 19]
     assert (looks.failures[19].message, looks.marks[19].tolist()) == ("zero bytes", [0] * 16)
     assert looks.marks[11].tobytes() == mark_of_file(Path(names[11]).read_bytes())
@@ -913,7 +922,7 @@ def test_rare_formats_are_read_too() -> None:
     for name in ("cat/3.webp", "dog/4.tif"):
         Image.new("RGB", (9, 9), "red").save(f"d/{name}")
     found = surveyed()
-    assert found.counts["all"].tolist() == [2, 2]
+    assert found.dataset.splits["all"].counts().tolist() == [2, 2]
     assert found.unreadable == ()
 
 
@@ -947,7 +956,7 @@ def test_copies_within_a_split_are_told() -> None:
     paint("d/cat/5.png", "d/cat/6.png", like="d/cat/2.png")
     found = surveyed()
     assert list(notes(found)) == ["copies of other images, which count several times: cat/5.png, cat/6.png"]
-    assert found.counts["all"].tolist() == [4, 2]
+    assert found.dataset.splits["all"].counts().tolist() == [4, 2]
     names = [name for name, _ in listings(found.dataset)["all"]]
     assert marks(found.dataset.splits["all"]) == [mark_of_file(Path(name).read_bytes()) for name in names]
     assert len({*marks(found.dataset.splits["all"])}) == 4
@@ -1032,7 +1041,7 @@ def test_workers_find_the_same() -> None:
 def test_given_splits_are_kept() -> None:
     paint(*(f"d/{split}/{name}/{split}.png" for split in ("train", "val", "test") for name in ("cat", "dog")))
     dataset = open_dataset("d")
-    divided = divide(dataset)
+    divided = split_dataset(dataset)
     assert listing(divided.train) == listing(dataset.splits["train"])
     assert listing(divided.val) == listing(dataset.splits["val"])
     assert listing(divided.test) == listing(dataset.splits["test"])
@@ -1040,7 +1049,7 @@ def test_given_splits_are_kept() -> None:
 
 def test_a_test_set_chooses_nothing() -> None:
     paint(*(f"d/{split}/{name}/{split}.png" for split in ("train", "test") for name in ("cat", "dog")))
-    divided = divide(open_dataset("d"))
+    divided = split_dataset(open_dataset("d"))
     assert divided.val is None
     assert listing(divided.test) == [("d/test/cat/test.png", "cat"), ("d/test/dog/test.png", "dog")]
     assert len(divided.train) == 2
@@ -1050,7 +1059,7 @@ def test_a_test_set_chooses_nothing() -> None:
 def test_a_whole_is_split_by_class(folder: str) -> None:
     for name, count in {"many": 50, "few": 7, "two": 2, "one": 1}.items():
         many(f"{folder}/{name}", count)
-    divided = divide(open_dataset("d"), fraction=0.2)
+    divided = split_dataset(open_dataset("d"), fraction=0.2)
     assert divided.val is not None
     assert divided.test is None
     assert divided.train.classes == ("few", "many", "one", "two")
@@ -1069,7 +1078,7 @@ def test_a_split_depends_on_names_and_seed_alone() -> None:
     def validation(seed: int = 0, *, order: int = 1) -> set[tuple[str, str]]:
         with open("t.csv", "w", newline="") as file:
             csv.writer(file).writerows([("path", "label"), *rows[::order]])
-        return {*listing(divide(survey(open_dataset("t.csv")).dataset, seed=seed).val)}
+        return {*listing(split_dataset(survey(open_dataset("t.csv")).dataset, seed=seed).val)}
 
     assert len(validation()) == 16
     assert validation() == validation(order=-1)
@@ -1083,7 +1092,7 @@ def test_copies_stay_on_one_side() -> None:
             *(f"d/{'cat' if number % 2 else 'dog'}/{number}-{copy}.png" for copy in "abc"),
             like=f"d/{'cat' if number % 2 else 'dog'}/{number}.png",
         )
-    divided = divide(surveyed().dataset)
+    divided = split_dataset(surveyed().dataset)
     assert divided.val is not None
     assert not {*marks(divided.train)} & {*marks(divided.val)}
     assert divided.val.counts().tolist() == [12, 12]
@@ -1091,7 +1100,7 @@ def test_copies_stay_on_one_side() -> None:
 
 def test_classes_that_train_lacks_are_left_out() -> None:
     paint("d/train/cat/1.png", "d/train/dog/2.png", "d/val/ant/3.png", "d/val/dog/4.png", "d/test/bee/5.png")
-    divided = divide(open_dataset("d"))
+    divided = split_dataset(open_dataset("d"))
     assert divided.train.classes == ("cat", "dog")
     assert divided.train.labels.tolist() == [0, 1]
     assert divided.val is not None
@@ -1106,13 +1115,13 @@ def test_classes_that_train_lacks_are_left_out() -> None:
 def test_one_class_is_refused() -> None:
     paint("d/train/cat/1.png", "d/train/cat/2.png", "d/val/dog/3.png")
     with pytest.raises(DataError, match=r"^d has images of cat alone$"):
-        divide(open_dataset("d"))
+        split_dataset(open_dataset("d"))
 
 
 def test_no_train_is_refused() -> None:
     paint("d/val/cat/1.png", "d/test/dog/2.png")
     with pytest.raises(DataError, match=r"^d has no images to train on, only val, test$"):
-        divide(open_dataset("d"))
+        split_dataset(open_dataset("d"))
 
 
 # --- the table of classes ---

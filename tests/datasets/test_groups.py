@@ -17,10 +17,11 @@ import pytest
 from helpers.pictures import photograph
 from PIL import Image
 
-from resnetd_cli.datasets.base import Dataset, Examples, open_dataset
+from resnetd_cli.datasets.examples import Dataset, Examples
 from resnetd_cli.datasets.groups import grouped_by, united
+from resnetd_cli.datasets.open_dataset import open_dataset
 from resnetd_cli.datasets.split_table import write_split
-from resnetd_cli.datasets.splits import Divided, divide
+from resnetd_cli.datasets.splits import TrainValTest, split_dataset
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, UsageError
 
@@ -96,7 +97,7 @@ def test_without_groups_the_first_by_hash_of_each_class_are_held_out(fraction: f
     classes = {f"c{index:02}": [f"{image}.png" for image in range(size)] for index, size in enumerate(sizes)}
     expected = former_split(classes, fraction, seed)
     for order in (1, -1):
-        divided = divide(images(classes, order), fraction=fraction, seed=seed)
+        divided = split_dataset(images(classes, order), fraction=fraction, seed=seed)
         assert names_of(divided.val) == expected
         assert divided.notes == ()
 
@@ -112,32 +113,32 @@ PEOPLE = {
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
 def test_groups_over_several_classes_stay_together_and_shares_are_kept(seed: int, fraction: float) -> None:
-    divided = divide(in_clusters(images(PEOPLE), "(p[0-9]+)_"), fraction=fraction, seed=seed)
+    divided = split_dataset(in_clusters(images(PEOPLE), "(p[0-9]+)_"), fraction=fraction, seed=seed)
     assert divided.val is not None
     assert not groups_of(divided.train) & groups_of(divided.val)
     for held in divided.val.counts().tolist():
         assert held == pytest.approx(fraction * 50, abs=2)
-    again = divide(in_clusters(images(PEOPLE, -1), "(p[0-9]+)_"), fraction=fraction, seed=seed)
+    again = split_dataset(in_clusters(images(PEOPLE, -1), "(p[0-9]+)_"), fraction=fraction, seed=seed)
     assert names_of(again.val) == names_of(divided.val)
 
 
 def test_another_seed_holds_out_other_groups() -> None:
     dataset = in_clusters(images(PEOPLE), "(p[0-9]+)_")
-    assert len({frozenset(groups_of(divide(dataset, seed=seed).val)) for seed in range(10)}) > 5
+    assert len({frozenset(groups_of(split_dataset(dataset, seed=seed).val)) for seed in range(10)}) > 5
 
 
 def test_large_groups_do_not_exceed_the_share_where_smaller_ones_are_there() -> None:
     sizes = {"big": 60, "a": 10, "b": 10, "c": 10, "d": 10}
     names = [f"{group}_{number}.png" for group, size in sizes.items() for number in range(size)]
     for seed in range(10):
-        divided = divide(in_clusters(images({"x": names, "y": ["1.png", "2.png"]}), "([a-z]+)_"), seed=seed)
+        divided = split_dataset(in_clusters(images({"x": names, "y": ["1.png", "2.png"]}), "([a-z]+)_"), seed=seed)
         assert divided.val is not None
         assert divided.val.counts().tolist() == [20, 1]
 
 
 def test_of_two_large_groups_one_is_held_out() -> None:
     names = [f"{group}_{number}.png" for group in "ab" for number in range(50)]
-    divided = divide(in_clusters(images({"x": names, "y": ["1.png", "2.png"]}), "([ab])_"))
+    divided = split_dataset(in_clusters(images({"x": names, "y": ["1.png", "2.png"]}), "([ab])_"))
     assert divided.val is not None
     assert divided.val.counts().tolist() == [50, 1]
     assert divided.train.counts().tolist() == [50, 1]
@@ -149,7 +150,7 @@ def test_a_class_of_a_single_group_stays_in_train_and_is_reported() -> None:
         "y": [f"{n}.png" for n in range(10)],
         "z": ["1.png"],
     }
-    divided = divide(in_clusters(images(classes), "([a-z])_"))
+    divided = split_dataset(in_clusters(images(classes), "([a-z])_"))
     assert divided.val is not None
     assert divided.train.counts().tolist() == [9, 8, 1]
     assert divided.val.counts().tolist() == [0, 2, 0]
@@ -160,7 +161,7 @@ def test_no_class_is_held_out_as_a_whole() -> None:
     # Both classes are of the same two people, who cannot both be held out.
     classes = {name: [f"a_{name}.png", f"b_{name}.png"] for name in "xy"}
     for seed in range(5):
-        divided = divide(in_clusters(images(classes), "(.)_"), fraction=0.9, seed=seed)
+        divided = split_dataset(in_clusters(images(classes), "(.)_"), fraction=0.9, seed=seed)
         assert divided.train.counts().tolist() == [1, 1]
         assert divided.val is not None and divided.val.counts().tolist() == [1, 1]
 
@@ -261,7 +262,7 @@ def test_a_column_group_keeps_images_together(name: str) -> None:
     found = surveyed(table(rows, "path,label,Group", name))
     group = {path: group for path, _, group in rows}
     for seed in range(5):
-        divided = divide(found.dataset, seed=seed)
+        divided = split_dataset(found.dataset, seed=seed)
         learnt, held = (
             {group[Path(path).name] for path in names_of(part)} for part in (divided.train, divided.val)
         )
@@ -302,7 +303,7 @@ def test_near_copies_stay_together_and_are_reported() -> None:
     assert next(note for note in found.notes if "near copies" in note).startswith(expected)
     assert found.notes[-1].endswith("(30 in all)")
     for seed in range(5):
-        divided = divide(found.dataset, seed=seed)
+        divided = split_dataset(found.dataset, seed=seed)
         sides = [
             {name.replace("-small.jpg", ".png") for name in names_of(part)} for part in divided.parts.values()
         ]
@@ -349,14 +350,14 @@ def test_the_table_of_a_split_with_groups_gives_the_same_split_again() -> None:
     paint(*names)
     Path("run").mkdir()
 
-    def written(divided: Divided, name: str) -> str:
+    def written(divided: TrainValTest, name: str) -> str:
         with open(name, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             write_split(divided, file)
         return Path(name).read_text()
 
-    divided = divide(surveyed("d", "(p[0-9]+)_").dataset, seed=3)
+    divided = split_dataset(surveyed("d", "(p[0-9]+)_").dataset, seed=3)
     text = written(divided, "run/split.csv")
     rows = list(csv.DictReader(text.splitlines()))
     assert [*rows[0]] == ["path", "class", "split", "content", "group"]
     assert {(Path(row["path"]).name.partition("_")[0] == row["group"]) for row in rows} == {True}
-    assert written(divide(surveyed("run/split.csv").dataset), "run/again.csv") == text
+    assert written(split_dataset(surveyed("run/split.csv").dataset), "run/again.csv") == text

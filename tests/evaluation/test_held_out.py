@@ -150,7 +150,7 @@ def test_a_model_that_knows_nothing_of_its_training_reads_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = open_images(str(draw(tmp_path)))
-    monkeypatch.setattr(held_out, "look_at", None)
+    monkeypatch.setattr(held_out, "scan_images", None)
     assert separate(images, [Known("embedded", None)]) == (images, [None], [])
 
 

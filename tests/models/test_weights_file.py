@@ -536,7 +536,7 @@ def test_folder_in_place_of_weights_says_so(folder: Path) -> None:
     assert "as the model" in (caught.value.hint or "")
 
 
-def divide(folder: Path, kind: str = "safetensors") -> Path:
+def split_dataset(folder: Path, kind: str = "safetensors") -> Path:
     """Put a folder's weights into two files and an index, as Hugging Face's tools do."""
     path = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(path)
@@ -560,7 +560,7 @@ def divide(folder: Path, kind: str = "safetensors") -> Path:
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_weights_in_several_files_are_one_network(kind: str, folder: Path, ten: dict[str, bytes]) -> None:
-    index = divide(folder, kind)
+    index = split_dataset(folder, kind)
     classifier = load_offline(str(folder))
     expected = of_timm(state_dict(ten), classifier, 10)
     np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
@@ -568,7 +568,7 @@ def test_weights_in_several_files_are_one_network(kind: str, folder: Path, ten: 
 
 
 def test_weights_in_several_files_need_all_of_them(folder: Path) -> None:
-    index = divide(folder)
+    index = split_dataset(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"names model-00002-of-00002\.safetensors, which is missing"):
         load_offline(str(folder))
@@ -717,7 +717,7 @@ def test_checkpoint_that_does_not_fit_says_where_it_comes_from(content: Any, hin
 
 def test_compiled_model_depends_on_every_part_of_its_weights_and_on_their_configuration(folder: Path) -> None:
     names = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    index = divide(folder)
+    index = split_dataset(folder)
     sources = build._sources(BundleKey(str(folder)), index)
     assert sorted(path.name for path in sources) == [*names, "model.safetensors.index.json"]
     part = folder / names[1]

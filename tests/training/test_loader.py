@@ -10,7 +10,8 @@ import pytest
 import torch
 from helpers.training_data import write_colours
 
-from resnetd_cli.datasets.base import Examples, open_dataset
+from resnetd_cli.datasets.examples import Examples
+from resnetd_cli.datasets.open_dataset import open_dataset
 from resnetd_cli.results import Failure, Preprocessing
 from resnetd_cli.training.augmentation import training_transform
 from resnetd_cli.training.batch import Batch, collate

@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from resnetd_cli.datasets.base import open_dataset
+from resnetd_cli.datasets.open_dataset import open_dataset
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
 from resnetd_cli.pipeline.decode.content import mark_of_file

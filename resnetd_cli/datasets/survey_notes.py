@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.class_names.shipped import folded
 from resnetd_cli.datasets.examples import ALL, ORDER, TRAIN, Dataset, Examples
-from resnetd_cli.datasets.texts import shown
+from resnetd_cli.datasets.first_few import shown
 from resnetd_cli.pipeline.decode.content import numbered
 from resnetd_cli.results import Failure
 

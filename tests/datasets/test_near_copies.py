@@ -12,7 +12,7 @@ from helpers.pictures import photograph
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from sklearn.datasets import load_digits
 
-from resnetd_cli.datasets.alike import THUMBNAIL_BYTES, near_copies, thumbnail
+from resnetd_cli.datasets.near_copies import THUMBNAIL_BYTES, near_copies, thumbnail
 
 
 def saved(image: Image.Image, format: str, **options: Any) -> Image.Image:

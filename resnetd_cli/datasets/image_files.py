@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from resnetd_cli.datasets.texts import Texts
+from resnetd_cli.datasets.packed_texts import Texts
 from resnetd_cli.pipeline.sources.reading import read_regular_file
 
 

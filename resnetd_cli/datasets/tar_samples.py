@@ -12,7 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetd_cli.datasets.texts import Texts, label_text
+from resnetd_cli.datasets.class_labels import label_text
+from resnetd_cli.datasets.packed_texts import Texts
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
 from resnetd_cli.pipeline.sources.companions import is_companion
 from resnetd_cli.pipeline.sources.folders import image_extensions

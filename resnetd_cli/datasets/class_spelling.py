@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from resnetd_cli.class_names.shipped import folded
 from resnetd_cli.datasets.examples import TRAIN, Dataset
-from resnetd_cli.datasets.texts import shown
+from resnetd_cli.datasets.first_few import shown
 
 
 def with_one_spelling(dataset: Dataset) -> Dataset:

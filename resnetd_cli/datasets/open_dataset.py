@@ -1,20 +1,18 @@
-"""Labelled images: which there are, in which splits, and how to read one."""
+"""Open labelled images by location: a folder, a table, `hfds/NAME` or `wds/FOLDER`."""
 
 from __future__ import annotations
 
 import os
 
-from resnetd_cli.datasets import hugging_face, shards
-from resnetd_cli.datasets.examples import Dataset, Examples, Store
+from resnetd_cli.datasets import hugging_face, webdataset
+from resnetd_cli.datasets.class_spelling import with_one_spelling
+from resnetd_cli.datasets.examples import Dataset
 from resnetd_cli.datasets.folders import open_folder
-from resnetd_cli.datasets.one_spelling import with_one_spelling
 from resnetd_cli.datasets.tables import is_table, open_table
 from resnetd_cli.errors import DataError
 from resnetd_cli.net import fetch
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import expand_user
-
-__all__ = ["Dataset", "Examples", "Store", "open_dataset"]
 
 _WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _HINT = "name a folder, a .csv, .tsv or .parquet file, hfds/NAME or wds/FOLDER"
@@ -37,8 +35,8 @@ def _open(location: str, *, offline: bool) -> Dataset:
     if fetch.is_url(location):
         raise DataError(f"{printable(location)} is a URL", hint=f"download it first; {_HINT}")
     prefix = location[: location.find("/") + 1].lower()
-    if prefix == shards.PREFIX:
-        return shards.open_shards(location)
+    if prefix == webdataset.PREFIX:
+        return webdataset.open_shards(location)
     if prefix == hugging_face.PREFIX:
         return hugging_face.open_hugging_face(location, offline=offline)
     path = str(expand_user(location))

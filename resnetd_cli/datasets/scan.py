@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.datasets.alike import THUMBNAIL_BYTES, thumbnail
+from resnetd_cli.datasets.near_copies import THUMBNAIL_BYTES, thumbnail
 from resnetd_cli.errors import InputError
 from resnetd_cli.pipeline.decode.content import MARK_BYTES, mark_of
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
@@ -25,7 +25,7 @@ _DECODING = DecodeOptions()
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class Scan:
     """What a look at N images found.
 
     Attributes:
@@ -51,31 +51,31 @@ class Sharing:
 
     index: int = 0
     count: int = 1
-    gather: Callable[[Looks], Sequence[Looks]] = lambda own: [own]
+    gather: Callable[[Scan], Sequence[Scan]] = lambda own: [own]
 
-    def look_at(self, examples: Examples, pool: Pool, **options: Any) -> Looks:
+    def scan_images(self, examples: Examples, pool: Pool, **options: Any) -> Scan:
         """Look at images as the function of this name does."""
         import numpy as np
 
         own = examples.select(np.arange(self.index, len(examples), self.count))
-        found = self.gather(look_at(own, pool, **options))
+        found = self.gather(scan_images(own, pool, **options))
         marks = np.zeros((len(examples), MARK_BYTES), np.uint8)
         thumbnails = np.zeros((len(examples), THUMBNAIL_BYTES), np.uint8)
         failures: dict[int, Failure] = {}
         for index, looks in enumerate(found):
             marks[index :: self.count], thumbnails[index :: self.count] = looks.marks, looks.thumbnails
             failures |= {index + self.count * at: failure for at, failure in looks.failures.items()}
-        return Looks(marks, thumbnails, dict(sorted(failures.items())))
+        return Scan(marks, thumbnails, dict(sorted(failures.items())))
 
 
-def look_at(
+def scan_images(
     examples: Examples,
     pool: Pool,
     *,
     decoding: DecodeOptions = _DECODING,
     looked: Callable[[int], object] = lambda count: None,
     tell: Callable[[Failure], object] = lambda failure: None,
-) -> Looks:
+) -> Scan:
     """Read and decode images.
 
     Args:
@@ -99,7 +99,7 @@ def look_at(
             else:
                 marks[position], thumbnails[position] = (np.frombuffer(data, np.uint8) for data in found)
         looked(len(chunk))
-    return Looks(marks, thumbnails, failures)
+    return Scan(marks, thumbnails, failures)
 
 
 def _chunk(examples: Examples, start: int, decoding: DecodeOptions) -> list[tuple[bytes, bytes] | Failure]:

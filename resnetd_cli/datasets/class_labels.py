@@ -1,11 +1,8 @@
-"""Many short texts in little memory, and lists of them for people."""
+"""Labels as tables, shards and data sets hold them: the name of a class, or an error; and their numbers."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from resnetd_cli.system.escaping import printable
@@ -14,65 +11,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SHOWN = 3
 _SHOWN_LABEL = 80
 _MAX_LABEL = 1_000
-"""Characters of the name of a class."""
+"""Characters in the name of a class."""
 _ERRORS = frozenset({"#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!", "#spill!", "#calc!"})
 """What spreadsheets write in place of a value, in lower case."""
 _MISSING = frozenset({"nan", "-nan", "<na>", "null"})
-"""What data frames and databases write where there is none, in lower case."""
-
-
-@dataclass(frozen=True, eq=False)
-class Texts:
-    """Texts that lie one after the other in two blocks, which processes can share; a list of them cannot be.
-
-    Attributes:
-        data: all of them.
-        ends: where in `data` each one ends: int64, shape (N,).
-    """
-
-    data: bytes
-    ends: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[position] for position in range(len(self)))
-
-    def __getitem__(self, position: int) -> str:
-        start = int(self.ends[position - 1]) if position else 0
-        # Bytes of file names that are not UTF-8 are lone surrogates in a text.
-        return self.data[start : int(self.ends[position])].decode("utf-8", "surrogatepass")
-
-
-class TextsBuilder:
-    """Packs texts."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._ends = array("q")
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def append(self, text: str) -> None:
-        """Add a text."""
-        self._data += text.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._data))
-
-    def extend(self, texts: Iterable[str]) -> None:
-        """Add several."""
-        for text in texts:
-            self.append(text)
-
-    def build(self) -> Texts:
-        """Return all of them."""
-        import numpy as np
-
-        return Texts(bytes(self._data), np.array(self._ends, np.int64))
+"""What data frames and databases write for a missing value, in lower case."""
 
 
 class Labeller:
@@ -133,29 +78,3 @@ def label_text(value: object) -> str:
 def is_missing(text: str) -> bool:
     """Tell what stands for a missing value in a table."""
     return text.lower() in _MISSING
-
-
-@dataclass
-class Few:
-    """The first of many names, and how many there are."""
-
-    first: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, name: str) -> None:
-        """Count a name."""
-        self.count += 1
-        if self.count <= _SHOWN:
-            self.first.append(name)
-
-    def __str__(self) -> str:
-        return shown(self.first, self.count)
-
-
-def shown(names: Iterable[str], count: int | None = None) -> str:
-    """Return the first few of some names, in one line. `count`: how many there are, if not all are given."""
-    names = iter(names)
-    first = list(islice(names, _SHOWN))
-    total = len(first) + sum(1 for _ in names) if count is None else count
-    text = ", ".join(printable(name) for name in first)
-    return f"{text}, ... ({total:,} in all)" if total > len(first) else text

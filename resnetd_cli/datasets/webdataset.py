@@ -15,10 +15,12 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnetd_cli.datasets.class_labels import Labeller
 from resnetd_cli.datasets.examples import ALL, ORDER, Dataset, Examples
+from resnetd_cli.datasets.first_few import Few, shown
 from resnetd_cli.datasets.folders import SPLIT_NAMES
-from resnetd_cli.datasets.tars import Shards, image_of, label_of, samples
-from resnetd_cli.datasets.texts import Few, Labeller, TextsBuilder, shown
+from resnetd_cli.datasets.packed_texts import TextsBuilder
+from resnetd_cli.datasets.tar_samples import Shards, image_of, label_of, samples
 from resnetd_cli.errors import DataError, first_line
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import expand_user
