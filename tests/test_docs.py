@@ -169,3 +169,50 @@ def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
     rows = [line for line in PAGES["README.md"].splitlines() if re.match(r"\| .* to [\d.]+ \|$", line)]
     assert len(rows) >= 3
     assert set(rows) <= set(PAGES["docs/speed.md"].splitlines())
+
+
+# --- troubleshooting ---
+
+OF_LIBRARIES = ("... certificate verify failed ...",)
+LONG_ENOUGH = 8
+"""Characters that do not agree by chance."""
+
+
+def words_of_the_program() -> str:
+    """Return every text in the code but the docstrings."""
+    texts: dict[str, None] = {}
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                body[0].value = ast.Constant(None)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts[node.value] = None
+    return "\0".join(texts)
+
+
+def share_found(message: str, text: str) -> float:
+    """Return the share of a message's letters that stand in a text, in runs that are no chance; placeholders aside."""
+    found: set[int] = set()
+    for start in range(len(message) - LONG_ENOUGH + 1):
+        stop = start + LONG_ENOUGH
+        while stop <= len(message) and message[start:stop] in text:
+            found.update(range(start, stop))
+            stop += 1
+    fixed = re.sub(r"'[^']*'|\S*[A-Z0-9/=.:]\S*", lambda match: " " * len(match[0]), message)
+    letters = {place for place, letter in enumerate(fixed) if letter.isalpha()}
+    return len(letters & found) / len(letters) if len(letters) >= 24 else 1.0
+
+
+def test_the_program_still_has_the_messages_of_troubleshooting() -> None:
+    text = words_of_the_program()
+    rows = [line for line in PAGES["docs/troubleshooting.md"].splitlines() if line.startswith("| `")]
+    messages = {
+        message.replace("\\|", "|")
+        for row in rows
+        for message in re.findall(r"`([^`]+)`", re.split(r"(?<!\\)\|", row)[1])
+    }
+    assert len(messages) > 100
+    stale = {message for message in messages - set(OF_LIBRARIES) if share_found(message, text) < 0.6}
+    assert stale == set()
+    assert share_found("the images have been eaten by the cat of the house", text) < 0.3
