@@ -173,8 +173,9 @@ def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
 
 # --- troubleshooting ---
 
-OF_LIBRARIES = ("... certificate verify failed ...",)
-LONG_ENOUGH = 8
+NOT_IN_ONE_PIECE = re.compile(r".*certificate verify failed|cannot get REPO from ")
+"""Messages of libraries, or put together from short pieces."""
+LONG_ENOUGH = 12
 """Characters that do not agree by chance."""
 
 
@@ -192,7 +193,7 @@ def words_of_the_program() -> str:
 
 
 def share_found(message: str, text: str) -> float:
-    """Return the share of a message's letters that stand in a text, in runs that are no chance; placeholders aside."""
+    """Return the share of a message's letters that stand in a text, placeholders aside."""
     found: set[int] = set()
     for start in range(len(message) - LONG_ENOUGH + 1):
         stop = start + LONG_ENOUGH
@@ -213,6 +214,6 @@ def test_the_program_still_has_the_messages_of_troubleshooting() -> None:
         for message in re.findall(r"`([^`]+)`", re.split(r"(?<!\\)\|", row)[1])
     }
     assert len(messages) > 100
-    stale = {message for message in messages - set(OF_LIBRARIES) if share_found(message, text) < 0.6}
-    assert stale == set()
-    assert share_found("the images have been eaten by the cat of the house", text) < 0.3
+    stale = {message for message in messages if share_found(message, text) < 0.35}
+    assert {message for message in stale if not NOT_IN_ONE_PIECE.match(message)} == set()
+    assert share_found("images whose labels are not in the file are dropped silently", text) < 0.35
