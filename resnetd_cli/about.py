@@ -247,7 +247,7 @@ def _describe_compiled(card: Card) -> Facts:
         "classes": len(card.class_names.names),
         "params_m": round(card.parameters / 1e6, 2),
         **_describe_preprocessing(card.preprocessing),
-        "temperature": card.calibrated,
+        "temperature": card.own_temperature,
         "temperatures": [each.record() for each in card.temperatures],
     }
 

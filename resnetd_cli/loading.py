@@ -32,7 +32,7 @@ from resnetd_cli.pipeline.engines.base import (
 )
 from resnetd_cli.pipeline.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
 from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
-from resnetd_cli.results import Calibrated, check_temperature, fitting, with_calibrated
+from resnetd_cli.results import FittedTemperature, check_temperature, fitting, with_temperature
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import current_folder, expand_user, name_temporary_folder, name_user
@@ -222,8 +222,8 @@ class Loader:
         """Return what an exported file says of itself, for images of the size that was asked for."""
         card = exported_file.read_card(expand_user(self.model))
         if card.temperature != 1:
-            own = Calibrated.at(card.temperature, card.preprocessing, card.precision)
-            card = replace(card, temperature=1.0, temperatures=with_calibrated(card.temperatures, own))
+            own = FittedTemperature.at(card.temperature, card.preprocessing, card.precision)
+            card = replace(card, temperature=1.0, temperatures=with_temperature(card.temperatures, own))
         if self._size == "train":
             return card
         if self._size == "test":
@@ -327,33 +327,33 @@ class Loader:
             return self.temperature
         if isinstance(model, Card) and exported_file.is_exported(self.model) and not model.temperatures:
             return model.temperature
-        how = Calibrated.at(1.0, model.preprocessing, _precision(model, self.precision))
+        how = FittedTemperature.at(1.0, model.preprocessing, _precision(model, self.precision))
         own = model.temperatures if self.weights is None else ()
         found = fitting(own, model.preprocessing, how.precision)
         if found is None and self.logits and (others := self._stored(model)):
-            self.note(self._uncalibrated(how, others))
+            self.note(self._no_temperature(how, others))
         return 1.0 if found is None else found
 
-    def _stored(self, model: Card | Network) -> tuple[Calibrated, ...]:
+    def _stored(self, model: Card | Network) -> tuple[FittedTemperature, ...]:
         """Return the temperatures that were stored with a MODEL, whatever they are for."""
         folder = names.local_path(self.model)
         if self.weights is None or folder is None or not (folder / configs.NAME).is_file():
             return model.temperatures
         return configs.read_temperatures(self.model, folder)
 
-    def _uncalibrated(self, how: Calibrated, others: Sequence[Calibrated]) -> str:
+    def _no_temperature(self, how: FittedTemperature, others: Sequence[FittedTemperature]) -> str:
         options = {"--weights": self.weights, "--image-size": self.image_size, "--precision": self.precision}
         words = [
             f"{option} {shell_word(str(value))}"
             for option, value in options.items()
             if value not in (None, "train", FP32)
         ]
-        command = " ".join(["evaluate DIR --model", shell_word(self.model), *words, "--calibrate"])
+        command = " ".join(["evaluate DIR --model", shell_word(self.model), *words, "--fit-temperature"])
         if self.weights is not None:
             return f"no temperature of {self.model} is used with --weights: {command} fits one"
         exact = how.size_and_precision in [each.size_and_precision for each in others]
         known = " and ".join(each.in_words(exact=exact) for each in others)
-        why = f"{self.model} is calibrated for {known}, not for {how.in_words(exact=exact)}"
+        why = f"{self.model} has a temperature for {known}, not for {how.in_words(exact=exact)}"
         return f"{why}: no temperature is used; {command} fits one"
 
 

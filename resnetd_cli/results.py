@@ -180,7 +180,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class FittedTemperature:
     """A temperature, and what it was fitted to: elsewhere it is not the model's.
 
     Attributes:
@@ -224,11 +224,11 @@ class Calibrated:
         return f"{size}{f' (crop {self.crop_pct:g})' if exact else ''} in {self.precision}"
 
     @classmethod
-    def at(cls, temperature: float, how: Preprocessing, precision: str) -> Calibrated:
+    def at(cls, temperature: float, how: Preprocessing, precision: str) -> FittedTemperature:
         """Return a temperature of logits that are computed so."""
         return cls(temperature, precision, how.input_size, how.crop_pct)
 
-    def resolved(self, own: Preprocessing) -> Calibrated:
+    def resolved(self, own: Preprocessing) -> FittedTemperature:
         """Return it with the size that the model was trained with, where it has no other."""
         if self.input_size is not None:
             return self
@@ -243,7 +243,7 @@ class Calibrated:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def of(cls, value: object) -> Calibrated:
+    def of(cls, value: object) -> FittedTemperature:
         """Read what `record` gave.
 
         Raises:
@@ -257,13 +257,13 @@ class Calibrated:
         return cls(**{**value, "input_size": tuple(size) if isinstance(size, list) else size})
 
 
-def fitting(stored: Iterable[Calibrated], how: Preprocessing, precision: str) -> float | None:
+def fitting(stored: Iterable[FittedTemperature], how: Preprocessing, precision: str) -> float | None:
     """Return the temperature of logits that are computed so, the last one of several; None where there is none."""
     found = [each.temperature for each in stored if each.fits(how, precision)]
     return found[-1] if found else None
 
 
-def with_calibrated(stored: Iterable[Calibrated], new: Calibrated) -> tuple[Calibrated, ...]:
+def with_temperature(stored: Iterable[FittedTemperature], new: FittedTemperature) -> tuple[FittedTemperature, ...]:
     """Return what is stored, with another in place of one that was fitted to the same."""
     return *(each for each in stored if each.place != new.place), new
 

@@ -221,7 +221,7 @@ Temperature = Annotated[
     typer.Option(
         "--temperature",
         metavar="T",
-        help="Divide logits by it, in place of what evaluate --calibrate stored.",
+        help="Divide logits by it, in place of what evaluate --fit-temperature stored.",
         show_default=False,
     ),
 ]

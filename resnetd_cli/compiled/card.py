@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resnetd_cli.class_names.shipped import ClassNames
-from resnetd_cli.results import Agreement, Calibrated, Preprocessing, check_temperature, fitting
+from resnetd_cli.results import Agreement, FittedTemperature, Preprocessing, check_temperature, fitting
 
 FORMAT = 1
 _MOST = 1e18
@@ -32,7 +32,7 @@ class Card:
         temperature: what the logits of an exported file are divided by before they become probabilities, of images
             of the size in `preprocessing`.
         temperatures: of a compiled model, by size and precision; of an exported file, those of other sizes. See
-            `calibrated`.
+            `own_temperature`.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Card:
     agreement: Agreement | None = None
     any_size: bool = False
     temperature: float = 1.0
-    temperatures: tuple[Calibrated, ...] = ()
+    temperatures: tuple[FittedTemperature, ...] = ()
 
     @property
-    def calibrated(self) -> float:
+    def own_temperature(self) -> float:
         """What its logits are divided by before they become probabilities."""
         return fitting(self.temperatures, self.preprocessing, self.precision) or self.temperature
 
@@ -71,7 +71,7 @@ class Card:
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
         how, names, agreement = (fields.pop(key) for key in ("preprocessing", "class_names", "agreement"))
-        temperatures = tuple(map(Calibrated.of, fields.pop("temperatures", ())))
+        temperatures = tuple(map(FittedTemperature.of, fields.pop("temperatures", ())))
         card = cls(
             preprocessing=Preprocessing(**{key: _tuple(item) for key, item in how.items()}),
             class_names=ClassNames(tuple(names["names"]), tuple(names["ids"]), names["source"]),

@@ -16,7 +16,7 @@ from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.evaluation import metrics
 from resnetd_cli.evaluation.images import NO_LABEL, LabelledImages
-from resnetd_cli.evaluation.records import Calibration, ClassRow, Evaluated, EvaluationReport, ImageRow, Mistake
+from resnetd_cli.evaluation.records import ClassRow, Evaluated, EvaluationReport, ImageRow, Mistake, TemperatureFit
 from resnetd_cli.evaluation.temperature import fit_temperature
 from resnetd_cli.pipeline import postprocess
 from resnetd_cli.pipeline.decode.image import TURNED
@@ -152,7 +152,7 @@ def evaluate(
     shown = real_labels.of_images(images.names()) if real else None
     targets = images.targets(classifier.class_names)
     if fit and (targets == NO_LABEL).any():
-        raise UsageError("--calibrate needs labels", hint="lay the images out as DIR/CLASS/IMAGE")
+        raise UsageError("--fit-temperature needs labels", hint="lay the images out as DIR/CLASS/IMAGE")
     look = _Look()
     rows = None if on_row is None else _Rows(classifier, images, targets, shown, on_row)
     answers = _answer(
@@ -308,7 +308,7 @@ def _loss(logits: NDArray[np.float32], target: int, temperature: float) -> float
     return float(np.log(np.exp(scaled).sum()) - scaled[target])
 
 
-def _calibrate(answers: Answers, targets: NDArray[np.int64]) -> tuple[Calibration, Answers]:
+def _calibrate(answers: Answers, targets: NDArray[np.int64]) -> tuple[TemperatureFit, Answers]:
     """Fit a temperature to raw logits, and return what the answers are with it."""
     assert answers.logits is not None
     answered = answers.predicted >= 0
@@ -323,7 +323,7 @@ def _calibrate(answers: Answers, targets: NDArray[np.int64]) -> tuple[Calibratio
         (float(each.loss[answered].mean()), metrics.calibration_error(each.confidence[answered], right))
         for each in (answers, after)
     )
-    return Calibration(temperature, loss_before, loss, ece_before, ece), after
+    return TemperatureFit(temperature, loss_before, loss, ece_before, ece), after
 
 
 def _by_real(predicted: NDArray[np.int32], shown: list[frozenset[int]]) -> NDArray[np.int8]:

@@ -74,7 +74,7 @@ class ImageRow:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class TemperatureFit:
     """What a temperature changed, on the images that it was fitted on; before it was 1."""
 
     temperature: float
@@ -136,7 +136,7 @@ class EvaluationReport:
     confusion: tuple[tuple[int, int, int], ...]
     coverage: tuple[Coverage, ...]
     mistakes: tuple[Mistake, ...]
-    calibration: Calibration | None = None
+    calibration: TemperatureFit | None = None
     trained_on: int | None = None
     turned: int = 0
     repeated: int = 0

@@ -15,7 +15,7 @@ from resnetd_cli.compiled import bundles, exported_file
 from resnetd_cli.errors import CacheError, DataError
 from resnetd_cli.models import checkpoints, configs
 from resnetd_cli.models.names import Kind, resolve
-from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE, Calibrated, with_calibrated
+from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE, FittedTemperature, with_temperature
 from resnetd_cli.system.files import check_writable, expand_user, open_atomic
 from resnetd_cli.system.wording import counted
 
@@ -47,7 +47,7 @@ def fit_temperature(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> f
         message = (
             f"of {counted(len(actual), 'image')} too few are answered wrong to tell how sure the model may be"
         )
-        raise DataError(message, hint="calibrate on more images, or harder ones")
+        raise DataError(message, hint="fit it on more images, or harder ones")
     if _slope(logits, actual, low)[0] >= 0:
         message = "the model is no better than chance on these images: no temperature mends it"
         raise DataError(message, hint="check that the classes are the model's")
@@ -102,7 +102,7 @@ def temperature_file(model: str, weights: str | Path | None = None) -> Path | No
     return file
 
 
-def store_temperature(file: Path, new: Calibrated, *, note: Callable[[str], None] = lambda _: None) -> None:
+def store_temperature(file: Path, new: FittedTemperature, *, note: Callable[[str], None] = lambda _: None) -> None:
     """Keep a temperature in the file that `temperature_file` named, and in what was compiled from it.
 
     Args:
@@ -119,7 +119,7 @@ def store_temperature(file: Path, new: Calibrated, *, note: Callable[[str], None
         if new.fits(card.preprocessing, card.precision):
             card = replace(card, temperature=new.temperature)
         else:
-            card = replace(card, temperatures=with_calibrated(card.temperatures, new))
+            card = replace(card, temperatures=with_temperature(card.temperatures, new))
         marks = exported_file.read_trained_on(file)
         with open_atomic(file) as stream:
             exported_file.write_file(file, card, stream, marks)
@@ -131,7 +131,7 @@ def store_temperature(file: Path, new: Calibrated, *, note: Callable[[str], None
     for bundle in compiled:
         # One of other weights, loaded into this folder's network, only needs to know of the change.
         is_own = bundle.is_from(weights)
-        temperatures = with_calibrated(bundle.card.temperatures, new) if is_own else ()
+        temperatures = with_temperature(bundle.card.temperatures, new) if is_own else ()
         card = replace(bundle.card, temperatures=temperatures)
         try:
             bundles.describe_anew(bundle, card, file)

@@ -12,7 +12,7 @@ from textwrap import shorten
 from typing import Any
 
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.results import Calibrated, check_temperature, with_calibrated
+from resnetd_cli.results import FittedTemperature, check_temperature, with_temperature
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import write_atomic
 
@@ -145,8 +145,8 @@ def _are_placeholders(names: Any) -> bool:
     return bool(values) and all(isinstance(name, str) and _PLACEHOLDER.fullmatch(name) for name in values)
 
 
-def read_temperatures(owner: str, folder: Path) -> tuple[Calibrated, ...]:
-    """Return the temperatures that `evaluate --calibrate` wrote into a folder's `config.json`.
+def read_temperatures(owner: str, folder: Path) -> tuple[FittedTemperature, ...]:
+    """Return the temperatures that `evaluate --fit-temperature` wrote into a folder's `config.json`.
 
     Raises:
         ModelError: they are none, or the file cannot be read.
@@ -156,16 +156,16 @@ def read_temperatures(owner: str, folder: Path) -> tuple[Calibrated, ...]:
         # In timm's older layout all keys are timm's.
         return _stored(content) if "pretrained_cfg" in content else ()
     except (OSError, ValueError, RecursionError, TypeError) as error:
-        hint = "take it out of config.json; evaluate --calibrate fits one"
+        hint = "take it out of config.json; evaluate --fit-temperature fits one"
         raise ModelError(f"{owner}: config.json has {first_line(error)}", hint=hint) from error
 
 
-def _stored(content: Mapping[str, Any]) -> tuple[Calibrated, ...]:
-    alone = [Calibrated(check_temperature(content[_TEMPERATURE]))] if _TEMPERATURE in content else []
+def _stored(content: Mapping[str, Any]) -> tuple[FittedTemperature, ...]:
+    alone = [FittedTemperature(check_temperature(content[_TEMPERATURE]))] if _TEMPERATURE in content else []
     others = content.get(_TEMPERATURES, [])
     if not isinstance(others, list) or len(others) > _MOST_TEMPERATURES:
         raise ValueError("temperatures that are no list, or a very long one")
-    return (*alone, *map(Calibrated.of, others))
+    return (*alone, *map(FittedTemperature.of, others))
 
 
 def keeps_temperature(folder: Path) -> bool:
@@ -177,7 +177,7 @@ def keeps_temperature(folder: Path) -> bool:
     return isinstance(content, dict) and "pretrained_cfg" in content
 
 
-def write_temperature(folder: Path, new: Calibrated) -> None:
+def write_temperature(folder: Path, new: FittedTemperature) -> None:
     """Write a temperature into a folder's `config.json`, in place of one that was fitted to the same.
 
     The file is replaced whole or not at all.
@@ -186,7 +186,7 @@ def write_temperature(folder: Path, new: Calibrated) -> None:
         OutputError: it cannot be written.
     """
     content = json.loads((folder / NAME).read_bytes())
-    stored = with_calibrated(_stored(content), new)
+    stored = with_temperature(_stored(content), new)
     content.pop(_TEMPERATURE, None)
     content[_TEMPERATURES] = [each.record() for each in stored]
     write_atomic(folder / NAME, json.dumps(content, indent=2).encode())

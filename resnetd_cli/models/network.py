@@ -16,7 +16,7 @@ from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError, first_line
 from resnetd_cli.models import checkpoints, configs, embedded, fitting, hub, rehearsal
 from resnetd_cli.models.names import Kind, ModelRef, find_card, resolve
-from resnetd_cli.results import LARGEST_SIDE, Calibrated, Preprocessing, with_calibrated
+from resnetd_cli.results import LARGEST_SIDE, FittedTemperature, Preprocessing, with_temperature
 from resnetd_cli.system.memory import limited
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Definition:
     architecture: str
     config: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    stored: tuple[Calibrated, ...] = ()
+    stored: tuple[FittedTemperature, ...] = ()
 
     def name_with(self, file: Path) -> str:
         """Return what the network is called with other weights than its own."""
@@ -74,14 +74,14 @@ class Definition:
             raise ModelError(message, hint="choose another model, or mend its config.json") from error
 
     @property
-    def temperatures(self) -> tuple[Calibrated, ...]:
+    def temperatures(self) -> tuple[FittedTemperature, ...]:
         """The temperatures that were stored with it, each with the size that it was fitted to."""
         if not self.stored:
             return ()
         own = self.preprocessing()
-        found: tuple[Calibrated, ...] = ()
+        found: tuple[FittedTemperature, ...] = ()
         for each in self.stored:
-            found = with_calibrated(found, each.resolved(own))
+            found = with_temperature(found, each.resolved(own))
         return found
 
     @contextmanager
@@ -147,7 +147,7 @@ class Network:
     preprocessing: Preprocessing
     class_names: ClassNames
     misfit: LabelsError | None = None
-    temperatures: tuple[Calibrated, ...] = ()
+    temperatures: tuple[FittedTemperature, ...] = ()
 
 
 def load_network(
@@ -318,7 +318,7 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
 
 
 def with_weights(definition: Definition, file: Path) -> Definition:
-    """Return the definition of a network with other weights: of as many classes as they have, and uncalibrated.
+    """Return the definition of a network with other weights, with as many classes as they have and no temperature.
 
     Raises:
         WeightsError: the file cannot be read, or holds more than the network.

@@ -30,7 +30,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "pillow", "numpy")
 Origin = Sequence[Mapping[str, str]]
 """The files that a model was loaded from: `file`, the absolute path, and `sha256`, of the content.
 
-A `config.json` also has `settings_sha256`, over the part that timm reads: `evaluate --calibrate` adds to the file.
+A `config.json` also has `settings_sha256`, over what timm reads of it: `evaluate --fit-temperature` adds to it.
 """
 _SETTINGS = "settings_sha256"
 

@@ -128,8 +128,8 @@ def test_below_the_bound_the_report_is_written_all_the_same(cli: Cli, photos: Pa
         (["-m", "a", "-m", "b", "-m", "c"], 2, "3 models: two at most are compared"),
         (["-m", "a", "-m", "a"], 2, "a is named twice"),
         (["-m", "a", "-m", "b", "--weights", "x.pth"], 2, "--weights does not say which"),
-        (["-m", "a", "-m", "b", "--calibrate"], 2, "--calibrate takes one model"),
-        (["--calibrate", "--temperature", "2"], 2, "leave out --temperature"),
+        (["-m", "a", "-m", "b", "--fit-temperature"], 2, "--fit-temperature takes one model"),
+        (["--fit-temperature", "--temperature", "2"], 2, "leave out --temperature"),
         (["--temperature", "0"], 2, "--temperature 0: the temperature 0.0, not one from 0.01 to 100"),
         (["--temperature", "-1"], 2, "--temperature -1: "),
         (["--temperature", "nan"], 2, "--temperature nan: "),
@@ -231,11 +231,11 @@ def test_calibration_leaves_training_images_out(cli: Cli, own: tuple[Path, Path]
     folder, data = own
     paths = sorted(data.rglob("*.png"))
     remember(folder, *paths[::4])
-    ended = cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json")
+    ended = cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json")
     assert (only(ended)["images"], only(ended)["trained_on"]) == (18, 0)
     for path in paths[::4]:
         path.unlink()
-    alone = cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json")
+    alone = cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json")
     assert only(ended)["calibration"] == only(alone)["calibration"]
     assert "trained on" not in alone.stderr
 
@@ -243,7 +243,7 @@ def test_calibration_leaves_training_images_out(cli: Cli, own: tuple[Path, Path]
 def test_calibration_on_training_images_is_noted(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     remember(folder, *data.rglob("*.png"))
-    words = ["evaluate", data, "-m", folder, "--calibrate", "-f", "json"]
+    words = ["evaluate", data, "-m", folder, "--fit-temperature", "-f", "json"]
     assert cli(*words).code == 1
     ended = cli(*words, "--include-training-images")
     assert (ended.code, only(ended)["trained_on"]) == (0, 24)
@@ -383,7 +383,7 @@ def test_a_folders_temperature_is_stored_and_used(cli: Cli, own: tuple[Path, Pat
     folder, data = own
     image = next(data.rglob("*.png"))
     plain = probabilities(cli, image, "-m", folder)
-    ended = cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json")
+    ended = cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json")
     fitted = only(ended)["calibration"]
     assert fitted["loss"] < fitted["loss_before"]
     assert stored(folder) == fitted["temperature"] == only(ended)["temperature"]
@@ -391,13 +391,26 @@ def test_a_folders_temperature_is_stored_and_used(cli: Cli, own: tuple[Path, Pat
     assert told in ended.stderr
     assert probabilities(cli, image, "-m", folder) == divided(plain, fitted["temperature"])
     assert probabilities(cli, image, "-m", folder, "--temperature", "1") == plain
-    again = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))
+    again = only(cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json"))
     assert again["calibration"] == fitted
     after = only(cli("evaluate", data, "-m", folder, "-f", "json"))
     assert (after["loss"], after["ece"]) == pytest.approx((fitted["loss"], fitted["ece"]), abs=1e-6)
     facts = json.loads(cli("info", folder, "-f", "json").stdout)
     assert facts["temperature"] == fitted["temperature"]
-    assert "calibrated" in cli("info", folder, "-f", "table").stdout
+    assert "temperatures  " in cli("info", folder, "-f", "table").stdout
+
+
+def test_calibrate_still_fits_a_temperature_but_help_names_only_the_new_option(
+    cli: Cli, own: tuple[Path, Path]
+) -> None:
+    folder, data = own
+    fitted = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))
+    assert fitted["temperature"] == fitted["calibration"]["temperature"] != 1
+    assert (
+        json.loads((folder / "config.json").read_text())["temperatures"][0]["temperature"] == fitted["temperature"]
+    )
+    shown = cli("evaluate", "--help").stdout
+    assert "--fit-temperature" in shown and "--calibrate" not in shown
 
 
 def test_timm_loads_a_folder_with_a_temperature(cli: Cli, own: tuple[Path, Path]) -> None:
@@ -405,7 +418,7 @@ def test_timm_loads_a_folder_with_a_temperature(cli: Cli, own: tuple[Path, Path]
     import torch
 
     before = timm.create_model(f"local-dir:{own[0]}", pretrained=True).state_dict()
-    assert cli("evaluate", own[1], "-m", own[0], "--calibrate").code == 0
+    assert cli("evaluate", own[1], "-m", own[0], "--fit-temperature").code == 0
     assert stored(own[0])
     network = timm.create_model(f"local-dir:{own[0]}", pretrained=True)
     assert network.pretrained_cfg["label_names"] == list(OWN_CLASSES)
@@ -447,21 +460,21 @@ def test_a_temperature_is_used_at_its_own_size_alone(cli: Cli, own: tuple[Path, 
     assert only(ended)["temperature"] == 1
     assert (only(ended)["loss"], only(ended)["ece"]) == pytest.approx(figures_of(folder, data, 128, 1), abs=1e-5)
     assert only(ended)["loss"] != pytest.approx(figures_of(folder, data, 128, 2.5)[0], abs=1e-3)
-    told = f"{folder} is calibrated for 160 x 160 in fp32, not for 128 x 128 in fp32: no temperature is used; "
-    assert f"{told}evaluate DIR --model {folder} --image-size 128 --calibrate fits one\n" in ended.stderr
+    told = f"{folder} has a temperature for 160 x 160 in fp32, not for 128 x 128 in fp32: no temperature is used; "
+    assert f"{told}evaluate DIR --model {folder} --image-size 128 --fit-temperature fits one\n" in ended.stderr
 
 
 def test_temperatures_are_kept_side_by_side(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     fitted = {
-        words: only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json", *words))["temperature"]
+        words: only(cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json", *words))["temperature"]
         for words in [(), ("--image-size", "128"), ("--precision", "bf16")]
     }
     assert len(set(fitted.values())) == 3
     for words, temperature in fitted.items():
         ended = cli("evaluate", data, "-m", folder, "-f", "json", *words)
-        assert (only(ended)["temperature"], "calibrated" in ended.stderr) == (temperature, False)
-    again = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json", "--image-size", "128"))
+        assert (only(ended)["temperature"], "has a temperature for" in ended.stderr) == (temperature, False)
+    again = only(cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json", "--image-size", "128"))
     assert again["temperature"] == fitted["--image-size", "128"]
     kept = json.loads((folder / "config.json").read_text())["temperatures"]
     assert [(each["precision"], each["input_size"], each["temperature"]) for each in kept] == [
@@ -471,7 +484,8 @@ def test_temperatures_are_kept_side_by_side(cli: Cli, own: tuple[Path, Path]) ->
     ]
     ended = cli("evaluate", data, "-m", folder, "--image-size", "96", "-f", "json")
     assert (
-        "calibrated for 160 x 160 in fp32 and 160 x 160 in bf16 and 128 x 128 in fp32, not for 96" in ended.stderr
+        "a temperature for 160 x 160 in fp32 and 160 x 160 in bf16 and 128 x 128 in fp32, not for 96"
+        in ended.stderr
     )
     facts = json.loads(cli("info", folder, "-f", "json", "--image-size", "128").stdout)
     assert (facts["temperature"], facts["temperatures"]) == (fitted["--image-size", "128"], kept)
@@ -481,7 +495,7 @@ def test_temperatures_are_kept_side_by_side(cli: Cli, own: tuple[Path, Path]) ->
 def test_a_number_from_before_gives_way_to_a_new_temperature(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     set_temperature(folder, temperature=9.5)
-    fitted = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))["temperature"]
+    fitted = only(cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json"))["temperature"]
     assert fitted < 9
     assert only(cli("evaluate", data, "-m", folder, "-f", "json"))["temperature"] == fitted
     facts = json.loads(cli("info", folder, "-f", "json").stdout)
@@ -519,7 +533,9 @@ def test_a_temperature_of_another_size_is_noted_without_torch(
     path = f"{folder.parent / 'none'}{os.pathsep}{os.environ.get('PYTHONPATH', ROOT)}"
     ended = run_resnetd(*words, RESNETD_ENGINE="auto", PYTHONPATH=path)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.startswith(f"{folder} is calibrated for 160 x 160 in fp32, not for 128 x 128 in fp32: ")
+    assert ended.stderr.startswith(
+        f"{folder} has a temperature for 160 x 160 in fp32, not for 128 x 128 in fp32: "
+    )
 
 
 @pytest.mark.slow
@@ -543,25 +559,25 @@ def test_what_was_compiled_before_gets_the_temperature(
     # Two images, so that they are compiled at once.
     assert [cli("predict", image, image, *form, "-q").code for form in forms] == [0] * 5
     plain = [probabilities(cli, image, *form) for form in forms]
-    temperature = only(cli("evaluate", data, "-m", folder, "--calibrate", "-f", "json"))["temperature"]
+    temperature = only(cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json"))["temperature"]
     shown = [(probabilities(cli, image, *form), cli("predict", image, image, *form).stderr) for form in forms]
     assert [values for values, _ in shown[:2]] == [divided(values, temperature) for values in plain[:2]]
     assert [values for values, _ in shown[2:]] == plain[2:]  # another precision, size, and other weights
     # Nothing was compiled again.
-    at = f"{folder} is calibrated for 160 x 160 in fp32, not for "
+    at = f"{folder} has a temperature for 160 x 160 in fp32, not for "
     fits = f"no temperature is used; evaluate DIR --model {folder}"
     assert [notes for _, notes in shown] == [
         "",
         "",
-        f"{at}160 x 160 in int8: {fits} --precision int8 --calibrate fits one\n",
-        f"{at}128 x 128 in fp32: {fits} --image-size 128 --calibrate fits one\n",
+        f"{at}160 x 160 in int8: {fits} --precision int8 --fit-temperature fits one\n",
+        f"{at}128 x 128 in fp32: {fits} --image-size 128 --fit-temperature fits one\n",
         f"no temperature of {folder} is used with --weights: "
-        f"evaluate DIR --model {folder} --weights {other} --calibrate fits one\n",
+        f"evaluate DIR --model {folder} --weights {other} --fit-temperature fits one\n",
     ]
     # Each keeps one of its own.
     own_ones = [temperature, temperature]
     for form in forms[2:4]:
-        own_ones.append(only(cli("evaluate", data, *form, "--calibrate", "-f", "json"))["temperature"])
+        own_ones.append(only(cli("evaluate", data, *form, "--fit-temperature", "-f", "json"))["temperature"])
     assert len(set(own_ones)) == 3
     shown = [(probabilities(cli, image, *form), cli("predict", image, image, *form).stderr) for form in forms[:4]]
     expected = [divided(values, each) for values, each in zip(plain, own_ones, strict=False)]
@@ -580,14 +596,14 @@ def test_an_exported_file_keeps_its_temperature(cli: Cli, own: tuple[Path, Path]
     assert cli("export", folder, "-o", file).code == 0
     onnx: list[str | Path] = ["-m", file, "--engine", "auto"]
     plain = probabilities(cli, image, *onnx)
-    ended = cli("evaluate", data, *onnx, "--calibrate", "-f", "json")
+    ended = cli("evaluate", data, *onnx, "--fit-temperature", "-f", "json")
     temperature = only(ended)["temperature"]
     assert f"{file} keeps the temperature" in ended.stderr
     assert probabilities(cli, image, *onnx) == divided(plain, temperature)
     assert json.loads(cli("info", file, "-f", "json").stdout)["temperature"] == temperature
-    assert only(cli("evaluate", data, *onnx, "--calibrate", "-f", "json"))["temperature"] == temperature
+    assert only(cli("evaluate", data, *onnx, "--fit-temperature", "-f", "json"))["temperature"] == temperature
     assert stored(folder) is None
-    assert cli("evaluate", data, "-m", folder, "--calibrate").code == 0
+    assert cli("evaluate", data, "-m", folder, "--fit-temperature").code == 0
     assert cli("export", folder, "-o", file, "--overwrite").code == 0
     carried = json.loads(cli("info", file, "-f", "json").stdout)["temperature"]
     assert carried == stored(folder) == pytest.approx(temperature, rel=1e-3)
@@ -609,7 +625,7 @@ def test_where_nothing_can_be_stored_it_is_told(cli: Cli, own: tuple[Path, Path]
         content = json.loads((folder / "config.json").read_text())
         old = {**content["pretrained_cfg"], "architecture": content["architecture"], "labels": list(OWN_CLASSES)}
         (folder / "config.json").write_text(json.dumps(old))
-    ended = cli("evaluate", data, *words, "--calibrate", "-f", "json")
+    ended = cli("evaluate", data, *words, "--fit-temperature", "-f", "json")
     temperature = only(ended)["temperature"]
     assert "a temperature is kept with a model folder's own weights" in ended.stderr
     assert f"--temperature {temperature:.4g}\n" in ended.stderr
@@ -657,14 +673,14 @@ def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(
     cli: Cli, own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda path, _: os.path.isfile(path))  # root may write anywhere
-    ended = cli("evaluate", own[1], "-m", own[0], "--calibrate", "-f", "json")
+    ended = cli("evaluate", own[1], "-m", own[0], "--fit-temperature", "-f", "json")
     assert (ended.code, ended.stdout) == (1, "")
     assert "permission denied" in ended.stderr
 
 
 def test_images_that_are_all_right_tell_nothing(cli: Cli, photos: Path) -> None:
     shutil.rmtree(photos / "Egyptian_cat")
-    ended = cli("evaluate", photos, "--calibrate")
+    ended = cli("evaluate", photos, "--fit-temperature")
     assert ended.code == 1
     assert "of 1 image too few are answered wrong" in ended.stderr
 

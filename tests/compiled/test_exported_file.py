@@ -29,7 +29,7 @@ from resnetd_cli.evaluation.temperature import store_temperature
 from resnetd_cli.loading import Loader
 from resnetd_cli.models import trained_on
 from resnetd_cli.pipeline.sources.inputs import expand
-from resnetd_cli.results import Calibrated, Classified
+from resnetd_cli.results import Classified, FittedTemperature
 
 COFFEE, CAT = (str(ROOT / "samples" / name) for name in ("coffee.jpg", "cat.jpg"))
 TINY = "test_resnet"
@@ -160,7 +160,7 @@ def test_marks_can_be_read_with_onnx_alone(tmp_path: Path) -> None:
 
 def test_a_new_temperature_leaves_marks_and_hash_right(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
-    store_temperature(path, Calibrated.at(1.7, CARD.preprocessing, "fp32"))
+    store_temperature(path, FittedTemperature.at(1.7, CARD.preprocessing, "fp32"))
     assert exported_file.read_card(path) == replace(CARD, temperature=1.7)
     assert marks_in(path) == IN_ORDER
 
@@ -344,15 +344,15 @@ def test_a_file_of_one_size_refuses_others(tmp_path: Path) -> None:
 def test_a_temperature_is_used_at_its_size_only(free: Path) -> None:
     plain = {size: answers(free, image_size=size) for size in ("train", 96)}
     own = exported_file.read_card(free).preprocessing
-    store_temperature(free, Calibrated.at(2.0, own, "fp32"))
+    store_temperature(free, FittedTemperature.at(2.0, own, "fp32"))
     notes: list[str] = []
     assert np.allclose(answers(free), sharpened(plain["train"], 2.0), atol=1e-6)
     assert np.allclose(answers(free, image_size=160), sharpened(plain["train"], 2.0), atol=1e-6)
     for _ in range(2):  # read from the file, and from the cache
         assert np.allclose(answers(free, image_size=96, note=notes.append), plain[96], atol=1e-6)
-    said = f"{free} is calibrated for 160 x 160 in fp32, not for 96 x 96 in fp32: no temperature is used; "
+    said = f"{free} has a temperature for 160 x 160 in fp32, not for 96 x 96 in fp32: no temperature is used; "
     assert [note.startswith(said) for note in notes] == [True, True]
-    store_temperature(free, Calibrated.at(0.5, replace(own, input_size=(3, 96, 96)), "fp32"))
+    store_temperature(free, FittedTemperature.at(0.5, replace(own, input_size=(3, 96, 96)), "fp32"))
     assert np.allclose(answers(free, image_size=96), sharpened(plain[96], 0.5), atol=1e-6)
     assert np.allclose(answers(free), sharpened(plain["train"], 2.0), atol=1e-6)
     assert exported_file.read_card(free).temperature == 2.0

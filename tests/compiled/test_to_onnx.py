@@ -27,7 +27,7 @@ from resnetd_cli.errors import ModelError, UnknownModel, UsageError
 from resnetd_cli.evaluation.temperature import store_temperature
 from resnetd_cli.loading import Loader
 from resnetd_cli.pipeline.sources.inputs import expand
-from resnetd_cli.results import Agreement, Calibrated, Classified, Preprocessing
+from resnetd_cli.results import Agreement, Classified, FittedTemperature, Preprocessing
 
 pytestmark = pytest.mark.slow
 
@@ -238,7 +238,7 @@ def test_the_example_with_onnxruntime_gives_what_predict_does_once_a_temperature
     monkeypatch.chdir(tmp_path)
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     file = Path(shutil.copy(exported, tmp_path / "embedded.onnx"))
-    store_temperature(file, Calibrated.at(1.7, read_card(file).preprocessing, "fp32"))
+    store_temperature(file, FittedTemperature.at(1.7, read_card(file).preprocessing, "fp32"))
     (code,) = re.findall(r"```python\n(import json\n.*?)```", PAGE, flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)

@@ -348,10 +348,10 @@ def test_single_output_is_not_measured_by_classes(pets: Path) -> None:
     assert "--min-probability" in (caught.value.hint or "")
 
 
-def test_images_without_labels_cannot_calibrate(tmp_path: Path) -> None:
+def test_images_without_labels_cannot_fit_temperature(tmp_path: Path) -> None:
     draw(tmp_path / "ILSVRC2012_val_00000002.png", 0)
     images = open_images(str(tmp_path), real=True)
-    with pytest.raises(UsageError, match="--calibrate needs labels"):
+    with pytest.raises(UsageError, match="--fit-temperature needs labels"):
         evaluate.evaluate(imagenet_model(970), images, real=True, fit=True)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from resnetd_cli import __version__
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.models.configs import write_temperature
-from resnetd_cli.results import Calibrated
+from resnetd_cli.results import FittedTemperature
 from resnetd_cli.training import head, network, recipe
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.plan import NetworkChoice, Plan
@@ -164,7 +164,9 @@ def test_teacher_that_changed_is_not_resumed_with(
             carry_out(change(taught, resume=True))
         assert raised.value.message.startswith(f"{file} has changed since the run started: its teacher")
         file.write_bytes(before)
-    write_temperature(teacher, Calibrated(1.5))  # as `evaluate --calibrate` does: nothing is learnt from it
+    write_temperature(
+        teacher, FittedTemperature(1.5)
+    )  # as `evaluate --fit-temperature` does: nothing is learnt from it
     assert carry_out(change(taught, resume=True))["steps"] == 6
 
 

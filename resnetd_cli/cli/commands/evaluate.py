@@ -75,9 +75,10 @@ def evaluate(
         bool,
         typer.Option("--include-training-images", help="Measure also on images that the model was trained on."),
     ] = False,
-    fit: Annotated[
-        bool, typer.Option("--calibrate", help="Fit a temperature, and store it with the model.")
+    fit_temperature: Annotated[
+        bool, typer.Option("--fit-temperature", help="Fit a temperature, and store it with the model.")
     ] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", hidden=True, help="Former name of it.")] = False,
     real: Annotated[
         bool, typer.Option("--real-labels", help="Judge by ImageNet's reassessed labels too.")
     ] = False,
@@ -133,12 +134,13 @@ def evaluate(
 
     resnetd evaluate photos/ --model embedded
 
-    resnetd evaluate photos/ --model RUN --calibrate
+    resnetd evaluate photos/ --model RUN --fit-temperature
 
     resnetd evaluate photos/ --model RUN --model embedded.onnx -f json --fail-under 0.93
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     models = model or [os.environ.get("RESNETD_MODEL") or DEFAULT_MODEL]
+    fit = fit_temperature or calibrate
     _check(models, weights, fail_under, fit=fit, temperature=temperature)
     _check_rows(per_image, with_logits=with_logits)
 
@@ -259,9 +261,9 @@ def _check(
                 "--weights does not say which of two models", hint="compare model folders, or exports"
             )
         if fit:
-            raise UsageError("--calibrate takes one model", hint="calibrate each by itself")
+            raise UsageError("--fit-temperature takes one model", hint="fit each on its own")
     if fit and temperature is not None:
-        raise UsageError("--calibrate fits the temperature itself", hint="leave out --temperature")
+        raise UsageError("--fit-temperature fits the temperature itself", hint="leave out --temperature")
     if fail_under is not None and not 0 <= fail_under <= 1:
         as_share = f"{fail_under:g} % is {fail_under / 100:g}" if 1 < fail_under <= 100 else "as 0.93"
         raise UsageError(f"--fail-under {fail_under:g}: not a share from 0 to 1", hint=as_share)
@@ -345,7 +347,7 @@ def _keep(
 ) -> None:
     """Store the temperature with the model, or say how to use it."""
     from resnetd_cli.evaluation.temperature import store_temperature
-    from resnetd_cli.results import Calibrated
+    from resnetd_cli.results import FittedTemperature
 
     calibration = evaluated.report.calibration
     assert calibration is not None
@@ -366,7 +368,7 @@ def _keep(
             f"predict {words} --temperature {temperature:.4g}"
         )
         return
-    new = Calibrated.at(temperature, classifier.preprocessing, classifier.precision)
+    new = FittedTemperature.at(temperature, classifier.preprocessing, classifier.precision)
     store_temperature(place, new, note=terminal.note)
     terminal.note(
         f"{place} keeps the temperature {temperature:.4g} for {new.in_words()}: predict divides logits by it"

@@ -9,7 +9,7 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.pipeline.engines.base import FP32, INT8
-from resnetd_cli.results import Calibrated
+from resnetd_cli.results import FittedTemperature
 
 if TYPE_CHECKING:
     from resnetd_cli.about import Facts
@@ -72,7 +72,7 @@ def _in_words(facts: Facts) -> dict[str, str]:
         "preprocessing": f"{size} x {size}{others}, {facts['interpolation']}, {crop}",
         "normalised by": f"mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",
         "--image-size test": _test_size(facts),
-        "calibrated": _temperatures(facts),
+        "temperatures": _temperatures(facts),
         "license": facts.get("license"),
         "hub": facts.get("hub_id"),
         "file size": f"{facts['file_mb']:.1f} MB" + ("" if facts["weights"] else ", about"),
@@ -86,7 +86,7 @@ def _in_words(facts: Facts) -> dict[str, str]:
 
 def _temperatures(facts: Facts) -> str | None:
     if found := facts["temperatures"]:
-        stored = [Calibrated.of(each) for each in found]
+        stored = [FittedTemperature.of(each) for each in found]
         return "logits are divided by " + ", ".join(
             f"{each.temperature:.4g} at {each.in_words()}" for each in stored
         )
