@@ -9,17 +9,16 @@ from typing import Annotated, Optional
 import typer
 
 from resnetd_cli.cli.numbers import number, whole
+from resnetd_cli.pipeline.sinks.base import RECORD_FORMATS
 
 
 class Format(str, Enum):
-    """How records are written."""
+    """How records are written: one of `RECORD_FORMATS`."""
 
+    _ignore_ = "each"
     AUTO = "auto"
-    TABLE = "table"
-    TSV = "tsv"
-    CSV = "csv"
-    JSON = "json"
-    JSONL = "jsonl"
+    for each in RECORD_FORMATS:
+        vars()[each.upper()] = each
 
 
 class GuardChoice(str, Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from resnetd_cli.pipeline.sinks.text import to_json
+from resnetd_cli.pipeline.sinks.base import Listing, write_listing
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.views.listing import write_rows
 
@@ -26,18 +26,13 @@ _NOTICEABLE = 1.05
 
 def write_report(report: BenchReport, stream: IO[str], format_name: str, *, header: bool = True) -> None:
     """Write what was measured: json and jsonl hold all of it, tsv and csv a row for each settings tried."""
-    if format_name == "json":
-        stream.write(to_json(report.record(), indent=1) + "\n")
-    elif format_name == "jsonl":
-        stream.write(to_json(report.record()) + "\n")
-    elif format_name == "table":
-        _write_tables(report, stream)
-    else:
-        rows = [trial.record() for trial in report.trials]
-        write_rows(rows, stream, format_name, header=header, columns=_TRIAL_COLUMNS)
+    rows = [trial.record() for trial in report.trials]
+    cells = [list(row.values()) for row in rows]
+    listing = Listing(report.record(), list(rows[0]), cells, lambda stream: _draw(report, stream))
+    write_listing(listing, stream, format_name, header=header)
 
 
-def _write_tables(report: BenchReport, stream: IO[str]) -> None:
+def _draw(report: BenchReport, stream: IO[str]) -> None:
     cpus = "1 processor" if report.cpus == 1 else f"{report.cpus} processors"
     about = f"{report.model} on {report.engine} in {report.precision} ({report.why}), {cpus}"
     stream.write(f"{printable(about)}\n")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, fields
 from typing import IO, TYPE_CHECKING
 
 from resnetd_cli.class_names.shipped import folded
-from resnetd_cli.pipeline.sinks.text import row_writer, to_json
+from resnetd_cli.evaluation.records import ClassRow
+from resnetd_cli.pipeline.sinks.base import Listing, write_listing
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.wording import counted
-from resnetd_cli.views.listing import write_facts
+from resnetd_cli.views.listing import draw_facts
 
 if TYPE_CHECKING:
     from resnetd_cli.evaluation.comparison import Comparison
     from resnetd_cli.evaluation.images import LabelledImages
     from resnetd_cli.evaluation.records import EvaluationReport
 
-COLUMNS = ("model", "index", "id", "label", "support", "predicted", "precision", "recall", "f1", "left_out")
+COLUMNS = ("model", *(field.name for field in fields(ClassRow)), "left_out")
 _FEW = 10
 """So many classes are shown in full, and so many rows of what there may be more of."""
 _UNLIKELY = 0.05
@@ -39,32 +41,26 @@ def write_reports(
 
     json and jsonl hold all of it, tsv and csv a row for each class of each model, a table what people look for.
     """
-    if format_name in ("json", "jsonl"):
-        record = {
-            "data": images.location,
-            "split": images.split,
-            "left_out": {"trained_on": images.trained_on, "unknown_class": images.unknown},
-            "models": [report.record() for report in reports],
-            "comparison": comparison.record() if comparison else None,
-        }
-        stream.write(to_json(record, indent=1 if format_name == "json" else None) + "\n")
-    elif format_name == "table":
+
+    def draw(stream: IO[str]) -> None:
         if left_out := _left_out(images):
             stream.write(f"left out: {left_out}\n")
         if comparison:
             _write_pair(reports, comparison, stream)
         else:
             _write_one(reports[0], stream)
-    else:
-        line = row_writer(format_name, stream, escape_formulas=escape_formulas)
-        if header:
-            stream.write(line(COLUMNS))
-        for report in reports:
-            others = {"model": report.model, "left_out": images.trained_on + images.unknown}
-            stream.writelines(
-                line(others[key] if key in others else getattr(row, key) for key in COLUMNS)
-                for row in report.classes
-            )
+
+    record = {
+        "data": images.location,
+        "split": images.split,
+        "left_out": {"trained_on": images.trained_on, "unknown_class": images.unknown},
+        "models": [report.record() for report in reports],
+        "comparison": comparison.record() if comparison else None,
+    }
+    left_out = images.trained_on + images.unknown
+    rows = [(report.model, *astuple(row), left_out) for report in reports for row in report.classes]
+    listing = Listing(record, COLUMNS, rows, draw)
+    write_listing(listing, stream, format_name, header=header, escape_formulas=escape_formulas)
 
 
 def _left_out(images: LabelledImages) -> str:
@@ -82,7 +78,7 @@ def in_short(report: EvaluationReport) -> str:
 
 def _write_one(report: EvaluationReport, stream: IO[str]) -> None:
     stream.write(f"{_title(report)}\n")
-    write_facts({}, stream, "table", shown={name: text for name, text in _figures(report).items() if text})
+    draw_facts({name: text for name, text in _figures(report).items() if text}, stream)
     if report.classes:
         _write_classes(report, stream)
         _write_confusion(report, stream)

@@ -1,11 +1,11 @@
-"""Lists of facts, as `list-models`, `labels` and `info` print them, in every record format."""
+"""Lists and facts, as `list-models`, `labels`, `pull` and `info` print them, in every record format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetd_cli.pipeline.sinks.text import row_writer, to_json
+from resnetd_cli.pipeline.sinks.base import Listing, write_listing
 from resnetd_cli.system.escaping import printable
 
 if TYPE_CHECKING:
@@ -35,17 +35,13 @@ def write_rows(
         columns: the keys that a table shows, and its headings.
         essential: the key that the narrowest terminal shows; the first by default.
     """
-    if format_name == "table":
-        _write_table(rows, stream, columns, essential or next(iter(columns)))
-    elif format_name == "json":
-        stream.write(to_json(rows, indent=1) + "\n")
-    elif format_name == "jsonl":
-        stream.writelines(to_json(row) + "\n" for row in rows)
-    elif rows:
-        line = row_writer(format_name, stream)
-        if header:
-            stream.write(line(rows[0]))
-        stream.writelines(line(map(_cell, row.values())) for row in rows)
+
+    def draw(stream: IO[str]) -> None:
+        _draw_table(rows, stream, columns, essential or next(iter(columns)))
+
+    keys = list(rows[0]) if rows else []
+    listing = Listing(list(rows), keys, (list(map(_cell, row.values())) for row in rows), draw)
+    write_listing(listing, stream, format_name, header=header)
 
 
 def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping[str, str]) -> None:
@@ -57,37 +53,36 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
         format_name: as in `write_rows`, or `pairs`: lines of a key, a tab and a value, escaped as in tsv.
         shown: what a table shows: headings and texts.
     """
-    if format_name == "json":
-        stream.write(to_json(facts, indent=1) + "\n")
-    elif format_name == "pairs":
-        line = row_writer("tsv", stream)
-        stream.writelines(line((key, _cell(value))) for key, value in facts.items())
-    elif format_name != "table":
-        write_rows([facts], stream, format_name, columns={})
-    else:
-        from rich.padding import Padding
-        from rich.table import Table
-        from rich.text import Text
+    row = list(map(_cell, facts.values()))
+    listing = Listing(facts, list(facts), [row], lambda stream: draw_facts(shown, stream))
+    write_listing(listing, stream, format_name)
 
-        from resnetd_cli.pipeline.sinks.screen import open_console
 
-        console = open_console(stream)
-        beside = console.width - max(map(len, shown), default=0) >= _PROSE
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold", no_wrap=beside, overflow="fold")
+def draw_facts(shown: Mapping[str, str], stream: IO[str]) -> None:
+    """Print headings and texts as a table of two columns, or below each other where the terminal is narrow."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    from resnetd_cli.pipeline.sinks.screen import open_console
+
+    console = open_console(stream)
+    beside = console.width - max(map(len, shown), default=0) >= _PROSE
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=beside, overflow="fold")
+    if beside:
+        table.add_column(overflow="fold")
+    for heading, text in shown.items():
+        value = Text(printable(text))
         if beside:
-            table.add_column(overflow="fold")
-        for heading, text in shown.items():
-            value = Text(printable(text))
-            if beside:
-                table.add_row(heading, value)
-            else:
-                table.add_row(heading)
-                table.add_row(Padding(value, (0, 0, 0, 2)), style="not bold")
-        console.print(table)
+            table.add_row(heading, value)
+        else:
+            table.add_row(heading)
+            table.add_row(Padding(value, (0, 0, 0, 2)), style="not bold")
+    console.print(table)
 
 
-def _write_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str], essential: str) -> None:
+def _draw_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str], essential: str) -> None:
     """Print a table of as many of the columns as the terminal has room for; those at the right go first."""
     from resnetd_cli.pipeline.sinks.screen import open_console
 

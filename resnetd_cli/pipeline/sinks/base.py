@@ -1,10 +1,12 @@
-"""Where results go: the protocol, and the one table of formats."""
+"""The table of output formats, and what a format implements: a sink for results, and how it writes a listing."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from resnetd_cli.errors import UsageError
 
@@ -13,8 +15,25 @@ if TYPE_CHECKING:
     from resnetd_cli.results import Classified, Failure
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a command shows that is not a result for an input: models, classes, facts, measurements.
+
+    Attributes:
+        record: all of it, as JSON; where it is a list, JSON Lines has a line for each item.
+        columns: the names of the columns, for formats that have rows.
+        rows: the cells of each row, in the order of the columns.
+        draw: prints it for people.
+    """
+
+    record: Any
+    columns: Sequence[str]
+    rows: Iterable[Sequence[object]]
+    draw: Callable[[IO[str]], None]
+
+
 class Sink(Protocol):
-    """Takes results one by one. `close` makes what was written complete."""
+    """A record format. Results come one by one, and `close` completes the output; a listing is written at once."""
 
     def write(self, result: Classified | Failure) -> None:
         """Write one result."""
@@ -24,30 +43,36 @@ class Sink(Protocol):
         """Write what belongs at the end."""
         ...
 
+    @staticmethod
+    def write_listing(listing: Listing, stream: IO[str], *, header: bool, escape_formulas: bool) -> None:
+        """Write a listing."""
+        ...
+
+
+class RecordFormat(NamedTuple):
+    """An entry of the table of formats: the sink's `module:class`, and the suffixes of files in this format."""
+
+    sink: str
+    suffixes: tuple[str, ...] = ()
+
 
 RECORD_FORMATS = {
-    "table": "resnetd_cli.pipeline.sinks.table:TableSink",
-    "tsv": "resnetd_cli.pipeline.sinks.text:TsvSink",
-    "csv": "resnetd_cli.pipeline.sinks.text:CsvSink",
-    "json": "resnetd_cli.pipeline.sinks.text:JsonSink",
-    "jsonl": "resnetd_cli.pipeline.sinks.text:JsonLinesSink",
+    "table": RecordFormat("resnetd_cli.pipeline.sinks.table:TableSink", (".txt",)),
+    "tsv": RecordFormat("resnetd_cli.pipeline.sinks.text:TsvSink", (".tsv",)),
+    "csv": RecordFormat("resnetd_cli.pipeline.sinks.text:CsvSink", (".csv",)),
+    "json": RecordFormat("resnetd_cli.pipeline.sinks.text:JsonSink", (".json",)),
+    "jsonl": RecordFormat("resnetd_cli.pipeline.sinks.text:JsonLinesSink", (".jsonl", ".ndjson")),
 }
-_VIEWS = {
-    "lines": "resnetd_cli.pipeline.sinks.lines:LinesSink",
+"""The formats that `--format` names. A new one is a module with a sink, and a line here."""
+_ONLY_AUTO = {
+    "lines": RecordFormat("resnetd_cli.pipeline.sinks.lines:LinesSink"),
+    "pairs": RecordFormat("resnetd_cli.pipeline.sinks.text:Pairs"),
 }
-"""What only `auto` stands for."""
+"""The formats that only `--format auto` chooses: `lines` for results, `pairs` for the facts of one thing."""
 ARRAY_FORMATS = {
     ".npy": "resnetd_cli.pipeline.sinks.arrays:npy",
     ".npz": "resnetd_cli.pipeline.sinks.arrays:npz",
     ".safetensors": "resnetd_cli.pipeline.sinks.arrays:safetensors",
-}
-_SUFFIXES = {
-    ".txt": "table",
-    ".tsv": "tsv",
-    ".csv": "csv",
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
 }
 
 
@@ -72,17 +97,32 @@ def choose_format(
         return on_terminal if terminal else elsewhere
     if not output.suffix:
         return elsewhere
-    try:
-        return _SUFFIXES[output.suffix.lower()]
-    except KeyError:
-        names = ", ".join(RECORD_FORMATS)
-        raise UsageError(f"{output}: the name does not tell the format", hint=f"-f chooses it: {names}") from None
+    for name, entry in RECORD_FORMATS.items():
+        if output.suffix.lower() in entry.suffixes:
+            return name
+    names = ", ".join(RECORD_FORMATS)
+    raise UsageError(f"{output}: the name does not tell the format", hint=f"-f chooses it: {names}")
 
 
 def open_sink(format_name: str, stream: IO[str], **options: Any) -> Sink:
     """Return the sink of a record format, writing to the stream."""
-    sink: Sink = _load((RECORD_FORMATS | _VIEWS)[format_name])(stream, **options)
+    sink: Sink = _sink_class(format_name)(stream, **options)
     return sink
+
+
+def write_listing(
+    listing: Listing, stream: IO[str], format_name: str, *, header: bool = True, escape_formulas: bool = False
+) -> None:
+    """Write a listing to the stream in a record format.
+
+    Args:
+        listing: the listing.
+        stream: the output.
+        format_name: a key of `RECORD_FORMATS`, or `pairs`.
+        header: start tsv and csv with the names of the columns.
+        escape_formulas: put an apostrophe before texts in tsv and csv that begin like a spreadsheet's formula.
+    """
+    _sink_class(format_name).write_listing(listing, stream, header=header, escape_formulas=escape_formulas)
 
 
 def open_array_sink(path: Path, **options: Any) -> ArraySink:
@@ -103,6 +143,10 @@ def open_array_sink(path: Path, **options: Any) -> ArraySink:
 def index_path(path: Path) -> Path:
     """Return the name of the index that lies beside an array file."""
     return path.with_name(f"{path.name}.index.csv")
+
+
+def _sink_class(format_name: str) -> Any:
+    return _load((RECORD_FORMATS | _ONLY_AUTO)[format_name].sink)
 
 
 def _load(target: str) -> Any:

@@ -11,6 +11,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
+from resnetd_cli.pipeline.sinks.base import Listing
 from resnetd_cli.pipeline.sinks.screen import bar, open_console
 from resnetd_cli.results import Classified, Failure
 from resnetd_cli.system.escaping import printable
@@ -51,6 +52,11 @@ class TableSink:
 
     def close(self) -> None:
         """Nothing belongs at the end."""
+
+    @staticmethod
+    def write_listing(listing: Listing, stream: IO[str], **_: bool) -> None:
+        """Print the listing for people."""
+        listing.draw(stream)
 
     def _table(self, result: Classified) -> Table:
         """Return the table with as much as the terminal has room for without breaking a word."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from resnetd_cli.pipeline.sinks.base import Listing
 from resnetd_cli.results import Classified, Failure
 from resnetd_cli.system.escaping import csv_line, json_safe, tsv_line, without_formulas
 
@@ -64,6 +65,14 @@ class RowSink:
     def close(self) -> None:
         """Nothing belongs at the end."""
 
+    @classmethod
+    def write_listing(cls, listing: Listing, stream: IO[str], *, header: bool, escape_formulas: bool) -> None:
+        """Write a line for each row."""
+        line = row_writer(cls.format_name, stream, escape_formulas=escape_formulas)
+        if header and listing.columns:
+            stream.write(line(listing.columns))
+        stream.writelines(map(line, listing.rows))
+
 
 class TsvSink(RowSink):
     """Tab-separated values: one line is one row, whatever a file is called."""
@@ -90,6 +99,12 @@ class JsonLinesSink:
     def close(self) -> None:
         """Nothing belongs at the end."""
 
+    @staticmethod
+    def write_listing(listing: Listing, stream: IO[str], **_: bool) -> None:
+        """Write the record in a line; of a list, a line for each item."""
+        records = listing.record if isinstance(listing.record, list) else [listing.record]
+        stream.writelines(to_json(record) + "\n" for record in records)
+
 
 class JsonSink:
     """One JSON array; a valid one too when it is closed early."""
@@ -107,6 +122,22 @@ class JsonSink:
     def close(self) -> None:
         """End the array."""
         self._stream.write("\n]\n")
+
+    @staticmethod
+    def write_listing(listing: Listing, stream: IO[str], **_: bool) -> None:
+        """Write the record, indented."""
+        stream.write(to_json(listing.record, indent=1) + "\n")
+
+
+class Pairs:
+    """The facts of one thing: lines of a key, a tab and a value, escaped as in tsv. It takes no results."""
+
+    @staticmethod
+    def write_listing(listing: Listing, stream: IO[str], **_: bool) -> None:
+        """Write a line for each column of the one row."""
+        line = row_writer("tsv", stream)
+        for row in listing.rows:
+            stream.writelines(map(line, zip(listing.columns, row, strict=True)))
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
