@@ -1,12 +1,12 @@
-"""Measuring how well a model answers labelled images.
+"""Evaluating a model on labelled images: its answers are collected, and summed up in a report.
 
-Of each image a few numbers are kept, whatever the number of classes; only calibration keeps the logits.
+Only a few numbers are kept for each image, whatever the number of classes, unless a temperature is to be fitted.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,8 +15,19 @@ from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.evaluation import metrics
+from resnetd_cli.evaluation.image_rows import ImageRow, RowMaker
 from resnetd_cli.evaluation.images import NO_LABEL, LabelledImages
-from resnetd_cli.evaluation.records import ClassRow, Evaluated, EvaluationReport, ImageRow, Mistake, TemperatureFit
+from resnetd_cli.evaluation.records import (
+    ClassRow,
+    Evaluated,
+    EvaluatedModel,
+    EvaluationReport,
+    ImageCounts,
+    Mistake,
+    RealScores,
+    Scores,
+    TemperatureFit,
+)
 from resnetd_cli.evaluation.temperature import fit_temperature
 from resnetd_cli.pipeline import postprocess
 from resnetd_cli.pipeline.decode.image import TURNED
@@ -33,10 +44,10 @@ _MOST_MISTAKES = 10
 
 
 class Track(Protocol):
-    """Follows answers on their way."""
+    """Follows answers as they pass, for a progress bar."""
 
     def __call__(self, answers: Iterable[Any], /) -> Iterator[Any]:
-        """Give them on, one by one."""
+        """Yield the answers, one by one."""
         ...
 
 
@@ -58,9 +69,14 @@ class Answers:
     loss: NDArray[np.float64]
     logits: NDArray[np.float32] | None = None
 
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Whether the image could be read."""
+        return self.predicted >= 0
 
-class _Look:
-    """What is found out of the images on their way to the model.
+
+class _Observer:
+    """Notes facts about the images on their way to the model.
 
     Attributes:
         failures: why images could not be read, by position.
@@ -81,8 +97,8 @@ class _Look:
         """How many images are copies of others, byte for byte."""
         return len(self._digests) - len(set(self._digests))
 
-    def at(self, source: Source) -> Source:
-        """Return an image that is looked at when it is read."""
+    def watch(self, source: Source) -> Source:
+        """Return the source of an image whose bytes are noted when they are read."""
 
         def read() -> bytes:
             data = source.read()
@@ -92,15 +108,15 @@ class _Look:
         return replace(source, read=read)
 
     def decoded(self, image: Image.Image) -> None:
-        """Look at an image that was decoded."""
+        """Note whether a decoded image was turned."""
         self._turned.append(bool(image.info.get(TURNED)))
 
 
 def check(classifier: Classifier, images: LabelledImages, *, real: bool = False) -> str | None:
-    """Find out before the work that a model cannot be measured on these images.
+    """Check, before the work, that a model can be evaluated on these images.
 
     Returns:
-        What users should know of how the classes were found in the model, if anything.
+        how the classes were matched with the model's, where users should know.
 
     Raises:
         DataError: the classes are not the model's.
@@ -128,78 +144,87 @@ def evaluate(
     on_failure: Callable[[Failure], None] = lambda _: None,
     track: Track = iter,
 ) -> Evaluated:
-    """Measure a model.
+    """Evaluate a model.
 
     Args:
         classifier: the model.
-        images: what to measure it on.
-        fit: fit a temperature, and report with that.
-        real: measure by ImageNet's real labels too.
+        images: the images.
+        fit: fit a temperature, and report with it.
+        real: judge by ImageNet's real labels too.
         mistakes: how many of the mistakes to name.
         trained_on: how many of the images the model was trained on, where that is known.
-        on_row: is called with what the model says of each image, in order.
-        on_failure: is told of each image that cannot be read.
+        on_row: called with what the model says of each image, in order.
+        on_failure: called with each image that cannot be read.
         track: follows the answers.
 
     Raises:
-        DataError: the classes are not the model's; not one image could be read; see `calibrate.fit`.
+        DataError: the classes are not the model's; not one image could be read; see `fit_temperature`.
         UsageError: real labels are not of this model's classes.
-        ModelError: its answers are no numbers.
+        ModelError: its answers are not numbers.
     """
-    import numpy as np
-
     check(classifier, images, real=real)
     shown = real_labels.of_images(images.names()) if real else None
     targets = images.targets(classifier.class_names)
     if fit and (targets == NO_LABEL).any():
         raise UsageError("--fit-temperature needs labels", hint="lay the images out as DIR/CLASS/IMAGE")
-    look = _Look()
-    rows = None if on_row is None else _Rows(classifier, images, targets, shown, on_row)
-    answers = _answer(
-        classifier, images, targets, look, keep=fit, rows=None if fit else rows, on_failure=on_failure, track=track
+    observer = _Observer()
+    rows = None if on_row is None else RowMaker(classifier, images, targets, shown, on_row)
+    answers = _collect(
+        classifier,
+        images,
+        targets,
+        observer,
+        keep=fit,
+        rows=None if fit else rows,
+        on_failure=on_failure,
+        track=track,
     )
-    if not (answers.predicted >= 0).any():
+    answered = answers.answered
+    if not answered.any():
         raise DataError(f"of {counted(len(images), 'image')} none could be read", hint="the lines above say why")
-    calibration, temperature = None, classifier.temperature
+    fitted, temperature = None, classifier.temperature
     if fit:
-        calibration, answers = _calibrate(answers, targets)
-        temperature = calibration.temperature
+        fitted, answers = _fit_temperature(answers, targets)
+        temperature = fitted.temperature
         if rows:
-            rows.write_all(answers, look.failures, temperature)
+            _write_rows(rows, answers, observer.failures, temperature)
         answers = replace(answers, logits=None)
-    verdict = np.where(targets == NO_LABEL, -1, answers.predicted == targets).astype(np.int8)
     by_real = None if shown is None else _by_real(answers.predicted, shown)
-    if by_real is not None and not images.classes:
-        verdict = by_real
-    verdict[answers.predicted < 0] = -1
+    verdict = _verdict(answers, targets) if by_real is None or images.classes else by_real
     if not (verdict >= 0).any():
         raise DataError("none of the images that could be read has a real label", hint="leave out --real-labels")
-    report = _report(classifier, images, answers, targets, verdict, mistakes)
-    if by_real is not None:
-        judged = by_real[by_real >= 0]
-        report = replace(report, real_images=len(judged), real_top1=float(judged.mean()) if len(judged) else None)
-    report = replace(
-        report,
-        trained_on=trained_on,
-        turned=look.turned,
-        repeated=look.repeated,
-        temperature=temperature,
-        calibration=calibration,
+    judged = verdict >= 0
+    right, confidence = verdict[judged] == 1, answers.confidence[judged]
+    names = classifier.class_names
+    failed = int((~answered).sum())
+    report = EvaluationReport(
+        EvaluatedModel(classifier.name, classifier.engine.name, classifier.precision, temperature, names.titles),
+        ImageCounts(int(answered.sum()), failed, trained_on, observer.turned, observer.repeated),
+        Scores(metrics.calibration_error(confidence, right)),
+        coverage=metrics.coverage(confidence, right),
+        real=None if by_real is None else _real_scores(by_real),
+        fit=fitted,
     )
+    if images.classes:
+        report = replace(
+            _with_labels(report, answers, targets, names),
+            mistakes=tuple(_mistakes(images, answers, targets, names, mistakes)),
+        )
     return Evaluated(report, verdict)
 
 
-def _answer(
+def _collect(
     classifier: Classifier,
     images: LabelledImages,
     targets: NDArray[np.int64],
-    look: _Look,
+    observer: _Observer,
     *,
     keep: bool,
-    rows: _Rows | None,
+    rows: RowMaker | None,
     on_failure: Callable[[Failure], None],
     track: Track,
 ) -> Answers:
+    """Run the model on all images. `keep` keeps the raw logits, to fit a temperature to."""
     import numpy as np
 
     count = len(images)
@@ -211,77 +236,22 @@ def _answer(
         logits=np.zeros((count, len(classifier.class_names)), np.float32) if keep else None,
     )
     temperature = 1.0 if keep else classifier.temperature
-    results = classifier.logits(map(look.at, images.sources()), decoded=look.decoded)
+    results = classifier.logits(map(observer.watch, images.sources()), decoded=observer.decoded)
     for position, result in enumerate(track(results)):
         if isinstance(result, Failure):
-            look.failures[position] = f"{result.kind.value}: {result.message}"
+            observer.failures[position] = f"{result.kind.value}: {result.message}"
             on_failure(result)
+            if rows:
+                rows.failed(position, observer.failures[position])
         else:
             _judge(answers, position, result, int(targets[position]), temperature)
-        if rows:
-            rows.write(position, look.failures.get(position, result), temperature)
+            if rows:
+                rows.answered(position, result, temperature)
     return answers
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Writes what a model says of each image."""
-
-    classifier: Classifier
-    images: LabelledImages
-    targets: NDArray[np.int64]
-    shown: list[frozenset[int]] | None
-    on_row: Callable[[ImageRow], object]
-
-    def write_all(self, answers: Answers, failures: Mapping[int, str], temperature: float) -> None:
-        """Write the rows of all images, whose logits were kept."""
-        assert answers.logits is not None
-        for position, logits in enumerate(answers.logits):
-            self.write(position, failures.get(position, logits), temperature)
-
-    def write(self, position: int, answer: NDArray[np.float32] | str, temperature: float) -> None:
-        """Write the row of an image.
-
-        Args:
-            position: which image.
-            answer: its logits, or why it could not be read.
-            temperature: what logits are divided by.
-        """
-        target = int(self.targets[position])
-        row = ImageRow(self.classifier.name, self.images.name(position))
-        if target != NO_LABEL:
-            row = replace(row, truth_index=target, truth=self.classifier.class_names.names[target])
-        if isinstance(answer, str):
-            self.on_row(replace(row, error=answer))
-            return
-        probabilities = postprocess.probabilities(answer, temperature)
-        predicted = int(probabilities.argmax())
-        row = replace(
-            row,
-            prediction_index=predicted,
-            prediction=self.classifier.class_names.names[predicted],
-            probability=shortest(probabilities[predicted]),
-            logits=answer,
-        )
-        if target == NO_LABEL:
-            real = self.shown[position] if self.shown else frozenset()
-            self.on_row(replace(row, correct=predicted in real if real else None))
-            return
-        likely = probabilities[target]
-        probabilities[target] = 0
-        self.on_row(
-            replace(
-                row,
-                truth_probability=shortest(likely),
-                loss=_loss(answer, target, temperature),
-                margin=float(likely) - float(probabilities.max()),
-                correct=predicted == target,
-            )
-        )
-
-
 def _judge(answers: Answers, position: int, logits: NDArray[np.float32], target: int, temperature: float) -> None:
-    """Keep what is to be kept of one image's logits."""
+    """Keep what is needed of one image's logits."""
     import numpy as np
 
     probabilities = postprocess.probabilities(logits, temperature)
@@ -296,22 +266,23 @@ def _judge(answers: Answers, position: int, logits: NDArray[np.float32], target:
     likely = probabilities[target]
     before = np.count_nonzero(probabilities > likely) + np.count_nonzero(probabilities[:target] == likely)
     answers.in_top5[position] = before < metrics.TOP5
-    answers.loss[position] = _loss(logits, target, temperature)
+    answers.loss[position] = metrics.negative_log_likelihood(logits, target, temperature)
 
 
-def _loss(logits: NDArray[np.float32], target: int, temperature: float) -> float:
-    """Return the negative log-likelihood of a class."""
-    import numpy as np
-
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max()
-    return float(np.log(np.exp(scaled).sum()) - scaled[target])
-
-
-def _calibrate(answers: Answers, targets: NDArray[np.int64]) -> tuple[TemperatureFit, Answers]:
-    """Fit a temperature to raw logits, and return what the answers are with it."""
+def _write_rows(rows: RowMaker, answers: Answers, failures: dict[int, str], temperature: float) -> None:
+    """Write the rows of all images, whose logits were kept."""
     assert answers.logits is not None
-    answered = answers.predicted >= 0
+    for position, logits in enumerate(answers.logits):
+        if position in failures:
+            rows.failed(position, failures[position])
+        else:
+            rows.answered(position, logits, temperature)
+
+
+def _fit_temperature(answers: Answers, targets: NDArray[np.int64]) -> tuple[TemperatureFit, Answers]:
+    """Fit a temperature to raw logits, and return the answers that it gives."""
+    assert answers.logits is not None
+    answered = answers.answered
     temperature = fit_temperature(answers.logits[answered], targets[answered])
     after = replace(
         answers, confidence=answers.confidence.copy(), loss=answers.loss.copy(), in_top5=answers.in_top5.copy()
@@ -326,6 +297,14 @@ def _calibrate(answers: Answers, targets: NDArray[np.int64]) -> tuple[Temperatur
     return TemperatureFit(temperature, loss_before, loss, ece_before, ece), after
 
 
+def _verdict(answers: Answers, targets: NDArray[np.int64]) -> NDArray[np.int8]:
+    """Return for each image whether its most probable class is its label; -1 where it has none or failed."""
+    import numpy as np
+
+    judged = (targets != NO_LABEL) & answers.answered
+    return np.where(judged, answers.predicted == targets, -1).astype(np.int8)
+
+
 def _by_real(predicted: NDArray[np.int32], shown: list[frozenset[int]]) -> NDArray[np.int8]:
     """Return for each image whether its most probable class is one of its real labels; -1 where it has none."""
     import numpy as np
@@ -334,72 +313,32 @@ def _by_real(predicted: NDArray[np.int32], shown: list[frozenset[int]]) -> NDArr
     return np.array([one in real if real and one >= 0 else -1 for one, real in pairs], np.int8)
 
 
-def _report(
-    classifier: Classifier,
-    images: LabelledImages,
-    answers: Answers,
-    targets: NDArray[np.int64],
-    verdict: NDArray[np.int8],
-    mistakes: int,
-) -> EvaluationReport:
-    answered = answers.predicted >= 0
-    judged = verdict >= 0
-    right = verdict[judged] == 1
-    confidence = answers.confidence[judged]
-    report = EvaluationReport(
-        model=classifier.name,
-        engine=classifier.engine.name,
-        precision=classifier.precision,
-        temperature=classifier.temperature,
-        images=int(answered.sum()),
-        failed=int((~answered).sum()),
-        top1=None,
-        top1_interval=None,
-        top5=None,
-        loss=None,
-        ece=metrics.calibration_error(confidence, right),
-        macro_precision=None,
-        macro_recall=None,
-        macro_f1=None,
-        real_images=None,
-        real_top1=None,
-        classes=(),
-        confusion=(),
-        coverage=metrics.coverage(confidence, right),
-        mistakes=(),
-    )
-    return _with_labels(report, classifier, images, answers, targets, mistakes) if images.classes else report
+def _real_scores(by_real: NDArray[np.int8]) -> RealScores:
+    judged = by_real[by_real >= 0]
+    return RealScores(len(judged), float(judged.mean()) if len(judged) else None)
 
 
 def _with_labels(
-    report: EvaluationReport,
-    classifier: Classifier,
-    images: LabelledImages,
-    answers: Answers,
-    targets: NDArray[np.int64],
-    mistakes: int,
+    report: EvaluationReport, answers: Answers, targets: NDArray[np.int64], names: ClassNames
 ) -> EvaluationReport:
-    """Add the figures that take the class of each image."""
-    names = classifier.class_names
-    answered = answers.predicted >= 0
+    """Add the metrics that need labels."""
+    answered = answers.answered
     actual, predicted = targets[answered], answers.predicted[answered].astype(targets.dtype)
-    scores = metrics.class_scores(actual, predicted, len(names))
-    with_images = scores.support > 0
+    by_class = metrics.class_scores(actual, predicted, len(names))
+    with_images = by_class.support > 0
     right = int((actual == predicted).sum())
-    return replace(
-        report,
+    scores = replace(
+        report.scores,
         top1=right / len(actual),
         top1_interval=metrics.interval(right, len(actual)),
         top5=float(answers.in_top5[answered].mean()) if len(names) > metrics.TOP5 else None,
         loss=float(answers.loss[answered].mean()),
-        macro_precision=float(scores.precision[with_images].mean()),
-        macro_recall=float(scores.recall[with_images].mean()),
-        macro_f1=float(scores.f1[with_images].mean()),
-        classes=tuple(_class_rows(scores, names)),
-        confusion=metrics.confusion(actual, predicted),
-        mistakes=tuple(_mistakes(images, answers, targets, names, mistakes)),
-        titles=names.titles,
+        macro_precision=float(by_class.precision[with_images].mean()),
+        macro_recall=float(by_class.recall[with_images].mean()),
+        macro_f1=float(by_class.f1[with_images].mean()),
     )
+    classes = tuple(_class_rows(by_class, names))
+    return replace(report, scores=scores, classes=classes, confusion=metrics.confusion(actual, predicted))
 
 
 def _class_rows(scores: metrics.ClassScores, names: ClassNames) -> Iterator[ClassRow]:
@@ -419,10 +358,10 @@ def _class_rows(scores: metrics.ClassScores, names: ClassNames) -> Iterator[Clas
 def _mistakes(
     images: LabelledImages, answers: Answers, targets: NDArray[np.int64], names: ClassNames, most: int
 ) -> Iterator[Mistake]:
-    """Yield the most confident mistakes, first; those equally so in the images' order."""
+    """Yield the most confident mistakes first; equally confident ones in the order of the images."""
     import numpy as np
 
-    wrong = ((answers.predicted >= 0) & (answers.predicted != targets)).nonzero()[0]
+    wrong = (answers.answered & (answers.predicted != targets)).nonzero()[0]
     order = np.argsort(-answers.confidence[wrong], kind="stable")[:most]
     for position in wrong[order].tolist():
         actual, predicted = int(targets[position]), int(answers.predicted[position])

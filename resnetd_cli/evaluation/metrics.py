@@ -114,3 +114,12 @@ def coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> tupl
         accuracy = float(kept.mean()) if len(kept) else None
         rows.append(Coverage(threshold, len(kept), len(kept) / len(right), accuracy))
     return tuple(rows)
+
+
+def negative_log_likelihood(logits: NDArray[np.float32], target: int, temperature: float) -> float:
+    """Return the loss of one image: the negative log-likelihood of its class, from logits of shape (C,)."""
+    import numpy as np
+
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max()
+    return float(np.log(np.exp(scaled).sum()) - scaled[target])

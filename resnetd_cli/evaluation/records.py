@@ -1,4 +1,4 @@
-"""What `evaluate` finds out, as records."""
+"""The report of an evaluation: accuracy, loss, calibration error, per-class metrics, confusion, mistakes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,79 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class EvaluatedModel:
+    """The model that was evaluated.
+
+    Attributes:
+        name: its full name.
+        engine: the engine that ran it.
+        precision: the precision that it ran in.
+        temperature: the divisor of its logits.
+        titles: the names of all its classes as people see them, by index; records leave them out.
+    """
+
+    name: str
+    engine: str
+    precision: str
+    temperature: float
+    titles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Counts of the images of an evaluation.
+
+    Attributes:
+        answered: images that the model answered; those that could not be read are not among them.
+        failed: images that could not be read.
+        trained_on: images that the model was trained on; None where that is not known.
+        turned: images that were turned upright, as their EXIF says.
+        repeated: images that are copies of earlier ones, byte for byte; they are evaluated too.
+    """
+
+    answered: int
+    failed: int
+    trained_on: int | None = None
+    turned: int = 0
+    repeated: int = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of all images together; None without labels, except for the calibration error.
+
+    Attributes:
+        ece: expected calibration error.
+        top1: share of the images whose most probable class is right.
+        top1_interval: its 95 % interval.
+        top5: share of those whose class is among the five most probable; None for five classes or fewer.
+        loss: the mean negative log-likelihood.
+        macro_precision: mean over the classes that have images.
+        macro_recall: likewise.
+        macro_f1: likewise.
+    """
+
+    ece: float
+    top1: float | None = None
+    top1_interval: tuple[float, float] | None = None
+    top5: float | None = None
+    loss: float | None = None
+    macro_precision: float | None = None
+    macro_recall: float | None = None
+    macro_f1: float | None = None
+
+
+@dataclass(frozen=True)
+class RealScores:
+    """Accuracy by ImageNet's reassessed labels: how many images have one, and the share of them that is right."""
+
+    images: int
+    top1: float | None
+
+
+@dataclass(frozen=True)
 class ClassRow:
-    """The figures of one class, as in `metrics.ClassScores`."""
+    """The metrics of one class, as in `metrics.ClassScores`."""
 
     index: int
     id: str | None
@@ -28,7 +99,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image taken for a class that it is not of, and how probable that seemed."""
+    """An image that was taken for another class, and how probable that seemed."""
 
     image: str
     actual_index: int
@@ -39,43 +110,8 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class ImageRow:
-    """What a model says of one image.
-
-    Attributes:
-        model: its name.
-        path: what the user calls the image.
-        truth_index: the model's index of the right class; None for an image without a label.
-        truth: the name of that class.
-        prediction_index: the most probable class; None for an image that cannot be read, as is what follows.
-        prediction: its name.
-        probability: its probability.
-        truth_probability: that of the right class.
-        loss: the negative log-likelihood of the right class.
-        margin: the right class's probability, less the highest of the others.
-        correct: the prediction is the right class, or for an image without a label one of its real labels.
-        error: why the image cannot be read.
-        logits: as the network gave them: float32, shape (C,).
-    """
-
-    model: str
-    path: str
-    truth_index: int | None = None
-    truth: str | None = None
-    prediction_index: int | None = None
-    prediction: str | None = None
-    probability: float | None = None
-    truth_probability: float | None = None
-    loss: float | None = None
-    margin: float | None = None
-    correct: bool | None = None
-    error: str | None = None
-    logits: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True)
 class TemperatureFit:
-    """What a temperature changed, on the images that it was fitted on; before it was 1."""
+    """A fitted temperature, and what it changed on the images that it was fitted on; before, it was 1."""
 
     temperature: float
     loss_before: float
@@ -86,83 +122,69 @@ class TemperatureFit:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """How well a model answers.
+    """How well a model answers labelled images.
 
     Attributes:
-        model: its name.
-        engine: what ran it.
-        precision: in which.
-        temperature: what its logits were divided by.
-        images: how many it answered; those that could not be read are not among them.
-        failed: how many could not be read.
-        top1: share of the images whose most probable class is right; None for images without labels.
-        top1_interval: its 95 % interval.
-        top5: share of those whose class is among the five most probable; None for five classes or fewer.
-        loss: the mean negative log-likelihood.
-        ece: expected calibration error.
-        macro_precision: mean over the classes that have images.
-        macro_recall: likewise.
-        macro_f1: likewise.
-        real_images: how many have a real label; None where these were not asked for.
-        real_top1: share of them whose most probable class is one of their real labels.
-        classes: those that have images, or were predicted.
+        model: the model.
+        counts: how many images there were.
+        scores: the metrics of all images together.
+        coverage: how many images are answered, and how well, if the model abstains below a probability.
+        real: the accuracy by ImageNet's reassessed labels, where asked for.
+        classes: the metrics of each class that has images or was predicted.
         confusion: actual, predicted, count: the cells that are not 0.
-        coverage: what is answered, and how well, if the model abstains below a probability.
-        mistakes: the most confident, first.
-        calibration: where one was asked for.
-        trained_on: how many of the images the model was trained on; None where that is not known.
-        turned: how many were turned upright, as their EXIF says.
-        repeated: how many are copies of images before them, byte for byte; they count, too.
-        titles: the names of all the classes that people see, by index; records do not have them.
+        mistakes: the most confident ones, in that order.
+        fit: the temperature that was fitted, where asked for.
     """
 
-    model: str
-    engine: str
-    precision: str
-    temperature: float
-    images: int
-    failed: int
-    top1: float | None
-    top1_interval: tuple[float, float] | None
-    top5: float | None
-    loss: float | None
-    ece: float
-    macro_precision: float | None
-    macro_recall: float | None
-    macro_f1: float | None
-    real_images: int | None
-    real_top1: float | None
-    classes: tuple[ClassRow, ...]
-    confusion: tuple[tuple[int, int, int], ...]
+    model: EvaluatedModel
+    counts: ImageCounts
+    scores: Scores
     coverage: tuple[Coverage, ...]
-    mistakes: tuple[Mistake, ...]
-    calibration: TemperatureFit | None = None
-    trained_on: int | None = None
-    turned: int = 0
-    repeated: int = 0
-    titles: tuple[str, ...] = ()
+    real: RealScores | None = None
+    classes: tuple[ClassRow, ...] = ()
+    confusion: tuple[tuple[int, int, int], ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    fit: TemperatureFit | None = None
 
     @property
     def accuracy(self) -> float:
-        """Top-1; by the real labels where there are no others."""
-        accuracy = self.real_top1 if self.top1 is None else self.top1
+        """Top-1; by the reassessed labels where there are no others."""
+        accuracy = self.real.top1 if self.scores.top1 is None and self.real else self.scores.top1
         assert accuracy is not None
         return accuracy
 
     def record(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        record = asdict(self)
-        del record["titles"]
-        return record
+        """Return the JSON form: one flat object."""
+        scores = asdict(self.scores)
+        return {
+            "model": self.model.name,
+            "engine": self.model.engine,
+            "precision": self.model.precision,
+            "temperature": self.model.temperature,
+            "images": self.counts.answered,
+            "failed": self.counts.failed,
+            **{key: scores[key] for key in ("top1", "top1_interval", "top5", "loss", "ece")},
+            **{key: scores[key] for key in ("macro_precision", "macro_recall", "macro_f1")},
+            "real_images": self.real.images if self.real else None,
+            "real_top1": self.real.top1 if self.real else None,
+            "classes": [asdict(row) for row in self.classes],
+            "confusion": self.confusion,
+            "coverage": [asdict(row) for row in self.coverage],
+            "mistakes": [asdict(mistake) for mistake in self.mistakes],
+            "calibration": asdict(self.fit) if self.fit else None,
+            "trained_on": self.counts.trained_on,
+            "turned": self.counts.turned,
+            "repeated": self.counts.repeated,
+        }
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A model's report, and what the comparison with another needs.
+    """A model's report, and what a comparison with another model needs.
 
     Attributes:
         report: the report.
-        verdict: of each image 1 for right, 0 for wrong, -1 for neither: int8, shape (N,).
+        verdict: for each image 1 if the answer is right, 0 if wrong, -1 if neither: int8, shape (N,).
     """
 
     report: EvaluationReport

@@ -16,7 +16,7 @@ from resnetd_cli.views.listing import draw_facts
 if TYPE_CHECKING:
     from resnetd_cli.evaluation.comparison import Comparison
     from resnetd_cli.evaluation.images import LabelledImages
-    from resnetd_cli.evaluation.records import EvaluationReport
+    from resnetd_cli.evaluation.records import EvaluationReport, ImageCounts
 
 COLUMNS = ("model", *(field.name for field in fields(ClassRow)), "left_out")
 _FEW = 10
@@ -58,7 +58,7 @@ def write_reports(
         "comparison": comparison.record() if comparison else None,
     }
     left_out = images.trained_on + images.unknown
-    rows = [(report.model, *astuple(row), left_out) for report in reports for row in report.classes]
+    rows = [(report.model.name, *astuple(row), left_out) for report in reports for row in report.classes]
     listing = Listing(record, COLUMNS, rows, draw)
     write_listing(listing, stream, format_name, header=header, escape_formulas=escape_formulas)
 
@@ -73,7 +73,24 @@ def in_short(report: EvaluationReport) -> str:
     """Return the figure that counts, in a line."""
     figures = _figures(report)
     shown = [f"{name} {figures[name]}" for name in ("top-1", "top-1 by real labels") if figures[name]]
-    return f"{report.model}: {', '.join(shown)}; images {figures['images']}"
+    return f"{report.model.name}: {', '.join(shown)}; images {figures['images']}"
+
+
+def image_notes(counts: ImageCounts) -> list[str]:
+    """Return what users should know of the images that were evaluated, a line each."""
+    notes = []
+    if counts.turned:
+        verb = "was" if counts.turned == 1 else "were"
+        notes.append(
+            f"{counted(counts.turned, 'image', ',')} {verb} turned upright as EXIF says, which timm does not do: "
+            "--ignore-exif leaves them as they are stored"
+        )
+    if counts.repeated:
+        verb, which = ("is a copy", "counts") if counts.repeated == 1 else ("are copies", "count")
+        notes.append(
+            f"{counted(counts.repeated, 'image', ',')} {verb} of another, byte for byte, and {which} all the same"
+        )
+    return notes
 
 
 def _write_one(report: EvaluationReport, stream: IO[str]) -> None:
@@ -93,8 +110,8 @@ def _write_one(report: EvaluationReport, stream: IO[str]) -> None:
         mistakes = [
             (
                 _percent(item.probability),
-                report.titles[item.predicted_index],
-                report.titles[item.actual_index],
+                report.model.titles[item.predicted_index],
+                report.model.titles[item.actual_index],
                 item.image,
             )
             for item in report.mistakes
@@ -123,28 +140,27 @@ def _write_pair(reports: Sequence[EvaluationReport], comparison: Comparison, str
 
 
 def _title(report: EvaluationReport) -> str:
-    return printable(f"{report.model} on {report.engine} in {report.precision}")
+    return printable(f"{report.model.name} on {report.model.engine} in {report.model.precision}")
 
 
 def _figures(report: EvaluationReport) -> dict[str, str]:
     """Return a report's figures as people read them; empty where there is none."""
-    low, high = report.top1_interval or (0.0, 0.0)
-    before = report.calibration
+    counts, scores, real, fit = report.counts, report.scores, report.real, report.fit
+    low, high = scores.top1_interval or (0.0, 0.0)
     return {
-        "images": f"{report.images:,}" + (f", {report.failed:,} more failed" if report.failed else ""),
-        "turned by EXIF": f"{report.turned:,}" if report.turned else "",
-        "copies of others": f"{report.repeated:,}" if report.repeated else "",
-        "of these trained on": f"{report.trained_on:,}" if report.trained_on else "",
-        "top-1": "" if report.top1 is None else f"{_percent(report.top1)} ({100 * low:.1f} to {100 * high:.1f})",
-        "top-5": _percent(report.top5),
-        "top-1 by real labels": _percent(report.real_top1)
-        and f"{_percent(report.real_top1)} of {report.real_images:,} images",
-        "macro precision": _percent(report.macro_precision),
-        "macro recall": _percent(report.macro_recall),
-        "macro F1": _percent(report.macro_f1),
-        "loss": _loss(report.loss) + (f", {_loss(before.loss_before)} before" if before else ""),
-        "calibration error": _percent(report.ece) + (f", {_percent(before.ece_before)} before" if before else ""),
-        "temperature": "" if report.temperature == 1 else f"{report.temperature:.4g}",
+        "images": f"{counts.answered:,}" + (f", {counts.failed:,} more failed" if counts.failed else ""),
+        "turned by EXIF": f"{counts.turned:,}" if counts.turned else "",
+        "copies of others": f"{counts.repeated:,}" if counts.repeated else "",
+        "of these trained on": f"{counts.trained_on:,}" if counts.trained_on else "",
+        "top-1": "" if scores.top1 is None else f"{_percent(scores.top1)} ({100 * low:.1f} to {100 * high:.1f})",
+        "top-5": _percent(scores.top5),
+        "top-1 by real labels": f"{_percent(real.top1)} of {real.images:,} images" if real and real.images else "",
+        "macro precision": _percent(scores.macro_precision),
+        "macro recall": _percent(scores.macro_recall),
+        "macro F1": _percent(scores.macro_f1),
+        "loss": _loss(scores.loss) + (f", {_loss(fit.loss_before)} before" if fit else ""),
+        "calibration error": _percent(scores.ece) + (f", {_percent(fit.ece_before)} before" if fit else ""),
+        "temperature": "" if report.model.temperature == 1 else f"{report.model.temperature:.4g}",
     }
 
 
@@ -159,7 +175,11 @@ def _write_classes(report: EvaluationReport, stream: IO[str]) -> None:
         stream,
         headings,
         [
-            (report.titles[row.index], f"{row.support:,}", *map(_percent, (row.precision, row.recall, row.f1)))
+            (
+                report.model.titles[row.index],
+                f"{row.support:,}",
+                *map(_percent, (row.precision, row.recall, row.f1)),
+            )
             for row in rows
         ],
     )
@@ -167,7 +187,7 @@ def _write_classes(report: EvaluationReport, stream: IO[str]) -> None:
 
 def _write_confusion(report: EvaluationReport, stream: IO[str]) -> None:
     """Print the confusion matrix, or its largest cells where there are many classes."""
-    labels = {row.index: report.titles[row.index] for row in report.classes}
+    labels = {row.index: report.model.titles[row.index] for row in report.classes}
     if len(labels) <= _FEW:
         cells = {(actual, predicted): count for actual, predicted, count in report.confusion}
         stream.write("taken for (across)\n")
@@ -189,13 +209,14 @@ def _write_confusion(report: EvaluationReport, stream: IO[str]) -> None:
 def _write_differences(reports: Sequence[EvaluationReport], stream: IO[str]) -> None:
     """Print the F1 of the classes that both models know by one name; of many, those where they differ most."""
     first, second = (
-        {folded(report.titles[row.index]): row for row in report.classes if row.support} for report in reports
+        {folded(report.model.titles[row.index]): row for row in report.classes if row.support}
+        for report in reports
     )
     shared = [name for name in first if name in second]
     if len(shared) > _FEW:
         differing = [name for name in shared if first[name].f1 != second[name].f1]
         shared = sorted(differing, key=lambda name: -abs(first[name].f1 - second[name].f1))[:_FEW]
-    titles = reports[0].titles
+    titles = reports[0].model.titles
     rows = [(titles[first[name].index], _percent(first[name].f1), _percent(second[name].f1)) for name in shared]
     if rows:
         _write_table(

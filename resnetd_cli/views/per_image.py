@@ -1,16 +1,16 @@
-"""What a model says of each labelled image, a row each: for bootstraps and the analysis of errors."""
+"""The file of `evaluate --per-image`, as csv, JSON Lines or Parquet: a row for each image."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.evaluation.records import ImageRow
+from resnetd_cli.evaluation.image_rows import ImageRow
 from resnetd_cli.pipeline.sinks.text import row_writer, to_json
 from resnetd_cli.results import shortest
 from resnetd_cli.system.files import open_atomic, open_atomic_text
@@ -18,71 +18,87 @@ from resnetd_cli.system.files import open_atomic, open_atomic_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
+COLUMNS = {
+    "model": "string",
+    "path": "string",
+    "truth_index": "int32",
+    "truth": "string",
+    "prediction_index": "int32",
+    "prediction": "string",
+    "probability": "float64",
+    "truth_probability": "float64",
+    "loss": "float64",
+    "margin": "float64",
+    "correct": "bool",
+    "error": "string",
+}
+"""The keys of `ImageRow.record`, and their types in Parquet."""
 LOGITS = "logits"
-COLUMNS = tuple(field.name for field in fields(ImageRow) if field.name != LOGITS)
-SUFFIXES = (".csv", ".jsonl", ".parquet")
 Write = Callable[[ImageRow], object]
 _GROUP = 1024
 """Rows of a Parquet file that are in memory at once."""
-_TYPES = {"int": "int32", "str": "string", "float": "float64", "bool": "bool"}
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """How the file is written.
+
+    Attributes:
+        overwrite: replace a file that exists.
+        logits: write the logits of each image, too.
+        header: start csv with the names of the columns.
+        escape_formulas: put an apostrophe before texts in csv that begin like a spreadsheet's formula.
+    """
+
+    overwrite: bool = False
+    logits: bool = False
+    header: bool = True
+    escape_formulas: bool = False
 
 
 def check_name(path: Path) -> None:
-    """Make sure that a file's name tells the format.
+    """Check that a file's name tells the format.
 
     Raises:
         UsageError: it does not.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        hint = f"its name ends in {SUFFIXES[0]}, {SUFFIXES[1]} or {SUFFIXES[2]}"
+    if path.suffix.lower() not in _FORMATS:
+        *others, last = _FORMATS
+        hint = f"its name ends in {', '.join(others)} or {last}"
         raise UsageError(f"--per-image {path}: the name does not tell the format", hint=hint)
 
 
-@contextmanager
-def open_rows(
-    path: Path,
-    *,
-    overwrite: bool = False,
-    logits: bool = False,
-    header: bool = True,
-    escape_formulas: bool = False,
-) -> Iterator[Write]:
-    """Open a file for rows, and give what writes one. The file takes its name when all are written.
-
-    Args:
-        path: the file, whose name tells the format.
-        overwrite: replace a file that is there.
-        logits: write the logits of each image, too.
-        header: begin csv with the names of the columns.
-        escape_formulas: let no text in csv begin like a spreadsheet's formula.
+def open_rows(path: Path, options: RowOptions) -> AbstractContextManager[Write]:
+    """Open a file for rows, and give the function that writes one. The file appears when all are written.
 
     Raises:
         OutputError: it cannot be written.
     """
-    columns = (*COLUMNS, LOGITS) if logits else COLUMNS
-    if path.suffix.lower() == ".parquet":
-        with _parquet(path, columns, overwrite=overwrite) as write:
-            yield write
-        return
-    with open_atomic_text(path, overwrite=overwrite) as stream:
-        if path.suffix.lower() == ".jsonl":
-            yield lambda row: stream.write(to_json(_cells(row, columns)) + "\n")
-            return
-        line = row_writer("csv", stream, escape_formulas=escape_formulas)
-        if header:
-            stream.write(line(columns))
-        yield lambda row: stream.write(line(map(_text, _cells(row, columns).values())))
+    return _FORMATS[path.suffix.lower()](path, options)
 
 
 @contextmanager
-def _parquet(path: Path, columns: tuple[str, ...], *, overwrite: bool) -> Iterator[Write]:
+def _csv(path: Path, options: RowOptions) -> Iterator[Write]:
+    with open_atomic_text(path, overwrite=options.overwrite) as stream:
+        line = row_writer("csv", stream, escape_formulas=options.escape_formulas)
+        if options.header:
+            stream.write(line((*COLUMNS, LOGITS) if options.logits else COLUMNS))
+        yield lambda row: stream.write(line(map(_csv_cell, _record(row, options).values())))
+
+
+@contextmanager
+def _json_lines(path: Path, options: RowOptions) -> Iterator[Write]:
+    with open_atomic_text(path, overwrite=options.overwrite) as stream:
+        yield lambda row: stream.write(to_json(_record(row, options)) + "\n")
+
+
+@contextmanager
+def _parquet(path: Path, options: RowOptions) -> Iterator[Write]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {
-        field.name: _TYPES[field.type.partition(" ")[0]] for field in fields(ImageRow) if field.name != LOGITS
-    }
-    schema = pa.schema([(name, pa.list_(pa.float32()) if name == LOGITS else types[name]) for name in columns])
+    logits = [(LOGITS, pa.list_(pa.float32()))] if options.logits else []
+    schema = pa.schema([*COLUMNS.items(), *logits])
     rows: list[ImageRow] = []
 
     def flush() -> None:
@@ -94,31 +110,39 @@ def _parquet(path: Path, columns: tuple[str, ...], *, overwrite: bool) -> Iterat
         if len(rows) == _GROUP:
             flush()
 
-    with open_atomic(path, overwrite=overwrite) as stream, pq.ParquetWriter(stream, schema) as writer:
+    with open_atomic(path, overwrite=options.overwrite) as stream, pq.ParquetWriter(stream, schema) as writer:
         yield write
         if rows:
             flush()
 
 
+_FORMATS: dict[str, Callable[[Path, RowOptions], AbstractContextManager[Write]]] = {
+    ".csv": _csv,
+    ".jsonl": _json_lines,
+    ".parquet": _parquet,
+}
+"""By the suffix of the file."""
+
+
 def _table(rows: list[ImageRow], schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
 
-    columns = {name: [_utf8(getattr(row, name)) for row in rows] for name in schema.names}
+    records = [row.record() | {LOGITS: row.logits} for row in rows]
+    columns = {name: [_utf8(record[name]) for record in records] for name in schema.names}
     return pa.Table.from_pydict(columns, schema=schema)
 
 
 def _utf8(value: Any) -> Any:
-    """Return a text as Parquet takes it: bytes of names that are not UTF-8 are escapes."""
+    """Return a text as Parquet takes it: bytes of names that are not UTF-8 become escapes."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _cells(row: ImageRow, columns: tuple[str, ...]) -> dict[str, Any]:
-    cells = {name: getattr(row, name) for name in columns}
-    if cells.get(LOGITS) is not None:
-        cells[LOGITS] = [shortest(value) for value in cells[LOGITS]]
-    return cells
+def _record(row: ImageRow, options: RowOptions) -> dict[str, Any]:
+    record = row.record()
+    if options.logits:
+        record[LOGITS] = None if row.logits is None else [shortest(value) for value in row.logits]
+    return record
 
 
-def _text(cell: Any) -> Any:
-    """Return a cell as csv holds it."""
-    return json.dumps(cell) if isinstance(cell, (bool, list)) else cell
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (bool, list)) else value

@@ -315,7 +315,7 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, classes: int, co
     text = [line for line in lines if "McNemar" not in line]  # a sentence, which terminals wrap
     assert max(map(len, text)) <= 80
     assert "\x1b" not in stream.getvalue()
-    assert f"{100 * (result.report.top1 or 0):.2f} %" in stream.getvalue()
+    assert f"{100 * (result.report.scores.top1 or 0):.2f} %" in stream.getvalue()
     if count == 1:
         assert ("the 10 worst of 60 classes" in lines) == (classes == 1000)
         assert ("taken for (across)" in lines) == (classes <= 10)

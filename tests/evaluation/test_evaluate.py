@@ -16,6 +16,7 @@ from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import DataError, ModelError, UsageError
 from resnetd_cli.evaluation import evaluate
 from resnetd_cli.evaluation.images import open_images
+from resnetd_cli.evaluation.records import RealScores
 from resnetd_cli.results import Failure
 
 # --- which class is which ---
@@ -169,12 +170,14 @@ def test_figures_are_those_of_scikit_learn(pets: Path) -> None:
     predicted = LOGITS.argmax(axis=1)
     powers = np.exp(LOGITS.astype(np.float64))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
-    assert (report.images, report.failed) == (8, 0)
-    assert report.top1 == sklearn.metrics.accuracy_score(ACTUAL, predicted) == 5 / 8
-    assert report.top5 is None  # of three classes
-    assert report.loss == pytest.approx(sklearn.metrics.log_loss(ACTUAL, probabilities), abs=1e-6)
+    assert (report.counts.answered, report.counts.failed) == (8, 0)
+    assert report.scores.top1 == sklearn.metrics.accuracy_score(ACTUAL, predicted) == 5 / 8
+    assert report.scores.top5 is None  # of three classes
+    assert report.scores.loss == pytest.approx(sklearn.metrics.log_loss(ACTUAL, probabilities), abs=1e-6)
     macro = sklearn.metrics.precision_recall_fscore_support(ACTUAL, predicted, average="macro")[:3]
-    assert (report.macro_precision, report.macro_recall, report.macro_f1) == pytest.approx(macro)
+    assert (report.scores.macro_precision, report.scores.macro_recall, report.scores.macro_f1) == pytest.approx(
+        macro
+    )
     assert report.confusion == ((0, 0, 2), (0, 1, 1), (1, 0, 1), (1, 1, 1), (2, 0, 1), (2, 2, 2))
     assert [(row.label, row.support, row.predicted) for row in report.classes] == [
         ("cat", 3, 4),
@@ -201,14 +204,14 @@ def test_top5_counts_ties_by_index(tmp_path: Path) -> None:
         draw(tmp_path / folder / f"{blue}.png", blue)
     names = shipped.unnamed(7)
     report = evaluate.evaluate(model(logits, names), open_images(str(tmp_path))).report
-    assert (report.top1, report.top5) == (0, 0.5)  # 4 of the ties, and 2 of the rising ones
+    assert (report.scores.top1, report.scores.top5) == (0, 0.5)  # 4 of the ties, and 2 of the rising ones
 
 
 def test_images_that_cannot_be_read_are_counted_apart(pets: Path) -> None:
     (pets / "cat" / "0.png").write_bytes(b"no image")
     failures: list[Failure] = []
     result = evaluate.evaluate(model(), open_images(str(pets)), on_failure=failures.append)
-    assert (result.report.images, result.report.failed, result.report.top1) == (7, 1, 4 / 7)
+    assert (result.report.counts.answered, result.report.counts.failed, result.report.scores.top1) == (7, 1, 4 / 7)
     assert [Path(failure.input).name for failure in failures] == ["0.png"]
     assert result.verdict.tolist() == [-1, 1, 0, 1, 0, 0, 1, 1]
     assert sum(count for *_, count in result.report.confusion) == 7
@@ -230,21 +233,22 @@ def test_the_models_own_temperature_is_used(pets: Path) -> None:
     images = open_images(str(pets))
     plain = evaluate.evaluate(model(LOGITS / 2), images).report
     divided = evaluate.evaluate(model(temperature=2.0), images).report
-    assert (divided.loss, divided.ece, divided.top1) == pytest.approx((plain.loss, plain.ece, plain.top1))
-    assert divided.temperature == 2
+    expected = [plain.scores.loss, plain.scores.ece, plain.scores.top1]
+    assert [divided.scores.loss, divided.scores.ece, divided.scores.top1] == pytest.approx(expected)
+    assert divided.model.temperature == 2
 
 
-def test_calibration_begins_with_the_raw_logits(pets: Path) -> None:
+def test_a_fit_starts_from_the_raw_logits(pets: Path) -> None:
     images = open_images(str(pets))
     plain = evaluate.evaluate(model(), images).report
     fitted = [evaluate.evaluate(model(temperature=t), images, fit=True).report for t in (1.0, 7.0)]
     assert fitted[0] == fitted[1]
-    calibration = fitted[0].calibration
-    assert calibration is not None
-    assert (calibration.loss_before, calibration.ece_before) == pytest.approx((plain.loss, plain.ece))
-    assert calibration.loss < calibration.loss_before
-    again = evaluate.evaluate(model(temperature=calibration.temperature), images).report
-    assert (again.loss, again.ece) == pytest.approx((calibration.loss, calibration.ece))
+    fit = fitted[0].fit
+    assert fit is not None
+    assert (fit.loss_before, fit.ece_before) == pytest.approx((plain.scores.loss, plain.scores.ece))
+    assert fit.loss < fit.loss_before
+    again = evaluate.evaluate(model(temperature=fit.temperature), images).report
+    assert (again.scores.loss, again.scores.ece) == pytest.approx((fit.loss, fit.ece))
     assert again.coverage == fitted[0].coverage
 
 
@@ -267,7 +271,7 @@ def test_the_split_that_is_measured_on(tmp_path: Path, split: str | None, taken:
     images = open_images(top, split)
     assert (images.split, len(images)) == (taken, count)
     assert [Path(name).name for name in images.names()] == [Path(images.name(at)).name for at in range(count)]
-    assert evaluate.evaluate(model(), images).report.images == count
+    assert evaluate.evaluate(model(), images).report.counts.answered == count
 
 
 def test_a_split_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -290,7 +294,7 @@ def test_folders_called_by_index_are_told(tmp_path: Path) -> None:
 def test_only_the_classes_of_the_split_have_to_be_the_models(tmp_path: Path) -> None:
     top = layout(tmp_path, {"train": [0, 3], "test": [1]})
     draw(tmp_path / "train" / "unicorn" / "0.png", 0)
-    assert evaluate.evaluate(model(), open_images(top)).report.top1 == 1
+    assert evaluate.evaluate(model(), open_images(top)).report.scores.top1 == 1
     with pytest.raises(DataError, match="unicorn"):
         evaluate.evaluate(model(), open_images(top, "all"))
 
@@ -305,8 +309,8 @@ def test_real_labels_of_images_without_folders(tmp_path: Path) -> None:
     draw(tmp_path / "something-else.png", 0)
     images = open_images(str(tmp_path), real=True)
     result = evaluate.evaluate(imagenet_model(1, 795, 5, 970), images, real=True)
-    assert (result.report.real_images, result.report.real_top1) == (3, pytest.approx(2 / 3))
-    assert (result.report.top1, result.report.loss, result.report.classes) == (None, None, ())
+    assert result.report.real == RealScores(3, pytest.approx(2 / 3))
+    assert (result.report.scores.top1, result.report.scores.loss, result.report.classes) == (None, None, ())
     assert result.report.accuracy == pytest.approx(2 / 3)
     assert result.report.coverage[0].images == 3
 
@@ -315,7 +319,7 @@ def test_real_labels_beside_the_usual_ones(tmp_path: Path) -> None:
     draw(tmp_path / "n09193705" / "ILSVRC2012_val_00000002.JPEG.png", 0)  # 970
     draw(tmp_path / "n02105855" / "ILSVRC2012_val_00000003.png", 1)  # 230
     result = evaluate.evaluate(imagenet_model(795, 230), open_images(str(tmp_path)), real=True)
-    assert (result.report.top1, result.report.real_top1, result.report.real_images) == (0.5, 1, 2)
+    assert (result.report.scores.top1, result.report.real) == (0.5, RealScores(2, 1))
     assert result.verdict.tolist() == [1, 0] or result.verdict.tolist() == [0, 1]
 
 
@@ -360,3 +364,47 @@ def test_a_report_is_json(pets: Path) -> None:
     again = json.loads(json.dumps(record, allow_nan=False))
     assert again["top1_interval"] == list(record["top1_interval"])
     assert again["calibration"]["temperature"] == again["temperature"]
+
+
+def test_a_report_is_one_flat_object_whose_keys_are_documented(pets: Path) -> None:
+    record = evaluate.evaluate(model(), open_images(str(pets))).report.record()
+    assert list(record) == [
+        "model",
+        "engine",
+        "precision",
+        "temperature",
+        "images",
+        "failed",
+        "top1",
+        "top1_interval",
+        "top5",
+        "loss",
+        "ece",
+        "macro_precision",
+        "macro_recall",
+        "macro_f1",
+        "real_images",
+        "real_top1",
+        "classes",
+        "confusion",
+        "coverage",
+        "mistakes",
+        "calibration",
+        "trained_on",
+        "turned",
+        "repeated",
+    ]
+    assert list(record["classes"][0]) == [
+        "index",
+        "id",
+        "label",
+        "support",
+        "predicted",
+        "precision",
+        "recall",
+        "f1",
+    ]
+    assert list(record["coverage"][0]) == ["threshold", "images", "coverage", "accuracy"]
+    assert list(record["mistakes"][0]) == (
+        ["image", "actual_index", "actual", "predicted_index", "predicted", "probability"]
+    )

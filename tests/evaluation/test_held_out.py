@@ -97,7 +97,7 @@ def test_images_that_the_model_was_trained_on_are_left_out(tmp_path: Path) -> No
     assert (counts, images.trained_on) == ([0], 9)
     assert notes == ["9 of 12 images are left out: RUN was trained on them"]
     report = evaluate.evaluate(MODEL, images, trained_on=counts[0]).report
-    assert (report.images, report.trained_on) == (3, 0)
+    assert (report.counts.answered, report.counts.trained_on) == (3, 0)
 
 
 def test_a_comparison_leaves_out_what_either_model_was_trained_on(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_images_that_cannot_be_read_fail_when_they_are_measured(tmp_path: Path) 
     images, _, _ = separate(open_images(str(tmp_path)), [learnt("RUN", *range(6))])
     failures: list[Any] = []
     report = evaluate.evaluate(MODEL, images, on_failure=failures.append).report
-    assert (report.images, report.failed, len(failures)) == (6, 1, 1)
+    assert (report.counts.answered, report.counts.failed, len(failures)) == (6, 1, 1)
 
 
 def test_training_images_are_measured_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -378,8 +378,8 @@ def test_the_same_images_are_measured_whatever_they_are_called(
     powers = np.exp(means)
     shares = powers / powers.sum(axis=1, keepdims=True)
     labels = LABELS[expected]
-    assert report.top1 == (means.argmax(axis=1) == labels).mean()
-    assert report.loss == pytest.approx(-np.log(shares[np.arange(len(labels)), labels]).mean(), abs=1e-4)
+    assert report.scores.top1 == (means.argmax(axis=1) == labels).mean()
+    assert report.scores.loss == pytest.approx(-np.log(shares[np.arange(len(labels)), labels]).mean(), abs=1e-4)
 
 
 @pytest.mark.slow

@@ -164,9 +164,7 @@ def test_teacher_that_changed_is_not_resumed_with(
             carry_out(change(taught, resume=True))
         assert raised.value.message.startswith(f"{file} has changed since the run started: its teacher")
         file.write_bytes(before)
-    write_temperature(
-        teacher, FittedTemperature(1.5)
-    )  # as `evaluate --fit-temperature` does: nothing is learnt from it
+    write_temperature(teacher, FittedTemperature(1.5))  # nothing is learnt from it
     assert carry_out(change(taught, resume=True))["steps"] == 6
 
 

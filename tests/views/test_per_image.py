@@ -19,11 +19,11 @@ from PIL import Image
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.evaluation import evaluate
+from resnetd_cli.evaluation.image_rows import ImageRow, PredictedClass, TrueClass
 from resnetd_cli.evaluation.images import open_images
-from resnetd_cli.evaluation.records import ImageRow
 from resnetd_cli.loading import load
 from resnetd_cli.pipeline.decode.image import TURNED, DecodeOptions, decode
-from resnetd_cli.views.per_image import COLUMNS, check_name, open_rows
+from resnetd_cli.views.per_image import COLUMNS, RowOptions, check_name, open_rows
 
 
 def expected(
@@ -50,7 +50,8 @@ def expected(
 
 def figures(row: ImageRow) -> dict[str, Any]:
     names = ("prediction_index", "probability", "truth_probability", "loss", "margin", "correct")
-    return {name: getattr(row, name) for name in names}
+    record = row.record()
+    return {name: record[name] for name in names}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
@@ -60,21 +61,31 @@ def test_each_image_has_a_row_in_order(pets: Path, temperature: float) -> None:
     report = evaluate.evaluate(model(temperature=temperature), images, on_row=rows.append).report
     assert [figures(row) for row in rows] == expected(LOGITS, ACTUAL, temperature)
     assert [row.path for row in rows] == list(images.names())
-    assert [(row.truth_index, row.truth) for row in rows] == [(label, PETS.names[label]) for label in ACTUAL]
-    assert [row.prediction for row in rows] == [PETS.names[label] for label in LOGITS.argmax(axis=1)]
+    assert [(row.truth.index, row.truth.name) for row in rows if row.truth] == [
+        (label, PETS.names[label]) for label in ACTUAL
+    ]
+    assert [row.prediction.name for row in rows if row.prediction] == [
+        PETS.names[label] for label in LOGITS.argmax(axis=1)
+    ]
     assert {(row.model, row.error) for row in rows} == {("scripted", None)}
-    assert np.mean([row.loss for row in rows if row.loss is not None]) == pytest.approx(report.loss, abs=1e-12)
-    assert [row.correct for row in rows].count(True) / 8 == report.top1
+    losses = [row.truth.loss for row in rows if row.truth and row.truth.loss is not None]
+    assert len(losses) == 8 and np.mean(losses) == pytest.approx(report.scores.loss, abs=1e-12)
+    assert [row.correct for row in rows].count(True) / 8 == report.scores.top1
 
 
 def test_rows_are_those_of_the_fitted_temperature(pets: Path) -> None:
     rows: list[ImageRow] = []
     (pets / "cat" / "0.png").write_bytes(b"no image")
     report = evaluate.evaluate(model(), open_images(str(pets)), fit=True, on_row=rows.append).report
-    assert report.temperature != 1
-    assert [figures(row) for row in rows[1:]] == expected(LOGITS[1:], ACTUAL[1:], report.temperature)
+    assert report.model.temperature != 1
+    assert [figures(row) for row in rows[1:]] == expected(LOGITS[1:], ACTUAL[1:], report.model.temperature)
     assert (rows[0].error, rows[0].prediction) == ("undecodable: not an image", None)
     np.testing.assert_array_equal([row.logits for row in rows[1:]], LOGITS[1:])
+
+
+def test_the_keys_of_a_row_are_the_columns_of_the_files() -> None:
+    names = "model path truth_index truth prediction_index prediction probability truth_probability loss margin"
+    assert list(ROWS[0].record()) == list(COLUMNS) == [*names.split(), "correct", "error"]
 
 
 def test_an_image_that_cannot_be_read_has_its_row(pets: Path) -> None:
@@ -83,7 +94,7 @@ def test_an_image_that_cannot_be_read_has_its_row(pets: Path) -> None:
     evaluate.evaluate(model(), open_images(str(pets)), on_row=rows.append)
     assert len(rows) == 8
     path = str(pets / "dog" / "3.png")
-    assert rows[3] == ImageRow("scripted", path, 1, "dog", error="undecodable: not an image")
+    assert rows[3] == ImageRow("scripted", path, TrueClass(1, "dog"), error="undecodable: not an image")
 
 
 def test_an_image_without_a_label_is_judged_by_its_real_labels(tmp_path: Path) -> None:
@@ -94,22 +105,31 @@ def test_an_image_without_a_label_is_judged_by_its_real_labels(tmp_path: Path) -
     rows: list[ImageRow] = []
     images = open_images(str(tmp_path), real=True)
     evaluate.evaluate(imagenet_model(1, 795, 5), images, real=True, on_row=rows.append)
-    assert [(row.prediction_index, row.correct) for row in rows] == [(1, None), (795, True), (5, False)]
-    assert {(row.truth, row.loss, row.margin) for row in rows} == {(None, None, None)}
+    assert [(row.prediction.index, row.correct) for row in rows if row.prediction] == [
+        (1, None),
+        (795, True),
+        (5, False),
+    ]
+    assert [row.truth for row in rows] == [None] * 3
 
 
 # --- files ---
 
 ROWS = [
     ImageRow(
-        "m", "a,b.png", 0, "=cat", 1, "dog", 0.25, 0.75, 1.5, -0.5, False, logits=np.array([1, 2.1], np.float32)
+        "m",
+        "a,b.png",
+        TrueClass(0, "=cat", 0.75, 1.5, -0.5),
+        PredictedClass(1, "dog", 0.25),
+        correct=False,
+        logits=np.array([1, 2.1], np.float32),
     ),
-    ImageRow("m", "bad\udcff.png", 0, "=cat", error="empty: zero bytes"),
+    ImageRow("m", "bad\udcff.png", TrueClass(0, "=cat"), error="empty: zero bytes"),
 ]
 
 
 def write(path: Path, **options: Any) -> Path:
-    with open_rows(path, **options) as on_row:
+    with open_rows(path, RowOptions(**options)) as on_row:
         for row in ROWS:
             on_row(row)
     return path
@@ -158,9 +178,9 @@ def test_parquet_gives_back_the_rows_with_their_types(tmp_path: Path) -> None:
 
 
 def test_parquet_is_written_in_groups(tmp_path: Path) -> None:
-    with open_rows(tmp_path / "many.parquet") as on_row:
+    with open_rows(tmp_path / "many.parquet", RowOptions()) as on_row:
         for number in range(3000):
-            on_row(ImageRow("m", str(number), loss=number / 7))
+            on_row(ImageRow("m", str(number), TrueClass(0, "cat", loss=number / 7)))
     file = pq.ParquetFile(tmp_path / "many.parquet")
     assert file.metadata.num_row_groups == 3
     assert file.read().column("loss").to_pylist() == [number / 7 for number in range(3000)]
@@ -168,7 +188,7 @@ def test_parquet_is_written_in_groups(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RuntimeError), open_rows(tmp_path / name) as on_row:
+    with pytest.raises(RuntimeError), open_rows(tmp_path / name, RowOptions()) as on_row:
         on_row(ROWS[0])
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []

@@ -25,8 +25,9 @@ from resnetd_cli.system.wording import counted
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
     from resnetd_cli.evaluation.comparison import Comparison
+    from resnetd_cli.evaluation.image_rows import ImageRow
     from resnetd_cli.evaluation.images import LabelledImages
-    from resnetd_cli.evaluation.records import Evaluated, EvaluationReport, ImageRow
+    from resnetd_cli.evaluation.records import Evaluated
     from resnetd_cli.models.trained_on import Known
 
 
@@ -147,7 +148,7 @@ def evaluate(
     from resnetd_cli.cli import running
     from resnetd_cli.cli.outputs import TextOutput, check_outputs
     from resnetd_cli.cli.spared import model_files
-    from resnetd_cli.views.evaluation import write_reports
+    from resnetd_cli.views.evaluation import image_notes, write_reports
 
     reads = [data, weights, labels, *model_files(*models)]
     target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
@@ -202,9 +203,7 @@ def evaluate(
         images, classifiers, learnt, real=real, include=include_training, decoding=decoding, workers=workers
     )
     evaluated = []
-    with _rows(
-        per_image, overwrite=overwrite, logits=with_logits, header=not no_header, escape_formulas=escape_formulas
-    ) as on_row:
+    with _rows(per_image, overwrite, with_logits, not no_header, escape_formulas) as on_row:
         for classifier, seen in zip(classifiers.values(), trained_on, strict=True):
             with terminal.tracking(lambda: len(images), wanted=True) as track:
                 each = evaluate(
@@ -219,7 +218,7 @@ def evaluate(
                     track=track,
                 )
             evaluated.append(each)
-    _tell_of_images(evaluated[0].report)
+    terminal.notes(image_notes(evaluated[0].report.counts))
     comparison = compare_models(*evaluated) if len(evaluated) > 1 else None
     if fit:  # first, for the reader of the report may go away
         asked = {"--weights": weights, "--image-size": image_size, "--precision": precision}
@@ -304,28 +303,13 @@ def _check_and_separate(
     return images, trained_on
 
 
-def _rows(path: Path | None, **options: Any) -> AbstractContextManager[Callable[[ImageRow], object] | None]:
-    """Open the file of rows, if one is wanted; see `per_image.open_rows`."""
+def _rows(path: Path | None, *options: bool) -> AbstractContextManager[Callable[[ImageRow], object] | None]:
+    """Open the file of rows, if one is wanted, with the options of `per_image.RowOptions`."""
     if path is None:
         return nullcontext()
-    from resnetd_cli.views.per_image import open_rows
+    from resnetd_cli.views.per_image import RowOptions, open_rows
 
-    return open_rows(path, **options)
-
-
-def _tell_of_images(report: EvaluationReport) -> None:
-    """Say what is particular about the images that were measured."""
-    if report.turned:
-        verb = "was" if report.turned == 1 else "were"
-        terminal.note(
-            f"{counted(report.turned, 'image', ',')} {verb} turned upright as EXIF says, which timm does not do: "
-            "--ignore-exif leaves them as they are stored"
-        )
-    if report.repeated:
-        verb, which = ("is a copy", "counts") if report.repeated == 1 else ("are copies", "count")
-        terminal.note(
-            f"{counted(report.repeated, 'image', ',')} {verb} of another, byte for byte, and {which} all the same"
-        )
+    return open_rows(path, RowOptions(*options))
 
 
 def _tell_in_short(evaluated: list[Evaluated], comparison: Comparison | None) -> None:
@@ -349,17 +333,13 @@ def _keep(
     from resnetd_cli.evaluation.temperature import store_temperature
     from resnetd_cli.results import FittedTemperature
 
-    calibration = evaluated.report.calibration
-    assert calibration is not None
-    temperature = calibration.temperature
-    seen = evaluated.report.trained_on
+    temperature, counts = evaluated.report.model.temperature, evaluated.report.counts
+    seen = counts.trained_on
     if seen or (seen is None and images.split == Split.TRAIN.value):
         verb = "was" if seen else "may have been"
         terminal.note(f"fitted on images that it {verb} trained on, where a model is too often right")
-    if evaluated.report.images < _ENOUGH:
-        terminal.note(
-            f"fitted on {counted(evaluated.report.images, 'image')}: some hundreds tell a temperature better"
-        )
+    if counts.answered < _ENOUGH:
+        terminal.note(f"fitted on {counted(counts.answered, 'image')}: some hundreds tell a temperature better")
     if place is None:
         given = {"--model": model, **{key: value for key, value in asked.items() if value not in _DEFAULTS}}
         words = " ".join(f"{option} {shell_word(str(value))}" for option, value in given.items())
@@ -378,6 +358,6 @@ def _keep(
 def _exit_code(evaluated: list[Evaluated], fail_under: float | None, otherwise: ExitCode) -> ExitCode:
     below = [each.report for each in evaluated if fail_under is not None and each.report.accuracy < fail_under]
     for report in below:
-        message = f"{report.model}: top-1 is {report.accuracy:.4f}, below {fail_under:g}"
+        message = f"{report.model.name}: top-1 is {report.accuracy:.4f}, below {fail_under:g}"
         terminal.error(ResnetdError(message))
     return ExitCode.FAILED if below else otherwise
