@@ -184,7 +184,8 @@ def test_two_models_are_shown_side_by_side(cli: Cli, photos: Path) -> None:
 def remember(folder: Path, *images: Path) -> None:
     """Make a model folder that of a run which was trained on some images."""
     (folder / "run.json").write_text("{}")
-    trained_on.write(folder, trained_on.from_marks([mark_of_file(image.read_bytes()) for image in images]))
+    marks = b"".join([mark_of_file(image.read_bytes()) for image in images])
+    trained_on.write(folder, trained_on.unpack(marks))
 
 
 @pytest.fixture
