@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 from helpers import documents
 from helpers.documents import DOCS, ROOT
-from helpers.hub import Hub
+from helpers.hub import Hub, timm_files
+from helpers.training_data import NETWORK
 from PIL import Image
 from typer.main import get_command
 
@@ -31,6 +32,7 @@ from resnetd_cli.cli.misread import understood
 from resnetd_cli.errors import ExitCode
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+WEIGHTS = f"{NETWORK}.r160_in1k"
 FINETUNE = "resnetd finetune photos/ -o mine --model embedded"
 SHELL_SYNTAX = ("|", "$(", "<(", ">")
 
@@ -77,11 +79,12 @@ class Shop:
 
     def smaller(self, line: str) -> str:
         """Return a command line that says the same of smaller things, on this machine."""
-        line = re.sub(r"\bresnet(50|101)d\b", "resnet18d", line)
+        if " info " not in line:  # which needs no weights
+            line = re.sub(r"\bresnet\d+d\b(?!\.)", NETWORK, line)
         line = line.replace("https://example.org", self.url)
         line = line.replace("labels --download", f"labels --download --url {self.url}/imagenet_classes.txt")
         if "finetune" in line or ("train" in line and "--print-recipe" not in line):
-            line = line.replace("--model embedded", "--model resnet18d")
+            line = line.replace("--model embedded", f"--model {NETWORK}")
             line += " --epochs 1 --workers 0 --image-size 32 --no-progress"
         if "bench" in line:
             line += " --seconds 1"
@@ -114,8 +117,8 @@ class Shop:
 
 
 @contextlib.contextmanager
-def opened_shop(folder: Path, files: dict[str, bytes]) -> Iterator[Shop]:
-    """Open a shop in a folder, with a resnet18d of these files on its hub."""
+def opened_shop(folder: Path) -> Iterator[Shop]:
+    """Open a shop in a folder, with the small network on its hub."""
     import huggingface_hub
     from huggingface_hub import constants
 
@@ -125,11 +128,11 @@ def opened_shop(folder: Path, files: dict[str, bytes]) -> Iterator[Shop]:
         ThreadingHTTPServer(("127.0.0.1", 0), serving) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
-        hub.add("timm/resnet18d.ra2_in1k", files)
+        hub.add_timm_model(WEIGHTS)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         patch.chdir(folder)
-        patch.setenv("RESNETD_MODEL", "resnet18d")
+        patch.setenv("RESNETD_MODEL", NETWORK)
         patch.delenv("RESNETD_ENGINE", raising=False)
         patch.setattr(constants, "ENDPOINT", hub.endpoint)
         template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
@@ -138,7 +141,7 @@ def opened_shop(folder: Path, files: dict[str, bytes]) -> Iterator[Shop]:
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         huggingface_hub.close_session()
         shop = Shop(folder, f"http://127.0.0.1:{server.server_address[1]}")
-        shop.stock(files["model.safetensors"])
+        shop.stock(timm_files(WEIGHTS)["model.safetensors"])
         yield shop
         huggingface_hub.close_session()
         server.shutdown()
@@ -153,15 +156,15 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def shop(tmp_path: Path, resnet18d_files: dict[str, bytes]) -> Iterator[Shop]:
-    with opened_shop(tmp_path, resnet18d_files) as shop:
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with opened_shop(tmp_path) as shop:
         yield shop
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory, resnet18d_files: dict[str, bytes]) -> Path:
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model that the pages train, with the line they do it by."""
-    with opened_shop(tmp_path_factory.mktemp("shop"), resnet18d_files) as shop:
+    with opened_shop(tmp_path_factory.mktemp("shop")) as shop:
         assert shop.run(FINETUNE) == 0
         return shop.folder / "mine"
 
