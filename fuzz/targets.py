@@ -16,7 +16,7 @@ from PIL import Image
 from resnetd_cli.class_names import files
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.compiled import exported_file
-from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError, ModelError
 from resnetd_cli.models import configs
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode_here
@@ -123,7 +123,8 @@ def _names() -> Iterator[bytes]:
 def _cards() -> Iterator[bytes]:
     how = Preprocessing((3, 224, 224), 0.875, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     names = ClassNames(("tench", "goldfish"), ("n01440764", "n01443537"), "imagenet-1k")
-    yield json.dumps(Card("resnet50d", how, names, 25_000_000, "0" * 64, {"resnetd": "1"}).to_json()).encode()
+    origin = GraphOrigin(25_000_000, "0" * 64, {"resnetd": "1"})
+    yield json.dumps(Card("resnet50d", how, names, origin).to_json()).encode()
 
 
 def _configs() -> Iterator[bytes]:

@@ -245,7 +245,7 @@ def _describe_compiled(card: Card) -> Facts:
     return {
         "model": card.name,
         "classes": len(card.class_names.names),
-        "params_m": round(card.parameters / 1e6, 2),
+        "params_m": round(card.origin.parameters / 1e6, 2),
         **_describe_preprocessing(card.preprocessing),
         "temperature": card.own_temperature,
         "temperatures": [each.record() for each in card.temperatures],
@@ -289,7 +289,7 @@ def _describe_form(precision: str, card: Card | None, place: Path | None) -> Fac
     """Return where one compiled form of a model lies, and how it compares: int8 with fp32, fp32 with torch."""
     facts: Facts = {precision: str(place) if place else None}
     if precision == INT8:
-        facts["int8_calibration_images"] = card.calibration_images if card else None
+        facts["int8_calibration_images"] = card.origin.calibration_images if card else None
     compared = agreement_facts(card.agreement if card else None)
     return facts | {f"{precision}_{key}": value for key, value in compared.items()}
 

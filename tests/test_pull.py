@@ -152,7 +152,7 @@ def test_int8_answers_like_fp32_from_a_quarter_of_the_bytes(with_int8: Path) -> 
     assert fp32 is not None
     assert int8 is not None
     assert int8.card.precision == "int8"
-    assert int8.card.calibration_images == 2
+    assert int8.card.origin.calibration_images == 2
     assert 0.25 < int8.graph.stat().st_size / fp32.graph.stat().st_size < 0.3
     expected, given = top(replace(INT8, precision="fp32")), top(INT8)
     assert [label for label, _ in given] == [label for label, _ in expected] == ["tiger cat", "espresso"]

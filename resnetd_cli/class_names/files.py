@@ -1,4 +1,7 @@
-"""Class names from outside: a checkpoint's own configuration, a user's file, a URL."""
+"""Class names from a user's file, a URL or a checkpoint's configuration, put in the order of the model's outputs.
+
+The text of a file is parsed in `file_formats`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from resnetd_cli.class_names.forms import FORMS, Row, lines_of, read, rows_of
+from resnetd_cli.class_names.file_formats import FORMS, Row, lines_of, read, rows_of
 from resnetd_cli.class_names.shipped import ClassNames, finder, for_class_count, words
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError
 from resnetd_cli.net.fetch import bare_url, fetch, is_url, without_secrets
@@ -64,7 +67,7 @@ def from_checkpoint(
 def load(location: str, n: int) -> ClassNames:
     """Return the n class names in a file or at an http(s) URL.
 
-    The forms are those of `label_forms`. Where the name is a WordNet id, the class gets that id and its word;
+    The formats are those of `file_formats`. Where the name is a WordNet id, the class gets that id and its word;
     names of a shipped set get its ids.
 
     Raises:

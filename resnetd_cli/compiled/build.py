@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
-from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.compiled.onnx_check import drop_metadata
 from resnetd_cli.errors import CacheError, ModelError, first_line
 from resnetd_cli.models import checkpoints
@@ -100,9 +100,11 @@ def compile_network(key: BundleKey, network: Network) -> Bundle:
         name=network.name,
         preprocessing=network.preprocessing,
         class_names=network.class_names,
-        parameters=sum(parameter.numel() for parameter in network.module.parameters()),
-        weights_sha256=sha256(*checkpoints.parts(network.file)),
-        versions=bundles.current_versions(),
+        origin=GraphOrigin(
+            parameters=sum(parameter.numel() for parameter in network.module.parameters()),
+            weights_sha256=sha256(*checkpoints.parts(network.file)),
+            versions=bundles.current_versions(),
+        ),
         temperatures=network.temperatures,
     )
     sources = {str(path): bundles.stamp(path) for path in _sources(key, network.file)}
@@ -138,7 +140,8 @@ def quantise(key: BundleKey, compiled: Bundle, images: Iterable[NDArray[np.float
 
         graph = folder / bundles.GRAPH
         count = quantise_graph(compiled.graph, graph, images)
-        card = replace(compiled.card, precision="int8", calibration_images=count, agreement=None)
+        origin = replace(compiled.card.origin, calibration_images=count)
+        card = replace(compiled.card, origin=origin, precision="int8", agreement=None)
         return replace(compiled, folder=folder, card=card, graph_sha256=sha256(graph))
 
     return _keep(key, make)

@@ -288,9 +288,9 @@ def _current(bundle: Bundle) -> Bundle | None:
     """Return a bundle if it is still right, with the times that its files have now."""
     if bundle.card.temperature != 1 and not bundle.exported:  # an earlier version's: of any size and precision
         return None
-    versions = current_versions().items()
+    built_with = bundle.card.origin.versions
     # A package that is not installed any more cannot have changed what the bundle holds.
-    if not bundle.exported and any(bundle.card.versions.get(package) != version for package, version in versions):
+    if not bundle.exported and any(built_with.get(package) != now for package, now in current_versions().items()):
         return None
     if not (bundle.failure is not None or bundle.graph.is_file()):
         return None

@@ -1,4 +1,4 @@
-"""What a compiled graph says of itself: in its bundle, and inside an exported file."""
+"""The card in a bundle or an exported file: the graph's preprocessing, class names, origin and temperatures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,26 @@ _MOST = 1e18
 
 
 @dataclass(frozen=True)
+class GraphOrigin:
+    """What a graph was made from.
+
+    Attributes:
+        parameters: how many numbers the network has learnt.
+        weights_sha256: of the file of its weights.
+        versions: of resnetd, timm and torch when it was compiled.
+        calibration_images: how many images set the ranges of an int8 graph's activations.
+    """
+
+    parameters: int
+    weights_sha256: str
+    versions: dict[str, str]
+    calibration_images: int = 0
+
+
+_ORIGIN_KEYS = ("parameters", "weights_sha256", "versions", "calibration_images")
+
+
+@dataclass(frozen=True)
 class Card:
     """All that is needed to run a graph and to tell where it came from.
 
@@ -22,11 +42,8 @@ class Card:
         name: the model's name, as the records carry it.
         preprocessing: how it wants its images.
         class_names: the names of its classes; empty for a model without a classifier.
-        parameters: how many numbers it has learnt.
-        weights_sha256: of the file it came from.
-        versions: of resnetd, timm and torch when it was compiled.
+        origin: what it was made from.
         precision: `fp32` or `int8`.
-        calibration_images: how many images told the ranges of an int8 graph's activations.
         agreement: how its answers compare with the fp32 graph's, where that was measured.
         any_size: its graph takes images of any height and width, not only those of `preprocessing`.
         temperature: what the logits of an exported file are divided by before they become probabilities, of images
@@ -38,11 +55,8 @@ class Card:
     name: str
     preprocessing: Preprocessing
     class_names: ClassNames
-    parameters: int
-    weights_sha256: str
-    versions: dict[str, str]
+    origin: GraphOrigin
     precision: str = "fp32"
-    calibration_images: int = 0
     agreement: Agreement | None = None
     any_size: bool = False
     temperature: float = 1.0
@@ -56,6 +70,7 @@ class Card:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON's types."""
         fields = {"format": FORMAT, **asdict(self), "temperatures": [each.record() for each in self.temperatures]}
+        fields |= fields.pop("origin")  # the keys of an origin are among those of the card
         if not self.temperatures:  # in exported files, which earlier versions read
             del fields["temperatures"]
         return fields
@@ -72,9 +87,11 @@ class Card:
             raise ValueError("another format")
         how, names, agreement = (fields.pop(key) for key in ("preprocessing", "class_names", "agreement"))
         temperatures = tuple(map(FittedTemperature.of, fields.pop("temperatures", ())))
+        origin = GraphOrigin(**{key: fields.pop(key) for key in _ORIGIN_KEYS if key in fields})
         card = cls(
             preprocessing=Preprocessing(**{key: _tuple(item) for key, item in how.items()}),
             class_names=ClassNames(tuple(names["names"]), tuple(names["ids"]), names["source"]),
+            origin=origin,
             agreement=agreement and Agreement(**agreement),
             temperatures=temperatures,
             **fields,
@@ -87,8 +104,8 @@ class Card:
         check_temperature(self.temperature)
         names = self.class_names
         figures = asdict(self.agreement).values() if self.agreement else ()
-        numbers = (self.parameters, self.calibration_images, *figures)
-        texts = (self.name, self.weights_sha256, names.source, *names.names, *self.versions.values())
+        numbers = (self.origin.parameters, self.origin.calibration_images, *figures)
+        texts = (self.name, self.origin.weights_sha256, names.source, *names.names, *self.origin.versions.values())
         checks = {
             "something that is no text": all(isinstance(text, str) for text in texts),
             "an id that is no text": all(id is None or isinstance(id, str) for id in names.ids),

@@ -1,4 +1,4 @@
-"""Exported models: one ONNX file that says in its metadata all that running it takes."""
+"""An exported file: one `.onnx` for use elsewhere, with preprocessing and class names in its metadata."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.onnx_check import UnsafeGraphError, property_field, read_metadata, sha256_without
@@ -44,7 +45,7 @@ def write_file(graph: Path, card: Card, stream: IO[bytes], marks: NDArray[np.uin
     import onnx
 
     model = onnx.load(str(graph))
-    model.producer_name, model.producer_version = METADATA_KEY, card.versions["resnetd"]
+    model.producer_name, model.producer_version = METADATA_KEY, card.origin.versions["resnetd"]
     texts = {METADATA_KEY: json.dumps(card.to_json())}
     if marks is not None:
         texts[TRAINED_ON_KEY] = base64.b64encode(trained_on.together(marks).tobytes()).decode("ascii")
@@ -54,14 +55,41 @@ def write_file(graph: Path, card: Card, stream: IO[bytes], marks: NDArray[np.uin
     stream.write(property_field(SHA256_KEY, hashlib.sha256(content).hexdigest()))
 
 
-def read_card(path: Path) -> Card:
-    """Return what an exported file says of itself.
+class ExportedFile(NamedTuple):
+    """What an exported file says of itself.
+
+    Attributes:
+        card: how to run it.
+        marks: those of the images that the model was trained on: uint8, shape (N, 16); None where that is unknown.
+    """
+
+    card: Card
+    marks: NDArray[np.uint8] | None
+
+
+def read_file(path: Path) -> ExportedFile:
+    """Return all that an exported file says of itself.
 
     Raises:
         UnknownModel: there is no such file.
         ModelError: it is not one that `resnetd export` wrote, is damaged, or asks for what none of those needs.
     """
-    text = _read_texts(path).get(METADATA_KEY)
+    texts = _read_texts(path)
+    return ExportedFile(_card_in(texts, path), _marks_in(texts, path))
+
+
+def read_card(path: Path) -> Card:
+    """Return how to run an exported file; see `read_file` for what is raised."""
+    return _card_in(_read_texts(path), path)
+
+
+def read_trained_on(path: Path) -> NDArray[np.uint8] | None:
+    """Return the marks of `ExportedFile`; see `read_file` for what is raised."""
+    return _marks_in(_read_texts(path), path)
+
+
+def _card_in(texts: Mapping[str, str], path: Path) -> Card:
+    text = texts.get(METADATA_KEY)
     if text is None:
         raise ModelError(
             f"{path} is not resnetd's: it does not say how to prepare images, nor what its classes are called",
@@ -76,16 +104,8 @@ def read_card(path: Path) -> Card:
         ) from error
 
 
-def read_trained_on(path: Path) -> NDArray[np.uint8] | None:
-    """Return the marks of the images that an exported model was trained on: uint8, shape (N, 16).
-
-    None means that the file does not tell.
-
-    Raises:
-        UnknownModel: there is no such file.
-        ModelError: it is not one that `resnetd export` wrote, or damaged.
-    """
-    text = _read_texts(path).get(TRAINED_ON_KEY)
+def _marks_in(texts: Mapping[str, str], path: Path) -> NDArray[np.uint8] | None:
+    text = texts.get(TRAINED_ON_KEY)
     if text is None:
         return None
     try:

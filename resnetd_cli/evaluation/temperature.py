@@ -115,12 +115,11 @@ def store_temperature(file: Path, new: FittedTemperature, *, note: Callable[[str
         OutputError: it cannot be written.
     """
     if exported_file.is_exported(file.name):
-        card = exported_file.read_card(file)
+        card, marks = exported_file.read_file(file)
         if new.fits(card.preprocessing, card.precision):
             card = replace(card, temperature=new.temperature)
         else:
             card = replace(card, temperatures=with_temperature(card.temperatures, new))
-        marks = exported_file.read_trained_on(file)
         with open_atomic(file) as stream:
             exported_file.write_file(file, card, stream, marks)
         return

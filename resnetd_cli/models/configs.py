@@ -180,16 +180,22 @@ def keeps_temperature(folder: Path) -> bool:
 def write_temperature(folder: Path, new: FittedTemperature) -> None:
     """Write a temperature into a folder's `config.json`, in place of one that was fitted to the same.
 
-    The file is replaced whole or not at all.
+    The file keeps its indentation, and is replaced whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
-    content = json.loads((folder / NAME).read_bytes())
+    data = (folder / NAME).read_bytes()
+    text = data.decode(json.detect_encoding(data))
+    content = json.loads(text)
     stored = with_temperature(_stored(content), new)
     content.pop(_TEMPERATURE, None)
     content[_TEMPERATURES] = [each.record() for each in stored]
-    write_atomic(folder / NAME, json.dumps(content, indent=2).encode())
+    first_indent = re.search(r"\n([ \t]+)", text)
+    indent = first_indent[1] if first_indent else None
+    end = text[len(text.rstrip()) :]
+    written = json.dumps(content, indent=indent, ensure_ascii=text.isascii())
+    write_atomic(folder / NAME, f"{written}{end}".encode())
 
 
 def _bad(owner: str, reason: str) -> ModelError:

@@ -28,9 +28,10 @@ from resnetd_cli.evaluation.metrics import Coverage
 from resnetd_cli.evaluation.records import Evaluated
 from resnetd_cli.loading import load
 from resnetd_cli.models import trained_on
+from resnetd_cli.models.configs import write_temperature
 from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.pipeline.engines.base import Outputs
-from resnetd_cli.results import Preprocessing
+from resnetd_cli.results import FittedTemperature, Preprocessing
 from resnetd_cli.views.evaluation import COLUMNS, write_reports
 
 # --- the report ---
@@ -399,6 +400,16 @@ def test_a_folders_temperature_is_stored_and_used(cli: Cli, own: tuple[Path, Pat
     facts = json.loads(cli("info", folder, "-f", "json").stdout)
     assert facts["temperature"] == fitted["temperature"]
     assert "temperatures  " in cli("info", folder, "-f", "table").stdout
+
+
+@pytest.mark.parametrize("indent", [None, 4, "\t"], ids=repr)
+def test_config_json_keeps_its_indentation(tmp_path: Path, indent: int | str | None) -> None:
+    content = {"architecture": "resnet18d", "pretrained_cfg": {"tag": "caf\u00e9"}}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_temperature(tmp_path, FittedTemperature(1.5))
+    expected = content | {"temperatures": [{"temperature": 1.5, "precision": "fp32"}]}
+    assert file.read_text(encoding="utf-8") == json.dumps(expected, indent=indent, ensure_ascii=False) + "\n"
 
 
 def test_calibrate_still_fits_a_temperature_but_help_names_only_the_new_option(

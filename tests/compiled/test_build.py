@@ -70,8 +70,8 @@ def test_compiled_answers_are_the_networks(cache: Path, by_torch: list[Classifie
     bundle = bundles.find(REQUEST)
     assert bundle is not None
     assert bundle.card.class_names.names[967] == "espresso"
-    assert bundle.card.parameters == 4_652_008
-    assert bundle.card.weights_sha256.startswith("579344248a93e230")
+    assert bundle.card.origin.parameters == 4_652_008
+    assert bundle.card.origin.weights_sha256.startswith("579344248a93e230")
     assert bundle.optimised.is_file()
 
 

@@ -10,7 +10,7 @@ import pytest
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
-from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.errors import CacheError
 from resnetd_cli.results import Preprocessing
 
@@ -34,7 +34,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BundleKey:
     def make(folder: Path) -> Bundle:
         (folder / bundles.GRAPH).write_bytes(b"graph")
         names = ClassNames(("a", "b"), (None, None), "model")
-        card = Card("m", HOW, names, 1, "0" * 64, bundles.current_versions())
+        card = Card("m", HOW, names, GraphOrigin(1, "0" * 64, bundles.current_versions()))
         sources = {str(path): bundles.stamp(path) for path in (weights, model / "config.json")}
         return Bundle(folder, card, "0" * 64, sources)
 

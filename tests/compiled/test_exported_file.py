@@ -158,9 +158,13 @@ def test_marks_can_be_read_with_onnx_alone(tmp_path: Path) -> None:
     assert base64.b64decode(texts["resnetd-trained-on"]) == b"".join(IN_ORDER)
 
 
-def test_a_new_temperature_leaves_marks_and_hash_right(tmp_path: Path) -> None:
+def test_a_new_temperature_leaves_marks_and_hash_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
+    hashed: list[Path] = []
+    once = exported_file.sha256_without
+    monkeypatch.setattr(exported_file, "sha256_without", lambda path, key: hashed.append(path) or once(path, key))
     store_temperature(path, FittedTemperature.at(1.7, CARD.preprocessing, "fp32"))
+    assert hashed == [path]
     assert exported_file.read_card(path) == replace(CARD, temperature=1.7)
     assert marks_in(path) == IN_ORDER
 

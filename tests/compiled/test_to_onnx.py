@@ -21,7 +21,7 @@ from resnetd_cli import pull
 from resnetd_cli.class_names.shipped import unnamed
 from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import BundleKey
-from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.compiled.exported_file import read_card
 from resnetd_cli.errors import ModelError, UnknownModel, UsageError
 from resnetd_cli.evaluation.temperature import store_temperature
@@ -72,10 +72,10 @@ def test_the_file_answers_as_the_network_does(exported: Path, cache: Path) -> No
 
 def test_it_says_of_itself_what_it_is(exported: Path, run_resnetd: Resnetd) -> None:
     card = read_card(exported)
-    assert (card.name, card.precision, card.parameters) == ("embedded", "fp32", 4_652_008)
+    assert (card.name, card.precision, card.origin.parameters) == ("embedded", "fp32", 4_652_008)
     assert card.preprocessing.input_size == (3, 224, 224)
     assert (card.class_names.names[967], card.class_names.ids[967]) == ("espresso", "n07920052")
-    assert card.weights_sha256.startswith("579344248a93e230")
+    assert card.origin.weights_sha256.startswith("579344248a93e230")
     facts = json.loads(run_resnetd("info", exported, "-f", "json").stdout)
     assert (facts["model"], facts["engine"], facts["classes"]) == ("embedded", "onnx", 1000)
 
@@ -83,8 +83,12 @@ def test_it_says_of_itself_what_it_is(exported: Path, run_resnetd: Resnetd) -> N
 def test_a_card_survives_json() -> None:
     how = Preprocessing((3, 8, 9), 0.9, "border", "lanczos", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     agreement = Agreement(7, 0.5, 0.25, 0.125, 2.0)
-    card = Card("x", how, unnamed(3), 12, "ab", {"resnetd": "1"}, "int8", 64, agreement)
+    card = Card("x", how, unnamed(3), GraphOrigin(12, "ab", {"resnetd": "1"}, 64), "int8", agreement)
     assert Card.from_json(json.loads(json.dumps(card.to_json()))) == card
+    assert set(card.to_json()) == {  # exported files of other versions have these keys
+        "format", "name", "preprocessing", "class_names", "parameters", "weights_sha256", "versions", "precision",
+        "calibration_images", "agreement", "any_size", "temperature",
+    }  # fmt: skip
     with pytest.raises(ValueError, match="another format"):
         Card.from_json({**card.to_json(), "format": 99})
 

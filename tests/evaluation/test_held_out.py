@@ -25,7 +25,7 @@ from PIL import Image
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.compiled import exported_file
-from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.errors import DataError, ModelError
 from resnetd_cli.evaluation import evaluate, held_out
 from resnetd_cli.evaluation.held_out import learnt_by, separate
@@ -222,7 +222,7 @@ def test_an_exported_file_has_the_marks_inside(
 
     model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
     onnx.save(model, str(tmp_path / "graph.onnx"))
-    card = Card("a test", HOW, NAMES, 0, "", {"resnetd": "0"})
+    card = Card("a test", HOW, NAMES, GraphOrigin(0, "", {"resnetd": "0"}))
     with (tmp_path / "run.onnx").open("wb") as stream:
         marks = trained_on.unpack(mark(0) + mark(1)) if kept else None
         exported_file.write_file(tmp_path / "graph.onnx", card, stream, marks)

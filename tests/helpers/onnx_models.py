@@ -10,13 +10,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from resnetd_cli.class_names.shipped import unnamed
-from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.compiled.exported_file import METADATA_KEY
 from resnetd_cli.results import Preprocessing
 
 SIDE, CLASSES = 8, 10
 HOW = Preprocessing((3, SIDE, SIDE), 0.9, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CARD = Card("tiny", HOW, unnamed(CLASSES), 30, "ab" * 32, {"resnetd": "1"})
+CARD = Card("tiny", HOW, unnamed(CLASSES), GraphOrigin(30, "ab" * 32, {"resnetd": "1"}))
 
 
 def tiny(card: object = None) -> onnx.ModelProto:

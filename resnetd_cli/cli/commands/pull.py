@@ -119,7 +119,7 @@ def _row(bundle: Bundle, agreement: Agreement | None) -> dict[str, Any]:
         "engine": "torch" if bundle.failure else "onnx",
         "failure": bundle.failure,
         "megabytes": None if bundle.failure else round(bundle.graph.stat().st_size / 1e6, 1),
-        "calibration_images": bundle.card.calibration_images or None,
+        "calibration_images": bundle.card.origin.calibration_images or None,
         **agreement_facts(agreement),
         "folder": str(bundle.folder),
     }

@@ -1,6 +1,6 @@
-"""The forms in which files name classes, read as rows of index, id and name.
+"""Parsing files of class names (text, JSON, Python, YAML, pbtxt, csv, tsv) into rows of index, id and name.
 
-Nothing here decides which class of a model a row is of: `label_files` does.
+`files` decides which class of a model a row belongs to.
 """
 
 from __future__ import annotations
