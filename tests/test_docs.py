@@ -100,6 +100,16 @@ def test_every_variable_is_read_by_the_program(name: str) -> None:
         assert re.search(rf"\b{variable}\b", read), variable
 
 
+def test_the_glossary_is_short_and_true() -> None:
+    glossary = PAGES["CONTRIBUTING.md"].partition("## Glossary")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\w -]+) \| (.+) \| `([\w/.]+)` \|$", glossary, flags=re.MULTILINE)
+    assert 15 < len(rows) <= 25
+    for _, meaning, file in rows:
+        code = (ROOT / "resnetd_cli" / file).read_text(encoding="utf-8")
+        for name in re.findall(r"`(\w+)`", meaning):
+            assert re.search(rf"^class {name}\b", code, flags=re.MULTILINE), name
+
+
 def test_docstrings_and_comments_name_files_that_exist() -> None:
     missing = {
         (path.relative_to(ROOT).as_posix(), file)
