@@ -1,4 +1,4 @@
-"""What `bench` measured, in every record format."""
+"""How the results of `bench` are shown: a table for people, or any record format."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TRIAL_COLUMNS = {
 }
 _STAGE_COLUMNS = {"stage": "stage", "ms": "ms an image", "share": "share", "note": ""}
 _NOTICEABLE = 1.05
-"""A gain below it is within what two runs of the same settings differ by."""
+"""A smaller gain is within the noise: two runs of the same settings differ as much."""
 
 
 def write_report(report: BenchReport, stream: IO[str], format_name: str, *, header: bool = True) -> None:
-    """Write what was measured: json and jsonl hold all of it, tsv and csv a row for each settings tried."""
+    """Write the measurements: json and jsonl hold all of them, tsv and csv a row for each trial."""
     rows = [trial.record() for trial in report.trials]
     cells = [list(row.values()) for row in rows]
     listing = Listing(report.record(), list(rows[0]), cells, lambda stream: _draw(report, stream))

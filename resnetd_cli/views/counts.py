@@ -1,4 +1,4 @@
-"""How many images each class has."""
+"""How many images each class has, as `finetune` and `train` show it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SHOWN = 20
-"""Classes that a table shows one by one."""
+"""Classes that a table lists; the others are summed up."""
 
 
 def write_counts(
@@ -22,10 +22,10 @@ def write_counts(
     """Write the number of images of each class in each split.
 
     Args:
-        classes: their names.
-        counts: how many images each has, by split: int64, shape (C,).
-        stream: where to.
-        format_name: as in `write_rows`. A table shows the first classes, and sums up the others and all.
+        classes: the names of the classes.
+        counts: the number of images of each class, by split: int64, shape (C,).
+        stream: the output.
+        format_name: as in `write_rows`. A table lists the first classes, then the sums of the others and of all.
     """
     splits = list(counts)
     columns = {"class": "class", **{split: "images" if split == "all" else split for split in splits}}

@@ -1,4 +1,4 @@
-"""What `evaluate` measured, in every record format."""
+"""How the reports of `evaluate` are shown: tables for people, or any record format."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 COLUMNS = ("model", *(field.name for field in fields(ClassRow)), "left_out")
 _FEW = 10
-"""So many classes are shown in full, and so many rows of what there may be more of."""
+"""The most classes that are shown in full, and the most rows of any other table."""
 _UNLIKELY = 0.05
 _MARGIN, _PROSE = 3, 20
-"""Columns of a terminal between those of a table, and the most that a text needs before it is wrapped."""
+"""Space between the columns of a table, and the width from which a text may wrap, in characters."""
 _LETTERS = ("A", "B")
 
 
@@ -39,7 +39,7 @@ def write_reports(
 ) -> None:
     """Write one model's report, or two models' side by side.
 
-    json and jsonl hold all of it, tsv and csv a row for each class of each model, a table what people look for.
+    json and jsonl hold all of it, tsv and csv a row for each class of each model, a table the main figures.
     """
 
     def draw(stream: IO[str]) -> None:
@@ -64,13 +64,13 @@ def write_reports(
 
 
 def _left_out(images: LabelledImages) -> str:
-    """Return which images were not measured, in a line; empty where all were."""
+    """Return which images were left out, in a line; empty if none."""
     counts = {"that a model was trained on": images.trained_on, "of classes that a model lacks": images.unknown}
     return ", ".join(f"{counted(count, 'image', ',')} {which}" for which, count in counts.items() if count)
 
 
 def in_short(report: EvaluationReport) -> str:
-    """Return the figure that counts, in a line."""
+    """Return the accuracy, in a line."""
     figures = _figures(report)
     shown = [f"{name} {figures[name]}" for name in ("top-1", "top-1 by real labels") if figures[name]]
     return f"{report.model.name}: {', '.join(shown)}; images {figures['images']}"
@@ -144,7 +144,7 @@ def _title(report: EvaluationReport) -> str:
 
 
 def _figures(report: EvaluationReport) -> dict[str, str]:
-    """Return a report's figures as people read them; empty where there is none."""
+    """Return the figures of a report as people read them; empty texts for those that it lacks."""
     counts, scores, real, fit = report.counts, report.scores, report.real, report.fit
     low, high = scores.top1_interval or (0.0, 0.0)
     return {
@@ -165,7 +165,7 @@ def _figures(report: EvaluationReport) -> dict[str, str]:
 
 
 def _write_classes(report: EvaluationReport, stream: IO[str]) -> None:
-    """Print the classes, or the worst where there are many."""
+    """Print the metrics of the classes; of many, those of the worst."""
     rows = [row for row in report.classes if row.support]
     if len(rows) > _FEW:
         stream.write(f"the {_FEW} worst of {len(rows):,} classes\n")
@@ -186,7 +186,7 @@ def _write_classes(report: EvaluationReport, stream: IO[str]) -> None:
 
 
 def _write_confusion(report: EvaluationReport, stream: IO[str]) -> None:
-    """Print the confusion matrix, or its largest cells where there are many classes."""
+    """Print the confusion matrix; for many classes, its largest cells."""
     labels = {row.index: report.model.titles[row.index] for row in report.classes}
     if len(labels) <= _FEW:
         cells = {(actual, predicted): count for actual, predicted, count in report.confusion}
@@ -207,7 +207,7 @@ def _write_confusion(report: EvaluationReport, stream: IO[str]) -> None:
 
 
 def _write_differences(reports: Sequence[EvaluationReport], stream: IO[str]) -> None:
-    """Print the F1 of the classes that both models know by one name; of many, those where they differ most."""
+    """Print the F1 of the classes whose names both models share; of many, those that differ most."""
     first, second = (
         {folded(report.model.titles[row.index]): row for row in report.classes if row.support}
         for report in reports
@@ -227,7 +227,7 @@ def _write_differences(reports: Sequence[EvaluationReport], stream: IO[str]) -> 
 
 
 def comparison_in_words(comparison: Comparison) -> str:
-    """Return what a comparison says, in a sentence; A and B are the models in the order they were named."""
+    """Return a comparison as a sentence; A and B are the models in the order they were named."""
     verdict = "no more than chance explains" if comparison.p >= _UNLIKELY else "more than chance explains"
     return (
         f"of {counted(comparison.images, 'image', ',')} only A has {comparison.only_first:,} right and only B "
@@ -244,9 +244,9 @@ def _loss(loss: float | None) -> str:
 
 
 def _write_table(stream: IO[str], columns: Mapping[str, bool], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the columns tell whether theirs are numbers.
+    """Print a table. `columns` maps each heading to whether its cells are numbers.
 
-    Texts are wrapped, and columns at the right left out, where there is no room.
+    On a narrow terminal texts wrap, and columns at the right are dropped.
     """
     from rich import box
     from rich.table import Table

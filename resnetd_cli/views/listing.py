@@ -29,11 +29,11 @@ def write_rows(
 
     Args:
         rows: the rows; the data formats write all their keys.
-        stream: where to.
+        stream: the output.
         format_name: `table`, `tsv`, `csv`, `json` or `jsonl`.
-        header: begin tsv and csv with the keys.
-        columns: the keys that a table shows, and its headings.
-        essential: the key that the narrowest terminal shows; the first by default.
+        header: start tsv and csv with the keys.
+        columns: the keys that a table shows, with their headings.
+        essential: the column that stays on the narrowest terminal; the first by default.
     """
 
     def draw(stream: IO[str]) -> None:
@@ -48,10 +48,10 @@ def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping
     """Write the facts of one thing: a table of two columns, or one record.
 
     Args:
-        facts: all of them, which the data formats write.
-        stream: where to.
+        facts: all facts; the data formats write them.
+        stream: the output.
         format_name: as in `write_rows`, or `pairs`: lines of a key, a tab and a value, escaped as in tsv.
-        shown: what a table shows: headings and texts.
+        shown: the headings and texts of a table.
     """
     row = list(map(_cell, facts.values()))
     listing = Listing(facts, list(facts), [row], lambda stream: draw_facts(shown, stream))
@@ -83,7 +83,7 @@ def draw_facts(shown: Mapping[str, str], stream: IO[str]) -> None:
 
 
 def _draw_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str], essential: str) -> None:
-    """Print a table of as many of the columns as the terminal has room for; those at the right go first."""
+    """Print a table with the columns that fit the terminal, dropping those at the right first."""
     from resnetd_cli.pipeline.sinks.screen import open_console
 
     console = open_console(stream)
@@ -94,7 +94,7 @@ def _draw_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str]
 
 
 def _least_width(rows: Sequence[Row], key: str, heading: str) -> int:
-    """Return the characters a column needs, with its margins; prose may be wrapped to a few words a line."""
+    """Return the width that a column needs, with its margins; prose may wrap to a few words a line."""
     from rich.cells import cell_len
 
     texts = [heading, *(printable(_cell(row[key])) for row in rows)]

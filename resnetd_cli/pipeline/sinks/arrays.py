@@ -1,4 +1,4 @@
-"""Features as array files, with an index beside them that names every input."""
+"""Array files of features (.npy, .npz, .safetensors), with an index beside them that names every input."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Result = Classified | Embedded | Failure
 Save = Callable[[IO[bytes], "NDArray[np.float32]"], None]
 
 
-class _Rows:
-    """Rows of float32 in a file that is a whole `.npy` after each of them.
+class _NpyRows:
+    """Rows of float32 in a file that is a valid `.npy` after every row.
 
     Attributes:
-        count: of rows, N.
-        width: of a row, D; the first row tells it.
+        count: the number of rows, N.
+        width: the length of a row, D; the first row sets it.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -44,7 +44,7 @@ class _Rows:
         """Add the features of one input, float32, shape (D,).
 
         Raises:
-            OutputError: they are more or fewer than those of the others.
+            OutputError: their number differs from that of the other inputs.
         """
         row = result.embedding
         assert row is not None
@@ -57,7 +57,7 @@ class _Rows:
         self.settle(self.count + 1)
 
     def settle(self, count: int) -> None:
-        """Say in the file's header that it has so many rows, and go to their end."""
+        """Write the number of rows into the file's header, and go to the end of the rows."""
         header = self._header(count)  # of the same length for any count: NumPy leaves room
         self._file.seek(0)
         self._file.write(header)
@@ -73,18 +73,18 @@ class _Rows:
 
 
 class _Sink:
-    """Takes the features of one input after the other."""
+    """What both sinks share: the size of the array."""
 
-    _rows: _Rows
+    _rows: _NpyRows
 
     @property
     def rows(self) -> int:
-        """How many rows there are, N."""
+        """The number of rows, N."""
         return self._rows.count
 
     @property
     def width(self) -> int:
-        """How wide they are, D. It can be set where there are none."""
+        """The length of a row, D. It can be set while there are no rows."""
         return self._rows.width
 
     @width.setter
@@ -95,18 +95,18 @@ class _Sink:
 class ArraySink(_Sink):
     """An array of float32, N x D, whose row i is the i-th input that succeeded, and its index.
 
-    Memory does not grow with N. The array and then the index take their names when the sink ends well. If it ends
-    otherwise, the rows so far are kept, if there are any, in files whose names end in `.partial`.
+    Memory does not grow with N. The array and then the index get their names when the sink ends without an error.
+    Otherwise the rows so far, if any, are kept in files whose names end in `.partial`.
 
     Args:
         path: the array file.
         save: writes an array to an open file in the format wanted; None for `.npy`, in which the rows are written.
-        overwrite: replace files of these names.
-        keep: keep the rows so far where an error ends it. An interrupt keeps them in any case.
-        escape_formulas: let no text in the index begin like a spreadsheet's formula.
+        overwrite: replace files that exist.
+        keep: keep the rows so far after an error; after an interrupt they are kept in any case.
+        escape_formulas: put an apostrophe before texts in the index that begin like a spreadsheet's formula.
 
     Attributes:
-        kept: the rows that were kept.
+        kept: the file of the rows that were kept after an error or interrupt.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class ArraySink(_Sink):
             stack.callback(self._file.discard)
             self._index_file = OutputFile(index_path(self._path), overwrite=self._overwrite)
             stack.callback(self._index_file.discard)
-            self._rows = _Rows(self._file.open())
+            self._rows = _NpyRows(self._file.open())
             self._index = self._index_file.open("w", **TEXT)
             self._line = row_writer("csv", self._index, escape_formulas=self._escape_formulas)
             self._index.write(self._line(INDEX_COLUMNS))
@@ -152,7 +152,7 @@ class ArraySink(_Sink):
             self._index_file.discard()
 
     def write(self, result: Result) -> None:
-        """Write one row of features, or the reason why there is none."""
+        """Write one row of features, or in the index why there is none."""
         cells: tuple[object, ...]
         if isinstance(result, Failure):
             cells = None, result.input, "error", f"{result.kind.value}: {result.message}"
@@ -174,7 +174,7 @@ class ArraySink(_Sink):
         self._index_file.publish()
 
     def _finished(self) -> OutputFile:
-        """Return the file that has the rows in the format wanted."""
+        """Return the file with the rows in the wanted format."""
         self._file.mark(self.rows)
         self._file.rewind()  # an interrupted row may follow
         if self._save is None:
@@ -207,7 +207,7 @@ class ArraySink(_Sink):
 
 
 class ArrayStream(_Sink):
-    """The same array as `.npy` on a stream, without an index. It comes at the end, for it begins with its length.
+    """The same array as `.npy` on a stream, without an index. It is written at the end: its header has the length.
 
     Args:
         stream: opens the stream.
@@ -220,7 +220,7 @@ class ArrayStream(_Sink):
 
     def __enter__(self) -> ArrayStream:
         self._spool: IO[bytes] = tempfile.TemporaryFile()
-        self._rows = _Rows(self._spool)
+        self._rows = _NpyRows(self._spool)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -234,7 +234,7 @@ class ArrayStream(_Sink):
                 stream.flush()
 
     def write(self, result: Result) -> None:
-        """Write one row of features; an input that has none has no row."""
+        """Write one row of features; a failed input has no row."""
         if not isinstance(result, Failure):
             self._rows.append(result)
 
@@ -245,7 +245,7 @@ def npy(path: Path, **options: Any) -> ArraySink:
 
 
 def npz(path: Path, **options: Any) -> ArraySink:
-    """Return a sink for `.npz`, the array under the name `features`."""
+    """Return a sink for `.npz`; the array is called `features`."""
 
     def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
         import numpy as np
@@ -256,7 +256,7 @@ def npz(path: Path, **options: Any) -> ArraySink:
 
 
 def safetensors(path: Path, **options: Any) -> ArraySink:
-    """Return a sink for `.safetensors`, the array under the name `features`."""
+    """Return a sink for `.safetensors`; the array is called `features`."""
 
     def save(file: IO[bytes], array: NDArray[np.float32]) -> None:
         from safetensors.numpy import save

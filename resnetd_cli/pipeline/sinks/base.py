@@ -79,17 +79,17 @@ ARRAY_FORMATS = {
 def choose_format(
     wanted: str, output: Path | None, *, terminal: bool, on_terminal: str = "table", elsewhere: str = "tsv"
 ) -> str:
-    """Return the record format that `auto` stands for; any other stands for itself.
+    """Return the record format to write: what the user asked for, or what `auto` stands for.
 
     Args:
         wanted: what the user asked for.
-        output: a file, whose suffix tells; None for standard output.
-        terminal: standard output is one.
+        output: a file, whose suffix decides; None for standard output.
+        terminal: whether standard output is a terminal.
         on_terminal: the format there: `table`, or `lines`.
         elsewhere: the format in a pipe, and in a file without a suffix: `tsv`, or `pairs`.
 
     Raises:
-        UsageError: the output's suffix does not tell.
+        UsageError: the suffix is not that of a format.
     """
     if wanted != "auto":
         return wanted
@@ -141,7 +141,7 @@ def open_array_sink(path: Path, **options: Any) -> ArraySink:
 
 
 def index_path(path: Path) -> Path:
-    """Return the name of the index that lies beside an array file."""
+    """Return the path of the index beside an array file."""
     return path.with_name(f"{path.name}.index.csv")
 
 

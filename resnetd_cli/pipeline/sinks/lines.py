@@ -1,4 +1,4 @@
-"""What people see of many images: a line for each, and a summary of all."""
+"""The `lines` format, for many images on a terminal: a line for each, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from resnetd_cli.system.escaping import printable
 
 _GAP = 2
 _NAME, _CLASS, _PERCENT = 60, 30, 6
-"""The most columns that a name and a class get, and those of `100.0%`."""
+"""The greatest widths of a name, a class, and a percentage such as `100.0%`."""
 _PERCENT_FROM, _BAR_FROM, _LONG_BAR_FROM = 36, 72, 100
-"""Narrower terminals leave it out."""
+"""The terminal widths from which they are shown."""
 _CLASSES = 10
 """Classes that a summary names."""
 _NAMES = 3
-"""Failed inputs that a summary names, of each kind."""
+"""Failed inputs of each kind that a summary names."""
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """How many columns of a terminal each part of a line gets; 0 where it has no room."""
+    """The width of each part of a line, in characters; 0 where there is no room for it."""
 
     name: int
     label: int
@@ -48,9 +48,9 @@ class LinesSink:
     """A line for each image with its most probable class, or why there is none; at the end a summary.
 
     Args:
-        stream: where to.
-        names: of the first images, so that the column of names is no wider than it need be.
-        summary: end with how many images there were of what class, and what failed.
+        stream: the output.
+        names: those of the first images; they set the width of the column of names.
+        summary: end with the number of images of each class, and the failures.
     """
 
     def __init__(self, stream: IO[str], *, names: list[str] | None = None, summary: bool = True, **_: Any) -> None:
@@ -86,7 +86,7 @@ class LinesSink:
         self._print(line)
 
     def close(self) -> None:
-        """Print the summary, and what may help with failures. After an interrupt, it is that of what was done."""
+        """Print the summary of what was done, and hints on the failures."""
         if not self._summary:
             return
         named = self._classes.total()
@@ -131,7 +131,7 @@ class LinesSink:
             self._hints[failure.hint] = None
 
     def _rest(self, text: str, parts: _Parts) -> str:
-        """Return a text in what a line has left beside the name."""
+        """Return a text cut to the room that a line has beside the name."""
         width = self._console.width - parts.name - _GAP
         return fit(printable(text), width, keep_left=1).rstrip()
 

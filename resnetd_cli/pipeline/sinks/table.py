@@ -1,4 +1,4 @@
-"""Tables for people: one for each image."""
+"""The `table` format, for people: one table for each image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resnetd_cli.system.escaping import printable
 _BAR = 20
 """Width of a full probability bar, in characters."""
 _DROPPED = ("bar", "index", "id", "rank", "header")
-"""What a narrow terminal does without, in this order."""
+"""What a narrow terminal drops, in this order."""
 _UNBOUNDED = 10_000
 """Columns."""
 
@@ -28,8 +28,8 @@ class TableSink:
     """A Rich table for each image; a failed input is a line.
 
     Args:
-        stream: where to.
-        failures: print failed inputs; not wanted where stderr, which tells of them, goes to the same terminal.
+        stream: the output.
+        failures: print failed inputs; leave them out where stderr reports them on the same terminal.
     """
 
     def __init__(self, stream: IO[str], *, failures: bool = True, **_: Any) -> None:
@@ -47,11 +47,11 @@ class TableSink:
             answer = Text("  abstained: no class is as probable as asked for\n", style="yellow")
         else:
             answer = self._table(result)
-        # In one go: an interrupt leaves no name without its answer.
+        # At once: an interrupt leaves no name without its answer.
         self._console.print(Group(name, answer))
 
     def close(self) -> None:
-        """Nothing belongs at the end."""
+        """Do nothing: the format has no end."""
 
     @staticmethod
     def write_listing(listing: Listing, stream: IO[str], **_: bool) -> None:
@@ -59,7 +59,7 @@ class TableSink:
         listing.draw(stream)
 
     def _table(self, result: Classified) -> Table:
-        """Return the table with as much as the terminal has room for without breaking a word."""
+        """Return the table with as many parts as fit the terminal without breaking a word."""
         options = self._console.options.update(max_width=_UNBOUNDED)
         for count in range(len(_DROPPED) + 1):
             table = self._table_without(_DROPPED[:count], result)

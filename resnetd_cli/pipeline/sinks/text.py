@@ -1,4 +1,4 @@
-"""Records as text that programs read: tsv, csv, json, jsonl."""
+"""Output formats for programs: tsv, csv, json, jsonl. A prediction becomes a line here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ("input", "status", "rank", "index", "id", "label", "probability", "er
 
 
 def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
-    """Yield a row for each prediction, or one row for an input that has none."""
+    """Yield a row for each prediction of an input, or one row if it has none."""
     if isinstance(result, Failure):
         yield result.input, "error", None, None, None, None, None, f"{result.kind.value}: {result.message}"
         return
@@ -26,19 +26,19 @@ def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
 
 
 def in_digits(probability: float) -> str:
-    """Return a probability with six significant digits: float32 has no more than seven."""
+    """Return a probability with six significant digits; float32 has about seven."""
     return f"{probability:.6g}"
 
 
 def row_writer(
     format_name: str, stream: IO[str], *, escape_formulas: bool = False
 ) -> Callable[[Iterable[object]], str]:
-    """Return what makes a line of `tsv` or `csv` for the stream out of a row's cells.
+    """Return a function that turns the cells of a row into a line of `tsv` or `csv`.
 
     Args:
         format_name: `tsv` or `csv`.
-        stream: where the lines will go; a terminal gets nothing that it would act on.
-        escape_formulas: let no text begin like a spreadsheet's formula.
+        stream: where the lines will go; a terminal gets no control characters.
+        escape_formulas: put an apostrophe before texts that begin like a spreadsheet's formula.
     """
     line = tsv_line if format_name == "tsv" else csv_line
     terminal = stream.isatty()
@@ -59,11 +59,11 @@ class RowSink:
             stream.write(self._line(COLUMNS))
 
     def write(self, result: Classified | Failure) -> None:
-        """Write the rows of one result, in one go: an interrupt leaves no input half told."""
+        """Write the rows of one result at once: an interrupt leaves no result half written."""
         self._stream.write("".join(map(self._line, rows(result))))
 
     def close(self) -> None:
-        """Nothing belongs at the end."""
+        """Do nothing: the format has no end."""
 
     @classmethod
     def write_listing(cls, listing: Listing, stream: IO[str], *, header: bool, escape_formulas: bool) -> None:
@@ -97,7 +97,7 @@ class JsonLinesSink:
         self._stream.write(to_json(result.record()) + "\n")
 
     def close(self) -> None:
-        """Nothing belongs at the end."""
+        """Do nothing: the format has no end."""
 
     @staticmethod
     def write_listing(listing: Listing, stream: IO[str], **_: bool) -> None:
@@ -107,7 +107,7 @@ class JsonLinesSink:
 
 
 class JsonSink:
-    """One JSON array; a valid one too when it is closed early."""
+    """One JSON array, valid even when it is closed early."""
 
     def __init__(self, stream: IO[str], **_: Any) -> None:
         self._stream = stream
@@ -141,5 +141,5 @@ class Pairs:
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    """Return the value as JSON, in one line unless indented; safe to look at, and readable where it can be."""
+    """Return the value as JSON, in one line unless indented; printable text stays, the rest is escaped."""
     return json_safe(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
