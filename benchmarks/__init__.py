@@ -1,1 +1,1 @@
-"""The figures of the README, measured: `python -m benchmarks`."""
+"""Measure the speed and memory figures of the README and `docs/speed.md`: `python -m benchmarks`."""

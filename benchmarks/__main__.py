@@ -34,7 +34,7 @@ def main(
     skip_int8: Annotated[bool, typer.Option("--skip-int8", help="Leave out the int8 models.")] = False,
     output: Annotated[Optional[Path], typer.Option("--json", help="Write the numbers here too.")] = None,
 ) -> None:
-    """Measure the figures of the README, side by side on this machine. All of them take about half an hour."""
+    """Measure the figures of the README and `docs/speed.md` on this machine. All take about half an hour."""
     if unknown := set(names or ()) - set(BENCHMARKS):
         raise typer.BadParameter(f"no such benchmark: {', '.join(sorted(unknown))}", param_hint="NAME")
     if output and not output.parent.is_dir():
@@ -73,7 +73,7 @@ def _summary(benchmark: Benchmark, rounds: Sequence[Round]) -> dict[str, Any]:
                 "title": figure.title,
                 "unit": figure.unit,
                 **medians([figure.value(round_) for round_ in rounds]),
-                "asked": figure.asked,
+                "target": figure.target,
                 "at_most": figure.at_most,
             }
             for figure in benchmark.figures
@@ -88,7 +88,7 @@ def _cells(figure: Figure, rounds: Sequence[Round]) -> tuple[str, ...]:
         figure.title,
         _number(values["median"], figure.unit),
         f"{_number(values['least'], figure.unit)} to {_number(values['greatest'], figure.unit)}",
-        f"{'at most' if figure.at_most else 'at least'} {figure.asked:g} {figure.unit}",
+        f"{'at most' if figure.at_most else 'at least'} {figure.target:g} {figure.unit}",
         "[green]yes[/]" if met else "[red]no[/]",
     )
 
@@ -101,7 +101,7 @@ def _open_table() -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("benchmark", no_wrap=True)
     table.add_column("figure")
-    for heading in ("median", "range", "asked"):
+    for heading in ("median", "range", "target"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("met")
     return table

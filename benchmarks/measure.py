@@ -38,25 +38,25 @@ Round = Mapping[str, Run]
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that one round gives, and what was asked of it.
+    """A number that each round measures, and its target.
 
     Attributes:
         title: what it says.
         value: computes it from a round.
-        asked: the bound.
+        target: the bound.
         at_most: the bound is an upper one.
         unit: `x` for a ratio, `%` or `MB`.
     """
 
     title: str
     value: Callable[[Round], float]
-    asked: float
+    target: float
     at_most: bool = False
     unit: str = "x"
 
     def met_by(self, value: float) -> bool:
         """Tell whether a value is within the bound."""
-        return value <= self.asked if self.at_most else value >= self.asked
+        return value <= self.target if self.at_most else value >= self.target
 
 
 @dataclass(frozen=True)
