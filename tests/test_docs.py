@@ -38,7 +38,7 @@ FOREIGN_OPTIONS = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_link_leads_to_a_page_and_a_heading_that_exist(name: str) -> None:
+def test_links_lead_to_existing_pages_and_headings(name: str) -> None:
     for link in documents.links(name):
         if link.startswith(("http://", "https://")):
             continue
@@ -50,17 +50,17 @@ def test_every_link_leads_to_a_page_and_a_heading_that_exist(name: str) -> None:
             assert anchor in documents.anchors(target), link
 
 
-def test_every_page_is_in_the_index() -> None:
+def test_index_lists_every_page() -> None:
     pages = {name.removeprefix("docs/") for name in DOCS if name.startswith("docs/")} - {"README.md"}
     assert pages == {link for link in documents.links("docs/README.md") if "/" not in link}
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_has_at_most_200_lines() -> None:
     assert len(PAGES["README.md"].splitlines()) <= 200
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
-def test_every_option_exists(name: str) -> None:
+def test_named_options_exist(name: str) -> None:
     known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
     known |= {
         option
@@ -80,7 +80,7 @@ def exists(place: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
-def test_every_file_and_module_of_ours_exists(name: str) -> None:
+def test_named_files_and_modules_exist(name: str) -> None:
     text = PAGES[name]
     folders = "|".join(path.name for path in ROOT.glob("[!.]*/"))
     files = set(re.findall(r"`([\w/-]+\.py)`", text)) | set(re.findall(rf"`((?:{folders})/[\w/.-]*)`", text))
@@ -92,13 +92,13 @@ def test_every_file_and_module_of_ours_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
-def test_every_variable_is_read_by_the_program(name: str) -> None:
+def test_named_variables_are_read_by_the_program(name: str) -> None:
     read = "".join(path.read_text(encoding="utf-8") for path in CODE)
     for variable in re.findall(r"\b(?:RESNETD|HF|HUGGINGFACE)_[A-Z_]+\b", PAGES[name]):
         assert re.search(rf"\b{variable}\b", read), variable
 
 
-def test_the_glossary_is_short_and_true() -> None:
+def test_glossary_is_short_and_agrees_with_the_code() -> None:
     glossary = PAGES["CONTRIBUTING.md"].partition("## Glossary")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ([\w -]+) \| (.+) \| `([\w/.]+)` \|$", glossary, flags=re.MULTILINE)
     assert 15 < len(rows) <= 25
@@ -108,7 +108,7 @@ def test_the_glossary_is_short_and_true() -> None:
             assert re.search(rf"^class {name}\b", code, flags=re.MULTILINE), name
 
 
-def test_docstrings_and_comments_name_files_that_exist() -> None:
+def test_files_named_in_docstrings_and_comments_exist() -> None:
     missing = {
         (path.relative_to(ROOT).as_posix(), file)
         for path in (*CODE, *(ROOT / "tests").rglob("*.py"))
@@ -163,17 +163,17 @@ def test_formats_are_documented(format_name: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_an_example_in_the_readme(command: str) -> None:
+def test_readme_has_an_example_of_every_command(command: str) -> None:
     assert any(line.startswith(f"resnetd {command}") for line in documents.command_lines("README.md"))
 
 
-def test_the_family_is_named() -> None:
+def test_resnetd_family_is_documented() -> None:
     row = next(line for line in PAGES["docs/models.md"].splitlines() if line.startswith("| `resnet18d`"))
     depths = {card.architecture.removeprefix("resnet") for card in cards()}
     assert {name.removeprefix("resnet") for name in re.findall(r"`([^`]+)`", row)} - {"resnet50d"} == depths
 
 
-def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
+def test_speed_figures_of_the_readme_are_those_of_the_speed_page() -> None:
     rows = [line for line in PAGES["README.md"].splitlines() if re.match(r"\| .* to [\d.]+ \|$", line)]
     assert len(rows) >= 3
     assert set(rows) <= set(PAGES["docs/speed.md"].splitlines())
@@ -213,7 +213,7 @@ def share_found(message: str, text: str) -> float:
     return len(letters & found) / len(letters) if len(letters) >= 24 else 1.0
 
 
-def test_the_program_still_has_the_messages_of_troubleshooting() -> None:
+def test_messages_of_troubleshooting_are_in_the_code() -> None:
     text = words_of_the_program()
     rows = [line for line in PAGES["docs/troubleshooting.md"].splitlines() if line.startswith("| `")]
     messages = {

@@ -37,17 +37,17 @@ FINETUNE = "resnetd finetune photos/ -o mine --model embedded"
 SHELL_SYNTAX = ("|", "$(", "<(", ">")
 
 
-class Shop:
-    """A folder with the files that the pages name, a web server and a hub; it runs command lines there.
+class Workspace:
+    """A folder with the files that the pages name, beside a web server and a hub; runs command lines there.
 
-    What would take minutes is made smaller: a smaller network for a larger one, fewer epochs, fewer seconds.
+    What would take minutes is scaled down: a smaller network, fewer epochs, fewer seconds.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self.url = url
 
-    def stock(self, weights: bytes) -> None:
+    def write_files(self, weights: bytes) -> None:
         """Make the files."""
         (self.folder / "samples").symlink_to(ROOT / "samples")
         for name in ("dog.jpg", "img.jpg", "new.jpg", "more/a.png"):
@@ -77,8 +77,8 @@ class Shop:
             image = image.crop((left, top, right, bottom)).resize((240, 240))
             image.save(folder / f"person{number % 4}_{number}.jpg")
 
-    def smaller(self, line: str) -> str:
-        """Return a command line that says the same of smaller things, on this machine."""
+    def scaled_down(self, line: str) -> str:
+        """Return a command line that does the same with less work, on this machine."""
         if " info " not in line:  # which needs no weights
             line = re.sub(r"\bresnet\d+d\b(?!\.)", NETWORK, line)
         line = line.replace("https://example.org", self.url)
@@ -93,7 +93,7 @@ class Shop:
     def run(self, line: str) -> int:
         """Run a command line of the program in this process, in the folder."""
         terminal.setup()
-        return run(shlex.split(self.smaller(line))[1:])
+        return run(shlex.split(self.scaled_down(line))[1:])
 
     def run_in_bash(self, line: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a line of the shell in the folder, where `resnetd` is a command."""
@@ -105,7 +105,7 @@ class Shop:
         command.chmod(0o755)
         path = f"{command.parent}{os.pathsep}{environment['PATH']}"
         return subprocess.run(
-            ["bash", "-o", "pipefail", "-c", self.smaller(line)],
+            ["bash", "-o", "pipefail", "-c", self.scaled_down(line)],
             cwd=self.folder,
             env={**environment, "PATH": path, "RESNETD_MODEL": "embedded"},
             stdin=subprocess.DEVNULL,
@@ -117,12 +117,12 @@ class Shop:
 
 
 @contextlib.contextmanager
-def opened_shop(folder: Path) -> Iterator[Shop]:
-    """Open a shop in a folder, with the small network on its hub."""
+def open_workspace(folder: Path) -> Iterator[Workspace]:
+    """Open a workspace in a folder, with the small network on its hub."""
     import huggingface_hub
     from huggingface_hub import constants
 
-    serving = partial(Quiet, directory=str(folder))
+    serving = partial(SilentHandler, directory=str(folder))
     with (
         Hub() as hub,
         ThreadingHTTPServer(("127.0.0.1", 0), serving) as server,
@@ -140,44 +140,42 @@ def opened_shop(folder: Path) -> Iterator[Shop]:
         patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         huggingface_hub.close_session()
-        shop = Shop(folder, f"http://127.0.0.1:{server.server_address[1]}")
-        shop.stock(timm_files(WEIGHTS)["model.safetensors"])
-        yield shop
+        workspace = Workspace(folder, f"http://127.0.0.1:{server.server_address[1]}")
+        workspace.write_files(timm_files(WEIGHTS)["model.safetensors"])
+        yield workspace
         huggingface_hub.close_session()
         server.shutdown()
         thread.join()
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves the files of a folder and says nothing."""
+class SilentHandler(SimpleHTTPRequestHandler):
+    """Serves the files of a folder, without a log."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    with opened_shop(tmp_path) as shop:
-        yield shop
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path) as workspace:
+        yield workspace
 
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model that the pages train, with the line they do it by."""
-    with opened_shop(tmp_path_factory.mktemp("shop")) as shop:
-        assert shop.run(FINETUNE) == 0
-        return shop.folder / "mine"
+    """The model that the pages train."""
+    with open_workspace(tmp_path_factory.mktemp("workspace")) as workspace:
+        assert workspace.run(FINETUNE) == 0
+        return workspace.folder / "mine"
 
 
-def is_for_the_shell(line: str) -> bool:
+def needs_a_shell(line: str) -> bool:
     return any(sign in line for sign in SHELL_SYNTAX)
 
 
 PROGRAM_LINES = {
     name: [
-        line
-        for line in documents.command_lines(name)
-        if line.startswith("resnetd ") and not is_for_the_shell(line)
+        line for line in documents.command_lines(name) if line.startswith("resnetd ") and not needs_a_shell(line)
     ]
     for name in DOCS
 }
@@ -185,30 +183,30 @@ SHELL_LINES = [
     (name, line)
     for name in DOCS
     for line in documents.command_lines(name)
-    if is_for_the_shell(line) and "resnetd" in line
+    if needs_a_shell(line) and "resnetd" in line
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, lines in PROGRAM_LINES.items() if lines])
-def test_the_command_lines_of_a_page_run_one_after_the_other(
-    name: str, shop: Shop, mine: Path, capfd: pytest.CaptureFixture[str]
+def test_command_lines_of_a_page_run_in_order(
+    name: str, workspace: Workspace, mine: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(mine, shop.folder / "mine")
+    shutil.copytree(mine, workspace.folder / "mine")
     for line in PROGRAM_LINES[name]:
-        code = ExitCode.OK if line == FINETUNE else shop.run(line)
+        code = ExitCode.OK if line == FINETUNE else workspace.run(line)
         assert code == 0, (line, capfd.readouterr().err)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "line"), SHELL_LINES)
-def test_a_line_of_the_shell_runs(name: str, line: str, shop: Shop) -> None:
-    finished = shop.run_in_bash(line, dict(os.environ))
+def test_pipeline_runs_in_bash(name: str, line: str, workspace: Workspace) -> None:
+    finished = workspace.run_in_bash(line, dict(os.environ))
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout
 
 
-def test_every_line_of_every_console_block_is_run_or_sets_up() -> None:
+def test_every_console_line_is_run_or_sets_up_an_environment() -> None:
     run_here = {line for lines in PROGRAM_LINES.values() for line in lines} | {line for _, line in SHELL_LINES}
     others = [line for name in DOCS for line in documents.command_lines(name) if line not in run_here]
     assert len(run_here) > 40
@@ -220,9 +218,11 @@ def test_every_line_of_every_console_block_is_run_or_sets_up() -> None:
 
 
 @pytest.mark.slow
-def test_setting_up_ends_with_a_command_that_works(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+def test_set_up_line_ends_with_a_command_that_works(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
     (line,) = [line for line in documents.command_lines("README.md") if ".venv/bin/resnetd" in line]
-    assert shop.run(line.rpartition(" && .venv/bin/")[2]) == 0
+    assert workspace.run(line.rpartition(" && .venv/bin/")[2]) == 0
     assert "espresso" in capfd.readouterr().out
 
 
@@ -232,7 +232,7 @@ PLACEHOLDERS = {"FILE.onnx": "x.onnx", "MODEL": "embedded", "COMMAND": "predict"
 @pytest.mark.parametrize(
     "line", sorted({line for name in (*DOCS, "SECURITY.md") for line in documents.commands_in_prose(name)})
 )
-def test_a_command_in_prose_is_one_that_the_parser_takes(line: str) -> None:
+def test_command_in_prose_is_accepted_by_the_parser(line: str) -> None:
     line = re.sub(r"\[(.*?)\]", r"\1", line).replace("...", "")
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line)[1:]]
     if words[0].startswith("--"):
@@ -250,7 +250,7 @@ def test_a_command_in_prose_is_one_that_the_parser_takes(line: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
-def test_the_python_on_a_page_runs(name: str, shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_on_a_page_runs(name: str, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     for code in documents.blocks(name, "python"):
         exec(code, names)
@@ -262,10 +262,15 @@ def test_the_python_on_a_page_runs(name: str, shop: Shop, capsys: pytest.Capture
 
 
 @pytest.mark.slow
-def test_the_records_on_the_page_are_what_predict_prints(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_records_are_what_predict_prints(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     (block,) = documents.blocks("docs/formats.md", "json")
     shown = [json.loads(record) for record in re.split(r"\n(?=\{)", block)]
-    assert shop.run("resnetd predict samples/coffee.jpg x.jpg -k 1 -f jsonl --model embedded") == ExitCode.PARTIAL
+    assert (
+        workspace.run("resnetd predict samples/coffee.jpg x.jpg -k 1 -f jsonl --model embedded")
+        == ExitCode.PARTIAL
+    )
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for record in (*shown, *printed):
         for prediction in record["predictions"]:
@@ -274,7 +279,7 @@ def test_the_records_on_the_page_are_what_predict_prints(shop: Shop, capsys: pyt
 
 
 @pytest.mark.slow
-def test_the_picture_shows_what_the_program_prints() -> None:
+def test_picture_shows_what_the_program_prints() -> None:
     pytest.importorskip("pty")
     checked = [sys.executable, str(ROOT / "scripts" / "make_session.py"), "--check"]
     hidden = ("RESNETD_ENGINE",)
