@@ -22,12 +22,12 @@ FORMS = (
 )
 _INDEX = re.compile(r"[0-9]{1,9}")
 _WHOLE = re.compile(r"(-?[0-9]{1,9})(?:\.0{1,9})?")
-"""A whole number, also as pandas writes it in a column with gaps: `3.0`."""
+"""A whole number, also as pandas writes it in a column with missing values: `3.0`."""
 _SYNSET_ID = re.compile(r"n[0-9]{8}")
 _IMAGE_FILE = re.compile(r"(?i)\w\.(?:jpe?g|png|webp|bmp|gif|tiff?|heic|avif)(?=[\s,;|\"']|$)")
 _MAX_LINE = 100_000
 _MAX_YAML = 2**20
-"""Bytes of YAML: its reader is slow."""
+"""Bytes of YAML, which is slow to parse."""
 _WRAPPERS = (
     "names",
     "label_names",
@@ -41,7 +41,7 @@ _WRAPPERS = (
     "label2id",
     "class_indices",
 )
-"""Keys under which other programs keep the names."""
+"""Keys under which other programs store the names."""
 _NAME_TITLES = (
     "name",
     "classname",
@@ -61,12 +61,12 @@ _ID_TITLES = ("id", "wnid", "synset", "synsetid", "wordnetid")
 
 @dataclass(frozen=True)
 class Row:
-    """What a file says of one class.
+    """What a file says about one class.
 
     Attributes:
-        index: where the file tells it.
+        index: None if the file does not give it.
         id: a WordNet id, or any other.
-        name: empty where there is an id alone.
+        name: empty if there is only an id.
     """
 
     index: int | None
@@ -75,19 +75,19 @@ class Row:
 
 
 class Pairs(list[tuple[str, object]]):
-    """A JSON map as it is written, so that a key that comes twice is seen."""
+    """A JSON map as it is written, which keeps duplicate keys."""
 
 
 def read(text: str, location: str, suffix: str) -> list[Row]:
-    """Return the rows of a text, in whatever form it is.
+    """Return the rows of a text in any of the formats.
 
     Args:
-        text: what is in the file.
+        text: the content of the file.
         location: the file, for errors.
-        suffix: of its name, in lower case.
+        suffix: the suffix of its name, in lower case.
 
     Raises:
-        LabelsError: it is in none of the forms, or it cannot be said what its numbers mean.
+        LabelsError: it is in none of the formats, or its numbers are ambiguous.
     """
     rows = _read(text, location, suffix)
     if rows and all(_IMAGE_FILE.search(row.name) for row in rows):
@@ -97,7 +97,7 @@ def read(text: str, location: str, suffix: str) -> list[Row]:
 
 
 def _check_numbers_in_names(rows: Sequence[Row], location: str) -> None:
-    """Refuse names in the order of their rows that have numbers for another order, however they are written.
+    """Refuse names that contain numbers for an order other than that of the rows.
 
     Raises:
         LabelsError: they have.
@@ -110,7 +110,7 @@ def _check_numbers_in_names(rows: Sequence[Row], location: str) -> None:
 
 
 def _name_another_order(texts: Sequence[str]) -> bool:
-    """Tell whether each text has one number, and together they are indices, but not of this order."""
+    """Return whether each text has one number, and these are indices in another order."""
     numbers = [re.findall(r"[0-9]{1,9}", text) for text in texts]
     if any(len(found) != 1 for found in numbers):
         return False
@@ -144,7 +144,7 @@ def _list_of_images(location: str) -> LabelsError:
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the lines without the empty ones at the end. One in the middle stays, an error to report."""
+    """Return the lines without empty ones at the end. An empty line in the middle stays, to be reported."""
     text = text.rstrip(" \r\n")  # not tabs: they are the empty last cells of a table
     # Not splitlines: it also splits at characters that may stand inside a name.
     return [line.strip(" \r") for line in text.split("\n")] if text else []
@@ -153,10 +153,10 @@ def lines_of(text: str) -> list[str]:
 def rows_of(items: Iterable[tuple[object, object]], owner: str, hint: str) -> list[Row]:
     """Return the rows of (index, name), (index, [id, name]) or (index, {"id": ..., "name": ...}) items.
 
-    An index may be text, or None where it is not told.
+    An index may be a text, or None if it is not given.
 
     Raises:
-        LabelsError: an index is none, or a name is missing or no text.
+        LabelsError: an index is invalid, or a name is missing or not a text.
     """
     rows = []
     items = list(items)
@@ -225,7 +225,7 @@ _TOKEN = re.compile(
 
 
 def _to_json(text: str) -> str | None:
-    """Return the JSON for Python's lists and maps of texts and numbers; None for anything else."""
+    """Convert Python lists and maps of texts and numbers to JSON; None for anything else."""
     parts: list[str] = []
     end = 0
     while end < len(text):
@@ -250,7 +250,7 @@ def _to_json(text: str) -> str | None:
 
 
 def _unwrapped(value: object) -> object:
-    """Return the names in what another program keeps them in, among other things."""
+    """Return the value of the key under which another program stores the names, or the value itself."""
     if isinstance(value, Pairs):
         keys = dict(value)
         found = (keys[key] for key in _WRAPPERS if isinstance(keys.get(key), list))
@@ -278,7 +278,7 @@ def _rows_in(value: object, location: str, hint: str) -> list[Row]:
 
 
 def _rows_of_objects(items: Sequence[Pairs], location: str) -> list[Row]:
-    """Return the rows of a list of objects, which is a table: its keys are the titles."""
+    """Return the rows of a list of objects, read as a table whose columns are the keys."""
     objects = [{_bare(key): _cell(value) for key, value in item} for item in items]
     titles = dict.fromkeys(title for item in objects for title in item)
     columns = {title: [item.get(title, "") for item in objects] for title in titles}
@@ -294,12 +294,12 @@ def _key(item: tuple[str, object]) -> str:
 
 
 def _joined(value: object) -> object:
-    """Return a name for what may be a list of synonyms."""
+    """Return the name of a class; synonyms are joined."""
     return ", ".join(map(str, value)) if isinstance(value, list) and not isinstance(value, Pairs) else value
 
 
 def _own_index(item: object) -> object:
-    """Return the index that a class of a list has: `[3, "cat"]` or `["3", "cat"]`."""
+    """Return the index in a list item such as `[3, "cat"]` or `["3", "cat"]`."""
     if isinstance(item, list) and len(item) == 2 and sum(map(_is_index, item)) == 1:
         return next(filter(_is_index, item))
     return None
@@ -328,7 +328,7 @@ def _yaml_rows(text: str, location: str) -> list[Row]:
         raise LabelsError(f"{location}: more than {_MAX_YAML:,} characters of YAML", hint=hint)
     try:
         top = yaml.compose(text, yaml.BaseLoader)
-        # A text of references to references is small, but holds more than could be read.
+        # A small text of nested aliases can expand to more than fits in memory.
         value = _plain(top, depth=4, left=iter(range(2 * len(text) + 2)))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
@@ -337,10 +337,10 @@ def _yaml_rows(text: str, location: str) -> list[Row]:
 
 
 def _plain(node: Any, depth: int, left: Iterator[int]) -> object:
-    """Return what a YAML node holds, down to a depth: texts as they are written, maps as pairs.
+    """Return the value of a YAML node, down to a depth: texts as they are written, maps as pairs.
 
     Raises:
-        ValueError: there is more than was left.
+        ValueError: it has more nodes than allowed.
     """
     if next(left, None) is None:
         raise ValueError("it repeats itself too often")
@@ -388,21 +388,21 @@ def _table(lines: Sequence[str], location: str, suffix: str) -> list[Row] | None
         if len(cells) != len(header):
             found = counted(len(cells), "column")
             raise LabelsError(f"{location}: line {number} has {found}, the header {len(header)}", hint=_TABLE_HINT)
-    # Of two columns with one title, both count.
+    # Two columns may have the same title.
     titles = [title if title not in header[:at] else f"{title} {at}" for at, title in enumerate(header)]
     columns = {title: [row[at].strip() for row in body] for at, title in enumerate(titles)}
     return _rows_of_columns(columns, location)
 
 
 def _delimiter(line: str, suffix: str) -> str | None:
-    """Return what splits a header into most columns; None if the line is not a header."""
+    """Return the delimiter that splits a header into most columns; None if the line is not a header."""
     counts = {mark: _columns_of_header(line, mark, suffix) for mark in "\t,;|"}
     best = max(counts, key=lambda mark: counts[mark])
     return best if counts[best] else None
 
 
 def _columns_of_header(line: str, delimiter: str, suffix: str) -> int:
-    """Return how many columns a header has; 0 if the line, so split, is not a header."""
+    """Return the number of columns of a header; 0 if the line, split like this, is not a header."""
     try:
         titles = [_bare(cell) for cell in _split(line, delimiter)]
     except csv.Error:
@@ -415,7 +415,7 @@ def _rows_of_columns(columns: dict[str, list[str]], location: str) -> list[Row]:
     """Return the rows of a table, given as its columns by title.
 
     Raises:
-        LabelsError: it has no names, or it cannot be said which column is the index, or it is about images.
+        LabelsError: it has no names, or no certain index column, or it lists images.
     """
     if any(cells and all(map(_IMAGE_FILE.search, cells)) for cells in columns.values()):
         raise _list_of_images(location)
@@ -442,7 +442,7 @@ def _rows_of_columns(columns: dict[str, list[str]], location: str) -> list[Row]:
 
 
 def _hidden_indices(columns: dict[str, list[str]], name: str) -> list[str]:
-    """Return the titles of columns that may be indices in words: `class 3`."""
+    """Return the titles of columns that may hold indices inside texts, such as `class 3`."""
     return [title for title, cells in columns.items() if title != name and _name_another_order(cells)]
 
 
@@ -450,7 +450,7 @@ def _index_column(numbers: dict[str, list[str]], location: str) -> str | None:
     """Return the title of the column that numbers the rows from 0 or 1; None if there is none.
 
     Raises:
-        LabelsError: several do, each in its own way.
+        LabelsError: several do, in different orders.
     """
     places: dict[str, list[int]] = {}
     for title, cells in numbers.items():
@@ -473,7 +473,7 @@ def _first(
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:
-    """Tell whether cells are whole numbers; some may be empty."""
+    """Return whether cells are whole numbers; some may be empty."""
     return any(cells) and all(not cell or _WHOLE.fullmatch(cell) for cell in cells)
 
 
@@ -484,14 +484,14 @@ def _number(cell: str) -> str:
 def _split(line: str, delimiter: str) -> list[str]:
     if (
         delimiter == "\t"
-    ):  # quotes nothing, as the shipped ones: WordNet's definitions have quotation marks in them
+    ):  # nothing is quoted, as in the shipped tables: WordNet's definitions contain quotation marks
         return line.split("\t")
     return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
 
 
 # Lines.
 
-# Repetitions are bounded, or begin with what cannot be in what is before them: no line takes long.
+# Repetitions are bounded, or start with a character that cannot precede them, so that no line takes long.
 _SEPARATOR = r"(?:\s{0,9}[:;,|.)=\t]\s{0,9}|\s{1,9})"
 _ID_LINES = (
     re.compile(
@@ -521,7 +521,7 @@ _NUMBERED_LINES = (
     ),
     (re.compile(r"(?P<name>\S.*?)\s{1,9}(?P<index>[0-9]{1,9})"), False),
 )
-"""And whether nothing but an index can be written so: `3: hen`, `(3) hen`, `3 -> hen`, `#3 hen`, `hen (3)`."""
+"""The second item: the number can only be an index, as in `3: hen`, `(3) hen`, `3 -> hen`, `#3 hen`, `hen (3)`."""
 _QUOTED_LINE = re.compile(r"""(?:[0-9]+\s*:\s*)?(?:'.*'|".*")(?:\s*:\s*[0-9]+)?,?""")
 
 
@@ -556,7 +556,7 @@ def _numbered(
     """Return the indices and names of numbered lines; None if the numbers belong to the names.
 
     Raises:
-        LabelsError: they may be either.
+        LabelsError: the numbers may be either.
     """
     indices, names = [int(match["index"]) for match in found], [_unquoted(match["name"]) for match in found]
     if not _differ(names):
@@ -570,7 +570,7 @@ def _numbered(
 
 
 def _differ(names: Sequence[str]) -> bool:
-    """Tell whether names without their numbers are still names: `level 1` and `level 2` are not."""
+    """Return whether names still differ without their numbers: `level 1` and `level 2` do not."""
     return 2 * len(set(names)) > len(names)
 
 
@@ -580,7 +580,7 @@ def _uncertain_numbers(example: str, location: str) -> LabelsError:
 
 
 def _matches(pattern: re.Pattern[str], lines: Sequence[str]) -> list[re.Match[str]]:
-    """Return how a pattern fits the lines; none if there is one that it does not fit."""
+    """Return the matches of a pattern; none if it does not fit every line."""
     found = []
     for line in lines:
         if (match := pattern.fullmatch(line)) is None:
@@ -604,7 +604,7 @@ def _lines_with_ids(found: Sequence[re.Match[str]]) -> list[Row]:
 
 
 def _is_run(indices: Sequence[int]) -> bool:
-    """Tell whether indices are 0, 1, 2, ... or 1, 2, 3, ... once each, in any order."""
+    """Return whether indices are 0, 1, 2, ... or 1, 2, 3, ... once each, in any order."""
     start = min(indices, default=0)
     return start in (0, 1) and sorted(indices) == list(range(start, start + len(indices)))
 

@@ -23,15 +23,15 @@ from resnetd_cli.system.files import write_atomic
 from resnetd_cli.system.wording import counted
 
 SEED_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classes.txt"
-"""The 1,000 ImageNet names as PyTorch's own examples use them, one a line."""
+"""The 1,000 ImageNet names of PyTorch's examples, one a line."""
 
 _SYNSET_ID = re.compile(r"n[0-9]{8}")
 _MAX_BYTES = 16 * 2**20
 _SECONDS = 60.0
-"""How long reading may take, from a pipe too: the shell's <(...) is one."""
+"""The time limit for reading, also from a pipe such as the shell's <(...)."""
 _BACKGROUND = ("background", "__background__", "dummy")
 _MOST_ELSEWHERE = 0.1
-"""The share of names that a shipped set may have at other places than a list in its order."""
+"""The share of names that may be out of place in a list that follows the order of a shipped set."""
 _HINT = f"the forms: {FORMS}"
 _SAY_INDICES = 'give each class its index: {"0": "tench", ...}'
 
@@ -44,13 +44,13 @@ def from_checkpoint(
     """Return the names that a checkpoint's configuration gives its n classes.
 
     Args:
-        label_names: timm's `label_names`: a label per class, or a map of class index to label. As in timm a
-            map may leave classes out; they are called `class 7`.
-        label_descriptions: timm's `label_descriptions`, by label. They give the words for WordNet ids.
-        n: how many classes the model has.
+        label_names: timm's `label_names`: a label per class, or a map of class index to label. As in timm, a
+            map may leave classes out; they get names such as `class 7`.
+        label_descriptions: timm's `label_descriptions`, by label: the words for WordNet ids.
+        n: the number of classes of the model.
 
     Raises:
-        LabelsError: a list of another length, an empty map, a class that the model does not have, no text.
+        LabelsError: a list of another length, an empty map, a class that the model lacks, a name that is no text.
     """
     owner, hint = "the model's config.json", "name the classes with --labels FILE"
     if isinstance(label_names, str) or not isinstance(label_names, (Mapping, Sequence)):
@@ -67,12 +67,11 @@ def from_checkpoint(
 def load(location: str, n: int) -> ClassNames:
     """Return the n class names in a file or at an http(s) URL.
 
-    The formats are those of `file_formats`. Where the name is a WordNet id, the class gets that id and its word;
-    names of a shipped set get its ids.
+    The formats are those of `file_formats`. A class named by a WordNet id gets that id and its word; names of a
+    shipped set get its ids.
 
     Raises:
-        LabelsError: it cannot be had, is in none of the forms, does not name exactly n classes, or leaves it
-            uncertain which is which.
+        LabelsError: it cannot be read or parsed, has not exactly n names, or leaves open which is which.
     """
     location = location if os.path.exists(location) else bare_url(location)
     text = _decoded(_read(location), location)
@@ -81,7 +80,7 @@ def load(location: str, n: int) -> ClassNames:
 
 
 def check_exists(location: str) -> None:
-    """Find out early that a file of names is not there; a URL is taken as it is.
+    """Check early that a file of names exists; a URL is not checked.
 
     Raises:
         LabelsError: there is no such file.
@@ -113,11 +112,11 @@ def download(url: str = SEED_URL, *, cache: Path) -> Path:
     return path
 
 
-# Placing: which class of the model a row is of.
+# Which class of the model a row belongs to.
 
 
 def _gaps(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
-    """Return stand-ins for the classes that a map, not an empty one, leaves out."""
+    """Return names for the classes that a map leaves out, unless it is empty."""
     named = {row.index for row in rows if row.index is not None}
     stray = [index for index in sorted(named) if index >= n]
     if stray:
@@ -128,11 +127,11 @@ def _gaps(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
 def _placed(rows: list[Row], n: int, location: str) -> list[Row]:
     """Return the rows in the order of the model's n classes.
 
-    WordNet ids decide, where there are: a shipped set is in its known order, others are sorted. Else the indices
-    do, which may count from 1, or the order of the rows. Names of a shipped set have to be in its order.
+    WordNet ids decide, if the rows have them: a shipped set has a known order, other ids are sorted. Otherwise the
+    indices decide, which may count from 1, or the order of the rows. Names of a shipped set must be in its order.
 
     Raises:
-        LabelsError: they do not name n classes, or it is not certain which class one of them is.
+        LabelsError: they do not name n classes, or leave open which class one of them is.
     """
     rows = _without_background(rows, n)
     if rows and all(row.id and _SYNSET_ID.fullmatch(row.id) for row in rows):
@@ -149,7 +148,7 @@ def _placed(rows: list[Row], n: int, location: str) -> list[Row]:
 
 
 def _without_background(rows: list[Row], n: int) -> list[Row]:
-    """Return the rows without the class that TensorFlow's lists have before the others."""
+    """Return the rows without the background class at the start of TensorFlow's lists."""
     first = min(rows, key=lambda row: row.index or 0, default=None)
     if first is None or len(rows) != n + 1 or first.name.casefold() not in _BACKGROUND:
         return rows
@@ -176,7 +175,7 @@ def _by_id(rows: list[Row], n: int, location: str) -> list[Row]:
 
 
 def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
-    """Return the rows with WordNet ids where their names are those of a shipped set.
+    """Return the rows with WordNet ids if their names are those of a shipped set.
 
     Raises:
         LabelsError: they are, but in another order.
@@ -190,7 +189,7 @@ def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
     here = sum(is_here)
     elsewhere = sum(map(bool, found)) - here
     is_shipped = here >= (1 - _MOST_ELSEWHERE) * n
-    # Lists differ in a few words. A name has moved where the class that it belongs to is called by another's, too.
+    # Lists differ in a few words. A name has moved if the class that it belongs to has the name of another, too.
     has_moved = any(
         not is_here[index] and any(found[other] and not is_here[other] for other in candidates)
         for index, candidates in enumerate(found)
@@ -209,10 +208,10 @@ def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
 
 
 def _check_shared_names(rows: list[Row], n: int, location: str) -> None:
-    """Say why a map of name to index has too few names: classes of a shipped set that share one are lost in it.
+    """Explain why a map of name to index is too short: classes of a shipped set that share a name are lost in it.
 
     Raises:
-        LabelsError: it has as many as the set has different names, and they are the set's.
+        LabelsError: its names are the different names of a shipped set.
     """
     shipped = for_class_count(n)
     if shipped is None or len(rows) == n or len(rows) != len(set(shipped.names)):
@@ -227,7 +226,7 @@ def _check_shared_names(rows: list[Row], n: int, location: str) -> None:
 
 
 def _in_order(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
-    """Return the rows by class index, having made sure that they name the classes 0 to n - 1 once each."""
+    """Return the rows by class index, checking that they name the classes 0 to n - 1 once each."""
     by_index: dict[int, Row] = {}
     for position, row in enumerate(rows):
         index = position if row.index is None else row.index
@@ -248,7 +247,7 @@ def _miscounted(owner: str, count: int, n: int, hint: str) -> LabelsError:
 
 
 def _class_names(rows: list[Row], descriptions: Mapping[str, str], source: str) -> ClassNames:
-    """Put the rows together: with a word where there is a WordNet id alone, and the first of its synonyms."""
+    """Join the rows: a WordNet id without a name gets its word, and of synonyms the first is taken."""
     alone = {str(row.id) for row in rows if not row.name}
     known = words(id for id in alone if not descriptions.get(id)) if alone else {}
     named = {id: str(descriptions.get(id) or "").partition(",")[0].strip() or known.get(id, id) for id in alone}

@@ -1,4 +1,4 @@
-"""Which class of a model each class of a data set is: by its name, its ImageNet id, or its index."""
+"""Matching the classes of a data set with a model's: by name, ImageNet id, or index."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ID_AND_NAME = re.compile(r"n[0-9]{8}[-_. ].*")
 _ID_LENGTH = 9
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 _KINDS = ("a name", "an id", "an index")
-"""What the rules go by, in their order."""
+"""What the rules compare, in order."""
 _Rule = Callable[[str], Sequence[int]]
 
 
 class Match(NamedTuple):
-    """The model's index for each class of a data set, and whether the classes are called by it."""
+    """The model's index for each class of a data set, and whether the index rule found them."""
 
     indices: list[int]
     by_index: bool
@@ -31,13 +31,13 @@ class Match(NamedTuple):
 def match(classes: Sequence[str], names: ClassNames, *, remedy: str = "") -> Match:
     """Find the model's class for each class of a data set.
 
-    One rule holds for all: names (as `labels.finder` compares them), else ImageNet ids, else indices; the first of
-    these that fits them all. A model whose own classes are called by numbers has no indices beside them.
+    One rule applies to all classes, the first that fits them all: names (see `shipped.finder`), ImageNet ids, or
+    indices. Indices do not apply to a model whose classes have numbers for names.
 
     Args:
-        classes: the names that the data set uses.
-        names: the model's.
-        remedy: what the command at hand offers where the model lacks some of the classes, for the hint.
+        classes: the names in the data set.
+        names: the names of the model's classes.
+        remedy: for the hint, what the command offers if the model lacks some of the classes.
 
     Raises:
         DataError: no rule fits all of them; a name means several classes; two of them mean one class.
@@ -56,7 +56,7 @@ def match(classes: Sequence[str], names: ClassNames, *, remedy: str = "") -> Mat
 
 
 def strangers(classes: Sequence[str], names: ClassNames) -> list[str]:
-    """Return the classes of a data set that no rule finds in a model."""
+    """Return the classes of a data set that no rule finds among a model's."""
     rules = _rules(names)
     return [name for name in classes if not any(rule(name) for rule in rules)]
 
@@ -66,7 +66,7 @@ def _rules(names: ClassNames) -> list[_Rule]:
 
 
 def in_words(classes: Sequence[str], indices: Sequence[int], names: ClassNames) -> str:
-    """Return what classes are that are called by their indices, in a line."""
+    """Return a line that says which classes the indices stand for."""
     pairs = list(zip(classes, indices, strict=True))
     told = ", ".join(f"{name} is {names.titles[index]}" for name, index in pairs[:_TOLD])
     return f"classes are matched with the model's by index: {told}{', ...' if len(pairs) > _TOLD else ''}"
@@ -108,7 +108,7 @@ def _check_different(classes: Sequence[str], chosen: Sequence[int]) -> None:
 def _unmatched(
     classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames, remedy: str
 ) -> DataError:
-    """Return the error of classes that no rule finds; where there are none, of rules that differ."""
+    """Return the error for classes that no rule finds; if all are found, for rules that differ."""
     unknown = [name for name, *ways in zip(classes, *found, strict=True) if not any(ways)]
     if not unknown:
         return _mixed(classes, found, names)
@@ -119,8 +119,8 @@ def _unmatched(
 
 
 def _mixed(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames) -> DataError:
-    """Return the error of classes that are all found, but not by one rule."""
-    examples: dict[str, tuple[str, int]] = {}  # of each kind the first class, and its index
+    """Return the error for classes that are all found, but not by one rule."""
+    examples: dict[str, tuple[str, int]] = {}  # the first class of each kind, and its index
     for name, *ways in zip(classes, *found, strict=True):
         kind, index = next((kind, way[0]) for kind, way in zip(_KINDS, ways, strict=True) if way)
         examples.setdefault(kind, (name, index))
@@ -131,7 +131,7 @@ def _mixed(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], nam
 
 
 def _hint(unknown: Sequence[str], names: ClassNames, remedy: str) -> str:
-    """Return what to do about classes that the model lacks."""
+    """Return a hint for classes that the model lacks."""
     known = {folded(name): name for name in reversed(names.names)}
     ways = [remedy] if remedy else []
     for stranger in unknown[:_TOLD]:
@@ -142,6 +142,6 @@ def _hint(unknown: Sequence[str], names: ClassNames, remedy: str) -> str:
 
 
 def some_of(classes: Sequence[str]) -> str:
-    """Return the first few of some classes, and how many more there are."""
+    """Return the first few classes, and how many more there are."""
     more = f" and {len(classes) - _TOLD} more" if len(classes) > _TOLD else ""
     return f"{', '.join(classes[:_TOLD])}{more}"

@@ -1,4 +1,4 @@
-"""ImageNet's real labels, all that each validation image shows (ReaL: Beyer et al. 2020, arXiv 2006.07159)."""
+"""ImageNet's reassessed labels: every class that a validation image shows (Beyer et al., arXiv 2006.07159)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILE = Path("data", "_info", "imagenet_real_labels.json")
 
 
 def check(names: ClassNames) -> None:
-    """Make sure that a model's classes are those that the labels are of.
+    """Check that a model's classes are those of the labels.
 
     Raises:
         UsageError: they are not.
@@ -29,7 +29,7 @@ def check(names: ClassNames) -> None:
 
 
 def of_images(images: Iterable[str]) -> list[frozenset[int]]:
-    """Return the classes that each image shows, by its number; none where it has none, or is another's.
+    """Return the classes that each image shows, by the number in its name; none for other images.
 
     Raises:
         DataError: not one of the images is recognised.
@@ -43,14 +43,14 @@ def of_images(images: Iterable[str]) -> list[frozenset[int]]:
 
 
 def _number(image: str, count: int) -> int:
-    """Return an image's number in the validation set, from 1; 0 where it is not of it."""
+    """Return the number of an image in the validation set, from 1; 0 for other images."""
     match = _NAME.search(image)
     number = int(match[1]) if match else 0
     return number if number <= count else 0
 
 
 def _load() -> list[list[int]]:
-    """Read timm's copy, without importing timm."""
+    """Read timm's copy of the labels, without importing timm."""
     spec = find_spec("timm")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / _FILE

@@ -1,7 +1,6 @@
-"""Class names: which words belong to which output of a model.
+"""Class names (`ClassNames`), and the ImageNet sets shipped in `labels/`, with search in names and synonyms.
 
-Here are the sets shipped in `labels/`, where a class is a WordNet synset, and its id is what tells two classes
-of one name apart. Names from a checkpoint's configuration or a user's file are read in `label_files`.
+In the shipped sets a class is a WordNet synset; its id distinguishes two classes of the same name.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ SUBSETS = {
     "imagenet-22k-ms": 21842,
     "imagenet-21k-goog": 21843,
 }
-"""The shipped sets, under timm's names, and how many classes each has. No two have the same count."""
+"""The shipped sets by timm's names, and their numbers of classes, which all differ."""
 
 _ALIASES = {"imagenet21k": "imagenet-21k-goog"}
 _INDEX = re.compile(r"[0-9]{1,9}")
 _SHORTEST_PLURAL = len("cats")
 _SENSES = {"n02012849": "bird", "n03126707": "machine", "n03710637": "tights", "n03710721": "swimsuit"}
-"""What tells the cranes and the maillots of ImageNet apart; WordNet has no such words."""
+"""Words that distinguish the cranes and the maillots of ImageNet; WordNet has none."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class ClassNames:
 
     Attributes:
         names: one per class; not unique (ImageNet has two cranes).
-        ids: one per class: a WordNet id such as `n02111889`, or None where there is none.
-        source: where they come from: a shipped set, `checkpoint`, `numbered`, or the path or URL of a file.
+        ids: one per class: a WordNet id such as `n02111889`, or None.
+        source: the origin of the names: a shipped set, `checkpoint`, `numbered`, or the path or URL of a file.
     """
 
     names: tuple[str, ...]
@@ -53,7 +52,7 @@ class ClassNames:
 
     @cached_property
     def senses(self) -> dict[int, str]:
-        """What tells classes of one name apart, by index: a word, else the id, else the index."""
+        """What distinguishes classes of the same name, by index: a word, else the id, else the index."""
         if len(set(self.names)) == len(self.names):
             return {}
         count = Counter(self.names)
@@ -65,13 +64,13 @@ class ClassNames:
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """The names that people see: `crane (bird)` where two classes are called crane."""
+        """The names that people see: `crane (bird)` if two classes are called crane."""
         return tuple(titled(name, self.senses.get(index)) for index, name in enumerate(self.names))
 
 
 @dataclass(frozen=True)
 class ClassEntry:
-    """All that is known of one class. Without a WordNet id, `synonyms` and `definition` are empty."""
+    """One class in a search. Without a WordNet id, `synonyms` and `definition` are empty."""
 
     index: int
     id: str | None
@@ -98,22 +97,21 @@ def imagenet(subset: str = "imagenet-1k") -> ClassNames:
 
 
 def for_class_count(n: int) -> ClassNames | None:
-    """Return the shipped set that has n classes, or None; the same guess from the count as timm's."""
+    """Return the shipped set with n classes, or None; timm guesses by the count, too."""
     return next((imagenet(subset) for subset, count in SUBSETS.items() if count == n), None)
 
 
 def unnamed(n: int) -> ClassNames:
-    """Return stand-ins for n classes that nobody named: `class 0`, `class 1`, ..."""
+    """Return names for n unnamed classes: `class 0`, `class 1`, ..."""
     return ClassNames(names=tuple(f"class {index}" for index in range(n)), ids=(None,) * n, source="numbered")
 
 
 def search(query: str, names: ClassNames) -> list[ClassEntry]:
-    """Return the classes that match the query, the best first, then in class order; all for an empty query.
+    """Return the classes that match the query, best first, then in class order; all for an empty query.
 
-    The best are those of that name or id. Then come those that have the query among the words of the name, of a
-    synonym, of the definition; those whose name or a synonym holds it inside a word, or whose id starts with it;
-    and those that have its words in another order. Spelling (`folded`) does not matter, nor do hyphens and the `s`
-    of a plural. A number that is a class index means that class alone.
+    A match of the whole name or id comes first. Then comes the query as whole words in the name, a synonym or the
+    definition; as part of a word in the name or a synonym, or as the start of the id; and its words in any order.
+    Spelling (`folded`), hyphens and a plural `s` do not matter. A number that is a class index finds it alone.
     """
     entries = _entries(names)
     wanted = _searched(query)
@@ -127,7 +125,7 @@ def search(query: str, names: ClassNames) -> list[ClassEntry]:
 
 
 class _Matcher:
-    """Tells how well classes match a query."""
+    """Ranks classes by how well they match a query."""
 
     def __init__(self, wanted: str) -> None:
         self._wanted = wanted
@@ -135,7 +133,7 @@ class _Matcher:
         self._words = [_whole(word) for word in wanted.split()]
 
     def rank(self, entry: ClassEntry) -> int | None:
-        """Return 0 for the best match, more for worse ones, None for none."""
+        """Return 0 for the best match, more for a worse one, None for none."""
         id, name, definition = map(_searched, (entry.id or "", entry.name, entry.definition))
         synonyms = list(map(_searched, entry.synonyms))
         everything = " ".join((name, *synonyms, definition))
@@ -156,23 +154,22 @@ def _searched(text: str) -> str:
 
 
 def _whole(wanted: str) -> re.Pattern[str]:
-    """Return what finds a query as whole words, in the singular or the plural."""
+    """Return a pattern that finds a query as whole words, singular or plural."""
     stem = wanted if len(wanted) < _SHORTEST_PLURAL or wanted.endswith("ss") else wanted.removesuffix("s")
     return re.compile(rf"\b{re.escape(stem)}(?:s|es)?\b")
 
 
 def folded(name: str) -> str:
-    """Return a name without its spelling: Unicode composition, case, `_` and spaces do not count."""
+    """Return a name normalised for comparison: Unicode composition, case, `_` and spaces do not matter."""
     composed = unicodedata.normalize("NFC", name)
     return unicodedata.normalize("NFC", " ".join(composed.casefold().replace("_", " ").split()))
 
 
 def finder(names: ClassNames) -> Callable[[str], Sequence[int]]:
-    """Return what finds the classes that a name means: none, one, or several where it is ambiguous.
+    """Return a function that finds the classes that a name means: none, one, or several if it is ambiguous.
 
-    The first of these that fits decides: a class's name as it is written, its name in another spelling (`folded`),
-    one of its synonyms. A title (`crane (bird)`) is a name, too. In a list of synonyms each one that is known
-    has to mean the same class.
+    It tries the exact name, then the name in another spelling (`folded`), then synonyms. A title (`crane (bird)`)
+    counts as a name. In a list of synonyms, all known ones must mean the same class.
     """
     exact, first, others = (defaultdict[str, list[int]](list) for _ in range(3))
     for entry, title in zip(_entries(names), names.titles, strict=True):
@@ -193,7 +190,7 @@ def finder(names: ClassNames) -> Callable[[str], Sequence[int]]:
 
 
 def words(ids: Iterable[str]) -> dict[str, str]:
-    """Return the name of each of the ids that is a WordNet synset's."""
+    """Return the name of each id that is a WordNet synset."""
     wanted = list(ids)
     synsets = _synsets_for(wanted)
     return {id: _first_cell(synsets[id]) for id in wanted if id in synsets}
@@ -203,7 +200,7 @@ def words(ids: Iterable[str]) -> dict[str, str]:
 
 
 def _folder() -> Path:
-    """Return where the shipped files lie: in the installed package, else at the top of the project."""
+    """Return the folder of the shipped files: in the installed package, else at the top of the project."""
     package = Path(__file__).resolve().parent
     installed = package / "labels"
     return installed if installed.is_dir() else package.parents[1] / "labels"
@@ -221,7 +218,7 @@ def _shipped(file: str) -> str:
 def _synsets(table: str) -> dict[str, str]:
     """Return id -> `name TAB synonyms TAB definition` of a shipped table, in its order.
 
-    The cells stay one text: most callers want a few of the 21,844 rows, or only the names.
+    A row stays one text: most callers need a few of the 21,844 rows, or only the names.
     """
     rows = _shipped(f"{table}.tsv").rstrip("\n").split("\n")
     before = rows[0].split("\t").index("id")  # imagenet-1k.tsv has the class index before the id
@@ -230,7 +227,7 @@ def _synsets(table: str) -> dict[str, str]:
 
 
 def _synsets_for(ids: Iterable[str]) -> dict[str, str]:
-    """Return the smaller of the two shipped tables that knows all these ids, or else the larger."""
+    """Return the smaller of the two shipped tables if it has all these ids, else the larger."""
     small = _synsets("imagenet-1k")
     return small if all(id in small for id in ids) else _synsets("wordnet")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TURN = 32
-"""Images that each form answers in its turn: both run in the same conditions, and memory stays constant."""
+"""Images that the forms answer in turn, so that both run under the same conditions and memory stays constant."""
 
 
 def measure_agreement(
@@ -27,13 +27,13 @@ def measure_agreement(
     *,
     on_failure: Callable[[Failure], None] = lambda _: None,
 ) -> Agreement:
-    """Run both on the same images.
+    """Run two forms of a model on the same images.
 
     Args:
         reference: the form to compare with.
-        candidate: the form in question, of the same classes.
+        candidate: the form to judge; it has the same classes.
         sources: the images.
-        on_failure: is told of each that cannot be read.
+        on_failure: called with each image that cannot be read.
 
     Raises:
         InputError: none could be read.
@@ -46,7 +46,7 @@ def measure_agreement(
     is_warm = False
     iterator = iter(sources)
     while turn := list(islice(iterator, _TURN)):
-        if not is_warm:  # the first run takes longer, and is no measure of speed
+        if not is_warm:  # the first run takes longer, and would spoil the timing
             _answer(reference, turn)
             _answer(candidate, turn)
             is_warm = True
@@ -75,7 +75,7 @@ def measure_agreement(
 def _answer(
     classifier: Classifier, turn: list[Source], seconds: float = 0.0
 ) -> tuple[list[NDArray[np.float32] | Failure], float]:
-    """Return a form's answers, and the seconds spent so far with those it took now."""
+    """Return the answers of a form, and its seconds so far, including these."""
     began = time.perf_counter()
     answers = list(classifier.probabilities(turn))
     return answers, seconds + time.perf_counter() - began

@@ -14,12 +14,12 @@ class Comparison:
     """Two models on the images that both answered.
 
     Attributes:
-        images: how many.
-        both: both right.
-        only_first: only the first right.
-        only_second: only the second right.
-        neither: both wrong.
-        p: of McNemar's exact test, two-sided.
+        images: how many both answered.
+        both: images that both have right.
+        only_first: images that only the first has right.
+        only_second: images that only the second has right.
+        neither: images that both have wrong.
+        p: the two-sided p-value of McNemar's exact test.
     """
 
     images: int
@@ -35,7 +35,7 @@ class Comparison:
 
 
 def compare_models(first: Evaluated, second: Evaluated) -> Comparison:
-    """Compare two models that were measured on the same images.
+    """Compare two models that were evaluated on the same images.
 
     Raises:
         DataError: there is no image that both answered.
@@ -52,9 +52,9 @@ def compare_models(first: Evaluated, second: Evaluated) -> Comparison:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p of McNemar's exact test.
+    """Return the two-sided p-value of McNemar's exact test.
 
-    It is how likely two equally good models are to differ at least as much on the images that only one of them
+    It is the probability that two equally good models differ at least as much on the images that only one of them
     has right.
 
     Args:

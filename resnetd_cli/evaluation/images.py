@@ -1,4 +1,4 @@
-"""Labelled images to measure a model on."""
+"""The labelled images that a model is evaluated on: which split, and which class of the model each image has."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPLITS = (TEST, VAL, ALL, TRAIN)
-"""In the order in which one is taken where none is asked for."""
+"""The default is the first of these that the data set has."""
 NO_LABEL = -1
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The N labelled images to measure on.
+    """The N labelled images of an evaluation.
 
     Attributes:
         location: what the user named.
-        split: which of its splits; `all` for all of them.
+        split: the split, or `all`.
         parts: the images.
-        labels: the index of each one's class in `classes`, -1 for none: int64, shape (N,).
-        classes: the data set's names of its classes; none where the images lie in no folders of classes.
-        notes: what users should know of what was left out, a line each.
+        labels: the index of each image's class in `classes`, -1 for none: int64, shape (N,).
+        classes: the names that the data set gives its classes; none if the images are not in class folders.
+        notes: lines for users about what was left out.
         trained_on: how many images were left out because a model was trained on them.
-        unknown: how many were left out because a model lacks their class.
+        unknown: how many images were left out because a model lacks their class.
     """
 
     location: str
@@ -55,10 +55,10 @@ class LabelledImages:
         return len(self.labels)
 
     def select(self, kept: NDArray[np.bool_]) -> LabelledImages:
-        """Return some of the images, in their order.
+        """Return the chosen images, in order.
 
         Args:
-            kept: shape (N,).
+            kept: which to choose, shape (N,).
         """
         import numpy as np
 
@@ -68,7 +68,7 @@ class LabelledImages:
         return replace(self, parts=parts, labels=self.labels[kept])
 
     def known_to(self, models: Sequence[ClassNames]) -> tuple[LabelledImages, list[str]]:
-        """Return the images whose classes all of some models have, and notes on the others.
+        """Return the images whose classes all the models have, and notes on the images left out.
 
         Raises:
             DataError: there are none.
@@ -79,7 +79,7 @@ class LabelledImages:
         strangers = dict.fromkeys(name for names in models for name in matching.strangers(present, names))
         if not strangers:
             return self, []
-        lacking = np.array([*(name in strangers for name in self.classes), False])  # the last: without a label
+        lacking = np.array([*(name in strangers for name in self.classes), False])  # the last stands for no label
         kept, told = ~lacking[self.labels], matching.some_of(list(strangers))
         if not kept.any():
             message = f"{self.location} has no image of a class that the model has: {told}"
@@ -91,7 +91,7 @@ class LabelledImages:
         return replace(self.select(kept), unknown=left_out), [note]
 
     def name(self, position: int) -> str:
-        """Return what the user calls the image at a position, from 0 to N - 1."""
+        """Return the name of the image at a position, from 0 to N - 1."""
         for part in self.parts:
             if position < len(part):
                 return part.name(position)
@@ -99,7 +99,7 @@ class LabelledImages:
         raise IndexError(position)
 
     def names(self) -> Iterator[str]:
-        """Yield what the user calls each image."""
+        """Yield the name of each image."""
         return (part.name(position) for part in self.parts for position in range(len(part)))
 
     def sources(self) -> Iterator[Source]:
@@ -109,19 +109,19 @@ class LabelledImages:
                 yield Source(part.name(position), partial(part.read, position))
 
     def targets(self, names: ClassNames) -> NDArray[np.int64]:
-        """Return the index that each image's class has in a model; -1 for none: int64, shape (N,).
+        """Return the model's index for the class of each image; -1 for none: int64, shape (N,).
 
         Raises:
             DataError: see `matching.match`.
         """
         import numpy as np
 
-        index = np.full(len(self.classes) + 1, NO_LABEL)  # the last is of those without a label
+        index = np.full(len(self.classes) + 1, NO_LABEL)  # the last stands for no label
         index[self._present()] = self._match(names).indices
         return index[self.labels]
 
     def note_on(self, names: ClassNames) -> str | None:
-        """Return what users should know of how the classes were found in a model, if anything.
+        """Return a line for users on how the classes were matched with a model's, if they should know.
 
         Raises:
             DataError: see `matching.match`.
@@ -151,9 +151,9 @@ def open_images(
 
     Args:
         location: as `open_dataset` takes it.
-        split: one of its splits, or `all`; by default the first there is of test, val, all, train.
-        real: they may lie in no folders of classes: real labels will tell what they show.
-        offline: fetch nothing from the hub.
+        split: one of its splits, or `all`; by default the first of test, val, all, train that it has.
+        real: the images need not be in class folders, as real labels say what they show.
+        offline: download nothing from the hub.
 
     Raises:
         DataError: see `open_dataset`; or the split is empty.
@@ -188,7 +188,7 @@ def _choose(dataset: Dataset, split: str | None) -> LabelledImages:
 
 @dataclass(frozen=True)
 class _Sources:
-    """Sources as a store."""
+    """Sources as the store of a data set."""
 
     found: tuple[Source, ...]
 
@@ -200,7 +200,7 @@ class _Sources:
 
 
 def _flat(location: str) -> LabelledImages | None:
-    """Return the images of a folder without folders of classes."""
+    """Return the images of a folder that has no class folders."""
     import numpy as np
 
     folder = str(expand_user(location))

@@ -1,6 +1,7 @@
-"""What labelled answers say of a model, in numpy alone: the same figures as scikit-learn's and torchmetrics'.
+"""Metrics of labelled answers, in numpy alone: precision, recall, F1, confusion, calibration error, coverage.
 
-torchmetrics takes seconds to import, and wants a matrix of all classes by all classes, which 21,843 do not allow.
+The values are those of scikit-learn and torchmetrics. torchmetrics takes seconds to import, and needs a matrix of
+all classes by all classes, which is too large for 21,843 classes.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BINS = 15
-"""Of confidence, for the calibration error, as in Guo et al. 2017."""
+"""Bins of confidence for the calibration error, as in Guo et al. 2017."""
 TOP5 = 5
-"""Classes, the most probable: of so many or fewer, top-5 says nothing."""
+"""Top-5 says nothing about a model of five classes or fewer."""
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _Z = 1.959963984540054
-"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
+"""The quantile of the normal distribution for a 95 % interval."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a model answers that abstains below a probability.
+    """How many images are answered, and how well, if the model abstains below a probability.
 
     Attributes:
         threshold: the probability.
-        images: how many it answers.
-        coverage: the share of all images that it answers.
-        accuracy: the share of these that are right; None where it answers none.
+        images: how many are answered.
+        coverage: the share of all images that are answered.
+        accuracy: the share of the answered ones that are right; None if none is answered.
     """
 
     threshold: float
@@ -41,14 +42,14 @@ class Coverage:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Figures of C classes, each an array of shape (C,); 0 where there is nothing to divide by.
+    """Metrics of C classes, each an array of shape (C,); 0 where there is nothing to divide by.
 
     Attributes:
         support: images of the class.
-        predicted: images taken for it.
-        precision: share of those taken for it that are of it.
-        recall: share of its images that are taken for it.
-        f1: the harmonic mean of the two.
+        predicted: images predicted as the class.
+        precision: share of the predicted images that are of the class.
+        recall: share of the images of the class that are predicted as it.
+        f1: the harmonic mean of precision and recall.
     """
 
     support: NDArray[np.int64]
@@ -59,7 +60,7 @@ class ClassScores:
 
 
 def interval(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share by Wilson's score, which holds near 0 and 1 too."""
+    """Return the 95 % Wilson score interval of a share, which is valid near 0 and 1 too."""
     share, spread = successes / n, _Z * _Z / n
     middle = share + spread / 2
     half = _Z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
@@ -67,7 +68,7 @@ def interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def class_scores(actual: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> ClassScores:
-    """Return the figures of each class, from the class of each image and the one it was taken for."""
+    """Return the metrics of each class, from the actual and the predicted class of each image."""
     import numpy as np
 
     support, taken, right = (
@@ -82,7 +83,7 @@ def class_scores(actual: NDArray[np.int64], predicted: NDArray[np.int64], classe
 
 
 def confusion(actual: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[tuple[int, int, int], ...]:
-    """Return the cells of the confusion matrix that are not 0: actual, predicted, count; in order."""
+    """Return the nonzero cells of the confusion matrix, in order: actual, predicted, count."""
     import numpy as np
 
     pairs, counts = np.unique(np.stack([actual, predicted], axis=1), axis=0, return_counts=True)
@@ -92,12 +93,12 @@ def confusion(actual: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[
 def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_], bins: int = BINS) -> float:
     """Return the expected calibration error of top-1 answers (Guo et al. 2017), in bins of equal width.
 
-    It is how far confidence and accuracy lie apart in a bin, averaged over the images.
+    It is the difference between confidence and accuracy in a bin, averaged over the images.
 
     Args:
         confidence: the probability of each answer.
-        right: whether it is right.
-        bins: how many; each holds its upper bound.
+        right: whether the answer is right.
+        bins: the number of bins; each includes its upper bound.
     """
     import numpy as np
 
@@ -107,7 +108,7 @@ def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]
 
 
 def coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> tuple[Coverage, ...]:
-    """Return what is answered, and how well, by a model that abstains below each of the thresholds."""
+    """Return the coverage at each of the thresholds."""
     rows = []
     for threshold in THRESHOLDS:
         kept = right[confidence >= threshold]
