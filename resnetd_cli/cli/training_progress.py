@@ -37,15 +37,16 @@ class Display:
             self.close()  # of a run before this one
             self._bar, self._task = self._terminal.training_bar(total, 0)
             self._is_surveying = True
-            self._began = now, 0
+            self._began = now, done
         if done == total:
             self.close()
             self._is_surveying = False
         elif now - self._shown >= _REFRESH_SECONDS:
             self._shown = now
-            speed = done / max(1e-9, now - self._began[0])
+            began, first = self._began
+            speed = f"{(done - first) / (now - began):.0f}/s" if done > first and now > began else ""
             words = f"first pass: {done:,} of {total:,} images"
-            self._bar.update(self._task, completed=done, words=words, speed=f"{speed:.0f}/s")
+            self._bar.update(self._task, completed=done, words=words, speed=speed)
 
     def begin(self, epochs: int, steps_per_epoch: int, images: int, progress: Progress) -> None:
         """Show the bar of a run that starts, or is resumed; `images`: in an epoch."""

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from resnetd_cli.cli import training_run
 from resnetd_cli.cli.console import Terminal, is_pipe
 from resnetd_cli.cli.progress import ImageBar, in_words
-from resnetd_cli.cli.training_progress import Display
+from resnetd_cli.cli.training_run import Launch
+from resnetd_cli.training import several_seeds
+from resnetd_cli.training.callbacks import Callbacks
 
 ERASED = "\r\x1b[2K"
 needs_fifos = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
@@ -168,13 +172,24 @@ class _Shown:
     def close_bar(self) -> None:
         self.said.append("closed")
 
+    def note(self, text: str) -> None:
+        self.said.append(text)
 
-def test_the_first_pass_of_training_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download_bar(self) -> None:
+        return None
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_first_pass_of_training_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_pass(_: object, callbacks_for: Callable[[Path], Callbacks]) -> None:
+        for done in (0, 16, 2000):
+            callbacks_for(Path("run")).survey_progress(done, 2000)
+
     monkeypatch.setattr("resnetd_cli.cli.training_progress._REFRESH_SECONDS", 0)
     shown = _Shown()
-    display = Display(shown)  # type: ignore[arg-type]
-    for done in (0, 16, 2000):
-        display.survey(done, 2000)
+    monkeypatch.setattr(training_run, "terminal", shown)
+    monkeypatch.setattr(several_seeds, "carry_out", first_pass)
+    training_run._train(None, Launch(threads=1))  # type: ignore[arg-type]
     assert shown.said == [
         ("bar", 2000, 0),
         (0, "first pass: 0 of 2,000 images"),

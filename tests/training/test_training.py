@@ -471,6 +471,7 @@ def test_a_loss_that_is_no_number_ends_the_run(plan: Plan) -> None:
 def test_damaged_images_are_reported_and_left_out(plan: Plan, tmp_path: Path, when: str) -> None:
     damaged = write_colours(tmp_path / "data" / "train", 12) / "red" / "003.png"
     told: list[str] = []
+    looked_at: list[tuple[int, int]] = []
 
     def damage(*_: object) -> None:
         whole = damaged.read_bytes()
@@ -482,12 +483,14 @@ def test_damaged_images_are_reported_and_left_out(plan: Plan, tmp_path: Path, wh
         monitor=Log(),
         note=lambda _: None,
         should_stop=lambda: False,
+        survey_progress=lambda done, total: looked_at.append((done, total)),
         unreadable=lambda failure: told.append(failure.input),
         surveyed=damage if when != "before" else lambda found, divided: None,
     )
     summary = execute(change(plan, data=str(tmp_path / "data"), changes={**QUICK, "batch_size": 6}), around)
     assert summary is not None
     assert list(summary["unreadable"]) == [str(damaged)]
+    assert looked_at[-1] == (36, 36)
     assert told == ([str(damaged)] if when == "before" else [])
 
 
