@@ -21,7 +21,7 @@ _MISSING = frozenset({"nan", "-nan", "<na>", "null"})
 
 
 class Labeller:
-    """Numbers the classes of images as their names come."""
+    """Numbers classes in the order in which their names appear."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -35,7 +35,7 @@ class Labeller:
         self._labels.append(self._numbers.setdefault(name, len(self._numbers)))
 
     def build(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Return each image's index in the classes, and their names: sorted, as numbers if all of them are."""
+        """Return the index of each image's class, and the names of the classes, sorted; numbers by their value."""
         import numpy as np
 
         names = sorted(self._numbers)
@@ -48,11 +48,11 @@ class Labeller:
 
 
 def label_text(value: object) -> str:
-    """Return the name of a class from what a table, a shard or a data set holds for an image.
+    """Return the name of a class from the label that a table, a shard or a data set holds.
 
     Raises:
         UnicodeError: it is not UTF-8.
-        ValueError: there is none, or it is not one name.
+        ValueError: there is no label, or it is not one name.
     """
     if isinstance(value, float) and value.is_integer():  # where some are missing, integers are stored so
         value = int(value)
@@ -76,5 +76,5 @@ def label_text(value: object) -> str:
 
 
 def is_missing(text: str) -> bool:
-    """Tell what stands for a missing value in a table."""
+    """Tell whether a text stands for a missing value in a table."""
     return text.lower() in _MISSING

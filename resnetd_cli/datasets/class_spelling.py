@@ -1,4 +1,4 @@
-"""Classes that the splits of a data set spell in different ways."""
+"""Classes that the splits of a data set spell differently, such as `Hot Dog` and `hot_dog`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from resnetd_cli.datasets.first_few import shown
 
 
 def with_one_spelling(dataset: Dataset) -> Dataset:
-    """Return the data set with train's names for those classes of val and test that it spells differently.
+    """Return the data set with train's spelling for the classes of val and test that are spelled differently.
 
-    A class that train has as it is written stays what it is, as does one whose spelling (`labels.folded`) fits
-    several of train's.
+    A class that train spells in the same way is kept, as is one that matches several of train's classes when case,
+    spaces and punctuation are ignored.
     """
     import numpy as np
 
@@ -40,6 +40,6 @@ def with_one_spelling(dataset: Dataset) -> Dataset:
         split: replace(examples, labels=new[examples.labels], classes=classes)
         for split, examples in dataset.splits.items()
     }
-    told = (f"{names[index]} is {names[target]}" for index, target in moved.items())
-    note = f"classes that are spelled differently in train: {shown(told, len(moved))}"
+    renamed = (f"{names[index]} is {names[target]}" for index, target in moved.items())
+    note = f"classes that are spelled differently in train: {shown(renamed, len(moved))}"
     return replace(dataset, splits=splits, notes=(*dataset.notes, note))

@@ -1,4 +1,4 @@
-"""The types of labelled images, wherever they come from."""
+"""Labelled images: `Examples`, a `Dataset` of them in splits, and the `Store` that reads them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TRAIN, VAL, TEST, ALL = "train", "val", "test", "all"
-"""The names of splits; `all` is that of images which lie in none."""
+"""The names of splits; `all` is for images without a split."""
 ORDER = (TRAIN, VAL, TEST, ALL)
 
 
 class Store(Protocol):
-    """Where images lie, each under a number. Can be pickled, for processes that load images."""
+    """Reads images by their numbers. Can be pickled, for worker processes."""
 
     def name(self, row: int) -> str:
         """Return what the user calls an image."""
@@ -36,7 +36,7 @@ class Examples:
     """N labelled images, none of them read yet.
 
     Attributes:
-        store: where they lie.
+        store: reads them.
         rows: their numbers in the store: int64, shape (N,).
         labels: the index of each one's class in `classes`: int64, shape (N,).
         classes: the names of the classes, all of the data set's, in order.
@@ -77,7 +77,7 @@ class Examples:
         return self.classes[int(self.labels[position])]
 
     def select(self, positions: Sequence[int] | NDArray[np.int64]) -> Examples:
-        """Return those at some positions, in that order."""
+        """Return the examples at some positions, in that order."""
         import numpy as np
 
         chosen = np.asarray(positions, np.int64)
@@ -91,13 +91,13 @@ class Examples:
         )
 
     def without(self, positions: Sequence[int] | NDArray[np.int64]) -> Examples:
-        """Return those that are not at some positions."""
+        """Return all but those at some positions."""
         import numpy as np
 
         return self.select(np.delete(np.arange(len(self)), np.asarray(positions, np.int64)))
 
     def limited_to(self, classes: tuple[str, ...]) -> Examples:
-        """Return those of some of the classes, which are the only ones then, in this order."""
+        """Return the examples of some classes, which become the only classes, in this order."""
         import numpy as np
 
         index = {name: position for position, name in enumerate(classes)}
@@ -106,17 +106,17 @@ class Examples:
         return replace(kept, labels=moved[kept.labels], classes=classes)
 
     def group_name(self, position: int) -> str | None:
-        """Return the name of the group of the image at a position; None: it is in none."""
+        """Return the name of the group of the image at a position; None if it has no group."""
         group = -1 if self.groups is None else int(self.groups[position])
         return None if group < 0 else self.group_names[group]
 
     def known_marks(self) -> NDArray[np.uint8]:
-        """Return `marks` of images that a survey has looked at."""
+        """Return `marks`, after a survey."""
         assert self.marks is not None
         return self.marks
 
     def to_read(self) -> Examples:
-        """Return what is needed to read them: little to hand to other processes."""
+        """Return only what is needed to read the images, which is little to send to other processes."""
         return replace(self, marks=None, groups=None, group_names=(), clusters=None)
 
     def counts(self) -> NDArray[np.int64]:
@@ -133,8 +133,8 @@ class Dataset:
     Attributes:
         location: what the user named.
         splits: by name, of `train`, `val` and `test`; or `all` alone.
-        notes: what users should know of what was left out, a line each.
-        top: what the images' names may begin with that tells only where the data set lies, as its folder does.
+        notes: what was left out, a line for the user each.
+        top: prefix of the images' names that depends on the place of the data set only, such as its folder.
     """
 
     location: str
@@ -148,6 +148,6 @@ class Dataset:
         return next(iter(self.splits.values())).classes
 
     def place(self, name: str) -> str:
-        """Return an image's name without what tells only where the data set lies."""
+        """Return an image's name without `top`."""
         below = name.removeprefix(self.top)
         return below.lstrip("/\\") if self.top and below != name else name

@@ -1,7 +1,7 @@
-"""Folders of images, a folder for each class, with or without one for each split above them.
+"""Folders of images: a folder for each class, with or without a folder for each split above them.
 
-Links to the folders of splits and classes are followed: large data sets lie on other disks. Those further down are
-not, for they may lead in circles.
+Links to the folders of splits and classes are followed: large data sets are kept on other disks. Links further
+down are not: they may lead in circles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from resnetd_cli.system.escaping import printable, shell_word
 from resnetd_cli.system.files import expand_user
 
 SPLIT_NAMES = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
-"""What people call the splits, in lower case."""
+"""Usual names of the splits, in lower case."""
 _LAYOUT = "lay the images out as DIR/CLASS/IMAGE, or DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE"
 
 
@@ -28,7 +28,7 @@ def open_folder(location: str) -> Dataset:
     """Return the images of `DIR/SPLIT/CLASS/` or `DIR/CLASS/`.
 
     Raises:
-        DataError: there is no such folder, a folder in it cannot be read, or there are none with images in them.
+        DataError: there is no such folder, a folder in it cannot be read, or no folder has images in it.
     """
     top = str(expand_user(location))
     if not os.path.isdir(top):
@@ -57,7 +57,7 @@ def _examples(top: str, found: Mapping[str, Mapping[str, TextsBuilder]]) -> dict
 
 
 class _Others(Skipped):
-    """What is skipped in the folders of classes, with the first names."""
+    """What is skipped in the class folders, with the first few names."""
 
     def __init__(self, top: str) -> None:
         super().__init__()
@@ -65,18 +65,18 @@ class _Others(Skipped):
         self.named, self.linked = Few(), Few()
 
     def add_file(self, path: str) -> None:
-        """Note a file that is no image."""
+        """Record a file that is not an image."""
         super().add_file(path)
         self.named.add(_relative(path, self._top))
 
     def add_link(self, path: str) -> None:
-        """Note a link to a folder."""
+        """Record a link to a folder."""
         super().add_link(path)
         self.linked.add(_relative(path, self._top))
 
 
 class _Listing:
-    """What lies in a folder, and what of it is left out."""
+    """The content of a folder, and what is left out of it."""
 
     def __init__(self, top: str) -> None:
         self._top = top
@@ -84,13 +84,13 @@ class _Listing:
         self._loose, self._beside, self._empty, self._runs = (Few() for _ in range(4))
 
     def splits(self) -> dict[str, str]:
-        """Return the folders of splits, or the one that holds the classes.
+        """Return the folder of each split, or the one that holds the classes.
 
         Raises:
-            DataError: two folders are of the same split, or splits lie among classes.
+            DataError: two folders are the same split, or split and class folders are mixed.
         """
         names = _subfolders(self._top)
-        # A class may be called so too: a split's folder holds folders.
+        # A class may have the name of a split: a split's folder holds folders.
         found = [name for name in names if name.lower() in SPLIT_NAMES and _subfolders(self._join(name))]
         if not found:
             return {ALL: self._top}
@@ -126,7 +126,7 @@ class _Listing:
 
     def notes(self) -> Iterator[str]:
         """Yield what was left out."""
-        told = {
+        left_out = {
             "folders beside the splits are left out": self._beside,
             "folders without images": self._empty,
             "folders of training runs are left out": self._runs,
@@ -134,7 +134,7 @@ class _Listing:
             "files whose names do not end like an image's are left out": self._others.named,
             "links to folders below the classes are not followed": self._others.linked,
         }
-        yield from (f"{what}: {few}" for what, few in told.items() if few.count)
+        yield from (f"{what}: {few}" for what, few in left_out.items() if few.count)
 
     def _join(self, name: str) -> str:
         return os.path.join(self._top, name)
@@ -165,7 +165,7 @@ class _Listing:
 
 
 def _is_run(folder: str) -> bool:
-    """Tell a folder that `finetune` or `train` wrote: its curves are an image, but not one of a class."""
+    """Tell whether `finetune` or `train` wrote a folder: its curves are an image, but not of a class."""
     if os.path.isfile(os.path.join(folder, "seeds.json")):  # runs of several seeds, ended or not
         return os.path.isdir(os.path.join(folder, "seeds"))
     return all(os.path.isfile(os.path.join(folder, name)) for name in ("run.json", "recipe.yaml"))
@@ -180,7 +180,7 @@ def _subfolders(folder: str) -> list[str]:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return what is in a folder, sorted and without what is hidden."""
+    """Return the entries of a folder, sorted, without hidden ones."""
     try:
         return listed(folder)[0]
     except OSError as error:

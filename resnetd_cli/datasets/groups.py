@@ -1,4 +1,4 @@
-"""Images that belong together, of one person, burst or place, and stay on one side of every split."""
+"""Groups of images, such as those of one person, which stay on one side of every split (`--group-by`)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 _EXAMPLE = "as in --group-by '(person[0-9]+)_'"
 ALONE = -1
-"""The group of an image that is in none."""
+"""The group of an image without a group."""
 
 
 def grouped_by(dataset: Dataset, pattern: str) -> Dataset:
-    """Return the data set in groups that the images' names tell, in place of those that it may have.
+    """Return the data set with groups taken from the images' names; they replace groups that it has.
 
     Args:
         dataset: the images.
-        pattern: a regular expression. What its first pair of parentheses finds in an image's name, or all of it
-            where it has none, is the image's group; an image in whose name it finds nothing is in none.
+        pattern: a regular expression. An image's group is what the first pair of parentheses matches in its name,
+            or the whole match if there are none; an image without a match has no group.
 
     Raises:
-        UsageError: it is empty, or no regular expression.
-        DataError: it finds nothing, the same in all names, or something else in each.
+        UsageError: the pattern is empty, or not a regular expression.
+        DataError: it matches nothing, the same in all names, or something different in each.
     """
     import numpy as np
 
@@ -56,7 +56,7 @@ def grouped_by(dataset: Dataset, pattern: str) -> Dataset:
 
 
 def _why_useless(groups: NDArray[np.int64], names: Sequence[str]) -> str | None:
-    """Return why groups part nothing, or hold nothing together; None where they do.
+    """Return why groups are useless; None if they are not.
 
     Args:
         groups: of all images: shape (N,).
@@ -86,13 +86,13 @@ def _groups(
 
 
 def united(count: int, pairs: NDArray[np.int64], numbers: Sequence[NDArray[np.int64]] = ()) -> NDArray[np.int64]:
-    """Return a number for each of some things, the same for those that are linked to each other, directly or not.
+    """Return a number for each item, the same for items that are linked, directly or through others.
 
     Args:
-        count: how many things there are.
-        pairs: things that are linked: shape (P, 2).
-        numbers: things that have the same number in one of these, each of shape (count,), are linked, too; those
-            with `ALONE` are not.
+        count: number of items.
+        pairs: linked items: shape (P, 2).
+        numbers: items with the same number in one of these, each of shape (count,), are linked as well, except
+            for `ALONE`.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's `datasets`, on its hub or in a folder, as timm's `hfds/` reads them."""
+"""Hugging Face data sets (`hfds/NAME`): on the hub, in a folder, or in a Parquet file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PREFIX = "hfds/"
 _SAVED = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` leaves in a folder, of several splits and of one."""
+"""Files that `save_to_disk` writes, for several splits and for one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class HuggingFaceImages:
         title: what the user calls the split.
         images: the data set with the column of images alone, which are not decoded.
         column: the name of this column.
-        paths: what the images were called when the data set was made; empty texts, if nobody knows.
+        paths: names of the images when the data set was made; empty if unknown.
     """
 
     title: str
@@ -49,7 +49,7 @@ class HuggingFaceImages:
     paths: Texts
 
     def name(self, row: int) -> str:
-        """Return the path of an image that is a file, else its number."""
+        """Return the path of an image that is a file, or its number."""
         path = self.paths[row]
         return path if path.startswith(os.sep) else f"{self.title}/{row}" + (f"/{path}" if path else "")
 
@@ -78,7 +78,7 @@ def open_hugging_face(location: str, *, offline: bool = False) -> Dataset:
     """Return the images of `hfds/NAME`: a data set on the hub, a folder that `datasets` reads, or a Parquet file.
 
     Raises:
-        DataError: `datasets` is not installed, cannot load it, or it has no image and label for each example.
+        DataError: `datasets` is not installed or cannot load it, or it has no columns of images and labels.
     """
     name = location[len(PREFIX) :]
     try:
@@ -115,7 +115,7 @@ def _load(name: str, *, offline: bool) -> Mapping[str, datasets.Dataset]:
 
 
 def _by_split(found: Any) -> Mapping[str, datasets.Dataset]:
-    """Return the splits of what may have none."""
+    """Return the splits; a data set without splits is one."""
     return found if isinstance(found, dict) else {str(found.split or "train"): found}
 
 
@@ -156,7 +156,7 @@ def _columns(location: str, part: datasets.Dataset) -> tuple[str, str]:
     """Return the names of the columns of images and of labels.
 
     Raises:
-        DataError: it has none.
+        DataError: there are no such columns.
     """
     import datasets
 
@@ -172,10 +172,10 @@ def _columns(location: str, part: datasets.Dataset) -> tuple[str, str]:
 
 
 def _class_names(parts: Sequence[datasets.Dataset], column: str) -> tuple[str, ...] | None:
-    """Return the names of the classes that the labels number; None: the labels are names themselves.
+    """Return the names of numbered classes; None if the labels are names themselves.
 
     Raises:
-        ValueError: the splits do not number the same classes.
+        ValueError: the splits have different classes.
     """
     import datasets
 

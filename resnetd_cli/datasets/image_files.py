@@ -15,7 +15,7 @@ class Files:
 
     Attributes:
         folder: what their paths are relative to.
-        paths: where they lie.
+        paths: of the images.
     """
 
     folder: str

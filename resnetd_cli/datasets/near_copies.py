@@ -28,11 +28,11 @@ _BRIGHTNESS_DIFFERENCE = 32
 _CONTRAST_RATIO = 1.25
 _BITS = 128
 _BANDS = 8
-"""Bits of the hash that sorting may begin with."""
+"""Number of positions in the hash that sorting starts from."""
 _WINDOW = 16
-"""Neighbours in each order that a picture is compared with."""
+"""Number of neighbours that a picture is compared with, in each order."""
 _HASH_DIFFERENCE = 40
-"""Bits of the hash that may differ."""
+"""Number of bits of the hash that may differ."""
 _CHUNK = 2**14
 
 
@@ -53,7 +53,7 @@ def thumbnail(image: Image.Image) -> bytes:
 def near_copies(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return pairs of pictures that are near copies of each other, by position: int64, shape (P, 2).
 
-    Of many that are all alike, each is paired with some others only. It takes time in proportion to N.
+    In a large set of near copies, each is paired with some of the others only. The time is proportional to N.
 
     Args:
         thumbnails: uint8, shape (N, 288); see `thumbnail`.
@@ -130,7 +130,7 @@ class _Pictures:
         self.thumbnails, self._means, self._deviations = thumbnails, means, deviations
 
     def may_be_alike(self, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which have about the same brightness and contrast."""
+        """Return which pairs have about the same brightness and contrast."""
         import numpy as np
 
         first, second = pairs.T
@@ -140,7 +140,7 @@ class _Pictures:
         return may
 
     def are_alike(self, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which have the same greys and colours, cell by cell."""
+        """Return which pairs have the same greys and colours, cell by cell."""
         import numpy as np
 
         found = np.zeros(len(pairs), bool)

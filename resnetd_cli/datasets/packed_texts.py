@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Texts that lie one after the other in two blocks, which processes can share; a list of them cannot be.
+    """Texts packed into two blocks of memory, which processes can share, unlike a list.
 
     Attributes:
         data: all of them.

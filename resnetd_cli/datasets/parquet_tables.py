@@ -45,7 +45,7 @@ def parquet_cells(table: Path) -> Iterator[Cells]:
 
 
 def _checked(file: pq.ParquetFile, table: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the columns, and of those that are read, having made sure of their types and sizes."""
+    """Return the names of all columns and of those that are read, after checking their types and sizes."""
     names = file.schema_arrow.names
     path, labels, split, group, flags = find_columns(names, table)
     if _holds_images(file.schema_arrow.field(path).type):

@@ -1,4 +1,4 @@
-"""A look at every image: each is read and decoded once, whole, by a pool of threads, and no pixels are kept."""
+"""Read and decode every image once, in a pool of threads; keep its mark and its thumbnail, but no pixels."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from resnetd_cli.datasets.examples import Examples
 
 _CHUNK = 16
-"""Images that a thread looks at in one go."""
+"""Images that a thread reads at a time."""
 _DECODING = DecodeOptions()
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What a look at N images found.
+    """What a scan of N images found.
 
     Attributes:
         marks: of their contents, see `content.mark_of`: uint8, shape (N, 16); zeros for those that failed.
-        thumbnails: see `alike.thumbnail`: uint8, shape (N, 288); zeros for those that failed.
+        thumbnails: see `near_copies.thumbnail`: uint8, shape (N, 288); zeros for those that failed.
         failures: the images that cannot be read or decoded, by their positions.
     """
 
@@ -41,12 +41,12 @@ class Scan:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How several processes look at the same images: each at every so many, and then all know what all have found.
+    """How several processes share a scan: each takes every Nth image, then all gather all results.
 
     Attributes:
         index: of this process.
-        count: of the processes.
-        gather: gives what each process has found, by its index.
+        count: number of processes.
+        gather: takes this process's result, and returns the result of each process.
     """
 
     index: int = 0
@@ -54,7 +54,7 @@ class Sharing:
     gather: Callable[[Scan], Sequence[Scan]] = lambda own: [own]
 
     def scan_images(self, examples: Examples, pool: Pool, **options: Any) -> Scan:
-        """Look at images as the function of this name does."""
+        """Scan images, as the function of this name does."""
         import numpy as np
 
         own = examples.select(np.arange(self.index, len(examples), self.count))
@@ -62,9 +62,9 @@ class Sharing:
         marks = np.zeros((len(examples), MARK_BYTES), np.uint8)
         thumbnails = np.zeros((len(examples), THUMBNAIL_BYTES), np.uint8)
         failures: dict[int, Failure] = {}
-        for index, looks in enumerate(found):
-            marks[index :: self.count], thumbnails[index :: self.count] = looks.marks, looks.thumbnails
-            failures |= {index + self.count * at: failure for at, failure in looks.failures.items()}
+        for index, scan in enumerate(found):
+            marks[index :: self.count], thumbnails[index :: self.count] = scan.marks, scan.thumbnails
+            failures |= {index + self.count * at: failure for at, failure in scan.failures.items()}
         return Scan(marks, thumbnails, dict(sorted(failures.items())))
 
 
@@ -80,10 +80,10 @@ def scan_images(
 
     Args:
         examples: the images.
-        pool: the threads that do it. They are not waited for if `looked`, `tell` or the user interrupts.
-        decoding: the bounds on an image.
-        looked: is called with the number of images that were looked at since its last call.
-        tell: is called with each failure, in the order of the images.
+        pool: the threads. They are not waited for if `looked`, `tell` or the user interrupts.
+        decoding: limits on an image.
+        looked: called with the number of images scanned since the last call.
+        tell: called with each failure, in the order of the images.
     """
     import numpy as np
 
@@ -103,7 +103,7 @@ def scan_images(
 
 
 def _chunk(examples: Examples, start: int, decoding: DecodeOptions) -> list[tuple[bytes, bytes] | Failure]:
-    """Return the mark and the thumbnail of some images, or why there are none."""
+    """Return the mark and the thumbnail of each image, or why it could not be decoded."""
     found: list[tuple[bytes, bytes] | Failure] = []
     for position in range(start, min(start + _CHUNK, len(examples))):
         try:

@@ -17,12 +17,12 @@ GROUP = "group"
 def write_split(data: TrainValTest, file: IO[str]) -> None:
     """Write a row for each image, in the order of the splits: CSV as in RFC 4180.
 
-    Images that are files have their absolute paths; those in tars and data sets what the user calls them. The
-    content is the image's mark, see `content`, in hexadecimal. Where there are groups, a last column has them.
+    Images that are files have absolute paths; images in tars and data sets have the names that users see. The
+    content is the image's mark, see `content`, in hexadecimal. If there are groups, they are in a last column.
 
     Args:
         data: the images, surveyed.
-        file: to write to, which leaves line ends as they are.
+        file: to write to; it must not change line ends.
     """
     writer = csv.writer(file)
     grouped = data.train.groups is not None

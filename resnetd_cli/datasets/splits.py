@@ -1,4 +1,4 @@
-"""Which images are trained on, which choose the best epoch, and which test the result."""
+"""The split into train, val and test: given by the data set, or made class by class from a seed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainValTest:
-    """The images by use, all with the classes of `train`.
+    """The images of a run, all with the classes of `train`.
 
     Attributes:
-        train: to learn from.
-        val: to choose by while training; None: nothing is chosen.
-        test: to measure at the end; None: there are none.
-        notes: what users should know of what was left out, a line each.
+        train: to train on.
+        val: to choose the best epoch by; None: the last one is taken.
+        test: to measure the result with; None: there are none.
+        notes: what was left out, a line for the user each.
     """
 
     train: Examples
@@ -34,29 +34,29 @@ class TrainValTest:
 
     @property
     def parts(self) -> dict[str, Examples]:
-        """Those that there are, by name."""
+        """The parts that exist, by name."""
         parts = {TRAIN: self.train, VAL: self.val, TEST: self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 DEFAULT_FRACTION = 0.2
-"""Of each class, for val."""
+"""Share of each class for val."""
 
 
 def split_dataset(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed: int = 0) -> TrainValTest:
     """Return the splits that a data set has, or else split each class of it.
 
-    Where there is neither val nor test, a part of each class becomes val: as near to the fraction as its clusters
-    allow, each of which goes to one side as a whole, at least one of each class that has two, and never all. It
-    depends on the images' names, classes, clusters and the seed alone, not on their order.
+    If there is neither val nor test, a part of each class becomes val: as close to the fraction as its clusters
+    allow, each of which stays on one side. A class of two or more clusters gives at least one, and never all. The
+    split depends on the images' names, classes and clusters and on the seed, not on the order of the images.
 
     Args:
-        dataset: best one that was surveyed.
-        fraction: of each class, for val.
-        seed: another gives another split.
+        dataset: the images, after a survey.
+        fraction: share of each class for val.
+        seed: of the split.
 
     Raises:
-        DataError: there is no train, or it has images of fewer than two classes.
+        DataError: there is no train split, or it has fewer than two classes.
     """
     given = dict(dataset.splits)
     whole = given.pop(TRAIN, None) or given.pop(ALL, None)
@@ -85,12 +85,12 @@ def split_dataset(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed:
 
 
 def _held_out(dataset: Dataset, examples: Examples, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Return which images go to val: class by class the first clusters in an order by chance that fit."""
+    """Return which images go to val: class by class, the first clusters that fit, in random order."""
     import numpy as np
 
     keys = _keys(dataset, examples, seed)
     clusters = np.arange(len(examples)) if examples.clusters is None else examples.clusters
-    # A cluster comes where one of it, the first by chance, would.
+    # A cluster has the place of its first image.
     order = np.argsort(keys)
     _, starts, cluster_of = np.unique(clusters[order], return_index=True, return_inverse=True)
     leaders = order[starts]
@@ -103,13 +103,13 @@ def _held_out(dataset: Dataset, examples: Examples, fraction: float, seed: int) 
 
 
 class _Holding:
-    """Chooses clusters to hold out.
+    """Chooses which clusters to hold out.
 
     Args:
-        clusters: each image's cluster, numbered in the order in which they are looked at.
+        clusters: each image's cluster, numbered in the order in which clusters are considered.
         labels: each image's class.
-        classes: how many there are.
-        fraction: of each class, to hold out.
+        classes: number of classes.
+        fraction: share of each class to hold out.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class _Holding:
         return [(labels[row], self._counts[row]) for row in rows]
 
     def _gain(self, parts: list[tuple[int, int]]) -> int:
-        """Return by how much nearer to the wanted numbers of images the cluster brings those held out."""
+        """Return by how much holding out a cluster reduces the distance to the wanted numbers of images."""
         gain = 0
         for label, count in parts:
             lack = self._wanted[label] - self._held[label]
@@ -163,7 +163,7 @@ class _Holding:
         return gain
 
     def _spares(self, parts: list[tuple[int, int]]) -> bool:
-        """Tell whether each class keeps an image to learn from."""
+        """Tell whether each class keeps an image to train on."""
         return all(self._left[label] > count for label, count in parts)
 
     def _take(self, cluster: int, parts: list[tuple[int, int]]) -> None:
@@ -174,7 +174,7 @@ class _Holding:
 
 
 def _keys(dataset: Dataset, examples: Examples, seed: int) -> NDArray[np.int64]:
-    """Return a number for each image that only its name and the seed tell."""
+    """Return a random number for each image, derived from its name and the seed."""
     import numpy as np
 
     keys = np.empty(len(examples), np.int64)

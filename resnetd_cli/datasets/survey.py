@@ -1,4 +1,4 @@
-"""The first pass over labelled images: which can be read, and what users should know of them before they train."""
+"""The first pass over labelled images: unreadable images, copies, leaks between splits, tiny classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_UNREADABLE = 0.05
 """The share of a split's images that may be unreadable."""
 _DECODING = DecodeOptions()
 ALONE = Sharing()
-"""One process looks at all images."""
+"""One process scans all images."""
 Progress = Callable[[int, int], object]
 
 
@@ -37,9 +37,9 @@ class Survey:
     """What the first pass found.
 
     Attributes:
-        dataset: the data set without what is left out; its images have `marks`.
+        dataset: the data set without what was left out; its images have `marks`.
         unreadable: the images that cannot be read or decoded, and why.
-        notes: what users should know, a line each, those of the data set first.
+        notes: lines for the user, those of the data set first.
         fingerprint: SHA-256 over the split, class, name, mark and group of each image, in hexadecimal.
     """
 
@@ -58,18 +58,18 @@ def survey(
     tell: Callable[[Failure], object] = lambda failure: None,
     sharing: Sharing = ALONE,
 ) -> Survey:
-    """Decode every image once; leave out those that cannot be decoded, and those that are in a later split too.
+    """Decode every image once; leave out images that cannot be decoded, and images that a later split has as well.
 
-    An image that val or test has as well is left out of train, one that test has as well, out of val; and so are
-    images of a group that the later split has. Images are the same if they show the same; see `content`.
+    Train gives way to val and test, val to test, both for images and for groups of images. Images are the same if
+    their pixels are; see `content`.
 
     Args:
         dataset: the images.
         workers: threads.
-        decoding: the bounds on an image's size.
-        progress: is called with the number of images looked at, and of all.
-        tell: is called with each image that cannot be read, also where there are too many.
-        sharing: with other processes that do the same.
+        decoding: limits on an image.
+        progress: called with the number of images scanned so far, and of all.
+        tell: called with each image that cannot be read, even if there are too many.
+        sharing: with other processes that survey the same images.
 
     Raises:
         DataError: more than 5 % of a split cannot be read.
@@ -78,15 +78,15 @@ def survey(
 
     with Pool(workers, thread_name_prefix="resnetd-survey") as pool:
         try:
-            looks = _looks(dataset, pool, decoding, progress, tell, sharing)
+            scans = _scans(dataset, pool, decoding, progress, tell, sharing)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    failures = {split: tuple(found.failures.values()) for split, found in looks.items()}
+    failures = {split: tuple(found.failures.values()) for split, found in scans.items()}
     notes = [*dataset.notes]
-    for split in looks:
+    for split in scans:
         notes += survey_notes.unreadable(dataset, split, failures[split])
-    thumbnails, readable = _readable(dataset, looks)
+    thumbnails, readable = _readable(dataset, scans)
     notes += survey_notes.contradictions(dataset, [*readable.values()])
     for is_in, note in ((_same, survey_notes.leaks), (_of_one_group, survey_notes.group_leaks)):
         for split, elsewhere in _leaks(readable, is_in).items():
@@ -100,13 +100,13 @@ def survey(
     notes += survey_notes.classes(cleaned)
     return Survey(
         dataset=cleaned,
-        unreadable=tuple(failure for split in looks for failure in failures[split]),
+        unreadable=tuple(failure for split in scans for failure in failures[split]),
         notes=tuple(notes),
         fingerprint=_fingerprint(cleaned),
     )
 
 
-def _looks(
+def _scans(
     dataset: Dataset,
     pool: Pool,
     decoding: DecodeOptions,
@@ -114,7 +114,7 @@ def _looks(
     tell: Callable[[Failure], object],
     sharing: Sharing,
 ) -> dict[str, Scan]:
-    """Look at each split.
+    """Scan each split.
 
     Raises:
         DataError: too many images of one cannot be read.
@@ -130,13 +130,13 @@ def _looks(
 
     for split, examples in dataset.splits.items():
         end += len(examples)
-        told = {"tell": tell} if sharing.count == 1 else {}
-        found[split] = sharing.scan_images(examples, pool, decoding=decoding, looked=looked, **told)
+        reporting = {"tell": tell} if sharing.count == 1 else {}
+        found[split] = sharing.scan_images(examples, pool, decoding=decoding, looked=looked, **reporting)
         if sharing.count > 1:
             done = end
             progress(done, total)
         failures = tuple(found[split].failures.values())
-        if not told:
+        if not reporting:
             for failure in failures:
                 tell(failure)
         if len(failures) > MAX_UNREADABLE * len(examples):
@@ -145,16 +145,16 @@ def _looks(
 
 
 def _readable(
-    dataset: Dataset, looks: Mapping[str, Scan]
+    dataset: Dataset, scans: Mapping[str, Scan]
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, Examples]]:
-    """Return the thumbnails and the marked images of each split, but for those that cannot be read."""
+    """Return the thumbnails and the images with their marks, without those that cannot be read, by split."""
     import numpy as np
 
     thumbnails, readable = {}, {}
     for split, examples in dataset.splits.items():
-        failed = [*looks[split].failures]
-        thumbnails[split] = np.delete(looks[split].thumbnails, failed, axis=0)
-        readable[split] = replace(examples, marks=looks[split].marks).without(failed)
+        failed = [*scans[split].failures]
+        thumbnails[split] = np.delete(scans[split].thumbnails, failed, axis=0)
+        readable[split] = replace(examples, marks=scans[split].marks).without(failed)
     return thumbnails, readable
 
 
@@ -166,7 +166,7 @@ def _too_many(dataset: Dataset, split: str, failures: tuple[Failure, ...]) -> Da
 def _leaks(
     readable: Mapping[str, Examples], is_in: Callable[[Examples, Sequence[Examples]], NDArray[np.bool_]]
 ) -> dict[str, NDArray[np.int64]]:
-    """Return the images of each split that are in a later one in some way, by position."""
+    """Return the positions of the images of each split that a later split has as well, in some way."""
     import numpy as np
 
     splits = sorted(readable, key=ORDER.index)
@@ -179,14 +179,14 @@ def _leaks(
 
 
 def _same(examples: Examples, others: Sequence[Examples]) -> NDArray[np.bool_]:
-    """Tell of each image whether one of the others shows the same: shape (N,)."""
+    """Return which images have the same pixels as one of the others: shape (N,)."""
     import numpy as np
 
     return trained_on.contains(np.concatenate([each.known_marks() for each in others]), examples.known_marks())
 
 
 def _of_one_group(examples: Examples, others: Sequence[Examples]) -> NDArray[np.bool_]:
-    """Tell of each image whether one of the others is of its group: shape (N,)."""
+    """Return which images are in the group of one of the others: shape (N,)."""
     import numpy as np
 
     if examples.groups is None:
@@ -196,7 +196,7 @@ def _of_one_group(examples: Examples, others: Sequence[Examples]) -> NDArray[np.
 
 
 def _near_copies(dataset: Dataset, thumbnails: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.int64]:
-    """Return pairs of near copies, by their places in all splits together; of copies only the first counts."""
+    """Return pairs of near copies by their positions in all splits together, the first of each set of copies."""
     import numpy as np
 
     marks = np.concatenate([examples.known_marks() for examples in dataset.splits.values()])
@@ -206,7 +206,7 @@ def _near_copies(dataset: Dataset, thumbnails: Mapping[str, NDArray[np.uint8]]) 
 
 
 def _clustered(dataset: Dataset, pairs: NDArray[np.int64]) -> Dataset:
-    """Return the data set with its clusters: copies, near copies and groups, and what these make of each other."""
+    """Return the data set with its clusters: images linked by copies, near copies and groups."""
     import numpy as np
 
     parts = dataset.splits.values()

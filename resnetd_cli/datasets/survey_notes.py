@@ -1,4 +1,4 @@
-"""What the first pass tells users of their images, as lines of text."""
+"""The lines in which the first pass reports what is wrong with the images."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def contradictions(dataset: Dataset, splits: Sequence[Examples]) -> Iterator[str
 
 
 def leaks(dataset: Dataset, split: str, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
-    """Yield which images of a split are left out because a later split has them too."""
+    """Yield which images of a split are left out, as a later split has them as well."""
     names = _names(dataset, examples, positions)
     yield f"images of {split} that {_later(split)} has too are left out: {shown(names, len(positions))}"
 
 
 def group_leaks(dataset: Dataset, split: str, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
-    """Yield which images of a split are left out because a later split has others of their groups."""
+    """Yield which images of a split are left out, as a later split has others of their group."""
     names = _names(dataset, examples, positions)
     which = shown(names, len(positions))
     yield f"images of {split} whose group {_later(split)} has too are left out: {which}"
 
 
 def copies(dataset: Dataset) -> Iterator[str]:
-    """Yield which images of a split are there several times."""
+    """Yield which images a split has several times."""
     import numpy as np
 
     for split, examples in dataset.splits.items():
@@ -64,11 +64,11 @@ def copies(dataset: Dataset) -> Iterator[str]:
 
 
 def near_copies(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
-    """Yield which images are near copies of others, across splits and within them.
+    """Yield which images are near copies of others, in different splits and in the same one.
 
     Args:
         dataset: the images.
-        pairs: of near copies, by their places in all splits together: shape (P, 2).
+        pairs: of near copies, by their positions in all splits together: shape (P, 2).
     """
     import numpy as np
 
@@ -82,9 +82,9 @@ def near_copies(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
             yield " = ".join(dataset.place(_name_at(parts, number)) for number in pair)
 
     what = "near copies in different splits, which may make figures too good"
-    for said, chosen in ((what, pairs[apart]), ("near copies, which count as one group", pairs[~apart])):
+    for kind, chosen in ((what, pairs[apart]), ("near copies, which count as one group", pairs[~apart])):
         if len(chosen):
-            yield f"{said}: {shown(texts(chosen), len(chosen))}"
+            yield f"{kind}: {shown(texts(chosen), len(chosen))}"
 
 
 def classes(dataset: Dataset) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _names(dataset: Dataset, examples: Examples, positions: NDArray[np.int64]) -
 
 
 def _name_at(splits: Sequence[Examples], number: int) -> str:
-    """Return the name of the image at a place in all splits together."""
+    """Return the name of the image at a position in all splits together."""
     for examples in splits:
         if number < len(examples):
             return examples.name(number)

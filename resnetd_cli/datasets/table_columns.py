@@ -32,25 +32,25 @@ LABELS = ("label", "class", "category", "target", "labels", "classname", "labeln
 _IS_VALID = "isvalid"
 SPLITS = ("split", "subset", "set", _IS_VALID)
 GROUP = "group"
-"""The names of columns, without case, spaces and punctuation; the first that is there counts."""
+"""Names of columns, without case, spaces and punctuation; the first that exists counts."""
 COLUMNS_HINT = "it needs a column path and a column label, as in: path,label"
 ONE_LABEL_HINT = "each image needs one label, a text or an integer"
 _ZERO_OR_ONE = re.compile(r"[01](\.0+)?")
 _VALIDATION = {"true": VAL, "1": VAL, "1.0": VAL, "false": TRAIN, "0": TRAIN, "0.0": TRAIN}
-"""The splits that fastai's column `is_valid` tells."""
+"""The splits that the values of fastai's column `is_valid` mean."""
 Cells = tuple[int, Any, Any, Any, Any]
-"""The line or row, from 1, and its path, label, split and group; None for one of these that no column tells."""
+"""The number of a line or row, from 1, and its path, label, split and group; None without such a column."""
 
 
 class Columns(NamedTuple):
-    """Where what stands in a table.
+    """The columns of a table, by position.
 
     Attributes:
-        path: the column of paths.
-        labels: those of labels; of several the first counts, and the others have to say the same.
-        split: the column of splits, if there is one.
-        group: that of groups, if there is one.
-        flags: without labels, columns that are called like classes: 1 in that of an image's class, else 0.
+        path: of the paths.
+        labels: of the labels; of several the first counts, and the others must agree with it.
+        split: of the splits, if there is one.
+        group: of the groups, if there is one.
+        flags: without labels, a column for each class: 1 in that of the image's class, 0 in the others.
     """
 
     path: int
@@ -65,16 +65,16 @@ def _bare(name: str) -> str:
 
 
 def _known(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Return where columns of some names stand, in the order of the names."""
+    """Return the positions of the columns with some names, in the order of the names."""
     bare = [_bare(name) for name in names]
     return [at for want in wanted for at, name in enumerate(bare) if name == want]
 
 
 def find_columns(names: Sequence[str], table: Path) -> Columns:
-    """Return where the path, the labels and the split stand.
+    """Return the columns of a table.
 
     Raises:
-        DataError: one of the first two is missing, or there twice under one name.
+        DataError: there is no column of paths or labels, or two have the same name.
     """
     paths, labels, splits, groups = (_known(names, wanted) for wanted in (PATHS, LABELS, SPLITS, (GROUP,)))
     for found in (paths, labels, splits, groups):
@@ -97,19 +97,19 @@ def find_columns(names: Sequence[str], table: Path) -> Columns:
 
 
 def is_header(names: Sequence[str]) -> bool:
-    """Tell a header."""
+    """Tell whether a row is a header."""
     paths, labels = _known(names, PATHS), _known(names, LABELS)
     return bool(paths) and (bool(labels) or len(names) > 2)
 
 
 def _is_data(names: Sequence[str]) -> bool:
-    """Tell a row of an image from a header."""
+    """Tell whether a row names an image, and so is no header."""
     words = (word for name in names for word in name.split())
     return any(os.path.splitext(word)[1].lower() in image_extensions() for word in words)
 
 
 class RowReader:
-    """Takes the path, the label and the split out of rows."""
+    """Takes path, label, split and group out of rows."""
 
     def __init__(self, names: Sequence[str], columns: Columns, table: Path, unit: str) -> None:
         self._names, self._columns = names, columns
@@ -117,7 +117,7 @@ class RowReader:
         self._others: dict[object, tuple[object, ...]] = {}
 
     def cells(self, number: int, row: Sequence[Any]) -> Cells:
-        """Return what stands in a row.
+        """Return the cells of a row.
 
         Raises:
             DataError: its columns of labels do not agree, or not one of its flags is 1.
@@ -130,8 +130,8 @@ class RowReader:
                 names = shown([self._names[at] for at in labels], len(labels))
                 message = f"{self._where(number)}: the columns {names} do not tell the same classes apart"
                 raise DataError(message, hint="leave out those that are not the class")
-        told = None if split is None else self._split(row[split])
-        return number, row[path], label, told, None if group is None else row[group]
+        named = None if split is None else self._split(row[split])
+        return number, row[path], label, named, None if group is None else row[group]
 
     def _split(self, value: object) -> object:
         if _bare(self._names[self._columns.split or 0]) == _IS_VALID:

@@ -45,7 +45,7 @@ _FLOAT = re.compile(r"[+-]?[0-9]+(\.0+)?")
 
 
 def is_table(location: str) -> bool:
-    """Tell a table by its name."""
+    """Tell whether a file is a table, by its name."""
     return os.path.splitext(location)[1].lower() in {*text_tables.DELIMITERS, PARQUET}
 
 
@@ -85,7 +85,7 @@ def _dataset(location: str, table: Path, cells: Iterator[Cells], *, unit: str) -
 
 
 class _Images:
-    """The rows of a table as they come."""
+    """Collects the rows of a table."""
 
     def __init__(self, location: str, table: Path, unit: str) -> None:
         self._location, self._unit = location, unit
@@ -100,7 +100,7 @@ class _Images:
         self._first_missing: tuple[int, str] | None = None
 
     def add(self, number: int, path: object, label: object, split: object, group: object) -> None:
-        """Take a row.
+        """Add a row.
 
         Raises:
             DataError: it lacks a value, or there are too many.
@@ -152,14 +152,14 @@ class _Images:
         return f"{printable(self._location)}, {self._unit} {number:,}"
 
     def _on_disk(self, written: str) -> str | None:
-        """Return the path of a file that is there: as it is written, else as another system would write it."""
+        """Return the path of an existing file: as written, or as another system would write it."""
         if os.path.lexists(os.path.join(self.folder, written)):
             return written
         found = spellings.of_list(spellings.path_of_url(written) or written, self.folder)
         return found and found.removeprefix(self._prefix)
 
     def _is_folder(self, path: str) -> bool:
-        # To look at each file twice takes time where there are millions.
+        # Checking each file twice takes long for millions.
         has_suffix = os.path.splitext(path)[1].lower() in image_extensions()
         return not has_suffix and os.path.isdir(os.path.join(self.folder, path))
 
@@ -180,7 +180,7 @@ class _Images:
                     raise DataError(message, hint=hint)
 
     def _check_twice(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
-        """Make sure that no file is of two classes."""
+        """Check that no file is in two classes."""
         import numpy as np
 
         hashes = np.array(self._hashes, np.int64)
@@ -198,12 +198,12 @@ class _Images:
                 raise DataError(message, hint=ONE_LABEL_HINT)
 
     def _at(self, labels: NDArray[np.int64], names: Sequence[str], name: str) -> str:
-        """Return where a label comes first."""
+        """Return where a label is first used."""
         return self._where(self._numbers[int((labels == names.index(name)).argmax())])
 
 
 def _as_integers(labels: NDArray[np.int64], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return labels that are all integers as such, where a data frame has made 1.0 of them."""
+    """Return labels without `.0`, if all are integers that a data frame wrote as floats."""
     import numpy as np
 
     if not all(map(_FLOAT.fullmatch, names)) or not any("." in name for name in names):
@@ -214,7 +214,7 @@ def _as_integers(labels: NDArray[np.int64], names: tuple[str, ...]) -> tuple[NDA
 
 
 def _where_it_may_be(written: str, folder: str) -> str:
-    """Return a hint on a file that is not there."""
+    """Return a hint on a missing file."""
     if _DRIVE.match(written):
         return "paths on drives of Windows mean nothing here: write them relative to the table"
     if spellings.of_list(written) is not None:

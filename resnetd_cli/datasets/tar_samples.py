@@ -1,4 +1,4 @@
-"""Tar files with an image and its label side by side: where each lies, and reading one on its own."""
+"""Samples in tar files: images with their labels next to them, located by offset and read one at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-"""Endings of images; of several in one sample the first of these counts."""
+"""Suffixes of images; of several images in one sample, the first of these counts."""
 _LABELS = ("cls", "json")
 _MAX_LABEL = 2**20
 """Bytes of a label, or of the description that holds it."""
@@ -40,9 +40,9 @@ class Shards:
     Attributes:
         tars: the files.
         members: the images' names in them.
-        of: the tar that each image is in: int32, shape (N,).
-        offsets: where in it the image begins, in bytes: int64, shape (N,).
-        sizes: its bytes: int64, shape (N,).
+        of: the tar of each image, by position: int32, shape (N,).
+        offsets: where the image starts in its tar, in bytes: int64, shape (N,).
+        sizes: of the image, in bytes: int64, shape (N,).
     """
 
     tars: tuple[str, ...]
@@ -52,14 +52,14 @@ class Shards:
     sizes: NDArray[np.int64]
 
     def name(self, row: int) -> str:
-        """Return an image's name, after that of its tar file."""
+        """Return an image's name, with its tar file in front."""
         return f"{self.tars[self.of[row]]}/{self.members[row]}"
 
     def read(self, row: int) -> bytes:
         """Return an image's bytes.
 
         Raises:
-            InputError: the tar file cannot be read, or is not what it was.
+            InputError: the tar file cannot be read, or has changed.
         """
         size = int(self.sizes[row])
         if not size:
@@ -81,7 +81,7 @@ class Shards:
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar. `data`: what is in it, of labels only."""
+    """A file in a tar. `data`: its content, for labels only."""
 
     name: str
     offset: int
@@ -90,7 +90,7 @@ class Member:
 
 
 def samples(tar: str) -> Iterator[dict[str, Member]]:
-    """Yield the files that belong together, by the ending of their names in lower case.
+    """Yield the files of each sample, by the suffixes of their names in lower case.
 
     A name ends at the first dot, as in WebDataset: `1.jpg` and `1.depth.png` belong together. Where there is no
     image under such a name, it ends at the last dot: `v1.2.jpg` belongs with `v1.2.cls`, or with `v1.cls` if it is
@@ -126,14 +126,14 @@ def _samples(members: dict[str, Member]) -> Iterator[dict[str, Member]]:
 
 
 def image_of(members: Mapping[str, Member]) -> Member | None:
-    """Return the image of a sample; None: there is none."""
+    """Return the image of a sample; None if there is none."""
     endings = (*IMAGES, *sorted(ending for ending in members if ending in image_endings()))
     return next((members[ending] for ending in endings if ending in members), None)
 
 
 @cache
 def image_endings() -> frozenset[str]:
-    """Return the endings of images, without their dots."""
+    """Return the suffixes of images, without their dots."""
     return frozenset(ending[1:] for ending in image_extensions()) | {*IMAGES}
 
 
@@ -177,7 +177,7 @@ def _ending(name: str) -> str:
 
 
 def label_of(members: Mapping[str, Member], tar: str) -> str | None:
-    """Return the label of an image; None: there is none.
+    """Return the label of an image; None if there is none.
 
     Raises:
         DataError: it is not one text or integer.

@@ -1,4 +1,4 @@
-"""Tables in text files, as spreadsheets, data frames and people write them: encoding, delimiter, header, rows."""
+"""Tables in text files (CSV, TSV): encoding, delimiter, header and rows, as spreadsheets and people write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnetd_cli.system.encodings import encoding_of, no_text
 from resnetd_cli.system.escaping import printable, shell_word
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-"""By the ending of the file's name; the header may show another."""
+"""By the suffix of the file; the header may show another."""
 _ALL_DELIMITERS = ",;\t|"
 _MAX_LINE = 2**20
 """Characters of a line; `csv` takes up to 131,072 of a cell."""
@@ -22,7 +22,7 @@ _HEAD = 2**12
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*')
 _SAVE_AS = 'save it as "CSV UTF-8"'
 Row = tuple[int, list[str]]
-"""The line that a row ends on, from 1, and its cells, as many as the header has."""
+"""The line that a row ends on, from 1, and its cells, as many as in the header."""
 
 
 def rows(table: Path, fits: Callable[[Sequence[str]], bool]) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 """Tar files with an image and its label side by side, as WebDataset writes them and timm's `wds/` reads them.
 
 `a/0001.jpg` belongs with `a/0001.cls`, which holds the class's number or name, or with `a/0001.json`, whose
-`label` does. The tars are read once, for where each image lies; after that any image can be read on its own.
+`label` does. The tars are read once, to find the offset of each image; then any image can be read on its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PREFIX = "wds/"
 _INFO, _CLASS_NAMES = "_info.json", "classnames.txt"
 _MAX_INFO = 2**26
-"""Bytes of a file that tells splits, or names of classes."""
+"""Bytes of a file with splits or names of classes."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _MAX_SHARDS = 1_000_000
 _LAYOUT = "each image needs its label beside it, as in 0001.jpg and 0001.cls"
@@ -41,8 +41,8 @@ _LAYOUT = "each image needs its label beside it, as in 0001.jpg and 0001.cls"
 def open_shards(location: str) -> Dataset:
     """Return the images in the tar files that `wds/FOLDER`, `wds/FILE.tar` or `wds/part-{000..123}.tar` names.
 
-    The splits are those of a folder's `_info.json`, or those that the files' names tell. The names of classes that
-    are numbers come from `_info.json` or from `classnames.txt`, one a line.
+    The splits come from the folder's `_info.json`, or from the names of the files. The names of numbered classes
+    come from `_info.json`, or from `classnames.txt` with one a line.
 
     Raises:
         DataError: there are no tar files, one of them is damaged or compressed, or there are no images in them.
@@ -59,7 +59,7 @@ def open_shards(location: str) -> Dataset:
 
 
 class _Index:
-    """Where the images lie, tar by tar."""
+    """The offsets and labels of the images, tar by tar."""
 
     def __init__(self, location: str, folder: str) -> None:
         self._location, self._folder = location, folder
@@ -107,7 +107,7 @@ class _Index:
         return Dataset(self._location, found, tuple(self._notes), top=self._folder)
 
     def _check_labelled(self, split: str, labelled: int) -> None:
-        """Make sure that all images of a split have labels, or else none: those of some tests are secret.
+        """Check that either all images of a split have labels or none: those of some test splits are secret.
 
         Raises:
             DataError: some have.
@@ -204,7 +204,7 @@ def _ordered(splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    """Return the names that `part-{000..123}.tar` and `{a,b}.tar` stand for."""
+    """Expand `part-{000..123}.tar` and `{a,b}.tar`."""
     parts = _BRACES.split(pattern)
     choices = [[part] if at % 2 == 0 else _choices(part) for at, part in enumerate(parts)]
     count = 1
@@ -223,7 +223,7 @@ def _choices(inside: str) -> list[str]:
 
 
 def _class_names(folder: str, info: Mapping[str, Any]) -> list[str]:
-    """Return the names of the classes 0, 1, ...; none: they are called by their numbers."""
+    """Return the names of the classes 0, 1, ...; empty if they have none."""
     if isinstance(names := info.get("class_names"), list) and all(isinstance(name, str) for name in names):
         return names
     try:

@@ -1,6 +1,6 @@
 """The images that a model was trained on, kept beside it as the marks of their contents; see `content`.
 
-They lie beside `config.json`, sorted, as numpy's uint8 of shape (N, 16).
+They are stored beside `config.json`, sorted, as a numpy array: uint8, shape (N, 16).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAME = "trained-on.npy"
 MOST = 2**21
 """Of more images no marks are kept: 32 MiB of them, and 43 as text in an exported file."""
 DIGEST = "trained_on"
-"""In the metadata of a run's weights, the `digest` of their marks; empty where there are too many to keep."""
+"""In the metadata of a run's weights, the `digest` of their marks; empty if there are too many to keep."""
 RUN = "run.json"
 """What a run leaves beside its model."""
 CHECKPOINTS = "checkpoints"
@@ -46,7 +46,7 @@ def together(*parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def unpack(data: bytes) -> NDArray[np.uint8]:
-    """Return the marks that lie one after the other in some bytes: uint8, shape (N, 16).
+    """Return the marks in some bytes, one after the other: uint8, shape (N, 16).
 
     Raises:
         ValueError: they are no whole number of marks, or more than `MOST`.
@@ -59,7 +59,7 @@ def unpack(data: bytes) -> NDArray[np.uint8]:
 
 
 def contains(known: NDArray[np.uint8], marks: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Tell of each of N marks whether it is among the known ones: shape (N,)."""
+    """Return which of N marks are among the known ones: shape (N,)."""
     import numpy as np
 
     numbers = numbered(np.concatenate([known, marks]))
@@ -70,7 +70,7 @@ def write(folder: Path, marks: NDArray[np.uint8]) -> None:
     """Keep marks beside a model.
 
     Args:
-        folder: where its `config.json` lies.
+        folder: of its `config.json`.
         marks: those of all the images it was trained on; see `MOST`.
 
     Raises:
@@ -87,7 +87,7 @@ def read(folder: Path) -> NDArray[np.uint8] | None:
     """Return the marks beside a model: uint8, shape (N, 16); None where none were kept.
 
     Args:
-        folder: where its `config.json` lies.
+        folder: of its `config.json`.
 
     Raises:
         ModelError: they are damaged.

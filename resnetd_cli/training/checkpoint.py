@@ -43,7 +43,7 @@ def save(folder: RunFolder, progress: Progress, tensors: Mapping[str, Any], *, i
 
 
 def keep_as_best(folder: RunFolder) -> None:
-    """Keep the last checkpoint as the best one, too.
+    """Keep the last checkpoint as the best one as well.
 
     Raises:
         OutputError: there is no room, or no permission.

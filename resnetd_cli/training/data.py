@@ -97,8 +97,8 @@ def _sharing() -> Sharing:
 def marks_trained_on(plan: Plan, divided: TrainValTest, note: Callable[[str], None]) -> NDArray[np.uint8] | None:
     """Return the marks of all images that the model will have been trained on; None if there are too many to keep.
 
-    They are those of this run and of earlier runs that its weights come from; those that models of others and the
-    teacher were trained on are not known.
+    These are the images of this run and of the earlier runs that its weights come from. What the teacher and other
+    people's models were trained on is not known.
     """
     marks = trained_on.together(divided.train.known_marks(), *_marks_before(plan, note))
     if len(marks) <= trained_on.MOST:

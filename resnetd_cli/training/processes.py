@@ -1,4 +1,4 @@
-"""Several processes on this machine that train one network together."""
+"""`--processes N`: train one network in several processes on this machine."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _POLL_SECONDS = 0.2
 
 
 def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int, signals: Sequence[int] = ()) -> Any:
-    """Call a function in several processes at once, and return what it returned in the first.
+    """Call a function in several processes at once, and return the result of the first.
 
-    They find each other as torch.distributed's do, by the environment. One that fails ends the others.
+    They find each other through the environment, as torch.distributed's do. If one fails, the others are ended.
 
     Args:
-        function: can be pickled, as its arguments and what it returns.
+        function: can be pickled, as can its arguments and its result.
         arguments: of each call.
-        count: how many processes.
-        signals: those that came to this process, which are passed on as they are added.
+        count: number of processes.
+        signals: received by this process; each is passed on as it is added.
 
     Raises:
-        ResnetdError: the one that one of them raised; or another, where one of them died.
+        ResnetdError: one of them raised it, or died.
     """
     from torch.multiprocessing import get_context
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
@@ -55,7 +55,7 @@ def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int, si
     while not outcomes.empty():
         number, outcome = outcomes.get()
         returned[number] = outcome
-    # A process that fails makes the others fail, whose errors tell less.
+    # A process that fails makes the others fail, with errors that say less.
     for number in sorted(returned):
         if isinstance(returned[number], ResnetdError):
             raise returned[number]
@@ -79,7 +79,7 @@ def _call(
         "MASTER_PORT": str(port),
     }
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // count)))
-    # Of convolutions over one pixel, whose weights have the same layout by two names.
+    # Convolutions over one pixel: two names for the same layout of their weights.
     warnings.filterwarnings("ignore", "Grad strides do not match")
     try:
         outcomes.put((number, function(*arguments)))

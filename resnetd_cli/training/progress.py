@@ -21,7 +21,7 @@ Row = dict[str, Any]
 """A row of `metrics.csv`: `COLUMNS`, with None for validation if there is none.
 
 lr          the classifier's rate in the last step of the epoch
-val_top5    None for five classes or fewer, too
+val_top5    None for five classes or fewer as well
 seconds     wall time of the run up to here; time between resumptions does not count
 """
 

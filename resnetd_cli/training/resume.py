@@ -64,7 +64,7 @@ def as_started(plan: Plan, record: RunRecord) -> Plan:
 
 
 def check_images(facts: Mapping[str, Any], fingerprint: str, data: str, note: Callable[[str], None]) -> None:
-    """Check that the images are those that the run started with.
+    """Check that the images are the ones the run started with.
 
     Args:
         facts: of the run.
@@ -83,7 +83,7 @@ def check_images(facts: Mapping[str, Any], fingerprint: str, data: str, note: Ca
 
 
 def check_files(facts: Mapping[str, Any], model: Origin | None, teacher: Origin | None) -> None:
-    """Check that the files of the model and of the teacher are those that the run started with.
+    """Check that the files of the model and the teacher are the ones the run started with.
 
     Args:
         facts: of the run; those of older versions lack the files.

@@ -36,7 +36,7 @@ class Saver:
         self._saved = time.monotonic()
 
     def is_due(self) -> bool:
-        """Tell whether the last checkpoint was written long enough ago."""
+        """Tell whether it is time for another checkpoint."""
         return time.monotonic() - self._saved > self.save_seconds
 
     def save(self, learner: Learner, progress: Progress, *, is_best: bool) -> None:

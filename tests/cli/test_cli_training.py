@@ -79,7 +79,9 @@ def test_print_recipe_draws_the_rates_into_a_new_png(tmp_path: Path) -> None:
     assert isinstance(alone.exception, UsageError) and "add --print-recipe" in str(alone.exception.hint)
 
 
-def test_from_images_to_answers(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+def test_finetuned_model_predicts_exports_and_gives_features(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     trained = run_resnetd(
         "finetune", data, "-o", run, "--model", "embedded", "--image-size", "64", "--epochs", "2"
@@ -102,9 +104,7 @@ def test_from_images_to_answers(run_resnetd: Resnetd, data: Path, tmp_path: Path
     assert features.returncode == 0
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_weights(
-    run_resnetd: Resnetd, data: Path, tmp_path: Path
-) -> None:
+def test_resume_after_kill_gives_identical_weights(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
     options = (*SMALL, "--save-seconds", "0", "--set", "ema_decay=0.9", "--set", "drop_path=0.1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finished = run_resnetd("train", data, "-o", whole, *options)
@@ -122,7 +122,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(
         assert {**one, "seconds": ""} == {**other, "seconds": ""}
 
 
-def test_interrupted_it_saves_and_says_how_to_go_on(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+def test_interrupted_run_saves_and_prints_the_resume_command(
+    run_resnetd: Resnetd, data: Path, tmp_path: Path
+) -> None:
     run, whole = tmp_path / "my run", tmp_path / "whole"
     many = (*SMALL, "--epochs", "40", "--save-seconds", "1000")
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -153,7 +155,7 @@ def rows_in(run: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-def test_two_processes_learn_what_one_does(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_weights_of_one(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
     options = (*SMALL, "--set", "batch_norm=freeze", "--set", "mixup=0")
     one, two = tmp_path / "one", tmp_path / "two"
     assert run_resnetd("train", data, "-o", one, *options).returncode == 0
@@ -166,7 +168,7 @@ def test_two_processes_learn_what_one_does(run_resnetd: Resnetd, data: Path, tmp
     assert "Warning" not in finished.stderr
 
 
-def test_torchrun_launches_it(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+def test_torchrun_launches_training(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "resnetd_cli"]
     finished = subprocess.run(
@@ -219,7 +221,7 @@ def test_tensorboard_has_a_point_for_each_epoch(run_resnetd: Resnetd, data: Path
     assert [point.value for point in points] == pytest.approx([float(row["val_top1"]) for row in rows])
 
 
-def test_a_full_disk_costs_no_earlier_checkpoint(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+def test_full_disk_keeps_the_previous_checkpoint(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert run_resnetd("train", data, "-o", run, *SMALL, "--epochs", "2").returncode == 0
     kept = (run / "checkpoints" / "last.pth").read_bytes()
@@ -279,7 +281,7 @@ def test_a_full_disk_costs_no_earlier_checkpoint(run_resnetd: Resnetd, data: Pat
         (["train", "DATA", "-o", "README.md"], "README.md"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line(
+def test_wrong_arguments_are_reported_in_one_line(
     run_resnetd: Resnetd, data: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     places = {"DATA": str(data), "RUN": str(tmp_path / "run")}
@@ -306,9 +308,7 @@ def test_a_run_is_measured_on_the_images_that_it_did_not_learn_from(
     assert json.loads(whole.stdout)["models"][0]["images"] == 42
 
 
-def test_a_signal_to_several_processes_saves_what_they_learnt(
-    run_resnetd: Resnetd, data: Path, tmp_path: Path
-) -> None:
+def test_signal_to_several_processes_saves_a_checkpoint(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     many = (*SMALL, "--epochs", "400", "--processes", "2")
     process = run_resnetd.start("train", data, "-o", run, *many)
@@ -334,9 +334,7 @@ def test_an_image_that_one_of_several_processes_cannot_read_is_left_out(
     assert [*json.loads((tmp_path / "run" / "summary.json").read_text())["unreadable"]] == [str(damaged)]
 
 
-def test_a_run_is_gone_on_with_without_what_it_began_with(
-    run_resnetd: Resnetd, data: Path, tmp_path: Path
-) -> None:
+def test_resume_needs_no_starting_model(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
     base, run = tmp_path / "base", tmp_path / "run"
     assert run_resnetd("train", data, "-o", base, *SMALL).returncode == 0
     options = ("--model", base, "--epochs", "60", "--threads", "1", "--workers", "1", "--set", "drop_path=0.1")
@@ -351,7 +349,7 @@ def test_a_run_is_gone_on_with_without_what_it_began_with(
     assert json.loads((run / "summary.json").read_text())["resumed"] == 1
 
 
-def test_what_is_there_is_replaced_only_by_a_run_that_begins(
+def test_existing_run_is_replaced_only_when_the_new_one_starts(
     run_resnetd: Resnetd, data: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

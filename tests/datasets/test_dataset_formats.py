@@ -107,7 +107,7 @@ def test_braces(place: str) -> None:
     assert listings(open_dataset(f"WDS/{place}")) == {"all": expected}
 
 
-def test_info_tells_splits_and_classes() -> None:
+def test_info_file_gives_splits_and_classes() -> None:
     write_tar("w/a.tar", samples(3))
     write_tar("w/b.tar", samples(2, start=3))
     write_tar("w/unlisted.tar", samples(2, start=5))
@@ -472,7 +472,7 @@ def test_data_sets_that_do_not_fit_are_refused(datasets: Any) -> None:
     assert refusal("hfds/two").message == "hfds/two, column label: the splits do not have the same classes"
 
 
-def test_what_cannot_be_loaded_is_refused(datasets: Any) -> None:
+def test_data_set_that_cannot_be_loaded_is_an_error(datasets: Any) -> None:
     assert refusal("hfds/no/such").message.startswith("cannot load the data set no/such: ")
     Path("empty").mkdir()
     assert refusal("hfds/empty").message.startswith("cannot load the data set empty: ")

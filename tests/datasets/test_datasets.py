@@ -182,7 +182,7 @@ def test_classes_beside_a_test_folder_are_refused() -> None:
     assert error.hint == "move the classes into a folder train"
 
 
-def test_what_is_left_out_is_told() -> None:
+def test_skipped_files_are_reported() -> None:
     paint("d/train/cat/1.png", "d/train/dog/2.png", "d/train/loose.png", "d/extra/3.png", "d/top.png")
     write("d/train/cat/notes.txt", "x")
     Path("d/train/empty").mkdir()
@@ -255,7 +255,7 @@ def test_folders_without_classes_are_refused(make: list[str]) -> None:
     assert refusal("d").message == "d has no folders with images in them"
 
 
-def test_what_is_not_there_or_not_known_is_refused() -> None:
+def test_missing_or_unknown_location_is_refused() -> None:
     write("x.bin", "x")
     write("x.xlsx", "x")
     assert refusal("nowhere").message == "no folder or file nowhere"
@@ -335,7 +335,7 @@ def test_tsv_with_splits() -> None:
 
 
 @pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "0")])
-def test_is_valid_tells_train_from_val(yes: str, no: str) -> None:
+def test_column_is_valid_gives_train_and_val(yes: str, no: str) -> None:
     touch("1.png", "2.png", "3.png")
     write("t.csv", f"file,label,is_valid\n1.png,a,{no}\n2.png,b,{yes}\n3.png,b,{no}\n")
     assert listings(open_dataset("t.csv")) == {"train": [("1.png", "a"), ("3.png", "b")], "val": [("2.png", "b")]}
@@ -605,7 +605,7 @@ def test_tables_with_no_certain_reading_are_refused(content: str | bytes, messag
     assert hint in (error.hint or "")
 
 
-def test_files_that_are_not_there_stop_the_run() -> None:
+def test_missing_files_in_a_table_are_an_error() -> None:
     touch("d/img/1.jpg", "img/2.jpg", "d/img/3.JPG", "d/img/4.jpg")
     write("d/t.csv", "path,label\nimg/1.jpg,a\nimg/2.jpg,b\nimg/5.jpg,b\n")
     error = refusal("d/t.csv")
@@ -871,7 +871,7 @@ def test_processes_that_share_the_first_pass_all_find_what_one_would(tmp_path: P
             assert last == (88, 88)
 
 
-def test_a_look_reports_marks_and_failures_by_position() -> None:
+def test_scan_returns_marks_and_failures_by_position() -> None:
     names = many("d/cat", 20)
     write("d/cat/010.png", b"x")
     write("d/cat/019.png", b"")
@@ -951,7 +951,7 @@ def test_copies_across_splits_are_left_out_of_the_earlier() -> None:
     assert next(told) == "images of val that test has too are left out: val/cat/copy2.png"
 
 
-def test_copies_within_a_split_are_told() -> None:
+def test_copies_within_a_split_are_reported() -> None:
     paint("d/cat/1.png", "d/cat/2.png", "d/dog/3.png", "d/dog/4.png")
     paint("d/cat/5.png", "d/cat/6.png", like="d/cat/2.png")
     found = surveyed()
@@ -982,14 +982,14 @@ def test_files_that_differ_only_at_their_ends_are_no_copies() -> None:
     assert surveyed().notes == ()
 
 
-def test_an_image_in_two_classes_is_told() -> None:
+def test_image_in_two_classes_is_reported() -> None:
     paint("d/cat/1.png", "d/cat/2.png", "d/dog/3.png", "d/dog/4.png")
     paint("d/dog/5.png", like="d/cat/1.png")
     found = surveyed()
     assert next(notes(found)) == "the same image is in two classes: cat/1.png = dog/5.png"
 
 
-def test_classes_with_few_images_are_told() -> None:
+def test_classes_with_few_images_are_reported() -> None:
     paint("d/train/cat/1.png", "d/train/cat/2.png", "d/train/dog/3.png", "d/train/dog/4.png", "d/train/one/5.png")
     paint("d/val/cat/6.png", "d/val/new/7.png")
     assert list(notes(surveyed())) == [
@@ -999,7 +999,7 @@ def test_classes_with_few_images_are_told() -> None:
     ]
 
 
-def test_fingerprint_tells_data_sets_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_data_sets_have_different_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint("d/cat/1.png", "d/cat/2.png", "d/dog/3.png")
     first = surveyed().fingerprint
     assert surveyed(str(tmp_path / "d")).fingerprint == first

@@ -127,7 +127,7 @@ def test_another_seed_holds_out_other_groups() -> None:
     assert len({frozenset(groups_of(split_dataset(dataset, seed=seed).val)) for seed in range(10)}) > 5
 
 
-def test_large_groups_do_not_exceed_the_share_where_smaller_ones_are_there() -> None:
+def test_large_groups_do_not_exceed_the_share_if_there_are_smaller_ones() -> None:
     sizes = {"big": 60, "a": 10, "b": 10, "c": 10, "d": 10}
     names = [f"{group}_{number}.png" for group, size in sizes.items() for number in range(size)]
     for seed in range(10):
@@ -166,7 +166,7 @@ def test_no_class_is_held_out_as_a_whole() -> None:
         assert divided.val is not None and divided.val.counts().tolist() == [1, 1]
 
 
-def test_things_that_are_linked_have_the_same_number() -> None:
+def test_linked_items_have_the_same_number() -> None:
     pairs = np.array([[0, 1], [5, 4], [4, 3], [3, 2]])
     assert united(8, pairs).tolist() == [0, 0, 2, 2, 2, 2, 6, 7]
     numbers = [np.array([-1, 9, -1, -1, -1, 9, -1, 3])]
@@ -189,7 +189,7 @@ def test_things_that_are_linked_have_the_same_number() -> None:
         ("(x)?_", [None, None, None]),
     ],
 )
-def test_the_first_parentheses_or_the_whole_match_name_the_group(pattern: str, expected: list[str | None]) -> None:
+def test_group_is_the_first_parentheses_or_the_whole_match(pattern: str, expected: list[str | None]) -> None:
     dataset = images({"c": ["p1_a.png", "p2_b.png", "q.png"]})
     if not any(expected):
         with pytest.raises(DataError):
@@ -284,7 +284,7 @@ def test_a_group_of_numbers_or_of_nothing() -> None:
     assert without.groups is None
 
 
-def test_what_reads_images_is_given_no_groups() -> None:
+def test_examples_to_read_carry_no_groups() -> None:
     names = [f"burst {number}.png" for number in range(10_000)]
     examples = grouped_by(images({"a": names}), "[0-9]{1,3}").splits["all"]
     # The names, and the row and the label of each: eight bytes of both.

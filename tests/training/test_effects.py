@@ -75,7 +75,7 @@ def asked(
         ("train", {"micro_batch": 65, "batch_size": 64}, "a step sees 64 images at most", "a larger --batch-size"),
     ],
 )
-def test_a_setting_that_cannot_act_is_refused_where_it_was_asked_for(
+def test_setting_without_an_effect_is_refused_if_it_was_asked_for(
     command: str, changes: dict[str, Any], message: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -100,12 +100,14 @@ def test_a_setting_that_cannot_act_is_refused_where_it_was_asked_for(
         ("train", {"optimizer": "unknown", "momentum": 0.5}),  # which is another error, later
     ],
 )
-def test_settings_that_act_and_those_of_the_recipe_are_taken(command: str, changes: dict[str, Any]) -> None:
+def test_settings_with_an_effect_and_those_of_the_recipe_are_accepted(
+    command: str, changes: dict[str, Any]
+) -> None:
     asked(command, **changes)
     asked(command, teacher="embedded", **changes, teacher_temperature=2)
 
 
-def test_settings_of_a_file_are_not_asked_for(tmp_path: Path) -> None:
+def test_settings_in_a_recipe_file_need_no_effect(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(TUNE.replace({"freeze": True, "drop_path": 0.2, "momentum": 0.5}).to_yaml())
     assert asked("finetune", file=str(file)).drop_path == 0.2

@@ -72,7 +72,7 @@ def test_steps_are_split_evenly_over_processes_and_parts(
     assert sorted(seen) == list(range(images))
 
 
-def test_a_run_that_goes_on_sees_what_it_would_have_seen() -> None:
+def test_resumed_sampler_yields_the_remaining_steps() -> None:
     whole = list(sampler())
     for step in range(12):
         assert list(sampler(first_step=step)) == whole[step:]
@@ -137,7 +137,7 @@ def test_evaluation_sees_each_image_once_over_all_processes(examples: Examples) 
     assert [len(batch) for batch in seen] == [2, 2, 1, 2, 2]
 
 
-def test_seeds_that_follow_from_other_numbers_differ() -> None:
+def test_seeds_mixed_from_different_numbers_differ() -> None:
     seeds = {
         mixed_seed(seed, epoch, position) for seed in range(3) for epoch in range(9) for position in range(99)
     }

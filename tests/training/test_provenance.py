@@ -77,7 +77,7 @@ def facts_of(run: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_classifier_that_begins_at_random_follows_from_the_seed(base: Path) -> None:
+def test_random_classifier_derives_from_the_seed(base: Path) -> None:
     def weight(seed: int) -> torch.Tensor:
         settings = recipe.load_recipe("finetune").replace({"head": "random", "seed": seed})
         torch.seed()
@@ -126,7 +126,7 @@ def test_training_from_scratch_starts_with_no_files(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("has_checkpoint", [True, False])
-def test_starting_model_that_changed_is_not_resumed_from(
+def test_resume_with_a_changed_starting_model_is_an_error(
     plan: Plan, base: Path, files: dict[str, bytes], has_checkpoint: bool
 ) -> None:
     carry_out(plan, Log(stop_after=2))
@@ -144,14 +144,14 @@ def test_starting_model_that_changed_is_not_resumed_from(
     assert carry_out(change(plan, resume=True))["steps"] == 6
 
 
-def test_starting_model_that_is_gone_is_not_missed_after_a_checkpoint(plan: Plan, base: Path) -> None:
+def test_resume_from_a_checkpoint_needs_no_starting_model(plan: Plan, base: Path) -> None:
     carry_out(plan, Log(stop_after=2))
     base.rename(base.with_name("elsewhere"))
     summary = carry_out(change(plan, resume=True))
     assert summary["steps"] == 6 and summary["model_files"][0]["file"] == str(base / "model.safetensors")
 
 
-def test_teacher_that_changed_is_not_resumed_with(
+def test_resume_with_a_changed_teacher_is_an_error(
     plan: Plan, teacher: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
     taught = change(plan, teacher=str(teacher))
@@ -209,7 +209,7 @@ def test_run_of_an_older_version_is_resumed(plan: Plan) -> None:
     assert [start["step"] for start in facts_of(plan.output.folder)["starts"]] == [2]
 
 
-def test_other_images_are_not_resumed_with(plan: Plan, tmp_path: Path) -> None:
+def test_resume_with_other_images_is_an_error(plan: Plan, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=2))
     path = tmp_path / "data" / "train" / "red" / "000.png"
     with Image.open(path) as image:

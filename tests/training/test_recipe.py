@@ -64,14 +64,14 @@ def test_every_setting_has_a_rule() -> None:
         ({"warmup": 5}, "recipes have no 'warmup'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_value_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         BAG.replace(changes)
     assert caught.value.message == message
     assert caught.value.hint
 
 
-def test_near_names_are_told() -> None:
+def test_unknown_setting_hints_at_a_similar_name() -> None:
     with pytest.raises(UsageError) as caught:
         BAG.replace({"warm_up_epochs": 5})
     assert caught.value.hint == "perhaps warmup_epochs"
@@ -171,7 +171,7 @@ def test_settings_are_read_in_every_usual_notation(
         ("micro_batch=none of them", "it takes a whole number from 1 to 1000000, or null"),
     ],
 )
-def test_what_is_not_a_value_is_refused_with_what_would_be(setting: str, hint: str) -> None:
+def test_wrong_value_is_refused_with_a_hint_what_is_allowed(setting: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         recipe.parse_setting(setting)
     name, _, value = setting.partition("=")
@@ -206,7 +206,7 @@ def test_a_recipe_may_come_through_a_pipe() -> None:
         os.close(reading)
 
 
-def test_a_file_that_is_not_there_is_told_with_the_names_that_are() -> None:
+def test_missing_recipe_file_hints_at_the_shipped_recipes() -> None:
     with pytest.raises(UsageError, match="no recipe sgd") as caught:
         recipe.load_recipe("sgd")
     assert caught.value.hint == "there is bag-of-tricks, finetune; or name a YAML file"
@@ -223,7 +223,7 @@ def test_settings_of_the_command_line() -> None:
         recipe.parse_setting("lr=fast")
 
 
-def test_differences_are_named() -> None:
+def test_differences_between_recipes_are_named() -> None:
     assert BAG.differences(BAG) == []
     assert BAG.differences(BAG.replace({"epochs": 3, "scale": [0.5, 1]})) == [
         "epochs 200, not 3",
@@ -235,7 +235,7 @@ def test_differences_are_named() -> None:
     ("images", "batch_size", "expected"),
     [(300, 1024, 300), (96, 64, 48), (97, 64, 49), (42, 12, 11), (1_281_167, 1024, 1024), (5, 2, 2), (3, 3, 3)],
 )
-def test_the_batch_of_a_recipe_is_that_of_the_steps_an_epoch_is_spread_over(
+def test_batch_size_is_that_of_images_spread_evenly_over_the_steps(
     images: int, batch_size: int, expected: int
 ) -> None:
     evened = recipe_choice.with_even_batches(BAG.replace({"batch_size": batch_size}), images)
@@ -255,7 +255,7 @@ def test_the_batch_of_a_recipe_is_that_of_the_steps_an_epoch_is_spread_over(
         (100_000, 3, 32, "update"),
     ],
 )
-def test_fine_tuning_takes_as_long_as_the_data_is_worth(
+def test_finetuning_adapts_epochs_and_batches_to_the_number_of_images(
     images: int, epochs: int, batch_size: int, batch_norm: str
 ) -> None:
     fitted = recipe_choice.adapted_to(recipe.load_recipe("finetune"), images, {})
@@ -274,14 +274,14 @@ def test_fine_tuning_takes_as_long_as_the_data_is_worth(
         ("finetune", {"epochs": 90}, 9),
     ],
 )
-def test_the_warm_up_suits_the_epochs_that_are_asked_for(
+def test_warmup_is_a_tenth_of_the_epochs_asked_for(
     command: str, changes: dict[str, Any], warmup_epochs: float
 ) -> None:
     asked = asked_recipe(RecipeChoice(None, changes), command)
     assert asked.warmup_epochs == pytest.approx(warmup_epochs)
 
 
-def test_what_the_user_wants_goes_before_what_suits() -> None:
+def test_settings_of_the_user_override_adapted_ones() -> None:
     fitted = recipe_choice.adapted_to(recipe.load_recipe("finetune"), 100, {"epochs": 5, "batch_size": 50})
     assert (fitted.epochs, fitted.batch_size, fitted.warmup_epochs) == (5, 50, 0.5)
 
@@ -315,7 +315,7 @@ def test_more_processes_than_images_in_a_step_are_refused(
         (1, None, 1, 1, "--set batch_norm=freeze"),
     ],
 )
-def test_batches_that_leave_a_process_one_image_are_refused_with_one_that_works(
+def test_micro_batch_of_one_image_is_refused_with_a_batch_size_that_works(
     batch_size: int, micro_batch: int | None, processes: int, images: int, hint: str
 ) -> None:
     settings = BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch})
@@ -327,7 +327,7 @@ def test_batches_that_leave_a_process_one_image_are_refused_with_one_that_works(
 @pytest.mark.parametrize(
     ("batch_size", "micro_batch", "processes"), [(2, None, 1), (4, None, 2), (9, 4, 1), (8, 2, 2)]
 )
-def test_batches_that_leave_each_process_more_images_are_taken(
+def test_micro_batches_of_more_images_are_accepted(
     batch_size: int, micro_batch: int | None, processes: int
 ) -> None:
     sampling.check_micro_batches(

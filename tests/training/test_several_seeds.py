@@ -120,7 +120,7 @@ def test_each_run_is_what_a_single_one_of_its_seed_is(finished: Path, data: Path
         assert weights(alone.output.folder) == weights(finished / "seeds" / str(seed))
 
 
-def test_runs_that_were_stopped_end_as_if_they_had_not_been(finished: Path, plan: Plan) -> None:
+def test_resume_after_stop_gives_identical_seeds_and_weights(finished: Path, plan: Plan) -> None:
     notes: list[str] = []
     for stop_after in (1, 3):
         log = Log(stop_after)
@@ -139,7 +139,7 @@ def test_runs_that_were_stopped_end_as_if_they_had_not_been(finished: Path, plan
     assert notes[-1] == "these runs have ended already; --overwrite starts anew"
 
 
-def test_resumed_runs_have_the_recipe_that_the_first_was_fitted(plan: Plan) -> None:
+def test_resumed_runs_share_the_recipe_adapted_for_the_first(plan: Plan) -> None:
     fitted = change(plan, recipe="finetune", changes={"precision": "fp32"}, seeds=2)
     assert carry_out_all(fitted, Log(stop_after=1)) is None
     again = make_plan("train", plan.data.location, plan.output.folder, workers=0, device="cpu", resume=True)
@@ -251,7 +251,7 @@ def test_spread_is_that_of_numpy() -> None:
     assert several_seeds.spread([runs[0]])["loss"]["sd"] is None
 
 
-def test_equal_runs_are_told_apart_by_loss_and_then_by_order() -> None:
+def test_equal_accuracy_is_decided_by_loss_and_then_by_order() -> None:
     def best(*figures: tuple[float, float]) -> int:
         runs = [{"seed": number, "val": {"top1": a, "loss": b}} for number, (a, b) in enumerate(figures)]
         return int(best_run(runs)["seed"])
@@ -302,7 +302,9 @@ def test_interrupted_runs_of_several_seeds_say_how_to_go_on(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", ["0", "-1", "two", "1.5"])
-def test_seeds_that_are_no_number_of_runs_are_refused(run_resnetd: Resnetd, tmp_path: Path, count: str) -> None:
+def test_seeds_option_that_is_not_a_positive_number_is_refused(
+    run_resnetd: Resnetd, tmp_path: Path, count: str
+) -> None:
     refused = run_resnetd("finetune", "DATA", "-o", tmp_path / "run", "--seeds", count)
     assert refused.returncode == 2 and "--seeds" in refused.stderr.splitlines()[0]
     assert not (tmp_path / "run").exists()

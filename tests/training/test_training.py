@@ -77,7 +77,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_learns_and_says_so(finished: Path) -> None:
+def test_run_learns_and_writes_its_figures(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["images"] == {"train": 42, "val": 12, "test": 15}
     assert summary["classes"] == ["blue", "green", "red"]
@@ -129,7 +129,7 @@ def begun(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Path:
     return plan.output.folder
 
 
-def test_marks_of_the_model_it_starts_from_are_kept_too(finished: Path, tmp_path: Path) -> None:
+def test_marks_of_the_starting_model_are_kept_as_well(finished: Path, tmp_path: Path) -> None:
     more = write_colours(tmp_path / "more", 10, seed=9)
     table = make_plan("finetune", str(more), tmp_path / "again", str(finished), workers=0, device="cpu")
     again = begun(table)
@@ -195,7 +195,7 @@ def test_groups_are_kept_by_a_run_and_asked_for_again_when_it_is_resumed(data: P
     assert carry_out(change(plan, resume=True, group_by=None), Log(stop_after=2)) is None
 
 
-def test_the_figures_are_those_of_the_model_that_is_left(finished: Path, data: Path) -> None:
+def test_summary_has_the_figures_of_the_kept_model(finished: Path, data: Path) -> None:
     model = timm.create_model(f"local-dir:{finished}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
     losses, right = [], 0
@@ -249,9 +249,7 @@ def test_the_rate_warms_up_and_falls_like_a_cosine(plan: Plan) -> None:
     assert rates == pytest.approx(expected[3::4], abs=1e-9)  # of the last step of each epoch
 
 
-def test_the_rate_that_is_told_is_the_one_that_the_optimiser_used(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reported_rate_is_the_one_the_optimiser_used(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     used, original = [], torch.optim.SGD.step
 
     def step(self: torch.optim.SGD, *args: Any, **kwargs: Any) -> Any:
@@ -285,7 +283,7 @@ def test_every_image_is_trained_on_as_often_as_the_summary_says(
     assert run_record.read(RunFolder(plan.output.folder)).recipe.batch_size == 21
 
 
-def test_a_batch_that_is_spread_evenly_is_noted_where_it_was_asked_for(plan: Plan) -> None:
+def test_batch_size_changed_to_spread_images_evenly_is_noted(plan: Plan) -> None:
     notes: list[str] = []
     carry_out(change(plan, changes={**QUICK, "batch_size": 32, "epochs": 1}), note=notes.append)
     assert "42 images, spread evenly, make 2 steps of at most 21 an epoch" in notes
@@ -364,7 +362,7 @@ def test_seconds_are_wall_time_over_all_resumptions(plan: Plan, monkeypatch: pyt
     assert rows[-1] + 0.3 < summary["seconds"]  # the test split is measured last
 
 
-def test_a_checkpoint_of_another_version_is_told(plan: Plan) -> None:
+def test_checkpoint_of_another_version_is_an_error(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=4))
     last = RunFolder(plan.output.folder).last
     content = torch.load(last, weights_only=True)
@@ -373,7 +371,7 @@ def test_a_checkpoint_of_another_version_is_told(plan: Plan) -> None:
         carry_out(change(plan, resume=True))
 
 
-def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(plan: Plan, tmp_path: Path) -> None:
+def test_resume_after_stop_gives_identical_weights(plan: Plan, tmp_path: Path) -> None:
     """At the ends of epochs and within them, with everything random in use."""
     changes = {**QUICK, "micro_batch": 5, "drop_path": 0.2, "random_erasing": 0.3, "color_jitter": 0.4}
     whole = change(plan, changes=changes)
@@ -391,7 +389,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(plan: Plan, tmp_path:
     assert again["test"] == summary["test"]
 
 
-def test_a_run_that_ended_ends_again_at_once(finished: Path, data: Path) -> None:
+def test_resume_of_a_finished_run_changes_nothing(finished: Path, data: Path) -> None:
     before = (finished / "model.safetensors").read_bytes()
     log = Log()
     summary = carry_out(make_plan("train", str(data), finished, workers=0, device="cpu", resume=True), log)
@@ -399,7 +397,7 @@ def test_a_run_that_ended_ends_again_at_once(finished: Path, data: Path) -> None
     assert (finished / "model.safetensors").read_bytes() == before
 
 
-def test_a_seed_decides_everything(plan: Plan, tmp_path: Path) -> None:
+def test_same_seed_gives_identical_weights_and_another_seed_does_not(plan: Plan, tmp_path: Path) -> None:
     short = change(plan, changes={**QUICK, "epochs": 1})
     same = change(short, folder=tmp_path / "same", workers=2)
     other = change(short, folder=tmp_path / "other", changes={**short.recipe.changes, "seed": 1})
@@ -409,7 +407,7 @@ def test_a_seed_decides_everything(plan: Plan, tmp_path: Path) -> None:
     assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
 
-def test_other_settings_or_images_are_not_gone_on_with(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_resume_with_other_settings_or_images_is_an_error(plan: Plan, data: Path, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=2))
     for changes, difference in (({"epochs": 9}, "epochs 4, not 9"), ({"lr": 0.1}, "lr 0.05, not 0.1")):
         with pytest.raises(UsageError, match=f"was started with {difference}"):
@@ -425,7 +423,7 @@ def test_other_settings_or_images_are_not_gone_on_with(plan: Plan, data: Path, t
         extra.unlink()
 
 
-def test_the_same_command_goes_on_where_it_was_fitted_to_the_data(plan: Plan) -> None:
+def test_resume_with_the_same_command_accepts_adapted_settings(plan: Plan) -> None:
     large = change(plan, changes={**QUICK, "batch_size": 64, "scale": [0.5, 1]})
     assert carry_out(large, Log(stop_after=2)) is None
     assert run_record.read(RunFolder(plan.output.folder)).recipe.batch_size == 42
@@ -455,7 +453,7 @@ def test_a_run_is_replaced_only_when_asked(plan: Plan) -> None:
     assert summary["resumed"] == 0 and summary["steps"] == 16
 
 
-def test_a_damaged_checkpoint_is_told(plan: Plan) -> None:
+def test_damaged_checkpoint_is_an_error(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=4))
     (plan.output.folder / "checkpoints" / "last.pth").write_bytes(b"no checkpoint")
     with pytest.raises(UsageError, match=r"last\.pth is damaged"):
@@ -494,7 +492,7 @@ def test_damaged_images_are_reported_and_left_out(plan: Plan, tmp_path: Path, wh
     assert told == ([str(damaged)] if when == "before" else [])
 
 
-def test_an_unknown_optimiser_or_policy_is_told(plan: Plan) -> None:
+def test_unknown_optimiser_or_policy_is_an_error(plan: Plan) -> None:
     for changes, message in (
         ({"optimizer": "sgdx"}, "timm has no optimiser 'sgdx' that could be used"),
         ({"auto_augment": "magic"}, "timm has no policy 'magic'"),
@@ -530,7 +528,7 @@ def test_a_teacher_may_order_and_spell_its_classes_differently(finished: Path, p
 @pytest.mark.parametrize(
     "fields", [{"model": "run"}, {"model": "embedded", "teacher": "local-dir:run"}, {"weights": "best.pth"}]
 )
-def test_run_does_not_replace_what_it_is_made_from(
+def test_run_does_not_replace_what_it_starts_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -545,7 +543,7 @@ def test_run_does_not_replace_what_it_is_made_from(
     assert (folder.path / "model.safetensors").read_text(encoding="utf-8") == "{}"
 
 
-def test_what_a_killed_run_left_goes_and_other_partial_files_stay(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_run_are_removed_and_others_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.make(resume=False, overwrite=False)
     left = ["recipe.yaml.partial", "model.safetensors.2.partial", "checkpoints/last.pth.partial"]

@@ -79,7 +79,7 @@ def fail(error: Exception) -> Callable[[], object]:
         (fail(KeyError("x\ny")), "a process that loads images failed: KeyError", "-v shows where"),
     ],
 )
-def test_a_process_that_dies_is_told_in_a_line(act: Callable[[], object], message: str, hint: str) -> None:
+def test_death_of_a_worker_is_reported_in_one_line(act: Callable[[], object], message: str, hint: str) -> None:
     began = time.monotonic()
     with pytest.raises(ResnetdError) as caught, watched():
         list(evaluation_loader(Doomed(act), 4, Workers(2)))
@@ -97,7 +97,7 @@ def test_a_batch_that_cannot_be_sent_ends_the_run() -> None:
         list(evaluation_loader(Unsendable(lambda: None), 4, Workers(2)))
 
 
-def test_a_process_that_dies_while_no_batch_is_awaited_is_told_too() -> None:
+def test_death_of_a_worker_outside_the_loader_is_reported() -> None:
     with pytest.raises(ResnetdError, match="died: killed"), watched():
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
     with pytest.raises(RuntimeError, match="something else"), watched():
@@ -115,7 +115,7 @@ def test_signals_for_the_whole_group_are_left_to_the_process_that_trains() -> No
     assert [int(number) for batch in batches for number in batch.targets] == [*range(40)]
 
 
-def test_processes_that_cannot_be_started_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Loader:
         num_workers = 2
 
