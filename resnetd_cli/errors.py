@@ -18,7 +18,8 @@ The library raises these and never prints or exits; `cli/app.py` holds the one h
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, auto
+from typing import TypedDict
 
 
 class ExitCode(IntEnum):
@@ -45,23 +46,124 @@ class ErrorKind(str, Enum):
     HTTP_STATUS = "http_status"
     BLOCKED = "blocked"
 
-    @property
-    def meaning(self) -> str:
-        """What the kind stands for, as the README lists it."""
-        return _MEANINGS[self]
+
+class Reason(Enum):
+    """Why something failed, where an option of the command line may help: `cli/hints.py` says which."""
+
+    # Inputs: reading and decoding.
+    TOO_MANY_BYTES = auto()
+    TOO_MANY_PIXELS = auto()
+    TOO_SLOW = auto()
+    SERVER_TOO_SLOW = auto()
+    SERVER_BUSY = auto()
+    PRIVATE_HOST = auto()
+    TRUNCATED = auto()
+    NO_MORE_PROCESSES = auto()
+    NO_MORE_THREADS = auto()
+    NO_MEMORY = auto()
+    NO_MEMORY_FOR_IMAGE = auto()
+    NOT_NAMED_LIKE_IMAGES = auto()
+    LINKS_SKIPPED = auto()
+    ONLY_LINKS = auto()
+    LIST_NOT_OPENED = auto()
+    LIST_NOT_READ = auto()
+    LIST_ENTRIES = auto()
+    NOT_A_LIST = auto()
+
+    # Outputs.
+    OUTPUT_EXISTS = auto()
+    OUTPUT_NOT_WRITABLE = auto()
+    FORMAT_UNCLEAR = auto()
+
+    # Class names.
+    LABELS_NOT_FOUND = auto()
+    LABELS_NOT_READ = auto()
+    LABELS_NOT_A_LIST = auto()
+    LABELS_UNORDERED = auto()
+    MODEL_NAMES_UNFIT = auto()
+    CLASSES_UNKNOWN = auto()
+    SOME_CLASSES_UNKNOWN = auto()
+    CLASSES_MISSPELT = auto()
+    NO_CLASS_KNOWN = auto()
+
+    # Models.
+    UNKNOWN_MODEL = auto()
+    NOT_OF_TIMM = auto()
+    MODEL_OF_ANOTHER_TOOL = auto()
+    MODEL_AT_URL = auto()
+    WEIGHTS_AS_MODEL = auto()
+    NO_WEIGHTS_FILE = auto()
+    WEIGHTS_NOT_FOUND = auto()
+    SEVERAL_WEIGHTS = auto()
+    WEIGHTS_INSIDE = auto()
+    UNTRAINED = auto()
+    WEIGHTS_NOT_FETCHED = auto()
+    HUB = auto()
+    SIZE_NOT_TAKEN = auto()
+    NO_TEST_SIZE = auto()
+    FIXED_SIZE = auto()
+    NOT_ON_ONNX = auto()
+    NO_INT8 = auto()
+    NO_INT8_OF_WEIGHTS = auto()
+    NOT_QUANTISED = auto()
+    NOT_COMPILED = auto()
+    COMPILED_ALREADY = auto()
+    NEEDS_CALIBRATION = auto()
+    NO_CALIBRATION_IMAGE = auto()
+    NO_IMAGE_TO_VERIFY = auto()
+    NOT_EXPORTED = auto()
+    NO_EXPORTED_FILE = auto()
+    BAD_TEMPERATURE = auto()
+
+    # Evaluation.
+    SINGLE_OUTPUT = auto()
+    NO_REAL_LABEL = auto()
+    ALL_TRAINED_ON = auto()
+    GROUP_BY = auto()
+    EMPTY_SPLIT = auto()
+    NO_SPLITS = auto()
+
+    # Training.
+    OTHER_SETTING = auto()
+    SETTING_WITHOUT_VALUE = auto()
+    SETTING_WITHOUT_EFFECT = auto()
+    NO_TEACHER = auto()
+    IMAGES_RUN_ALONE = auto()
+    MICRO_BATCH_TOO_LARGE = auto()
+    NOT_A_RECIPE = auto()
+    RECIPE_INCOMPLETE = auto()
+    NOT_A_SETTING = auto()
+    LOSS_NOT_A_NUMBER = auto()
+    BATCH_NORM = auto()
+    BATCH_NORM_PER_PROCESS = auto()
+    BATCH_NORM_BATCH_SIZE = auto()
+    BATCH_NORM_MICRO_BATCH = auto()
+    BATCH_NORM_BOTH_SIZES = auto()
+    TOO_MANY_PROCESSES = auto()
+    BATCH_BELOW_PROCESSES = auto()
+    WORKERS_NOT_STARTED = auto()
+    WORKER_DIED = auto()
+    WORKER_FAILED = auto()
+    SHARED_MEMORY_FULL = auto()
+    PROCESS_DIED = auto()
+    RUN_EXISTS = auto()
+    RUN_DAMAGED = auto()
+    RUN_DIFFERS = auto()
+    RUN_OF_ONE_SEED = auto()
+    RUN_NOT_WRITABLE = auto()
+    NOT_A_RUN = auto()
+    REPLACES_ITS_START = auto()
+    IMAGES_CHANGED = auto()
+    FILE_CHANGED = auto()
+    CHECKPOINT_NOT_WRITTEN = auto()
 
 
-_MEANINGS = {
-    ErrorKind.NOT_FOUND: "no such file or folder, or a pattern that matches nothing",
-    ErrorKind.UNREADABLE: "the file is there but cannot be read (permissions, a device, an I/O error)",
-    ErrorKind.UNDECODABLE: "the bytes are not an image Pillow can decode, or the image is damaged",
-    ErrorKind.TOO_LARGE: "more pixels or bytes than allowed",
-    ErrorKind.EMPTY: "zero bytes, or a folder without images",
-    ErrorKind.TIMEOUT: "it was not read, or not decoded, in time",
-    ErrorKind.CONNECTION: "the server could not be reached, or the connection broke",
-    ErrorKind.HTTP_STATUS: "the server answered with an error status",
-    ErrorKind.BLOCKED: "a URL that is not fetched: malformed, not http(s), or leading to a private address",
-}
+class Advice(TypedDict):
+    """What helps against an error; see `ResnetdError`."""
+
+    hint: str | None
+    reason: Reason | None
+    details: tuple[object, ...]
 
 
 class ResnetdError(Exception):
@@ -69,18 +171,34 @@ class ResnetdError(Exception):
 
     Args:
         message: what happened, one line.
-        hint: what to try next, one line.
+        hint: what to try next, one line. It names no option: the library does not know which command runs.
+        reason: what the command line chooses a hint by, which it shows after `hint`.
+        details: what that hint names, such as a size that would do.
     """
 
     exit_code = ExitCode.FAILED
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        reason: Reason | None = None,
+        details: tuple[object, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.reason = reason
+        self.details = details
+
+    @property
+    def advice(self) -> Advice:
+        """What helps, to pass on to another error."""
+        return {"hint": self.hint, "reason": self.reason, "details": self.details}
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let it cross to another process, hint and all."""
+        """Keep the hint and the reason when the error is sent to another process."""
         return _remade, (type(self), self.__dict__)
 
 
@@ -136,15 +254,25 @@ class InputError(ResnetdError):
     """One input failed.
 
     Args:
-        kind: the reason, from the closed set.
+        kind: why, from the closed set.
         message: what happened, one line.
-        hint: what to try next, one line.
+        hint: as of `ResnetdError`.
+        reason: likewise.
+        details: likewise.
     """
 
     exit_code = ExitCode.PARTIAL
 
-    def __init__(self, kind: ErrorKind, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        hint: str | None = None,
+        reason: Reason | None = None,
+        details: tuple[object, ...] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, reason=reason, details=details)
         self.kind = kind
 
 

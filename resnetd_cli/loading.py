@@ -15,7 +15,7 @@ from resnetd_cli.compiled import build, bundles, exported_file
 from resnetd_cli.compiled.build import DamagedBundleError
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
-from resnetd_cli.errors import CacheError, ModelError, ResnetdError, UsageError
+from resnetd_cli.errors import CacheError, ModelError, Reason, ResnetdError, UsageError
 from resnetd_cli.models import configs, names
 from resnetd_cli.models.network import Network, load_network, pixels
 from resnetd_cli.net.fetch import CONNECTIONS
@@ -116,7 +116,7 @@ class Loader:
                 except DamagedBundleError:
                     bundles.discard(bundle)
         if self.precision == INT8:
-            raise ModelError(f"there is no int8 form of {self.model} here", hint=self._how_to_quantise())
+            raise self._no_int8()
         if reason is not None and self.engine == "onnx":
             raise self._no_onnx(ModelError, reason)
         return self._load_network(reason)
@@ -192,15 +192,18 @@ class Loader:
         return "int8 runs on the onnx engine" if self.precision == INT8 else None
 
     def _no_onnx(self, kind: type[ResnetdError], reason: str) -> ResnetdError:
-        return kind(f"{self.model} cannot run on the onnx engine: {reason}", hint="--engine torch")
+        return kind(f"{self.model} cannot run on the onnx engine: {reason}", reason=Reason.NOT_ON_ONNX)
 
-    def _how_to_quantise(self) -> str:
-        weights = f" --weights {shell_word(self.weights)}" if self.weights else ""
-        return f"resnetd pull {shell_word(self.model)}{weights} --precision int8 --calibrate FOLDER"
+    def _no_int8(self) -> ModelError:
+        message, reason = f"there is no int8 form of {self.model} here", Reason.NO_INT8
+        if self.weights is None:
+            return ModelError(message, reason=reason, details=(shell_word(self.model),))
+        details = shell_word(self.model), shell_word(self.weights)
+        return ModelError(message, reason=Reason.NO_INT8_OF_WEIGHTS, details=details)
 
     def _load_exported(self) -> Classifier:
         if self.weights is not None:
-            raise UsageError(f"{self.model} brings its own weights", hint="leave out --weights")
+            raise UsageError(f"{self.model} brings its own weights", reason=Reason.WEIGHTS_INSIDE)
         key = BundleKey(self.model, image_size=self._size)
         bundle = bundles.find(key)
         if bundle is None:
@@ -227,14 +230,12 @@ class Loader:
         if self._size == "train":
             return card
         if self._size == "test":
-            raise UsageError(f"{self.model} has no test size of its own", hint="--image-size N gives its pixels")
+            raise UsageError(f"{self.model} has no test size of its own", reason=Reason.NO_TEST_SIZE)
         side = pixels(self._size)
         own_size = card.preprocessing.input_size
         if own_size != (3, side, side) and not card.any_size:
             message = f"{self.model} takes images of {own_size[1]} x {own_size[2]} pixels and no others"
-            raise UsageError(
-                message, hint=f"resnetd export MODEL --image-size {side} -o FILE.onnx makes one for {side}"
-            )
+            raise UsageError(message, reason=Reason.FIXED_SIZE, details=(side,))
         return replace(card, preprocessing=replace(card.preprocessing, input_size=(3, side, side)))
 
     def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:

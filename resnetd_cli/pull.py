@@ -12,7 +12,7 @@ from resnetd_cli.classifier import Classifier
 from resnetd_cli.compiled import build, bundles, exported_file
 from resnetd_cli.compiled.bundles import Bundle
 from resnetd_cli.compiled.card import Card
-from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
+from resnetd_cli.errors import CacheError, InputError, ModelError, Reason, UsageError
 from resnetd_cli.evaluation.agreement import measure_agreement
 from resnetd_cli.loading import Loader
 from resnetd_cli.models import trained_on
@@ -45,18 +45,16 @@ def pull(
         ResnetdError: see `errors`.
     """
     if exported_file.is_exported(loader.model):
-        raise UsageError(f"{loader.model} is compiled already", hint="predict --model takes it as it is")
+        raise UsageError(f"{loader.model} is compiled already", reason=Reason.COMPILED_ALREADY)
     loader.check()
     if loader.precision == FP32:
         return loader.compile()
     if loader.precision != INT8:
-        raise UsageError(f"{loader.precision} runs on torch, without compiling", hint="--precision fp32 or int8")
+        raise UsageError(f"{loader.precision} runs on torch, without compiling", reason=Reason.NOT_COMPILED)
     if calibration is None:
         if bundle := build.find_intact(loader.bundle_key):
             return bundle
-        raise UsageError(
-            "int8 needs images to calibrate with", hint="--calibrate FOLDER: some 64 like those to come"
-        )
+        raise UsageError("int8 needs images to calibrate with", reason=Reason.NEEDS_CALIBRATION)
     return _quantise(loader, calibration, on_failure)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import Advice, ErrorKind, InputError, Reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,11 +143,18 @@ class Failure:
     kind: ErrorKind
     message: str
     hint: str | None = None
+    reason: Reason | None = None
+    details: tuple[object, ...] = ()
+
+    @property
+    def advice(self) -> Advice:
+        """What helps, to pass on to an error."""
+        return {"hint": self.hint, "reason": self.reason, "details": self.details}
 
     @classmethod
     def of(cls, name: str, model: str, error: InputError) -> Failure:
         """Return the failure that an error makes of an input of this name."""
-        return cls(name, model, error.kind, error.message, error.hint)
+        return cls(name, model, error.kind, error.message, **error.advice)
 
     def record(self) -> dict[str, Any]:
         """Return the JSON form."""

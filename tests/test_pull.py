@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from resnetd_cli import pull
 from resnetd_cli.cli.app import app
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.cli.inputs import images_of
 from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import BundleKey
@@ -206,7 +207,7 @@ def test_what_verify_finds_stays_with_the_model(with_int8: Path, tmp_path: Path)
 def test_without_int8_the_error_says_how_to_make_it(cache: Path) -> None:
     with pytest.raises(ModelError, match="there is no int8 form of embedded here") as caught:
         INT8.load()
-    assert caught.value.hint == "resnetd pull embedded --precision int8 --calibrate FOLDER"
+    assert hint_of(caught.value) == "resnetd pull embedded --precision int8 --calibrate FOLDER"
 
 
 @pytest.mark.slow
@@ -333,8 +334,8 @@ def test_a_device_that_is_not_there_is_told(device: str, cache: Path) -> None:
         pytest.skip("it is there")
     with pytest.raises(UsageError, match=f"--device {device}: not on this machine") as caught:
         Loader("embedded", device=device, engine="auto").load()
-    assert caught.value.hint is not None
-    assert "there is: cpu" in caught.value.hint
+    assert hint_of(caught.value) is not None
+    assert "there is: cpu" in hint_of(caught.value)
 
 
 @pytest.mark.slow
@@ -422,4 +423,4 @@ def test_a_cache_that_cannot_be_written_is_told_by_pull(tmp_path: Path, monkeypa
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "file"))
     with pytest.raises(CacheError, match="the compiled model cannot be kept: ") as caught:
         bundles.write(BundleKey("embedded"), lambda folder: pytest.fail(f"made {folder}"))
-    assert caught.value.hint == "RESNETD_CACHE names another folder"
+    assert hint_of(caught.value) == "RESNETD_CACHE names another folder"

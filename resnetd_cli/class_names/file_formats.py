@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnetd_cli.errors import LabelsError, first_line
+from resnetd_cli.errors import LabelsError, Reason, first_line
 from resnetd_cli.system.wording import counted
 
 FORMS = (
@@ -140,7 +140,7 @@ def _read(text: str, location: str, suffix: str) -> list[Row]:
 
 def _list_of_images(location: str) -> LabelsError:
     message = f"{location} is a list of images, not of classes"
-    return LabelsError(message, hint="--labels takes a file with a line per class, in class order")
+    return LabelsError(message, reason=Reason.LABELS_NOT_A_LIST)
 
 
 def lines_of(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from resnetd_cli.class_names.file_formats import FORMS, Row, lines_of, read, rows_of
 from resnetd_cli.class_names.shipped import ClassNames, finder, for_class_count, words
-from resnetd_cli.errors import ErrorKind, InputError, LabelsError
+from resnetd_cli.errors import ErrorKind, InputError, LabelsError, Reason
 from resnetd_cli.net.fetch import bare_url, fetch, is_url, without_secrets
 from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
 from resnetd_cli.system.encodings import encoding_of, no_text
@@ -52,16 +52,24 @@ def from_checkpoint(
     Raises:
         LabelsError: a list of another length, an empty map, a class that the model lacks, a name that is no text.
     """
-    owner, hint = "the model's config.json", "name the classes with --labels FILE"
+    descriptions = label_descriptions if isinstance(label_descriptions, Mapping) else {}
+    try:
+        return _class_names(_checkpoint_rows(label_names, n), descriptions, "checkpoint")
+    except LabelsError as error:
+        error.hint, error.reason = None, Reason.MODEL_NAMES_UNFIT
+        raise
+
+
+def _checkpoint_rows(label_names: object, n: int) -> list[Row]:
+    owner, hint = "the model's config.json", ""
     if isinstance(label_names, str) or not isinstance(label_names, (Mapping, Sequence)):
-        raise LabelsError(f"{owner} has neither a list nor a map of class names", hint=hint)
+        raise LabelsError(f"{owner} has neither a list nor a map of class names")
     if isinstance(label_names, Mapping):
         rows = rows_of(label_names.items(), owner, hint)
         rows += _gaps(rows, n, owner, hint)
     else:
         rows = rows_of(enumerate(label_names), owner, hint)
-    descriptions = label_descriptions if isinstance(label_descriptions, Mapping) else {}
-    return _class_names(_in_order(rows, n, owner, hint), descriptions, "checkpoint")
+    return _in_order(rows, n, owner, hint)
 
 
 def load(location: str, n: int) -> ClassNames:
@@ -198,7 +206,7 @@ def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
         message = (
             f"{location} has names of {shipped.source}, but in another order: which class is which is not certain"
         )
-        raise LabelsError(message, hint=f"{_SAY_INDICES}, with WordNet ids; or leave out --labels")
+        raise LabelsError(message, hint=f"{_SAY_INDICES}, with WordNet ids", reason=Reason.LABELS_UNORDERED)
     if not is_shipped:
         return rows
     return [
@@ -273,18 +281,18 @@ def _read(location: str) -> bytes:
             raise _no_such_file(location) from error
         if error.kind is ErrorKind.TOO_LARGE:
             raise LabelsError(f"{location} has more than {_MAX_BYTES:,} bytes", hint=_HINT) from error
-        raise LabelsError(f"{location} cannot be read: {error.message}", hint="--labels takes a file") from error
+        raise LabelsError(f"{location} cannot be read: {error.message}", reason=Reason.LABELS_NOT_READ) from error
 
 
 def _no_such_file(location: str) -> LabelsError:
-    return LabelsError(f"{location}: no such file", hint="--labels takes a file or an http(s) URL")
+    return LabelsError(f"{location}: no such file", reason=Reason.LABELS_NOT_FOUND)
 
 
 def _fetched(url: str) -> bytes:
     try:
         return fetch(url, max_bytes=_MAX_BYTES)
     except InputError as error:
-        raise LabelsError(f"{without_secrets(url)}: {error.message}", hint=error.hint) from error
+        raise LabelsError(f"{without_secrets(url)}: {error.message}", **error.advice) from error
 
 
 def _decoded(data: bytes, location: str) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from resnetd_cli.class_names import shipped
 from resnetd_cli.class_names.shipped import ClassNames, folded
-from resnetd_cli.errors import DataError
+from resnetd_cli.errors import DataError, Reason
 from resnetd_cli.system.wording import near
 
 _TOLD = 5
@@ -28,7 +28,7 @@ class Match(NamedTuple):
     by_index: bool
 
 
-def match(classes: Sequence[str], names: ClassNames, *, remedy: str = "") -> Match:
+def match(classes: Sequence[str], names: ClassNames) -> Match:
     """Find the model's class for each class of a data set.
 
     One rule applies to all classes, the first that fits them all: names (see `shipped.finder`), ImageNet ids, or
@@ -37,7 +37,6 @@ def match(classes: Sequence[str], names: ClassNames, *, remedy: str = "") -> Mat
     Args:
         classes: the names in the data set.
         names: the names of the model's classes.
-        remedy: for the hint, what the command offers if the model lacks some of the classes.
 
     Raises:
         DataError: no rule fits all of them; a name means several classes; two of them mean one class.
@@ -46,7 +45,7 @@ def match(classes: Sequence[str], names: ClassNames, *, remedy: str = "") -> Mat
     found = [[rule(name) for name in classes] for rule in rules]
     fitting = next((rule for rule, candidates in enumerate(found) if all(candidates)), None)
     if fitting is None:
-        raise _unmatched(classes, found, names, remedy)
+        raise _unmatched(classes, found, names)
     for name, candidates in zip(classes, found[fitting], strict=True):
         if len(candidates) > 1:
             raise _ambiguous(name, candidates, names)
@@ -105,9 +104,7 @@ def _check_different(classes: Sequence[str], chosen: Sequence[int]) -> None:
         owners[index] = name
 
 
-def _unmatched(
-    classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames, remedy: str
-) -> DataError:
+def _unmatched(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames) -> DataError:
     """Return the error for classes that no rule finds; if all are found, for rules that differ."""
     unknown = [name for name, *ways in zip(classes, *found, strict=True) if not any(ways)]
     if not unknown:
@@ -115,7 +112,12 @@ def _unmatched(
     of = "the class" if len(classes) == 1 else f"{len(unknown)} of the {len(classes)} classes"
     verb = "is" if len(unknown) == 1 else "are"
     message = f"{of} {verb} not among the model's {len(names)}: {some_of(unknown)}"
-    return DataError(message, hint=_hint(unknown, names, remedy if len(unknown) < len(classes) else ""))
+    some_known = len(unknown) < len(classes)
+    if near_names := _near(unknown, names):
+        return DataError(message, hint=near_names, reason=Reason.CLASSES_MISSPELT if some_known else None)
+    some = ", ".join(names.names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
+    reason = Reason.SOME_CLASSES_UNKNOWN if some_known else Reason.CLASSES_UNKNOWN
+    return DataError(message, hint=f"the model's are {some}", reason=reason)
 
 
 def _mixed(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], names: ClassNames) -> DataError:
@@ -130,15 +132,13 @@ def _mixed(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], nam
     return DataError(f"the classes are not all called in one way: {told}", hint=hint)
 
 
-def _hint(unknown: Sequence[str], names: ClassNames, remedy: str) -> str:
-    """Return a hint for classes that the model lacks."""
+def _near(unknown: Sequence[str], names: ClassNames) -> str | None:
+    """Return the model's classes whose spelling is near one that it lacks, if any."""
     known = {folded(name): name for name in reversed(names.names)}
-    ways = [remedy] if remedy else []
     for stranger in unknown[:_TOLD]:
         if alike := near(folded(stranger), known):
-            return "; ".join([f"near {stranger}: {', '.join(known[name] for name in alike)}", *ways])
-    some = ", ".join(names.names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
-    return "; ".join([f"the model's are {some}", "--labels FILE names them otherwise", *ways])
+            return f"near {stranger}: {', '.join(known[name] for name in alike)}"
+    return None
 
 
 def some_of(classes: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from resnetd_cli.cli.commands import (
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.many_values import ManyValuesCommand
 from resnetd_cli.cli.misread import understood
-from resnetd_cli.errors import ExitCode, ResnetdError, first_line, innermost
+from resnetd_cli.errors import ExitCode, Reason, ResnetdError, first_line, innermost
 from resnetd_cli.models import hub_settings
 from resnetd_cli.system.files import current_folder, too_many_files_hint, write_error
 
@@ -168,10 +168,9 @@ def _shortage(error: Exception) -> ResnetdError | None:
     """Return the error for want of memory or threads, which libraries tell only in words."""
     text = first_line(innermost(error))
     if "new thread" in text:
-        hint = "--workers 1 needs fewer; ulimit -u and -v tell what is allowed"
-        return ResnetdError("the system gives no more threads", hint=hint)
+        return ResnetdError("the system gives no more threads", reason=Reason.NO_MORE_THREADS)
     if isinstance(error, MemoryError) or re.search(r"alloc|out of memory", text):
-        return ResnetdError("not enough memory", hint="fewer --workers or a lower --batch-size need less")
+        return ResnetdError("not enough memory", reason=Reason.NO_MEMORY)
     if isinstance(error, ImportError):
         hint = "there may be too little memory (ulimit -v), or the install is damaged"
         return ResnetdError(f"a library cannot be loaded: {text}", hint=hint)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from resnetd_cli.cli.hints import Advised, hint_of
 from resnetd_cli.errors import ResnetdError
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.quiet import share_stderr
@@ -32,7 +33,7 @@ class Terminal:
         self.verbose = False
         self.progress_wanted = True
         self.options: frozenset[str] | None = None
-        """Those of the command at hand; None where it is not known."""
+        """Those of the running command; None before it is known."""
         self._into_pipe = False
         self._live: Progress | ImageBar | None = None
         self._hints: set[str] = set()
@@ -67,13 +68,13 @@ class Terminal:
         """Tell an error in one line, and its hint in a second; a hint is not told twice."""
         where = f"{about}: " if about else ""
         self._print(f"error: {where}{error.message}", style="red")
-        if error.hint and error.hint not in self._hints and self._can_be_followed(error.hint):
-            self._hints.add(error.hint)
-            self._print(f"hint: {error.hint}", style="dim")
+        if (hint := self.hint(error)) and hint not in self._hints:
+            self._hints.add(hint)
+            self._print(f"hint: {hint}", style="dim")
 
-    def _can_be_followed(self, hint: str) -> bool:
-        """Tell whether a hint that begins with an option is one for the command at hand."""
-        return self.options is None or not hint.startswith("--") or hint.split(maxsplit=1)[0] in self.options
+    def hint(self, error: Advised) -> str | None:
+        """Return what to try next, in terms of the running command's options."""
+        return hint_of(error, self.options)
 
     def lines(self, text: str) -> None:
         """Tell more than one line: a traceback."""

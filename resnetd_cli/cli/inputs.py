@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from resnetd_cli.cli.console import is_tty, terminal
+from resnetd_cli.cli.hints import hint_for
 from resnetd_cli.errors import UsageError
 from resnetd_cli.pipeline.sources.folders import Skipped, Walker
 from resnetd_cli.pipeline.sources.inputs import Source, expand, expand_list, is_single
@@ -28,7 +29,7 @@ def images_of(option: str, texts: list[str] | None) -> list[Source] | None:
     walker = Walker()
     images = list(expand(texts, walker=walker))
     for note in walker.notes():
-        terminal.note(f"{option}: {note}")
+        terminal.note(f"{option}: {note.text}")
     return images
 
 
@@ -40,7 +41,7 @@ class Inputs:
         texts: INPUTs.
         files_from: a list of inputs, `-` for standard input.
         null: its entries end with NUL.
-        all_files: see `Walker`; None: the command has neither this option nor the next.
+        all_files: see `Walker`.
         follow: see `Walker`.
 
     Raises:
@@ -50,7 +51,7 @@ class Inputs:
     texts: list[str]
     files_from: str | None = None
     null: bool = False
-    all_files: bool | None = None
+    all_files: bool = False
     follow: bool = False
 
     def __post_init__(self) -> None:
@@ -103,13 +104,13 @@ class Inputs:
 
     def tell_skipped(self) -> None:
         """Note what was skipped in folders."""
-        for note in self._walker.notes():
-            terminal.note(note)
+        for text, reason in self._walker.notes():
+            hint = hint_for(reason, terminal.options)
+            terminal.note(f"{text} ({hint})" if hint else text)
 
     @cached_property
     def _walker(self) -> Walker:
         return self._new_walker()
 
     def _new_walker(self) -> Walker:
-        has_options = self.all_files is not None
-        return Walker(all_files=bool(self.all_files), follow=self.follow, advise=has_options)
+        return Walker(all_files=self.all_files, follow=self.follow)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -30,7 +31,12 @@ def tell_engine(classifier: Classifier) -> None:
 
 def tell_failure(failure: Failure) -> None:
     """Tell of an input that has no answer."""
-    terminal.error(InputError(failure.kind, failure.message, hint=failure.hint), about=failure.input)
+    terminal.error(InputError(failure.kind, failure.message, **failure.advice), about=failure.input)
+
+
+def with_hint(failure: Failure) -> Failure:
+    """Return a failure with its hint in the words of the running command's options."""
+    return replace(failure, hint=terminal.hint(failure), reason=None)
 
 
 class Failures:
@@ -79,14 +85,15 @@ def drain(
     total = failed = 0
     stdout_is_terminal = is_tty(sys.stdout)
     with terminal.tracking(inputs.count, wanted=not (inputs.single or inputs.typed)) as track:
-        for result in track(results):
+        for answer in track(results):
+            result = with_hint(answer) if isinstance(answer, Failure) else answer
             with terminal.print_through() if stdout_is_terminal else nullcontext():
                 write(result)
             total += 1
             if isinstance(result, Failure):
                 failed += 1
                 if fail_fast:
-                    raise ResnetdError(f"{result.input}: {result.message}", hint=result.hint)
+                    raise ResnetdError(f"{result.input}: {result.message}", **result.advice)
                 if not told:
                     tell_failure(result)
     if not told:

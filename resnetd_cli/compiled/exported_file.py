@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.onnx_check import UnsafeGraphError, property_field, read_metadata, sha256_without
-from resnetd_cli.errors import ModelError, UnknownModel, first_line
+from resnetd_cli.errors import ModelError, Reason, UnknownModel, first_line
 from resnetd_cli.models import trained_on
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _card_in(texts: Mapping[str, str], path: Path) -> Card:
     if text is None:
         raise ModelError(
             f"{path} is not resnetd's: it does not say how to prepare images, nor what its classes are called",
-            hint="resnetd export MODEL -o FILE.onnx writes files that do",
+            reason=Reason.NOT_EXPORTED,
         )
     try:
         return Card.from_json(json.loads(text))
@@ -119,7 +119,7 @@ def _marks_in(texts: Mapping[str, str], path: Path) -> NDArray[np.uint8] | None:
 def _read_texts(path: Path) -> dict[str, str]:
     """Return an exported file's metadata, having made sure of the whole file."""
     if not os.path.isfile(path):
-        raise UnknownModel(f"no model file {path}", hint="resnetd export MODEL -o FILE.onnx writes one")
+        raise UnknownModel(f"no model file {path}", reason=Reason.NO_EXPORTED_FILE)
     try:
         texts = read_metadata(path)
         # Files of earlier versions have no hash.

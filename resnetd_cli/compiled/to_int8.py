@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import ModelError, ResnetdError, UsageError, first_line
+from resnetd_cli.errors import ModelError, Reason, ResnetdError, UsageError, first_line
 from resnetd_cli.pipeline.engines.onnx import import_onnxruntime
 from resnetd_cli.system.cpus import multiplies_bytes
 from resnetd_cli.system.quiet import quiet
@@ -15,8 +15,6 @@ from resnetd_cli.system.quiet import quiet
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_HOW_MANY = "--calibrate takes files, folders and globs; some 64 images like those to come are enough"
 
 
 def quantise_graph(graph: Path, target: Path, images: Iterable[NDArray[np.float32]]) -> int:
@@ -72,6 +70,6 @@ def quantise_graph(graph: Path, target: Path, images: Iterable[NDArray[np.float3
         raise
     except Exception as error:
         if reader.count == 0:
-            raise UsageError("no image to calibrate with", hint=_HOW_MANY) from error
-        raise ModelError(f"it cannot be quantised: {first_line(error)}", hint="--precision fp32") from error
+            raise UsageError("no image to calibrate with", reason=Reason.NO_CALIBRATION_IMAGE) from error
+        raise ModelError(f"it cannot be quantised: {first_line(error)}", reason=Reason.NOT_QUANTISED) from error
     return reader.count

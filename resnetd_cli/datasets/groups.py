@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from resnetd_cli.datasets.examples import Dataset, Examples
-from resnetd_cli.errors import DataError, UsageError, first_line
+from resnetd_cli.errors import DataError, Reason, UsageError, first_line
 from resnetd_cli.system.escaping import printable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_EXAMPLE = "as in --group-by '(person[0-9]+)_'"
 ALONE = -1
 """The group of an image without a group."""
 
@@ -35,12 +34,12 @@ def grouped_by(dataset: Dataset, pattern: str) -> Dataset:
     import numpy as np
 
     if not pattern:
-        raise UsageError("--group-by is empty", hint=_EXAMPLE)
+        raise UsageError("--group-by is empty", reason=Reason.GROUP_BY)
     try:
         expression = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         message = f"--group-by {printable(pattern)} is not a regular expression: {first_line(error)}"
-        raise UsageError(message, hint=_EXAMPLE) from error
+        raise UsageError(message, reason=Reason.GROUP_BY) from error
     numbers: dict[str, int] = {}
     groups = {split: _groups(dataset, examples, expression, numbers) for split, examples in dataset.splits.items()}
     names = tuple(numbers)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Agreement, Failure
 
@@ -61,8 +61,7 @@ def measure_agreement(
                 agreed.append(bool(one.argmax() == other.argmax()))
                 differences.append(float(np.abs(one - other).max()))
     if not agreed:
-        hint = "--verify takes files, folders and globs"
-        raise InputError(ErrorKind.EMPTY, "no image to compare with", hint=hint)
+        raise InputError(ErrorKind.EMPTY, "no image to compare with", reason=Reason.NO_IMAGE_TO_VERIFY)
     return Agreement(
         images=len(agreed),
         top1_agreement=sum(agreed) / len(agreed),

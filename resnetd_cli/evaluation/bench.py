@@ -220,7 +220,7 @@ def read_sample(sources: Iterable[Source], model: str) -> Sample:
         raise UsageError("no input", hint="without INPUT, synthetic images are used")
     if not images:
         first = failures[0]
-        raise ResnetdError(f"no image to measure with: {first.input}: {first.message}", hint=first.hint)
+        raise ResnetdError(f"no image to measure with: {first.input}: {first.message}", **first.advice)
     return Sample(tuple(images), tuple(failures), median(seconds))
 
 
@@ -335,4 +335,4 @@ class _Search:
     def _send(self, classifier: Classifier, count: int) -> None:
         for result in classifier.predict(islice(cycle(self._images), count)):
             if isinstance(result, Failure):
-                raise ModelError(f"{result.input}: {result.message}", hint=result.hint)
+                raise ModelError(f"{result.input}: {result.message}", **result.advice)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from resnetd_cli.class_names import real_labels
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
-from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.errors import DataError, Reason, UsageError
 from resnetd_cli.evaluation import metrics
 from resnetd_cli.evaluation.image_rows import ImageRow, RowMaker
 from resnetd_cli.evaluation.images import NO_LABEL, LabelledImages
@@ -125,7 +125,7 @@ def check(classifier: Classifier, images: LabelledImages, *, real: bool = False)
     if len(classifier.class_names) == 1:
         raise UsageError(
             f"{classifier.name} has a single output, a yes or no, and cannot be measured by classes",
-            hint="predict gives its probability; --min-probability P leaves out what is less likely",
+            reason=Reason.SINGLE_OUTPUT,
         )
     if real:
         real_labels.check(classifier.class_names)
@@ -192,7 +192,7 @@ def evaluate(
     by_real = None if shown is None else _by_real(answers.predicted, shown)
     verdict = _verdict(answers, targets) if by_real is None or images.classes else by_real
     if not (verdict >= 0).any():
-        raise DataError("none of the images that could be read has a real label", hint="leave out --real-labels")
+        raise DataError("none of the images that could be read has a real label", reason=Reason.NO_REAL_LABEL)
     judged = verdict >= 0
     right, confidence = verdict[judged] == 1, answers.confidence[judged]
     names = classifier.class_names

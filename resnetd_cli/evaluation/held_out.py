@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from resnetd_cli.compiled import exported_file
 from resnetd_cli.datasets.scan import scan_images
-from resnetd_cli.errors import DataError
+from resnetd_cli.errors import DataError, Reason
 from resnetd_cli.evaluation.images import LabelledImages
 from resnetd_cli.models import trained_on
 from resnetd_cli.models.trained_on import Known
@@ -121,8 +121,7 @@ def _left(
         message = (
             f"{images.location}, {images.split}: {names} was trained on all {counted(len(images), 'image', ',')}"
         )
-        hint = "measure on other images; --include-training-images measures on these all the same"
-        raise DataError(message, hint=hint)
+        raise DataError(message, hint="measure on other images", reason=Reason.ALL_TRAINED_ON)
     return replace(images.select(kept), trained_on=int((~kept).sum()))
 
 

@@ -12,7 +12,7 @@ from resnetd_cli.class_names import matching
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
 from resnetd_cli.datasets.open_dataset import open_dataset
-from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.errors import DataError, Reason, UsageError
 from resnetd_cli.pipeline.sources.folders import Walker
 from resnetd_cli.pipeline.sources.inputs import Source, expand
 from resnetd_cli.system.files import expand_user
@@ -83,7 +83,7 @@ class LabelledImages:
         kept, told = ~lacking[self.labels], matching.some_of(list(strangers))
         if not kept.any():
             message = f"{self.location} has no image of a class that the model has: {told}"
-            raise DataError(message, hint="--labels FILE names the model's classes otherwise")
+            raise DataError(message, reason=Reason.NO_CLASS_KNOWN)
         left_out = int((~kept).sum())
         verb, model = "is" if left_out == 1 else "are", "the model" if len(models) == 1 else "a model"
         total = counted(len(self), "image", ",")
@@ -132,7 +132,7 @@ class LabelledImages:
 
     def _match(self, names: ClassNames) -> matching.Match:
         present = [self.classes[label] for label in self._present()]
-        return matching.match(present, names, remedy="--skip-unknown leaves their images out")
+        return matching.match(present, names)
 
     def _present(self) -> NDArray[np.int64]:
         import numpy as np
@@ -175,14 +175,14 @@ def _choose(dataset: Dataset, split: str | None) -> LabelledImages:
     there = dataset.splits
     name = split or next(name for name in SPLITS if name in there)
     if name != ALL and name not in there:
-        hint = f"there is: {', '.join(there)}"
+        message = f"{dataset.location} has no split {name}"
         if set(there) == {ALL}:
-            hint = "its images lie in no splits: without --split, those that a model was trained on are left out"
-        raise UsageError(f"{dataset.location} has no split {name}", hint=hint)
+            raise UsageError(message, reason=Reason.NO_SPLITS)
+        raise UsageError(message, hint=f"there is: {', '.join(there)}")
     parts = (there[name],) if name in there else tuple(there.values())
     labels = np.concatenate([part.labels for part in parts])
     if not len(labels):
-        raise DataError(f"{dataset.location} has no images in {name}", hint="--split chooses another")
+        raise DataError(f"{dataset.location} has no images in {name}", reason=Reason.EMPTY_SPLIT)
     return LabelledImages(dataset.location, name, parts, labels, dataset.classes, dataset.notes)
 
 
@@ -210,4 +210,4 @@ def _flat(location: str) -> LabelledImages | None:
     found = tuple(expand([folder], walker=walker))
     labels = np.full(len(found), NO_LABEL)
     parts = (Examples(_Sources(found), np.arange(len(found)), labels, ()),)
-    return LabelledImages(location, ALL, parts, labels, (), tuple(walker.notes()))
+    return LabelledImages(location, ALL, parts, labels, (), tuple(note.text for note in walker.notes()))

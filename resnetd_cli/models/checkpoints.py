@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from resnetd_cli.errors import ResnetdError, WeightsError, first_line
+from resnetd_cli.errors import Reason, ResnetdError, WeightsError, first_line
 from resnetd_cli.models import foreign, pickles
 from resnetd_cli.system.escaping import printable, shell_word
 from resnetd_cli.system.memory import is_shortage, limited
@@ -93,8 +93,8 @@ def find(folder: Path) -> Path:
         ]
         if len(found) > 1:
             names = ", ".join(printable(path.name) for path in found[:_MOST_NAMED])
-            hint = f"name one of them with --weights: {shell_word(found[0])}"
-            raise WeightsError(f"{folder} has {len(found)} files of weights: {names}", hint=hint)
+            message = f"{folder} has {len(found)} files of weights: {names}"
+            raise WeightsError(message, reason=Reason.SEVERAL_WEIGHTS, details=(shell_word(found[0]),))
         if found:
             return found[0]
     raise WeightsError(f"no weights in {folder}", hint="model.safetensors belongs beside config.json")

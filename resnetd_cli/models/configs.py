@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from resnetd_cli.errors import ModelError, first_line
+from resnetd_cli.errors import ModelError, Reason, first_line
 from resnetd_cli.results import FittedTemperature, check_temperature, with_temperature
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import write_atomic
@@ -103,7 +103,7 @@ def _refuse_others(owner: str, content: Mapping[str, Any]) -> None:
             kind = classes[0] if isinstance(classes, list) and classes else content.get("model_type")
             which = f" ({printable(kind)[:80]})" if isinstance(kind, str) else ""
             message = f"{owner} is a model of {library}{which}, not of timm"
-            raise ModelError(message, hint="choose one of timm's: resnetd list-models --all")
+            raise ModelError(message, reason=Reason.NOT_OF_TIMM)
 
 
 def _as_timm_writes(content: dict[str, Any]) -> dict[str, Any]:
@@ -156,8 +156,8 @@ def read_temperatures(owner: str, folder: Path) -> tuple[FittedTemperature, ...]
         # In timm's older layout all keys are timm's.
         return _stored(content) if "pretrained_cfg" in content else ()
     except (OSError, ValueError, RecursionError, TypeError) as error:
-        hint = "take it out of config.json; evaluate --fit-temperature fits one"
-        raise ModelError(f"{owner}: config.json has {first_line(error)}", hint=hint) from error
+        message = f"{owner}: config.json has {first_line(error)}"
+        raise ModelError(message, hint="take it out of config.json", reason=Reason.BAD_TEMPERATURE) from error
 
 
 def _stored(content: Mapping[str, Any]) -> tuple[FittedTemperature, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from resnetd_cli.errors import HubError, ResnetdError, UsageError, innermost
+from resnetd_cli.errors import Advice, HubError, Reason, ResnetdError, UsageError, innermost
 from resnetd_cli.models import hub_settings
 from resnetd_cli.system.files import hash_file, sha256
 
@@ -32,7 +32,6 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _PROBE_SECONDS = 7.0
 """How long the hub may take to say where a file is, name look-up, retries and all, unless its variables say."""
 _RETRY_PAUSE = 1.0
-_WITHOUT_HUB = "try --model embedded (it comes with the install) or --weights FILE"
 _REFUSED = (401, 403)
 _PROXY_WANTS_PASSWORD = 407
 _MAIN = "main"
@@ -76,7 +75,8 @@ def fetch(
     if offline or constants.HF_HUB_OFFLINE:
         raise HubError(
             f"{_state(repo, filenames, path)}, and this is an offline run",
-            hint=f"run it online once, or {_WITHOUT_HUB}",
+            reason=Reason.HUB,
+            details=("run it online once, or ", ""),
         )
     hub_settings.connect()
     if path:
@@ -119,7 +119,7 @@ def _transfer(
     path = Path(hf_hub_download(name, filename, revision=revision, tqdm_class=bar, token=token))
     if not _is_intact(path, {etag} if etag else set()):
         _discard(path)
-        raise HubError(f"{repo}: the file's sha256 is not the one the hub names; it was deleted", hint=_ways_out())
+        raise HubError(f"{repo}: the file's sha256 is not the one the hub names; it was deleted", **_ways_out())
     return path
 
 
@@ -194,12 +194,11 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
     if isinstance(error, UsageError):  # of the way to another host, to which the hub led
         return error
     if isinstance(error, HfHubHTTPError):
-        message, hint = _answer(repo, filenames, error)
+        message, cure = _answer(repo, filenames, error)
         if refused:
-            return HubError(
-                f"{message}; the token ({_token_source()}) is not valid there", hint=f"renew or unset it; {hint}"
-            )
-        return HubError(message, hint=hint)
+            message = f"{message}; the token ({_token_source()}) is not valid there"
+            return HubError(message, **_ways_out(cure, hint="renew or unset it"))
+        return HubError(message, **_ways_out(cure))
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         folder, hint = constants.HF_HUB_CACHE, "HF_HOME=FOLDER names another place for it"
         if folder.startswith(os.devnull):
@@ -209,13 +208,12 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
     reason = " ".join(str(cause).split()) or type(cause).__name__
     way = proxy_for(constants.ENDPOINT)
     through = f" through {way}" if way else ""
-    return HubError(
-        f"cannot get {repo} from {hub_settings.shown()}{through}: {reason}", hint=_cure(error, cause, way)
-    )
+    message = f"cannot get {repo} from {hub_settings.shown()}{through}: {reason}"
+    return HubError(message, **_ways_out(_cure(error, cause, way)))
 
 
 def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple[str, str]:
-    """Return what the hub's answer means, and what to try."""
+    """Return what the hub's answer means, and what to try first, if anything."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -238,34 +236,30 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
     }
     for kind, (message, hint) in messages.items():
         if isinstance(error, kind):
-            return message, f"{hint}; or {_ways_out()}"
+            return message, hint
     if status == _PROXY_WANTS_PASSWORD and (way := proxy_for(constants.ENDPOINT)):
-        return f"{way} asks for a name and a password (407)", f"http://NAME:PASSWORD@HOST:PORT; or {_ways_out()}"
-    return f"{endpoint} answered {status} for {repo}", _ways_out()
+        return f"{way} asks for a name and a password (407)", "http://NAME:PASSWORD@HOST:PORT"
+    return f"{endpoint} answered {status} for {repo}", ""
 
 
 def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
-    """Return what to try where no answer came: the setting that may have to do with it first."""
+    """Return the setting that may have to do with it where no answer came; an empty text where none has."""
     import ssl
 
     from resnetd_cli.net.proxies import certificates_hint
 
     if isinstance(cause, TimeoutError) or "Timeout" in type(error).__name__:
-        return (
-            f"{hub_settings.ETAG_TIMEOUT}=60 and {hub_settings.DOWNLOAD_TIMEOUT}=60 wait longer; or {_ways_out()}"
-        )
+        return f"{hub_settings.ETAG_TIMEOUT}=60 and {hub_settings.DOWNLOAD_TIMEOUT}=60 wait longer"
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{certificates_hint()}; or {_ways_out()}"
-    if way:
-        return f"{way.hint(str(cause))}; or {_ways_out()}"
-    return _ways_out()
+        return certificates_hint()
+    return way.hint(str(cause)) if way else ""
 
 
-def _ways_out() -> str:
-    """Return how to do without the hub that failed."""
+def _ways_out(cure: str = "", hint: str | None = None) -> Advice:
+    """Return what to try first, and how to do without the hub that failed."""
     is_mirror = bool(os.environ.get("HF_ENDPOINT"))
     mirror = "correct or unset HF_ENDPOINT" if is_mirror else "name a mirror: HF_ENDPOINT=https://HOST"
-    return f"{_WITHOUT_HUB}, or {mirror}"
+    return {"hint": hint, "reason": Reason.HUB, "details": (cure and f"{cure}; or ", f", or {mirror}")}
 
 
 def _token_source() -> str:

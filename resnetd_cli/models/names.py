@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli.errors import UnknownModel
+from resnetd_cli.errors import Reason, UnknownModel
 from resnetd_cli.models import foreign
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import expand_user
@@ -33,7 +33,6 @@ _TIMM_NAME = re.compile(r"timm/\w+(\.\w+)?", re.ASCII)
 _CACHED = "models--"
 """How the hub's cache names a repository's folder: `models--OWNER--NAME`."""
 _CONFIG = "config.json"
-_TIMM_ONLY = "resnetd runs timm's models: resnetd list-models --all shows them"
 _REPLACED = {
     "ig_resnext101_32x16d": "resnext101_32x16d.fb_wsl_ig1b_ft_in1k",
     "ig_resnext101_32x32d": "resnext101_32x32d.fb_wsl_ig1b_ft_in1k",
@@ -264,8 +263,15 @@ def _folder(location: str, path: Path) -> ModelRef:
         return ModelRef(location, Kind.FOLDER, str(snapshot))
     names = _names_in(path)
     if tool := foreign.tool_of_folder(names):
-        raise UnknownModel(f"{location} holds a model of {tool}, which timm does not read", hint=_TIMM_ONLY)
-    raise UnknownModel(f"{location} has no {_CONFIG}", hint=_near_folder(location, path, names))
+        raise UnknownModel(
+            f"{location} holds a model of {tool}, which timm does not read", reason=Reason.MODEL_OF_ANOTHER_TOOL
+        )
+    weights = sorted(name for name in names if foreign.is_weights(name))
+    message, near = f"{location} has no {_CONFIG}", _near_folder(location, path, names)
+    if weights and not near:
+        details = (shell_word(os.path.join(location, weights[0])),)
+        raise UnknownModel(message, reason=Reason.WEIGHTS_AS_MODEL, details=details)
+    raise UnknownModel(message, hint=near or "name a folder that timm or a fine-tuning run wrote")
 
 
 def _snapshot(path: Path) -> Path | None:
@@ -279,18 +285,15 @@ def _snapshot(path: Path) -> Path | None:
     return snapshots[0] if len(snapshots) == 1 else None
 
 
-def _near_folder(location: str, path: Path, names: set[str]) -> str:
-    """Return what to do about a folder that is not a model's."""
+def _near_folder(location: str, path: Path, names: set[str]) -> str | None:
+    """Return where a model is that a folder without one seems to be meant for, if anywhere."""
     cached = next((part for part in path.absolute().parts if part.startswith(_CACHED)), None)
     if cached and (repo := cached.removeprefix(_CACHED).replace("--", "/")).count("/") == 1:
         return f"the hub's cache holds {repo} there: the model is hf-hub:{repo}"
     for name in sorted(names):
         if (path / name / _CONFIG).is_file():
             return f"{os.path.join(location, name)} has one"
-    weights = sorted(name for name in names if foreign.is_weights(name))
-    if weights:
-        return _with_weights(os.path.join(location, weights[0]))
-    return "name a folder that timm or a fine-tuning run wrote"
+    return None
 
 
 def _names_in(path: Path) -> set[str]:
@@ -309,26 +312,27 @@ def _file(location: str, path: Path) -> ModelRef:
     if is_there and foreign.is_weights(path.name) and (home := _home(path)):
         return ModelRef(location, Kind.FOLDER, str(home), file=path)
     if tool := foreign.tool_of_model(location) or foreign.tool_of_file(path.name):
-        raise UnknownModel(f"{location} is a model of {tool}, which timm does not read", hint=_TIMM_ONLY)
+        raise UnknownModel(
+            f"{location} is a model of {tool}, which timm does not read", reason=Reason.MODEL_OF_ANOTHER_TOOL
+        )
     if _URL.match(location):
         raise UnknownModel(
             f"{location} is a URL, and models come from the hub or from this machine",
-            hint="download it, name its architecture as the model, and give it with --weights",
+            hint="download it, name its architecture as the model",
+            reason=Reason.MODEL_AT_URL,
         )
     if is_there:
         what = "a file of weights" if foreign.is_weights(path.name) else "a file"
         home = _home(path)
-        hint = f"name its folder as the model: {shell_word(home)}" if home else _with_weights(location)
-        raise UnknownModel(f"{location} is {what}, not a model", hint=hint)
+        message = f"{location} is {what}, not a model"
+        if home:
+            raise UnknownModel(message, hint=f"name its folder as the model: {shell_word(home)}")
+        raise UnknownModel(message, reason=Reason.WEIGHTS_AS_MODEL, details=(shell_word(location),))
     if foreign.is_weights(path.name):
-        raise UnknownModel(f"no file {location}", hint="check the path; weights are given with --weights")
+        raise UnknownModel(f"no file {location}", hint="check the path", reason=Reason.NO_WEIGHTS_FILE)
     looks_like_hub = _HUB_ID.fullmatch(location) and not location.startswith(".")
     hint = f"a repository on the hub is hf-hub:{location}" if looks_like_hub else "check the path"
     raise UnknownModel(f"no model folder {location}", hint=hint)
-
-
-def _with_weights(file: str) -> str:
-    return f"name the architecture as the model, and its weights with --weights {shell_word(file)}"
 
 
 def _home(file: Path) -> Path | None:
@@ -373,7 +377,7 @@ def _unknown(model: str) -> UnknownModel:
     near = difflib.get_close_matches(_folded(_ALSO.get(model, model)), folded, n=4, cutoff=0.8 if tool else 0.7)
     if near:
         return UnknownModel(message, hint=f"near names: {', '.join(folded[name] for name in near)}")
-    return UnknownModel(message, hint=_TIMM_ONLY if tool else "resnetd list-models --all shows every name")
+    return UnknownModel(message, reason=Reason.MODEL_OF_ANOTHER_TOOL if tool else Reason.UNKNOWN_MODEL)
 
 
 def _folded(name: str) -> str:

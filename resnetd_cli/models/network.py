@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.class_names import files, shipped
 from resnetd_cli.class_names.shipped import ClassNames
-from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UsageError, WeightsError, first_line
+from resnetd_cli.errors import LabelsError, ModelError, Reason, ResnetdError, UsageError, WeightsError, first_line
 from resnetd_cli.models import checkpoints, configs, embedded, fitting, hub, rehearsal
 from resnetd_cli.models.names import Kind, ModelRef, find_card, resolve
 from resnetd_cli.results import LARGEST_SIDE, FittedTemperature, Preprocessing, with_temperature
@@ -253,9 +253,9 @@ def find_weights(
     ref, config = definition.ref, definition.config
     if file is not None:
         if not os.path.isfile(file):
-            is_folder = os.path.isdir(file)
-            hint = "give the folder as the model" if is_folder else "--weights takes a .safetensors or .pth file"
-            raise WeightsError(f"no weights file {file}" + (": it is a folder" if is_folder else ""), hint=hint)
+            if os.path.isdir(file):
+                raise WeightsError(f"no weights file {file}: it is a folder", hint="give the folder as the model")
+            raise WeightsError(f"no weights file {file}", reason=Reason.WEIGHTS_NOT_FOUND)
         return file
     if ref.kind is Kind.EMBEDDED:
         return embedded.weights_file()
@@ -267,7 +267,7 @@ def find_weights(
         return hub.fetch(repo, names, offline=offline, progress=progress)
     if config.get("url"):
         return _download_url(config["url"], offline=offline)
-    raise WeightsError(f"timm has no trained weights for {ref.name}", hint="--weights FILE loads your own")
+    raise WeightsError(f"timm has no trained weights for {ref.name}", reason=Reason.UNTRAINED)
 
 
 def hub_id(ref: ModelRef) -> str | None:
@@ -421,4 +421,4 @@ def _download_url(url: str, *, offline: bool) -> Path:
     try:
         return Path(download_cached_file(url, check_hash=True))
     except (OSError, RuntimeError) as error:
-        raise WeightsError(f"cannot get {url}: {error}", hint="try --model embedded, or --weights FILE") from error
+        raise WeightsError(f"cannot get {url}: {error}", reason=Reason.WEIGHTS_NOT_FETCHED) from error

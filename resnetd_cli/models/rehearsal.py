@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def refuse_size(architecture: str, arguments: Mapping[str, Any], config: Mapping
         middle = (smallest + too_small) // 2
         smallest, too_small = (middle, too_small) if would_take((middle, middle)) else (smallest, middle)
     raise UsageError(
-        f"{architecture} does not take images of {side} pixels", hint=f"--image-size {smallest} is one it takes"
+        f"{architecture} does not take images of {side} pixels",
+        reason=Reason.SIZE_NOT_TAKEN,
+        details=(smallest,),
     )
 
 

@@ -16,7 +16,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ProxyError
 from urllib3.util.connection import create_connection
 
-from resnetd_cli.errors import ErrorKind, InputError, UsageError
+from resnetd_cli.errors import ErrorKind, InputError, Reason, UsageError
 from resnetd_cli.net.addresses import bare, is_local_name, is_public, look_up
 from resnetd_cli.net.proxies import Proxy, certificates, proxy_for
 from resnetd_cli.net.socks import lead
@@ -92,7 +92,7 @@ class Guard:
 
 
 def _private(message: str) -> InputError:
-    return InputError(ErrorKind.BLOCKED, message, hint="allow it with --allow-private-hosts")
+    return InputError(ErrorKind.BLOCKED, message, reason=Reason.PRIVATE_HOST)
 
 
 _guard: ContextVar[Guard] = ContextVar("guard")
@@ -114,7 +114,7 @@ def send(request: PreparedRequest, guard: Guard) -> Response:
         proxy = proxy_for(url)
         trusted = certificates() if url.startswith("https:") else None
     except UsageError as error:
-        raise InputError(ErrorKind.CONNECTION, error.message, hint=error.hint) from error
+        raise InputError(ErrorKind.CONNECTION, error.message, **error.advice) from error
     if proxy:
         _check_behind_proxy(urlsplit(url).hostname or "", guard)
     timeout = (guard.connect_seconds, guard.read_seconds)

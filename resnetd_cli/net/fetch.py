@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from resnetd_cli.errors import ErrorKind, InputError, first_line, innermost
+from resnetd_cli.errors import ErrorKind, InputError, Reason, first_line, innermost
 from resnetd_cli.net.inflating import codings, inflate
 from resnetd_cli.system.deadline import Deadline
 
@@ -112,7 +112,7 @@ def fetch(
 def too_many_bytes(bound: int, size: int | None = None) -> InputError:
     """Return the error of an input of more bytes than the bound: of so many, or of some number beyond it."""
     message = f"more than {bound:,} bytes" if size is None else f"{size:,} bytes, more than {bound:,}"
-    return InputError(ErrorKind.TOO_LARGE, message, hint="--max-bytes raises the bound")
+    return InputError(ErrorKind.TOO_LARGE, message, reason=Reason.TOO_MANY_BYTES)
 
 
 class _Visit:
@@ -228,12 +228,9 @@ def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
 
     cause = innermost(error)
     if deadline.passed:
-        return InputError(
-            ErrorKind.TIMEOUT, f"it took longer than {deadline.seconds:g} s", hint="--timeout raises the bound"
-        )
+        return InputError(ErrorKind.TIMEOUT, f"it took longer than {deadline.seconds:g} s", reason=Reason.TOO_SLOW)
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
-        hint = "try again, or wait longer: --timeout raises the bound of each wait, too"
-        return InputError(ErrorKind.TIMEOUT, "the server did not answer in time", hint=hint)
+        return InputError(ErrorKind.TIMEOUT, "the server did not answer in time", reason=Reason.SERVER_TOO_SLOW)
     # InvalidURL and its like, of requests and of urllib3; the standard library's client asserts what it expects.
     if isinstance(error, (ValueError, AssertionError)) and not isinstance(
         error, requests.exceptions.InvalidHeader

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from resnetd_cli.errors import ErrorKind, InputError, innermost
+from resnetd_cli.errors import ErrorKind, InputError, Reason, innermost
 from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _wait(seconds: float, deadline: Deadline, who: str) -> None:
         raise InputError(
             ErrorKind.HTTP_STATUS,
             f"{who} asks to be left alone for {seconds:,.0f} s, longer than is left",
-            hint="try again later, or with a longer --timeout",
+            reason=Reason.SERVER_BUSY,
         )
     time.sleep(seconds)
 

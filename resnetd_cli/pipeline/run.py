@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from resnetd_cli.errors import ErrorKind, InputError, first_line
+from resnetd_cli.errors import ErrorKind, InputError, Reason, first_line
 from resnetd_cli.net.fetch import CONNECTIONS
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 from resnetd_cli.pipeline.engines.base import Engine
@@ -142,8 +142,7 @@ def _as_failure(kind: ErrorKind, doing: str) -> Iterator[None]:
 
 
 def _no_memory() -> InputError:
-    hint = "run it alone, or with a lower --batch-size"
-    return InputError(ErrorKind.TOO_LARGE, "not enough memory for it", hint=hint)
+    return InputError(ErrorKind.TOO_LARGE, "not enough memory for it", reason=Reason.NO_MEMORY_FOR_IMAGE)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

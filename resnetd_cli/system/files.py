@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from resnetd_cli.errors import OutputError, OutputExists, ResnetdError
+from resnetd_cli.errors import OutputError, OutputExists, Reason, ResnetdError
 from resnetd_cli.system.escaping import shell_word
 
 PARTIAL = ".partial"
@@ -57,11 +57,11 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         return
     target = followed(path)
     if target.is_symlink():
-        raise OutputError(f"{path} is a link that leads back to itself", hint="choose another place with -o")
+        raise OutputError(f"{path} is a link that leads back to itself", reason=Reason.OUTPUT_NOT_WRITABLE)
     if target.is_dir():
         raise OutputError(f"{path} is a folder", hint="name a file to write to")
     if target.exists() and not overwrite:
-        raise OutputExists(f"{path} exists", hint="--overwrite replaces it")
+        raise OutputExists(f"{path} exists", reason=Reason.OUTPUT_EXISTS)
     if target.exists() and not os.access(target, os.W_OK):
         hint = f"chmod u+w {shell_word(path)} makes it writable"
         raise OutputError(f"{path} is write-protected", hint=hint)
@@ -69,7 +69,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder} is not a folder", hint=f"make it first: mkdir -p {shell_word(folder)}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write to {folder}: permission denied", hint="choose another place with -o")
+        raise OutputError(f"cannot write to {folder}: permission denied", reason=Reason.OUTPUT_NOT_WRITABLE)
 
 
 def followed(path: Path) -> Path:
@@ -323,8 +323,8 @@ def hash_file(path: Path, digest: Any) -> str:
 def write_error(path: Path | str, error: OSError) -> OutputError:
     """Return the error users read when the system refuses a write."""
     reason = error.strerror or str(error)
-    hint = too_many_files_hint(error) or "choose another place with -o"
-    return OutputError(f"cannot write {path}: {reason.lower()}", hint=hint)
+    message, hint = f"cannot write {path}: {reason.lower()}", too_many_files_hint(error)
+    return OutputError(message, hint=hint, reason=None if hint else Reason.OUTPUT_NOT_WRITABLE)
 
 
 def too_many_files_hint(error: OSError) -> str | None:

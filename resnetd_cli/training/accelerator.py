@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,7 +30,8 @@ def open_accelerator(device: str, precision: str) -> Accelerator:
         precision = ("bf16" if _has_bf16() else "fp16") if on_gpu else "fp32"
     mixed = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}[precision]
     if mixed == "fp16" and not on_gpu:
-        raise UsageError("fp16 training needs a GPU", hint="--set precision=bf16 or fp32")
+        instead = ("precision=bf16 or fp32",)
+        raise UsageError("fp16 training needs a GPU", reason=Reason.OTHER_SETTING, details=instead)
     return Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetd_cli.errors import OutputError, UsageError, innermost
+from resnetd_cli.errors import OutputError, Reason, UsageError, innermost
 from resnetd_cli.models import pickles
 from resnetd_cli.system.files import PARTIAL, open_atomic, write_error
 from resnetd_cli.training.progress import Progress
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _FORMAT = 2
 """Format 1 had other steps in an epoch, so a run cannot be resumed from it."""
-_ANEW = "--overwrite starts anew"
 
 
 def save(folder: RunFolder, progress: Progress, tensors: Mapping[str, Any], *, is_best: bool) -> None:
@@ -38,7 +37,7 @@ def save(folder: RunFolder, progress: Progress, tensors: Mapping[str, Any], *, i
         if is_best:
             keep_as_best(folder)
     except OutputError as error:
-        error.hint = "the last checkpoint is kept: make room, and go on with --resume"
+        error.hint, error.reason = None, Reason.CHECKPOINT_NOT_WRITTEN
         raise
 
 
@@ -74,12 +73,12 @@ def load(path: Path) -> tuple[Progress, dict[str, Any]] | None:
         pickles.check(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("format") != _FORMAT:
-            raise UsageError(f"{path} was written by another version of resnetd", hint=_ANEW)
+            raise UsageError(f"{path} was written by another version of resnetd", reason=Reason.RUN_DAMAGED)
         return Progress.from_record(content.pop("progress")), content
     except UsageError:
         raise
     except Exception as error:  # torch raises errors of any kind on a file that it cannot read
-        raise UsageError(f"{path} is damaged", hint=_ANEW) from error
+        raise UsageError(f"{path} is damaged", reason=Reason.RUN_DAMAGED) from error
 
 
 def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:

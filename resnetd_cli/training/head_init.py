@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.training import linear_probe
 from resnetd_cli.training.head import classifier_of
 from resnetd_cli.training.randomness import seed_all
@@ -49,7 +49,7 @@ def init_head(
             if not linear_probe.fit_classifier(start.module, features(), accelerator.device):
                 reason = "it is not linear in pooled features"
                 message = f"the classifier of {start.name} cannot be fitted: {reason}"
-                raise UsageError(message, hint="--set head=zero or random")
+                raise UsageError(message, reason=Reason.OTHER_SETTING, details=("head=zero or random",))
             note("the classifier begins fitted to the features")
         _send_to_all(classifier_of(start.module), accelerator)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,13 +38,15 @@ class Case(NamedTuple):
         settings: their names.
         holds: tells whether this is the case.
         why: the reason; names in braces are the recipe's settings.
-        remedy: what to do instead.
+        reason: what the command line chooses a hint by.
+        instead: what to set instead, for the hint.
     """
 
     settings: tuple[str, ...]
     holds: Callable[[Asked], bool]
     why: str
-    remedy: str
+    reason: Reason
+    instead: str = ""
 
 
 _OFF = {
@@ -65,55 +67,61 @@ CASES = (
         ("step_at", "step_factor"),
         lambda asked: asked.recipe.schedule != "step",
         "schedule is {schedule}",
-        "--set schedule=step",
+        Reason.SETTING_WITHOUT_EFFECT,
+        "schedule=step",
     ),
     Case(
         ("poly_power",),
         lambda asked: asked.recipe.schedule != "poly",
         "schedule is {schedule}",
-        "--set schedule=poly",
+        Reason.SETTING_WITHOUT_EFFECT,
+        "schedule=poly",
     ),
     Case(
         ("final_lr",),
         lambda asked: asked.recipe.schedule not in ("cosine", "poly"),
         "schedule is {schedule}",
-        "--set schedule=cosine or poly",
+        Reason.SETTING_WITHOUT_EFFECT,
+        "schedule=cosine or poly",
     ),
     Case(
         _AFTER_WARMUP,
         lambda asked: asked.recipe.warmup_epochs >= asked.recipe.epochs,
         "the warm-up lasts the whole run, as warmup_epochs is {warmup_epochs:g} and epochs {epochs}",
-        "--set warmup_epochs=0",
+        Reason.SETTING_WITHOUT_EFFECT,
+        "warmup_epochs=0",
     ),
     Case(
         ("backbone_lr", "drop_path", "batch_norm"),
         lambda asked: asked.recipe.freeze,
         "freeze leaves all but the classifier as it is",
-        "--set freeze=false",
+        Reason.SETTING_WITHOUT_EFFECT,
+        "freeze=false",
     ),
     Case(
         ("momentum",),
         lambda asked: not _has_momentum(asked.recipe.optimizer),
         "{optimizer} has no momentum",
-        "--set optimizer=sgd",
+        Reason.SETTING_WITHOUT_EFFECT,
+        "optimizer=sgd",
     ),
     Case(
         ("teacher_temperature",),
         lambda asked: not asked.has_teacher,
         "there is no teacher",
-        "--teacher MODEL",
+        Reason.NO_TEACHER,
     ),
     Case(
         ("mixup", "cutmix"),
         lambda asked: _largest_part(asked) == 1,
         "images are run one at a time, and none is there to mix them with",
-        "a larger --batch-size or micro_batch",
+        Reason.IMAGES_RUN_ALONE,
     ),
     Case(
         ("micro_batch",),
         lambda asked: (asked.recipe.micro_batch or 0) > asked.recipe.batch_size,
         "a step sees {batch_size} images at most",
-        "a larger --batch-size",
+        Reason.MICRO_BATCH_TOO_LARGE,
     ),
 )
 
@@ -131,7 +139,7 @@ def check(changes: Mapping[str, Any], asked: Asked) -> None:
     for case in CASES:
         for setting in case.settings:
             if setting in changes and _is_on(setting, asked.recipe) and case.holds(asked):
-                refuse(setting, case.why.format(**vars(asked.recipe)), case.remedy)
+                _refuse(setting, case, asked)
 
 
 def check_network(changes: Mapping[str, Any], module: nn.Module, name: str) -> None:
@@ -148,14 +156,18 @@ def check_network(changes: Mapping[str, Any], module: nn.Module, name: str) -> N
         refuse("batch_norm", f"{name} has no batch normalisation")
 
 
-def refuse(setting: str, why: str, remedy: str = "") -> None:
+def refuse(setting: str, why: str) -> None:
     """Refuse a setting that would have no effect.
 
     Raises:
         UsageError: always.
     """
-    hint = ", or ".join(filter(None, (remedy, f"leave {setting} out")))
-    raise UsageError(f"{setting} would have no effect: {why}", hint=hint)
+    raise UsageError(f"{setting} would have no effect: {why}", hint=f"leave {setting} out")
+
+
+def _refuse(setting: str, case: Case, asked: Asked) -> None:
+    message = f"{setting} would have no effect: {case.why.format(**vars(asked.recipe))}"
+    raise UsageError(message, reason=case.reason, details=(setting, case.instead))
 
 
 def _is_on(setting: str, recipe: Recipe) -> bool:

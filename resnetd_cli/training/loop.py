@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 from resnetd_cli.datasets.survey import MAX_UNREADABLE
-from resnetd_cli.errors import DataError, ModelError
+from resnetd_cli.errors import DataError, ModelError, Reason
 from resnetd_cli.training.batch import Batch
 from resnetd_cli.training.best_epoch import is_best
 from resnetd_cli.training.callbacks import Callbacks
@@ -103,9 +103,7 @@ class Loop:
         progress = self.progress
         self._collect()
         if not math.isfinite(progress.epoch.loss):
-            raise ModelError(
-                "the loss is not a number any more", hint="a lower --lr may help, or --set clip_grad=1"
-            )
+            raise ModelError("the loss is not a number any more", reason=Reason.LOSS_NOT_A_NUMBER)
         if len(progress.unreadable) > MAX_UNREADABLE * self._sampler.images:
             count, (first, reason) = len(progress.unreadable), next(iter(progress.unreadable.items()))
             raise DataError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import UsageError, first_line
+from resnetd_cli.errors import Reason, UsageError, first_line
 from resnetd_cli.training.head import classifier_of
 from resnetd_cli.training.recipe import Recipe
 
@@ -55,5 +55,5 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
         raise UsageError(message, hint="sgd, adamw, lamb and others of timm.optim.list_optimizers()") from error
     if getattr(optimizer, "is_second_order", False):
         message = f"{recipe.optimizer} needs second derivatives, which are not computed"
-        raise UsageError(message, hint="--set optimizer=adamw")
+        raise UsageError(message, reason=Reason.OTHER_SETTING, details=("optimizer=adamw",))
     return optimizer

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from resnetd_cli.errors import ResnetdError
+from resnetd_cli.errors import Reason, ResnetdError
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.system.quiet import sharing_stderr
 
@@ -63,7 +63,7 @@ def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int, si
         message = (
             f"one of the {count} processes died: {str(died).strip().splitlines()[-1] if died else 'no answer'}"
         )
-        raise ResnetdError(message, hint="--resume goes on from the last checkpoint; fewer --processes need less")
+        raise ResnetdError(message, reason=Reason.PROCESS_DIED)
     return returned[0]
 
 

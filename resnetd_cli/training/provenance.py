@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import __version__
-from resnetd_cli.errors import ResnetdError, UsageError
+from resnetd_cli.errors import Reason, ResnetdError, UsageError
 from resnetd_cli.models import checkpoints, configs
 from resnetd_cli.models.names import Kind
 from resnetd_cli.system.cpus import processor
@@ -68,7 +68,7 @@ def check(what: str, before: Origin, now: Origin | None = None) -> None:
         key = _SETTINGS if _SETTINGS in one else "sha256"
         if one[key] != other[key]:
             message = f"{other['file']} has changed since the run started: {what} is not the same"
-            raise UsageError(message, hint="put it back, or start anew with --overwrite")
+            raise UsageError(message, reason=Reason.FILE_CHANGED)
 
 
 def start(accelerator: Accelerator, *, began: float, step: int, workers: int, arguments: Sequence[str]) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
-from resnetd_cli.errors import InputError, UsageError, first_line
+from resnetd_cli.errors import InputError, Reason, UsageError, first_line
 from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
 from resnetd_cli.system.files import expand_user
 from resnetd_cli.system.values import Choice, Flag, Maybe, Number, Pair, Shares, Text, Value, Whole, unquoted
@@ -197,7 +197,7 @@ def parse(text: str | bytes, name: str = "the recipe") -> Recipe:
         settings[setting] = read(setting, _text(node, where), f"{where}: {setting}")
     needed = [field.name for field in dataclasses.fields(Recipe) if field.default is dataclasses.MISSING]
     if missing := [setting for setting in needed if setting not in settings]:
-        raise UsageError(f"{name} lacks {', '.join(missing)}", hint="--print-recipe shows a whole one")
+        raise UsageError(f"{name} lacks {', '.join(missing)}", reason=Reason.RECIPE_INCOMPLETE)
     return Recipe(**{field: _tuples(value) for field, value in settings.items()})
 
 
@@ -211,7 +211,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     setting = _known(name.strip(), "--set")
     if not sign:
         takes = RULES[setting].value.takes
-        raise UsageError(f"--set {text}: no value", hint=f"--set {setting}=VALUE takes {takes}")
+        raise UsageError(f"--set {text}: no value", reason=Reason.SETTING_WITHOUT_VALUE, details=(setting, takes))
     return setting, read(setting, unquoted(value), f"--set {setting}")
 
 
@@ -244,11 +244,9 @@ def _entries(text: str | bytes, name: str) -> list[tuple[str, Any]]:
     try:
         top = yaml.compose(text, yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(
-            f"{name} is not YAML: {_what_is_wrong(error)}", hint="--print-recipe shows one"
-        ) from error
+        raise UsageError(f"{name} is not YAML: {_what_is_wrong(error)}", reason=Reason.NOT_A_RECIPE) from error
     if not isinstance(top, yaml.MappingNode) or not all(isinstance(key, yaml.ScalarNode) for key, _ in top.value):
-        raise UsageError(f"{name} is not a recipe", hint="--print-recipe shows one")
+        raise UsageError(f"{name} is not a recipe", reason=Reason.NOT_A_RECIPE)
     return [(key.value, node) for key, node in top.value]
 
 
@@ -264,7 +262,7 @@ def _text(node: Any, where: str) -> str:
     """Return the text of a YAML scalar, or of a list of them."""
     parts = [node] if isinstance(node.value, str) else node.value
     if not all(isinstance(getattr(part, "value", None), str) for part in parts):
-        raise UsageError(f"{where}: not a setting", hint="--print-recipe shows how they are written")
+        raise UsageError(f"{where}: not a setting", reason=Reason.NOT_A_SETTING)
     return ", ".join(part.value.strip() for part in parts)
 
 

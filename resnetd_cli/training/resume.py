@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.errors import DataError, Reason, UsageError
 from resnetd_cli.system.files import expand_user
 from resnetd_cli.training import provenance
 from resnetd_cli.training.plan import DataChoice, NetworkChoice, Plan
@@ -53,7 +53,7 @@ def as_started(plan: Plan, record: RunRecord) -> Plan:
     differences += recipe.differences(recipe.replace(changes))
     if differences:
         message = f"{plan.output.folder} was started with {'; '.join(differences)}"
-        raise UsageError(message, hint="leave out what differs, or start anew with --overwrite")
+        raise UsageError(message, reason=Reason.RUN_DIFFERS)
     weights = Path(facts["weights"]) if facts["weights"] else None
     return replace(
         plan,
@@ -79,7 +79,7 @@ def check_images(facts: Mapping[str, Any], fingerprint: str, data: str, note: Ca
         note("an older resnetd started this run: whether its images are still the same is not checked")
     elif facts["data_sha256"] != fingerprint:
         message = f"the images in {data} are not those that the run started with"
-        raise DataError(message, hint="put them back, or start anew with --overwrite")
+        raise DataError(message, reason=Reason.IMAGES_CHANGED)
 
 
 def check_files(facts: Mapping[str, Any], model: Origin | None, teacher: Origin | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.compiled.exported_file import is_exported
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.models.names import local_path
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.training import checkpoint, ineffective, network, provenance, resume, run_record
@@ -97,7 +97,7 @@ def check_not_replaced(plan: Plan) -> None:
     for path in filter(None, (*made_from, start.weights)):
         if run in (path.resolve(), *path.resolve().parents):
             message = f"the run in {plan.output.folder} would replace what it starts from: {path}"
-            raise UsageError(message, hint="name another folder with -o")
+            raise UsageError(message, reason=Reason.REPLACES_ITS_START)
 
 
 def _refuse_exported(plan: Plan) -> None:

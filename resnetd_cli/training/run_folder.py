@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import OutputError, OutputExists, UsageError
+from resnetd_cli.errors import OutputError, OutputExists, Reason, UsageError
 from resnetd_cli.models import trained_on
 from resnetd_cli.system.files import PARTIAL, open_atomic, partial_files, write_atomic, write_error
 from resnetd_cli.training.progress import COLUMNS, Row
@@ -86,17 +86,16 @@ class RunFolder:
         except OSError as error:
             raise write_error(self.path, error) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
-            raise OutputError(f"cannot write to {self.path}: permission denied", hint="choose another with -o")
+            raise OutputError(f"cannot write to {self.path}: permission denied", reason=Reason.RUN_NOT_WRITABLE)
         names = {entry.name for entry in self.path.iterdir() if entry.suffix != PARTIAL}
         # A run that was killed as it started has no facts yet.
         early = {self.recipe.name, SPLIT, trained_on.NAME}
         holds_run = self.facts.is_file() or self.seeds.is_file()
         is_run = holds_run or names <= {"checkpoints", "tensorboard", "seeds", ".lock", *early}
         if not is_run:
-            raise OutputExists(f"{self.path} is there and is not a run", hint="name a new folder with -o")
+            raise OutputExists(f"{self.path} is there and is not a run", reason=Reason.NOT_A_RUN)
         if holds_run and not (resume or overwrite):
-            hint = "--resume continues it, --overwrite starts anew"
-            raise OutputExists(f"{self.path} holds a run", hint=hint)
+            raise OutputExists(f"{self.path} holds a run", reason=Reason.RUN_EXISTS)
 
     def clear(self, *, keeping: Collection[int] = ()) -> None:
         """Remove what a run wrote, and nothing else. `keeping`: seeds whose folders stay, empty."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.datasets.split_table import write_split
 from resnetd_cli.datasets.splits import TrainValTest
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.models import trained_on
 from resnetd_cli.system.files import open_atomic_text
 from resnetd_cli.training.recipe import Recipe, parse
@@ -62,7 +62,7 @@ def read(folder: RunFolder) -> RunRecord | None:
             raise ValueError
         return RunRecord(parse(folder.recipe.read_text(encoding="utf-8"), str(folder.recipe)), facts)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UsageError(f"{folder.facts} is damaged", hint="--overwrite starts anew") from error
+        raise UsageError(f"{folder.facts} is damaged", reason=Reason.RUN_DAMAGED) from error
 
 
 def add_start(

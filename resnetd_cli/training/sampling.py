@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.system.wording import counted
 from resnetd_cli.training.randomness import mixed_seed
 from resnetd_cli.training.recipe import Recipe
@@ -108,9 +108,10 @@ def batch_sampler(
         first_step=first_step,
     )
     if sampler.images_of(-1) < processes:
-        larger = [f"--batch-size {2 * processes}"] if images >= processes else []
         message = f"{counted(sampler.images_of(-1), 'image')} in a step for {processes} processes"
-        raise UsageError(message, hint=" or ".join([*larger, "fewer --processes"]))
+        if images < processes:
+            raise UsageError(message, reason=Reason.TOO_MANY_PROCESSES)
+        raise UsageError(message, reason=Reason.BATCH_BELOW_PROCESSES, details=(2 * processes,))
     return sampler
 
 
@@ -133,13 +134,13 @@ def check_micro_batches(recipe: Recipe, images: int, processes: int, model: str)
 
     if fits(recipe.batch_size, recipe.micro_batch):
         return
-    hints = ["--set batch_norm=freeze"]
     larger = next((size for size in range(recipe.batch_size, images + 1) if fits(size, None)), None)
     if larger is None:
-        hints += ["fewer --processes"] if processes > 1 else []
+        reason = Reason.BATCH_NORM_PER_PROCESS if processes > 1 else Reason.BATCH_NORM
+    elif fits(larger, recipe.micro_batch):
+        reason = Reason.BATCH_NORM_BATCH_SIZE
     else:
-        ways = [f"--batch-size {larger}"] if larger > recipe.batch_size else []
-        ways += [] if fits(larger, recipe.micro_batch) else ["--set micro_batch=null"]
-        hints.insert(0, " ".join(ways))
+        alone = larger == recipe.batch_size
+        reason = Reason.BATCH_NORM_MICRO_BATCH if alone else Reason.BATCH_NORM_BOTH_SIZES
     message = f"{model} cannot learn from one image at a time: its batch normalisation needs two"
-    raise UsageError(message, hint=", or ".join(hints))
+    raise UsageError(message, reason=reason, details=(larger,))

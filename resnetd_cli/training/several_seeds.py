@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.training import resume, run_record
 from resnetd_cli.training.best_epoch import best_run
 from resnetd_cli.training.callbacks import Callbacks
@@ -77,7 +77,7 @@ def _read(folder: RunFolder) -> Record | None:
         if record.pop("format") != FORMAT or not all(isinstance(seed, int) for seed in record["seeds"]):
             raise ValueError
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UsageError(f"{folder.seeds} is damaged", hint="--overwrite starts anew") from error
+        raise UsageError(f"{folder.seeds} is damaged", reason=Reason.RUN_DAMAGED) from error
     return record
 
 
@@ -92,8 +92,7 @@ def _as_started(plan: Plan, folder: RunFolder, before: Record | None) -> tuple[P
         UsageError: the folder holds a single run, or runs that were started with something else.
     """
     if before is None and plan.output.resume and run_record.read(folder):
-        hint = "leave out --seeds, or start anew with --overwrite"
-        raise UsageError(f"{plan.output.folder} holds a run of one seed", hint=hint)
+        raise UsageError(f"{plan.output.folder} holds a run of one seed", reason=Reason.RUN_OF_ONE_SEED)
     started = run_record.read(folder.of_seed(before["seeds"][0])) if before else None
     if started is None:
         recipe = load_recipe(recipe_name(plan.recipe, plan.command)).replace(plan.recipe.changes)
@@ -115,7 +114,7 @@ def _seeds(plan: Plan, recipe: Recipe, before: Record | None) -> list[int]:
     if before and before["seeds"] != seeds:
         shown = (f"{some[0]} to {some[-1]}" for some in (before["seeds"], seeds))
         message = "{} holds runs of the seeds {}, not {}".format(plan.output.folder, *shown)
-        raise UsageError(message, hint="leave out what differs, or start anew with --overwrite")
+        raise UsageError(message, reason=Reason.RUN_DIFFERS)
     try:
         recipe.replace({"seed": seeds[-1]})
     except UsageError as error:

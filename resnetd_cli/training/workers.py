@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import ResnetdError, first_line
+from resnetd_cli.errors import Reason, ResnetdError, first_line
 from resnetd_cli.system.memory import is_shortage
 
 if TYPE_CHECKING:
@@ -30,10 +30,8 @@ _FILES = 2
 """Files that a batch in shared memory keeps open: its images and their classes."""
 _NOT_SENT = 71
 """Exit code of a worker that could not send a batch."""
-_NO_ROOM = "shared memory (/dev/shm) is full: --workers 0 does without; in Docker, --shm-size=1g gives more"
 _GRACE = 0.5
 """Seconds within which a dead worker has an exit code."""
-_RESUME = "--resume goes on from the last checkpoint; fewer --workers need less memory"
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class Batches:
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
             message = f"the processes that load images cannot be started: {reason.lower()}"
-            raise ResnetdError(message, hint="--workers 0 needs none") from error
+            raise ResnetdError(message, reason=Reason.WORKERS_NOT_STARTED) from error
         while True:
             try:
                 batch = next(batches)
@@ -179,13 +177,13 @@ def _failure(error: Exception, death: str = "") -> ResnetdError:
     _unwatch()
     text = f"{death}\n{error}"
     if killed := re.search(r"killed by signal: (.+?)\.? *(\n|$|It is possible)", text):
-        hint = _NO_ROOM if "Bus error" in text else _RESUME
-        return ResnetdError(f"a process that loads images died: {killed[1].lower()}", hint=hint)
+        reason = Reason.SHARED_MEMORY_FULL if "Bus error" in text else Reason.WORKER_DIED
+        return ResnetdError(f"a process that loads images died: {killed[1].lower()}", reason=reason)
     if f"exit code {_NOT_SENT}" in text:
-        return ResnetdError("a process that loads images could not send a batch", hint=_NO_ROOM)
+        return ResnetdError("a process that loads images could not send a batch", reason=Reason.SHARED_MEMORY_FULL)
     if death or "exited unexpectedly" in text or isinstance(error, (EOFError, ConnectionError)):
-        return ResnetdError("a process that loads images died: it gave no reason", hint=_RESUME)
+        return ResnetdError("a process that loads images died: it gave no reason", reason=Reason.WORKER_DIED)
     if is_shortage(error):
-        return ResnetdError("a process that loads images has not enough memory", hint=_RESUME)
+        return ResnetdError("a process that loads images has not enough memory", reason=Reason.WORKER_DIED)
     last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-    return ResnetdError(f"a process that loads images failed: {last[0].strip()}", hint="-v shows where")
+    return ResnetdError(f"a process that loads images failed: {last[0].strip()}", reason=Reason.WORKER_FAILED)

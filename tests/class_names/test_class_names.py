@@ -29,6 +29,7 @@ from resnetd_cli.class_names.shipped import (
     search,
     unnamed,
 )
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import LabelsError, OutputError
 
 THOUSAND = "".join(f"{name}\n" for name in imagenet().names)
@@ -177,7 +178,7 @@ def test_unknown_set() -> None:
     with pytest.raises(LabelsError) as caught:
         imagenet("imagenet-9k")
     assert caught.value.message == "no class names called 'imagenet-9k'"
-    assert "imagenet-21k-miil" in str(caught.value.hint)
+    assert "imagenet-21k-miil" in str(hint_of(caught.value))
 
 
 def test_unnamed() -> None:
@@ -305,7 +306,7 @@ def test_checkpoint_errors(given: object, message: str) -> None:
     with pytest.raises(LabelsError) as caught:
         files.from_checkpoint(given, None, 3)  # type: ignore[arg-type]
     assert caught.value.message == message
-    assert caught.value.hint == "name the classes with --labels FILE"
+    assert hint_of(caught.value) == "name the classes with --labels FILE"
 
 
 # Files.
@@ -516,8 +517,8 @@ def test_load_errors(
         files.load(path, 2)
     assert caught.value.message.startswith(message.format(path))
     assert "\n" not in caught.value.message
-    assert caught.value.hint
-    assert "\n" not in caught.value.hint
+    assert hint_of(caught.value)
+    assert "\n" not in hint_of(caught.value)
 
 
 def test_load_999_of_1000(write: Callable[[str, str | bytes], str]) -> None:
@@ -525,7 +526,7 @@ def test_load_999_of_1000(write: Callable[[str, str | bytes], str]) -> None:
     with pytest.raises(LabelsError) as caught:
         files.load(path, 1000)
     assert caught.value.message == f"{path} has 999 class names, but the model has 1000 classes"
-    assert str(caught.value.hint).startswith("the forms: one name a line")
+    assert str(hint_of(caught.value)).startswith("the forms: one name a line")
 
 
 def test_load_what_is_not_a_file(tmp_path: Path) -> None:
@@ -589,7 +590,7 @@ def test_load_url(server: str) -> None:
 def test_load_url_errors(server: str) -> None:
     with pytest.raises(LabelsError, match=r"/gone\.txt: the server answered 404") as caught:
         files.load(f"{server}/gone.txt", 3)
-    assert caught.value.hint
+    assert hint_of(caught.value)
     with pytest.raises(LabelsError, match=r"/three\.json has 3 class names, but the model has 4 classes"):
         files.load(f"{server}/three.json", 4)
     assert files.load(f" {server}/three.json\n", 3) == files.load(f"{server}/three.json", 3)
@@ -695,7 +696,7 @@ def test_download_of_anything_else_writes_nothing(server: str, tmp_path: Path, p
         files.download(server + page, cache=tmp_path)
     assert caught.value.message.startswith(server + page)
     assert message in caught.value.message
-    assert caught.value.hint
+    assert hint_of(caught.value)
     assert kept.read_text() == "the one before"
     assert list(tmp_path.iterdir()) == [kept]
 
@@ -800,7 +801,7 @@ def test_a_map_that_lost_classes_of_one_name_is_refused(write: Callable[[str, st
         f"{path} has 998 class names, but the model has 1000 classes: "
         "two classes share each of the names crane and maillot"
     )
-    assert "WordNet id" in str(caught.value.hint)
+    assert "WordNet id" in str(hint_of(caught.value))
     with pytest.raises(LabelsError, match="has 998 class names, but the model has 1000 classes"):
         files.load(write("x.txt", "".join(f"own {index}\n" for index in range(998))), 1000)
 
@@ -831,7 +832,7 @@ def test_what_cannot_be_placed_for_certain_is_refused(
     with pytest.raises(LabelsError) as caught:
         files.load(write("x.txt", content), 2)
     assert message in caught.value.message
-    assert caught.value.hint
+    assert hint_of(caught.value)
 
 
 def test_pairs_of_a_list_are_placed_by_their_indices(write: Callable[[str, str | bytes], str]) -> None:
@@ -942,7 +943,7 @@ def test_tables_without_a_certain_index_are_refused(
         files.load(path, 2 if name.endswith(".json") else 4)
     assert caught.value.message.startswith(path)
     assert message in caught.value.message
-    assert caught.value.hint
+    assert hint_of(caught.value)
 
 
 NUMBERED_BY_HAND = (
@@ -1036,4 +1037,4 @@ def test_carriage_returns_in_lines_are_no_crash(write: Callable[[str, str | byte
         try:
             assert files.load(write(f"x{suffix}", text), 2).names
         except LabelsError as error:
-            assert error.hint
+            assert hint_of(error)

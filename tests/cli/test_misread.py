@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from resnetd_cli import __main__ as program
 from resnetd_cli.cli.app import app
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.cli.many_values import _repeat
 from resnetd_cli.cli.misread import understood
 from resnetd_cli.errors import UsageError
@@ -40,7 +41,7 @@ def read(*arguments: str) -> list[str]:
 def refusal(*arguments: str) -> tuple[str, str | None]:
     with pytest.raises(UsageError) as caught:
         read(*arguments)
-    return caught.value.message, caught.value.hint
+    return caught.value.message, hint_of(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from helpers.program import Cli, Resnetd, is_one_error
 
 from resnetd_cli.cli import records
 from resnetd_cli.cli.app import run
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.cli.records import Records
 from resnetd_cli.cli.spared import guarded, is_image
 from resnetd_cli.errors import ErrorKind, OutputError, UsageError
@@ -59,7 +60,7 @@ def test_the_later_of_two_runs_keeps_its_result_beside_the_earlier_one(tmp_path:
     with pytest.raises(OutputError, match=r"x\.csv was created by another program in the meantime") as caught:
         first.publish()
     first.discard()
-    assert caught.value.hint == f"the result of this one is in {first.partial}"
+    assert hint_of(caught.value) == f"the result of this one is in {first.partial}"
     assert path.read_bytes() == b"second"
     assert first.partial.read_bytes() == b"first"
     assert left_in(tmp_path) == ["x.csv", "x.csv.partial"]

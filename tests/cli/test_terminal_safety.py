@@ -21,6 +21,7 @@ from helpers.program import Cli, Resnetd
 
 from resnetd_cli.cli import app
 from resnetd_cli.cli.console import Terminal
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, ResnetdError
 from resnetd_cli.pipeline.sinks.base import open_array_sink, open_sink
 from resnetd_cli.results import Classified, Failure, Prediction
@@ -277,13 +278,13 @@ def test_hints_quote_what_they_name(cli: Cli) -> None:
     Path("in").mkdir()
     (Path("in") / "$(x).jpg").symlink_to("$(x).jpg")
     assert "ls -l 'in/$(x).jpg'\n" in cli("predict", "in", "--engine", "torch").stderr
-    assert "resnetd pull '$(x)' --weights '; b'" in str(app._as_resnetd_error(_no_int8("$(x)", Path("; b"))).hint)
+    assert "resnetd pull '$(x)' --weights '; b'" in str(hint_of(_no_int8("$(x)", Path("; b"))))
 
 
-def _no_int8(model: str, weights: Path) -> Exception:
+def _no_int8(model: str, weights: Path) -> ResnetdError:
     from resnetd_cli.loading import Loader
 
-    return ResnetdError("none", hint=Loader(model, weights=weights)._how_to_quantise())
+    return Loader(model, weights=weights)._no_int8()
 
 
 # --- formulas ---

@@ -21,6 +21,7 @@ from helpers.paths import ROOT
 from resnetd_cli import pull
 from resnetd_cli.about import describe
 from resnetd_cli.cli.commands.info import _in_words
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.compiled import bundles, exported_file
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.to_onnx import export
@@ -91,7 +92,7 @@ def test_a_flipped_bit_in_the_weights_is_noticed(bit: int, tmp_path: Path) -> No
         path.write_bytes(damaged)
         with pytest.raises(ModelError, match=r"m\.onnx is damaged, or was changed by another program") as caught:
             Loader(str(path), engine="auto").load()
-        assert caught.value.hint == "export it again"
+        assert hint_of(caught.value) == "export it again"
     path.write_bytes(sound)
     assert Loader(str(path), engine="auto").load().name == "tiny"
 
@@ -338,7 +339,7 @@ def test_a_file_of_one_size_refuses_others(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx")
     with pytest.raises(UsageError, match=r"m\.onnx takes images of 8 x 8 pixels and no others") as caught:
         Loader(str(path), engine="auto", image_size=16).load()
-    assert caught.value.hint == "resnetd export MODEL --image-size 16 -o FILE.onnx makes one for 16"
+    assert hint_of(caught.value) == "resnetd export MODEL --image-size 16 -o FILE.onnx makes one for 16"
     with pytest.raises(UsageError, match="has no test size of its own"):
         Loader(str(path), engine="auto", image_size="test").load()
     with pytest.raises(UsageError, match="brings its own weights"):

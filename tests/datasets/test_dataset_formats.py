@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.datasets import webdataset
 from resnetd_cli.datasets.examples import Dataset, Examples
 from resnetd_cli.datasets.open_dataset import open_dataset
@@ -68,7 +69,7 @@ def listings(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:
 def refusal(location: str, **options: Any) -> DataError:
     with pytest.raises(DataError) as caught:
         open_dataset(location, **options)
-    assert caught.value.hint
+    assert hint_of(caught.value)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -497,7 +498,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", missing)
     error = refusal("hfds/d")
-    assert (error.message, error.hint) == ("hfds/d needs a package more", "pip install 'resnetd[hfds]'")
+    assert (error.message, hint_of(error)) == ("hfds/d needs a package more", "pip install 'resnetd[hfds]'")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

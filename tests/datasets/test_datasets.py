@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.datasets import parquet_tables, tables
 from resnetd_cli.datasets.class_labels import Labeller
 from resnetd_cli.datasets.examples import Dataset, Examples
@@ -87,7 +88,7 @@ def listings(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:
 def refusal(location: str) -> DataError:
     with pytest.raises(DataError) as caught:
         open_dataset(location)
-    assert caught.value.hint
+    assert hint_of(caught.value)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -179,7 +180,7 @@ def test_classes_beside_a_test_folder_are_refused() -> None:
     paint("d/cat/1.png", "d/dog/1.png", "d/test/cat/2.png")
     error = refusal("d")
     assert error.message == "folders of splits (test) and of classes (cat, dog) lie side by side"
-    assert error.hint == "move the classes into a folder train"
+    assert hint_of(error) == "move the classes into a folder train"
 
 
 def test_skipped_files_are_reported() -> None:
@@ -244,7 +245,7 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
         os.seteuid(was)
         Path("d/dog").chmod(0o755)
     assert error.message == "cannot read the folder d/dog: permission denied"
-    assert error.hint == "look at it: ls -ld d/dog"
+    assert hint_of(error) == "look at it: ls -ld d/dog"
 
 
 @pytest.mark.parametrize("make", [[], ["d/1.png"], ["d/.git/1.png"], ["d/train/1.txt"]])
@@ -451,7 +452,7 @@ def test_a_code_page_is_taken_for_a_path_that_is_there_and_refused_for_a_label()
     write("t.csv", "path,label\ncaf\u00e9.png,caf\u00e9\n".encode("cp1252"))
     error = refusal("t.csv")
     assert error.message == "t.csv, line 2: the label is not UTF-8, but perhaps Windows-1252 (caf\u00e9)"
-    assert error.hint == 'save the table as "CSV UTF-8"'
+    assert hint_of(error) == 'save the table as "CSV UTF-8"'
 
 
 def test_labels_that_a_data_frame_made_floats_are_integers() -> None:
@@ -602,7 +603,7 @@ def test_tables_with_no_certain_reading_are_refused(content: str | bytes, messag
     write("t.csv", content)
     error = refusal("t.csv")
     assert error.message.startswith(message)
-    assert hint in (error.hint or "")
+    assert hint in (hint_of(error) or "")
 
 
 def test_missing_files_in_a_table_are_an_error() -> None:
@@ -610,7 +611,7 @@ def test_missing_files_in_a_table_are_an_error() -> None:
     write("d/t.csv", "path,label\nimg/1.jpg,a\nimg/2.jpg,b\nimg/5.jpg,b\n")
     error = refusal("d/t.csv")
     assert error.message == f"d/t.csv, line 3: no file img/2.jpg in {Path('d').absolute()}, and 1 more"
-    assert error.hint == "paths are relative to the table's folder, not to the current one: move the table"
+    assert hint_of(error) == "paths are relative to the table's folder, not to the current one: move the table"
     for written, hint in (
         ("img/3.jpg", "there is 3.JPG"),
         ("img/4", "there is 4.jpg"),
@@ -620,7 +621,7 @@ def test_missing_files_in_a_table_are_an_error() -> None:
         write("d/t.csv", f"path,label\n{written},a\n")
         error = refusal("d/t.csv")
         assert error.message == f"d/t.csv, line 2: no file {written} in {Path('d').absolute()}"
-        assert error.hint == hint
+        assert hint_of(error) == hint
 
 
 def test_a_file_that_is_listed_twice_counts_twice() -> None:
@@ -896,7 +897,7 @@ def test_too_many_unreadable_images_are_refused() -> None:
     assert caught.value.message.startswith(
         "3 of 41 images in train cannot be read: train/dog/x1.jpg (not an image), "
     )
-    assert caught.value.hint == "repair or remove them: up to 5% of a split is left out"
+    assert hint_of(caught.value) == "repair or remove them: up to 5% of a split is left out"
 
 
 def test_too_many_pixels() -> None:

@@ -17,6 +17,7 @@ import pytest
 from helpers.pictures import photograph
 from PIL import Image
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.datasets.examples import Dataset, Examples
 from resnetd_cli.datasets.groups import grouped_by, united
 from resnetd_cli.datasets.open_dataset import open_dataset
@@ -213,7 +214,7 @@ def test_a_pattern_that_makes_no_groups_is_an_error(pattern: str, error: type[Ex
     with pytest.raises(error) as caught:
         grouped_by(images({"c": ["1.png", "2.png"]}), pattern)
     assert str(caught.value).startswith(message)
-    assert caught.value.hint  # type: ignore[attr-defined]
+    assert hint_of(caught.value)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

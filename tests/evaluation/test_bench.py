@@ -20,6 +20,7 @@ from resnetd_cli.class_names import shipped
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError, ResnetdError, UsageError
 from resnetd_cli.evaluation import bench
 from resnetd_cli.evaluation.bench import BenchReport, Settings, Trial
@@ -210,7 +211,7 @@ def test_no_sample_is_an_error() -> None:
 
     with pytest.raises(ResnetdError, match=r"^no image to measure with: a: zero bytes$") as raised:
         bench.read_sample([Source("a", fail), Source("b", fail)], "fake")
-    assert raised.value.hint == "look at it"
+    assert hint_of(raised.value) == "look at it"
     with pytest.raises(UsageError, match="no input"):
         bench.read_sample([], "fake")
 

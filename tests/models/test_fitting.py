@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import WeightsError
 from resnetd_cli.models import checkpoints, fitting
 
@@ -169,7 +170,7 @@ def test_averaged_copy_that_is_not_whole_does_not_win(tensors: Tensors, fit: Any
 def test_two_networks_are_not_chosen_between(content: Any, names: str, tensors: Tensors, fit: Any) -> None:
     with pytest.raises(WeightsError, match=f"more than one {NAME}: {names}") as caught:
         fit(content(tensors))
-    assert "torch.save(" in (caught.value.hint or "")
+    assert "torch.save(" in (hint_of(caught.value) or "")
 
 
 # --- what else lies there ---

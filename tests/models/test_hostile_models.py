@@ -26,6 +26,7 @@ from helpers.paths import COFFEE, ROOT
 from helpers.program import Resnetd
 from onnx import TensorProto, helper, numpy_helper
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.exported_file import METADATA_KEY
@@ -51,7 +52,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def one_line(error: ResnetdError) -> str:
     assert "\n" not in error.message
     assert len(error.message) < 500
-    assert error.hint
+    assert hint_of(error)
     return error.message
 
 
@@ -168,7 +169,7 @@ def test_a_torchscript_program_is_told(tmp_path: Path) -> None:
             file.writestr(name, b"\x80\x02}.")
     with pytest.raises(WeightsError, match="TorchScript") as caught:
         checkpoints.read(tmp_path / "w.pth")
-    assert "torch.save(model.state_dict()" in (caught.value.hint or "")
+    assert "torch.save(model.state_dict()" in (hint_of(caught.value) or "")
 
 
 def test_numpy_objects_are_not_unpickled(tmp_path: Path) -> None:
@@ -859,7 +860,7 @@ def test_a_name_reaches_no_file_that_it_should_not(
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UnknownModel) as caught:
         Loader(name, engine="auto", single=True, offline=True).load()
-    assert caught.value.hint
+    assert hint_of(caught.value)
     assert [path for path in sorted(tmp_path.rglob("*")) if cache not in (path, *path.parents)] == before
 
 

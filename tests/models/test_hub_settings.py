@@ -17,6 +17,7 @@ from helpers.hub import Hub
 from helpers.socks_server import SocksServer
 from huggingface_hub import constants
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import HubError, UsageError
 from resnetd_cli.models import hub_settings
 from resnetd_cli.models.hub import CONFIG, WEIGHTS, fetch
@@ -66,7 +67,7 @@ def failure(*args: object, **options: object) -> HubError:
     with pytest.raises(HubError) as caught:
         fetch(REPO, *args, **options)
     assert "\n" not in caught.value.message
-    assert caught.value.hint
+    assert hint_of(caught.value)
     return caught.value
 
 
@@ -125,7 +126,7 @@ def test_variable_that_cannot_be_read_is_a_usage_error_that_names_it(
     assert name not in os.environ  # what imports huggingface_hub for other ends goes on
     with pytest.raises(UsageError, match=name) as caught:
         fetch(REPO)
-    assert caught.value.hint
+    assert hint_of(caught.value)
     if name == "HF_TOKEN":
         assert value not in caught.value.message
 
@@ -181,7 +182,7 @@ def test_hub_behind_a_proxy_is_reached_in_every_spelling(hub: Hub, monkeypatch: 
             f"cannot get {REPO} from {hub.endpoint} through the proxy {proxy.url} (HTTP_PROXY): "
             "Server disconnected without sending a response."
         )
-        assert "HTTP_PROXY" in str(error.hint)
+        assert "HTTP_PROXY" in str(hint_of(error))
         monkeypatch.setenv("NO_PROXY", "[::1],fd07:b51a:cc66::/64, 127.0.0.0/8")
         assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
 
@@ -234,7 +235,7 @@ def test_refused_token_of_a_private_repository_is_named(
     assert caught.value.message == (
         f"me/private is not on {hub.endpoint}, or is private; the token ({source}) is not valid there"
     )
-    assert "hf_expired" not in str(caught.value.hint)
+    assert "hf_expired" not in str(hint_of(caught.value))
 
 
 def test_error_names_the_variable_that_names_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +253,7 @@ def test_slow_hub_is_waited_for_as_long_as_its_variables_say(hub: Hub, monkeypat
     hub.fail("*/config.json", wait=0.6, at="hub")
     monkeypatch.setattr("resnetd_cli.models.hub._PROBE_SECONDS", 0.2)
     error = failure(CONFIG)
-    assert "HF_HUB_ETAG_TIMEOUT=60" in str(error.hint)
+    assert "HF_HUB_ETAG_TIMEOUT=60" in str(hint_of(error))
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "2")
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "2")
     assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
@@ -367,7 +368,7 @@ def test_place_that_cannot_keep_the_cache_is_named(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / folder))
     error = failure()
     assert error.message == said.format(tmp=tmp_path)
-    assert "HF_HOME" in str(error.hint)
+    assert "HF_HOME" in str(hint_of(error))
 
 
 def test_git_lfs_pointer_is_not_taken_for_weights(hub: Hub, staged: Path) -> None:
@@ -400,7 +401,7 @@ def test_damaged_file_in_a_cache_that_may_not_be_written_to_is_one_line(
     monkeypatch.setattr(Path, "unlink", refuse)
     error = failure()
     assert "Read-only file system" in error.message
-    assert "HF_HOME" in str(error.hint)
+    assert "HF_HOME" in str(hint_of(error))
 
 
 @pytest.mark.parametrize("scheme", ["socks", "socks5", "socks5h"])
@@ -417,7 +418,7 @@ def test_hub_behind_a_socks_proxy_needs_a_package(hub: Hub, monkeypatch: pytest.
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(UsageError, match="ALL_PROXY") as caught:
         fetch(REPO, CONFIG)
-    assert "resnetd[socks]" in str(caught.value.hint)
+    assert "resnetd[socks]" in str(hint_of(caught.value))
     assert hub.requests == []
 
 
@@ -436,7 +437,7 @@ def test_hub_is_trusted_by_the_certificates_of_every_variable(
         huggingface_hub.close_session()
         error = failure(CONFIG)
         assert "certificate verify failed" in error.message
-        assert "REQUESTS_CA_BUNDLE=FILE" in str(error.hint)
+        assert "REQUESTS_CA_BUNDLE=FILE" in str(hint_of(error))
         huggingface_hub.close_session()
         monkeypatch.setenv(variable, str(CERTIFICATE))
         assert failure(CONFIG).message == f"{REPO} on {server.url} has no config.json"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import UnknownModel
 from resnetd_cli.models.names import (
     DEFAULT_MODEL,
@@ -186,7 +187,7 @@ def test_hub_repository_is_named_with_its_owner(prefix: str, location: str) -> N
 def test_malformed_hub_repository_is_refused_at_once(location: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve(f"hf-hub:{location}")
-    assert "hf-hub:OWNER/NAME" in (caught.value.hint or "")
+    assert "hf-hub:OWNER/NAME" in (hint_of(caught.value) or "")
 
 
 @pytest.fixture
@@ -237,7 +238,7 @@ def test_folder_without_a_configuration_is_no_model(folder: Path) -> None:
 def test_hub_name_without_its_prefix_gets_it_in_the_hint(folder: Path) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve("google/vit-base-patch16-224")
-    assert "hf-hub:google/vit-base-patch16-224" in (caught.value.hint or "")
+    assert "hf-hub:google/vit-base-patch16-224" in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_hub_name_without_its_prefix_gets_it_in_the_hint(folder: Path) -> None:
 def test_misspelt_name_gets_near_ones(model: str, near: str) -> None:
     with pytest.raises(UnknownModel, match="unknown model") as caught:
         resolve(model)
-    names = (caught.value.hint or "").removeprefix("near names: ").split(", ")
+    names = (hint_of(caught.value) or "").removeprefix("near names: ").split(", ")
     assert near in names
 
 
@@ -324,7 +325,7 @@ def test_page_of_the_hub_is_its_repository(page: str, location: str) -> None:
 def test_other_url_is_no_model(url: str) -> None:
     with pytest.raises(UnknownModel, match="is a URL") as caught:
         resolve(url)
-    assert "--weights" in (caught.value.hint or "")
+    assert "--weights" in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize(
@@ -355,7 +356,7 @@ def test_other_url_is_no_model(url: str) -> None:
 def test_model_of_another_library_is_said_to_be_one(model: str, tool: str, folder: Path) -> None:
     with pytest.raises(UnknownModel, match=tool) as caught:
         resolve(model)
-    assert caught.value.hint
+    assert hint_of(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -369,14 +370,14 @@ def test_model_of_another_library_is_said_to_be_one(model: str, tool: str, folde
 def test_model_of_another_library_gets_timm_s_name_where_it_has_one(model: str, near: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve(model)
-    assert (caught.value.hint or "").startswith(f"near names: {near}")
+    assert (hint_of(caught.value) or "").startswith(f"near names: {near}")
 
 
 @pytest.mark.parametrize("model", ["ResNet50-D", "ResNet-50d", "ResNet_50D", "RESNET50D", "Resnet 50 d"])
 def test_name_in_another_spelling_is_the_nearest(model: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve(model)
-    assert (caught.value.hint or "").startswith("near names: resnet50d,")
+    assert (hint_of(caught.value) or "").startswith("near names: resnet50d,")
 
 
 # --- files of weights, and folders that are no model's ---
@@ -390,7 +391,7 @@ def test_file_of_weights_gets_the_option_for_it_in_the_hint(name: str, folder: P
     Path(name).write_bytes(b"weights")
     with pytest.raises(UnknownModel, match="is a file of weights, not a model") as caught:
         resolve(name)
-    assert f"--weights {name}" in (caught.value.hint or "")
+    assert f"--weights {name}" in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize("name", ["config.json", "notes.txt"])
@@ -398,13 +399,13 @@ def test_another_file_of_a_model_folder_gets_the_folder_in_the_hint(name: str, f
     (folder / "notes.txt").touch()
     with pytest.raises(UnknownModel, match=f"{name} is a file, not a model$") as caught:
         resolve(str(folder / name))
-    assert caught.value.hint == f"name its folder as the model: {folder}"
+    assert hint_of(caught.value) == f"name its folder as the model: {folder}"
 
 
 def test_file_of_weights_that_is_not_there_says_so(folder: Path) -> None:
     with pytest.raises(UnknownModel, match=r"no file best\.pth") as caught:
         resolve("best.pth")
-    assert "--weights" in (caught.value.hint or "")
+    assert "--weights" in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "resnet50d_ra2-464e36ba.pth", "checkpoints/last.pth"])
@@ -439,7 +440,7 @@ def test_folder_without_a_configuration_says_what_is_near(
         file.write_text("{}")
     with pytest.raises(UnknownModel, match=message) as caught:
         resolve("runs/x")
-    assert hint in (caught.value.hint or "")
+    assert hint in (hint_of(caught.value) or "")
 
 
 def test_repository_in_the_hub_s_cache_is_its_main_snapshot(folder: Path) -> None:
@@ -449,14 +450,14 @@ def test_repository_in_the_hub_s_cache_is_its_main_snapshot(folder: Path) -> Non
         (repo / "snapshots" / sha / "config.json").write_text("{}")
     with pytest.raises(UnknownModel) as caught:
         resolve(str(repo))
-    assert "hf-hub:timm/resnet50d.ra2_in1k" in (caught.value.hint or "")
+    assert "hf-hub:timm/resnet50d.ra2_in1k" in (hint_of(caught.value) or "")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("bbb")
     assert resolve(str(repo)) == ModelRef(str(repo), Kind.FOLDER, str(repo / "snapshots" / "bbb"))
     (repo / "snapshots" / "bbb" / "config.json").unlink()
     with pytest.raises(UnknownModel) as caught:
         resolve(str(repo / "snapshots" / "bbb"))
-    assert "hf-hub:timm/resnet50d.ra2_in1k" in (caught.value.hint or "")
+    assert "hf-hub:timm/resnet50d.ra2_in1k" in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize("model", ["resnet50d.no_such_tag", "resnet18.ra2_in1k"])
@@ -470,7 +471,7 @@ def test_nonsense_is_unknown_and_gets_a_hint(model: str, folder: Path) -> None:
     (folder.parent.parent / "config.json").write_text("{}")  # which an empty name does not stand for
     with pytest.raises(UnknownModel) as caught:
         resolve(model)
-    assert caught.value.hint
+    assert hint_of(caught.value)
 
 
 # --- lists ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import UsageError
 from resnetd_cli.models import rehearsal
 from resnetd_cli.training import network, recipe, train_mode
@@ -50,7 +51,7 @@ def test_an_image_size_that_a_network_cannot_take_is_refused_with_one_that_it_ta
     with pytest.raises(UsageError) as caught:
         network.untrained(NetworkChoice(architecture, image_size=side), 3, UPDATE)
     assert caught.value.message == f"{architecture} does not take images of {side} pixels"
-    assert caught.value.hint == hint
+    assert hint_of(caught.value) == hint
 
 
 def test_sizes_that_a_network_takes_are_taken() -> None:

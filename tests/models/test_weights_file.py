@@ -19,6 +19,7 @@ from PIL import Image
 
 from resnetd_cli import about
 from resnetd_cli.classifier import Classifier
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.compiled import build
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
@@ -161,7 +162,7 @@ def test_checkpoint_of_another_architecture_says_so(tmp_path: Path) -> None:
         load_offline("resnet18d", weights=path)
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 300
-    assert "as MODEL" in (caught.value.hint or "")
+    assert "as MODEL" in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize("architecture", ["test_vit", "test_efficientnet"])
@@ -249,7 +250,7 @@ def test_missing_file_is_told_before_anything_is_built(tmp_path: Path, monkeypat
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("a network was built"))
     with pytest.raises(WeightsError, match="no weights file") as caught:
         load_offline(TINY, weights=tmp_path / "gone.pth")
-    assert ".safetensors" in (caught.value.hint or "")
+    assert ".safetensors" in (hint_of(caught.value) or "")
     with pytest.raises(WeightsError, match="no weights file"):
         load_offline(TINY, weights=tmp_path)
 
@@ -283,7 +284,7 @@ def test_pickle_that_would_run_code_is_refused_and_runs_none(
     assert not marker.exists()
     if name != "w.safetensors":
         assert "could run code" in caught.value.message
-        assert "safetensors" in (caught.value.hint or "")
+        assert "safetensors" in (hint_of(caught.value) or "")
 
 
 def test_plain_pickle_is_refused_too(tmp_path: Path) -> None:
@@ -509,14 +510,14 @@ def test_file_of_another_tool_is_said_to_be_one(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=message) as caught:
         load_offline(TINY, weights=tmp_path / name)
-    assert hint in (caught.value.hint or "")
+    assert hint in (hint_of(caught.value) or "")
 
 
 def test_whole_module_that_was_pickled_is_refused_with_the_way_to_save_it(tmp_path: Path) -> None:
     path = save(tmp_path / "model.pth", timm.create_model(TINY))
     with pytest.raises(WeightsError, match=r"it asks for timm\.models") as caught:
         load_offline(TINY, weights=path)
-    assert "torch.save(model.state_dict()" in (caught.value.hint or "")
+    assert "torch.save(model.state_dict()" in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize(
@@ -533,7 +534,7 @@ def test_pickle_of_another_library_is_said_to_be_one(module: str, tool: str, tmp
 def test_folder_in_place_of_weights_says_so(folder: Path) -> None:
     with pytest.raises(WeightsError, match="it is a folder") as caught:
         load_offline(TINY, weights=folder)
-    assert "as the model" in (caught.value.hint or "")
+    assert "as the model" in (hint_of(caught.value) or "")
 
 
 def split_dataset(folder: Path, kind: str = "safetensors") -> Path:
@@ -590,7 +591,7 @@ def test_folder_with_several_files_of_weights_is_not_chosen_from(folder: Path, t
     save(folder / "best.pth", state_dict(ten))
     with pytest.raises(WeightsError, match=r"has 2 files of weights: best\.pth, last\.pth") as caught:
         load_offline(str(folder))
-    assert "best.pth" in (caught.value.hint or "")
+    assert "best.pth" in (hint_of(caught.value) or "")
     assert load_offline(str(folder / "last.pth")).engine.classes == 10
 
 
@@ -614,7 +615,7 @@ def test_configuration_of_another_library_is_said_to_be_one(
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=f"is a model of .*{library}") as caught:
         load_offline(str(folder))
-    assert "list-models" in (caught.value.hint or "")
+    assert "list-models" in (hint_of(caught.value) or "")
 
 
 def wrapped_by_transformers(folder: Path, **changes: object) -> None:
@@ -709,7 +710,7 @@ def test_checkpoint_that_does_not_fit_says_where_it_comes_from(content: Any, hin
     tensors = timm.create_model("resnet18").state_dict()
     with pytest.raises(WeightsError, match="does not fit test_resnet") as caught:
         load_offline(TINY, weights=save(tmp_path / "w.pth", content(tensors)))
-    assert hint in (caught.value.hint or "")
+    assert hint in (hint_of(caught.value) or "")
 
 
 # --- what a compiled model depends on, and what is said of a model ---

@@ -24,6 +24,7 @@ from helpers.paths import COFFEE, ROOT
 from helpers.program import Resnetd
 
 from resnetd_cli.cli import app, limits, stopping
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ResnetdError
 from resnetd_cli.pipeline.decode.image import decode
 from resnetd_cli.pipeline.sources.inputs import Source
@@ -140,11 +141,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     return Machine(tmp_path_factory.mktemp("machine") / "home")
 
 
-def hint_of(error: Exception) -> str:
+def told(error: Exception) -> str:
     known = app._as_resnetd_error(error)
     assert "unexpected" not in known.message
     assert "\n" not in known.message
-    return f"{known.message}; {known.hint}"
+    return f"{known.message}; {hint_of(known)}"
 
 
 # --- what is told of a shortage ---
@@ -163,7 +164,7 @@ def hint_of(error: Exception) -> str:
     ],
 )
 def test_a_shortage_is_told_as_such(error: Exception, said: str) -> None:
-    assert said in hint_of(error)
+    assert said in told(error)
 
 
 def test_the_innermost_reason_of_a_library_that_cannot_be_loaded_is_told() -> None:
@@ -173,7 +174,7 @@ def test_the_innermost_reason_of_a_library_that_cannot_be_loaded_is_told() -> No
         except ImportError as error:
             raise ImportError("\n\nIMPORTANT: PLEASE READ THIS\n\nmany lines") from error
     except ImportError as error:
-        assert "libopenblas.so" in hint_of(error)
+        assert "libopenblas.so" in told(error)
 
 
 def test_memory_that_runs_out_in_a_decoder_is_no_damage_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +245,7 @@ def test_the_least_number_of_open_files_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(resource, "setrlimit", lambda _, bounds: wanted.append(bounds))
     with pytest.raises(ResnetdError, match="only 12 files") as caught:
         limits.check()
-    assert "ulimit -n" in str(caught.value.hint)
+    assert "ulimit -n" in str(hint_of(caught.value))
     assert wanted == [(12, 12)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 4096))
     limits.check()

@@ -19,6 +19,7 @@ from helpers import fault_server
 from helpers.fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
 from helpers.socks_server import SocksServer
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.net import addresses, connections, fetch, inflating, retries
 from resnetd_cli.system.deadline import Deadline
@@ -68,7 +69,7 @@ def failure(url: str, **options: Any) -> InputError:
     with pytest.raises(InputError) as caught:
         get(url, **options)
     assert caught.value.message
-    assert caught.value.hint
+    assert hint_of(caught.value)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -233,7 +234,7 @@ def test_connection_that_breaks_is_told(server: FaultServer, path: str) -> None:
 )
 def test_an_answer_that_is_not_whole_is_told_in_our_words(server: FaultServer, path: str, message: str) -> None:
     error = failure(server.url + path)
-    assert (error.kind, error.message, error.hint) == (ErrorKind.CONNECTION, message, "try again")
+    assert (error.kind, error.message, hint_of(error)) == (ErrorKind.CONNECTION, message, "try again")
 
 
 def test_redirects_end(server: FaultServer) -> None:
@@ -323,8 +324,8 @@ def test_timeout_is_that_of_the_whole(server: FaultServer, path: str) -> None:
     assert 0.5 <= time.monotonic() - began < 5
     assert error.kind is ErrorKind.TIMEOUT
     assert "0.5 s" in error.message
-    assert error.hint
-    assert "--timeout" in error.hint
+    assert hint_of(error)
+    assert "--timeout" in hint_of(error)
     # The server has lost its client, and its thread has ended; so have those here.
     assert is_soon(server.gone.is_set)
     assert is_soon(lambda: threading.active_count() <= threads)
@@ -382,7 +383,7 @@ def test_one_wait_has_its_own_bound(server: FaultServer, path: str, monkeypatch:
     error = failure(server.url + path, timeout=3)
     assert error.kind is ErrorKind.TIMEOUT
     assert "in time" in error.message
-    assert "--timeout" in str(error.hint)
+    assert "--timeout" in str(hint_of(error))
 
 
 def test_bound_of_one_wait_grows_with_that_of_the_whole() -> None:
@@ -584,8 +585,8 @@ def test_listed_url_does_not_lead_to_this_host(server: FaultServer, host: str) -
     assert error.kind is ErrorKind.BLOCKED
     assert "private" in error.message
     assert "secret" not in error.message
-    assert error.hint
-    assert "--allow-private-hosts" in error.hint
+    assert hint_of(error)
+    assert "--allow-private-hosts" in hint_of(error)
     assert not server.requests
 
 
@@ -788,7 +789,7 @@ def test_passwords_of_the_home_folder_are_not_sent(
 @pytest.mark.parametrize("path", ["/missing", "/hang-up", "/cut", "/round", "/to-nowhere"])
 def test_errors_do_not_repeat_a_password(server: FaultServer, path: str) -> None:
     error = failure(server.url.replace("://", "://user:secret@") + path)
-    assert "secret" not in error.message + str(error.hint)
+    assert "secret" not in error.message + str(hint_of(error))
 
 
 @pytest.mark.parametrize(
@@ -916,7 +917,7 @@ def test_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, valu
     error = failure("http://pictures.example/ok")
     assert error.kind is ErrorKind.CONNECTION
     assert said in error.message
-    assert "secret" not in error.message + str(error.hint)
+    assert "secret" not in error.message + str(hint_of(error))
 
 
 def test_proxy_that_wants_a_password_is_named(proxy: FaultServer, secure_server: FaultServer) -> None:
@@ -1006,7 +1007,7 @@ def test_http_proxy_that_is_named_as_an_https_one_is_told(
     monkeypatch.setenv("https_proxy", proxy.url.replace("http:", "https:"))
     error = failure("https://pictures.example/ok")
     assert error.kind is ErrorKind.CONNECTION
-    assert "https_proxy=http://HOST:PORT" in str(error.hint)
+    assert "https_proxy=http://HOST:PORT" in str(hint_of(error))
 
 
 def test_proxy_without_a_scheme_is_used(proxy: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import UsageError
 from resnetd_cli.net import proxies
 
@@ -53,7 +54,7 @@ def test_malformed_proxy_is_an_error_that_names_its_variable(monkeypatch: pytest
     monkeypatch.setenv("ALL_PROXY", value)
     with pytest.raises(UsageError, match="ALL_PROXY is malformed") as caught:
         chosen()
-    assert "cret" not in caught.value.message + str(caught.value.hint)
+    assert "cret" not in caught.value.message + str(hint_of(caught.value))
 
 
 @pytest.mark.parametrize("value", ["socks4://proxy:1", "ftp://proxy", "quic://proxy"])

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from resnetd_cli.class_names import files
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError
 from resnetd_cli.pipeline.sinks.base import open_array_sink, open_sink
 from resnetd_cli.pipeline.sinks.text import rows, to_json
@@ -261,7 +262,7 @@ def test_a_list_of_names_is_taken_or_refused(data: bytes, suffix: str, classes: 
         try:
             names = files.load(str(path), classes)
         except LabelsError as error:
-            assert error.hint
+            assert hint_of(error)
             return
     assert len(names.names) == classes
     assert all(isinstance(name, str) and name for name in names.names)
@@ -352,4 +353,4 @@ def test_whatever_is_typed_is_an_input_at_least(texts: list[str]) -> None:
                 try:
                     one.read()
                 except InputError as error:
-                    assert error.hint
+                    assert hint_of(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import OutputError, OutputExists
 from resnetd_cli.system import files
 from resnetd_cli.system.files import check_writable, open_atomic, write_atomic
@@ -194,7 +195,7 @@ def test_output_that_is_there_needs_overwrite(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     with pytest.raises(OutputExists, match=r"out\.csv exists") as caught:
         check_writable(path, overwrite=False)
-    assert "--overwrite" in (caught.value.hint or "")
+    assert "--overwrite" in (hint_of(caught.value) or "")
     check_writable(path, overwrite=True)
     check_writable(tmp_path / "new.csv", overwrite=False)
     assert path.read_bytes() == b"old"

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from timm.data import Mixup
 from torch.nn.functional import dropout
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import UsageError
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.training import (
@@ -81,7 +82,7 @@ def test_setting_without_an_effect_is_refused_if_it_was_asked_for(
     with pytest.raises(UsageError) as caught:
         asked(command, **changes)
     assert message in caught.value.message
-    assert caught.value.hint is not None and hint in caught.value.hint
+    assert hint_of(caught.value) is not None and hint in hint_of(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from helpers.training_data import NETWORK, QUICK, Log, carry_out, change, make_p
 from PIL import Image
 
 from resnetd_cli import __version__
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import DataError, UsageError
 from resnetd_cli.models.configs import write_temperature
 from resnetd_cli.results import FittedTemperature
@@ -139,7 +140,7 @@ def test_resume_with_a_changed_starting_model_is_an_error(
     with pytest.raises(UsageError) as raised:
         carry_out(change(plan, resume=True))
     assert raised.value.message.startswith(f"{weights} has changed since the run started")
-    assert raised.value.hint == "put it back, or start anew with --overwrite"
+    assert hint_of(raised.value) == "put it back, or start anew with --overwrite"
     weights.write_bytes(files["model.safetensors"])
     assert carry_out(change(plan, resume=True))["steps"] == 6
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import UsageError
 from resnetd_cli.training import recipe, recipe_choice, sampling
 from resnetd_cli.training.plan import RecipeChoice
@@ -68,13 +69,13 @@ def test_value_out_of_range_is_refused(changes: dict[str, Any], message: str) ->
     with pytest.raises(UsageError) as caught:
         BAG.replace(changes)
     assert caught.value.message == message
-    assert caught.value.hint
+    assert hint_of(caught.value)
 
 
 def test_unknown_setting_hints_at_a_similar_name() -> None:
     with pytest.raises(UsageError) as caught:
         BAG.replace({"warm_up_epochs": 5})
-    assert caught.value.hint == "perhaps warmup_epochs"
+    assert hint_of(caught.value) == "perhaps warmup_epochs"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_wrong_value_is_refused_with_a_hint_what_is_allowed(setting: str, hint: 
         recipe.parse_setting(setting)
     name, _, value = setting.partition("=")
     assert caught.value.message.startswith(f"--set {name} is {value!r}"[:60])
-    assert caught.value.hint == hint
+    assert hint_of(caught.value) == hint
 
 
 def test_aliases_in_a_file_cannot_multiply(tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_a_recipe_may_come_through_a_pipe() -> None:
 def test_missing_recipe_file_hints_at_the_shipped_recipes() -> None:
     with pytest.raises(UsageError, match="no recipe sgd") as caught:
         recipe.load_recipe("sgd")
-    assert caught.value.hint == "there is bag-of-tricks, finetune; or name a YAML file"
+    assert hint_of(caught.value) == "there is bag-of-tricks, finetune; or name a YAML file"
 
 
 def test_settings_of_the_command_line() -> None:
@@ -298,7 +299,7 @@ def test_more_processes_than_images_in_a_step_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         sampling.batch_sampler(BAG.replace({"batch_size": batch_size}), images, processes=processes)
-    assert caught.value.hint == hint
+    assert hint_of(caught.value) == hint
 
 
 @pytest.mark.parametrize(
@@ -321,7 +322,7 @@ def test_micro_batch_of_one_image_is_refused_with_a_batch_size_that_works(
     settings = BAG.replace({"batch_size": batch_size, "micro_batch": micro_batch})
     with pytest.raises(UsageError, match="NET cannot learn from one image at a time") as caught:
         sampling.check_micro_batches(settings, images, processes, "NET")
-    assert caught.value.hint == hint
+    assert hint_of(caught.value) == hint
 
 
 @pytest.mark.parametrize(
@@ -353,4 +354,4 @@ def test_shares_of_a_run_are_read(text: str, value: list[float]) -> None:
 def test_shares_that_are_not_in_rising_order_within_the_run_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--set step_at is") as caught:
         recipe.parse_setting(f"step_at={text}")
-    assert caught.value.hint == "it takes numbers between 0 and 1 in rising order, such as [0.5, 0.75]"
+    assert hint_of(caught.value) == "it takes numbers between 0 and 1 in rising order, such as [0.5, 0.75]"

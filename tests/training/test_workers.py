@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ResnetdError
 from resnetd_cli.results import Failure
 from resnetd_cli.training import workers
@@ -84,7 +85,7 @@ def test_death_of_a_worker_is_reported_in_one_line(act: Callable[[], object], me
     with pytest.raises(ResnetdError) as caught, watched():
         list(evaluation_loader(Doomed(act), 4, Workers(2)))
     assert caught.value.message.startswith(message) and "\n" not in caught.value.message
-    assert caught.value.hint and hint in caught.value.hint
+    assert hint_of(caught.value) and hint in hint_of(caught.value)
     assert time.monotonic() - began < 30
 
 
@@ -124,7 +125,7 @@ def test_workers_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(ResnetdError, match="cannot be started: function not implemented") as caught:
         list(Batches(Loader()))  # type: ignore[arg-type]
-    assert caught.value.hint == "--workers 0 needs none"
+    assert hint_of(caught.value) == "--workers 0 needs none"
 
 
 @pytest.mark.parametrize(

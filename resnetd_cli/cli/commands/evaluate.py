@@ -239,7 +239,7 @@ def evaluate(
 
 
 def _stop(failure: Failure) -> None:
-    raise ResnetdError(f"{failure.input}: {failure.message}", hint=failure.hint)
+    raise ResnetdError(f"{failure.input}: {failure.message}", **failure.advice)
 
 
 def _check(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.pipeline.decode import bmp, greys, isolated, jpeg, png
 from resnetd_cli.system.deadline import Deadline
 
@@ -302,7 +302,7 @@ def _all_formats() -> tuple[str, ...]:
 
 def _too_large(pixels: int, options: DecodeOptions) -> InputError:
     message = f"{pixels:,} pixels, more than {options.max_pixels:,}"
-    return InputError(ErrorKind.TOO_LARGE, message, hint="--max-pixels raises the bound")
+    return InputError(ErrorKind.TOO_LARGE, message, reason=Reason.TOO_MANY_PIXELS)
 
 
 def _pixels_in(message: str) -> int:
@@ -403,11 +403,8 @@ def _truncated() -> InputError:
 
 def _damaged(error: Exception, head: bytes = b"") -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(ErrorKind.UNDECODABLE, f"damaged image: {reason}", hint=_damage_hint(reason, head))
-
-
-def _damage_hint(reason: str, head: bytes) -> str:
+    message = f"damaged image: {reason}"
     # Of a JPEG 2000 image that ends early, Pillow says no more than that.
     if "truncated" in reason or ("broken data stream" in reason and head.startswith(_JPEG_2000)):
-        return "--allow-truncated classifies what could be read"
-    return _FETCH
+        return InputError(ErrorKind.UNDECODABLE, message, reason=Reason.TRUNCATED)
+    return InputError(ErrorKind.UNDECODABLE, message, hint=_FETCH)

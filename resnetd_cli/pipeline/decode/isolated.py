@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.system.deadline import FOREVER
 
 GRACE = 0.5
@@ -53,7 +53,7 @@ def decode(data: bytes, options: Mapping[str, Any]) -> Answer:
 
 def too_late(seconds: float) -> InputError:
     """Return the error of a file that took longer than this to decode."""
-    return InputError(ErrorKind.TIMEOUT, f"not decoded in {seconds:g} seconds", hint="--timeout raises the bound")
+    return InputError(ErrorKind.TIMEOUT, f"not decoded in {seconds:g} seconds", reason=Reason.TOO_SLOW)
 
 
 @atexit.register
@@ -102,8 +102,7 @@ class _Child:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             message = f"the process that would decode it cannot be started: {reason}"
-            hint = "fewer --workers need less; ulimit -n and -u tell what is allowed"
-            raise InputError(ErrorKind.UNREADABLE, message, hint=hint) from error
+            raise InputError(ErrorKind.UNREADABLE, message, reason=Reason.NO_MORE_PROCESSES) from error
 
     @property
     def pid(self) -> int:
@@ -151,7 +150,8 @@ class _Child:
         self._stdin.flush()
         answer = json.loads(self._stdout.readline())
         if "kind" in answer:
-            return InputError(ErrorKind(answer["kind"]), answer["message"], hint=answer["hint"])
+            reason = Reason[answer["reason"]] if answer["reason"] else None
+            return InputError(ErrorKind(answer["kind"]), answer["message"], hint=answer["hint"], reason=reason)
         width, height = answer["size"]
         pixels = bytearray(3 * width * height)
         if self._stdout.readinto(pixels) != len(pixels):  # type: ignore[attr-defined]

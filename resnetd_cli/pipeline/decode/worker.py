@@ -45,14 +45,19 @@ def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes]) -> None:
         size, pixels, turned = image.size, image.tobytes(), image.info[TURNED]
     except MemoryError:
         message = "it takes more memory than an image of its size may"
-        _send({"kind": ErrorKind.TOO_LARGE, "message": message, "hint": "convert it to JPEG or PNG"}, stream)
+        _refuse(InputError(ErrorKind.TOO_LARGE, message, hint="convert it to JPEG or PNG"), stream)
     except InputError as error:
-        _send({"kind": error.kind, "message": error.message, "hint": error.hint}, stream)
+        _refuse(error, stream)
     else:
         _send({"size": size, "turned": turned}, stream)
         stream.write(pixels)
     finally:
         _alarm(0)
+
+
+def _refuse(error: InputError, stream: IO[bytes]) -> None:
+    reason = error.reason and error.reason.name
+    _send({"kind": error.kind, "message": error.message, "hint": error.hint, "reason": reason}, stream)
 
 
 def _send(answer: dict[str, Any], stream: IO[bytes]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 
 if TYPE_CHECKING:
     from resnetd_cli.pipeline.sinks.arrays import ArraySink
@@ -101,7 +101,8 @@ def choose_format(
         if output.suffix.lower() in entry.suffixes:
             return name
     names = ", ".join(RECORD_FORMATS)
-    raise UsageError(f"{output}: the name does not tell the format", hint=f"-f chooses it: {names}")
+    message = f"{output}: the name does not tell the format"
+    raise UsageError(message, reason=Reason.FORMAT_UNCLEAR, details=(names,))
 
 
 def open_sink(format_name: str, stream: IO[str], **options: Any) -> Sink:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from resnetd_cli.errors import Reason
 from resnetd_cli.pipeline.sources.companions import is_companion
 from resnetd_cli.system.escaping import printable
 
@@ -86,6 +87,13 @@ class Skipped:
         return f"{self.links:,} {'link to a folder' if self.links == 1 else 'links to folders'}"
 
 
+class Note(NamedTuple):
+    """What was skipped in folders, and by what the command line chooses a hint about it."""
+
+    text: str
+    reason: Reason | None
+
+
 class Walker:
     """Goes through folders for the images in them, and remembers what it skipped.
 
@@ -93,7 +101,6 @@ class Walker:
         all_files: take files whose bytes begin like an image's too, whatever they are called.
         follow: follow links to folders. Each folder is visited once, so that links may lead in circles.
         skipped: where to count.
-        advise: whoever reads errors can choose `all_files` and `follow`, by options of these names.
     """
 
     def __init__(
@@ -102,11 +109,9 @@ class Walker:
         all_files: bool = False,
         follow: bool = False,
         skipped: Skipped | None = None,
-        advise: bool = False,
     ) -> None:
         self.all_files = all_files
         self.follow = follow
-        self.advise = advise
         self.skipped = Skipped() if skipped is None else skipped
 
     def images(self, folder: str) -> Iterator[Found]:
@@ -135,13 +140,13 @@ class Walker:
             else:
                 self.skipped.add_file(entry.path)
 
-    def notes(self) -> Iterator[str]:
+    def notes(self) -> Iterator[Note]:
         """Yield what was skipped, in sentences; hidden and companion files are not worth one."""
         if self.skipped.files:
-            hint = " (--all-files looks at their bytes)" if self.advise and not self.all_files else ""
-            yield f"skipped {self.skipped.files_in_words}{hint}"
+            reason = None if self.all_files else Reason.NOT_NAMED_LIKE_IMAGES
+            yield Note(f"skipped {self.skipped.files_in_words}", reason)
         if self.skipped.links:
-            yield f"skipped {self.skipped.links_in_words}{' (--follow follows links)' if self.advise else ''}"
+            yield Note(f"skipped {self.skipped.links_in_words}", Reason.LINKS_SKIPPED)
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         entries, hidden = listed(folder)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.net import fetch
 from resnetd_cli.pipeline.sources import patterns, spellings
 from resnetd_cli.pipeline.sources.folders import Skipped, Walker
@@ -132,7 +132,7 @@ def _expand_literal(text: str, options: ReadOptions, walker: Walker, *, typed: b
 def _of_url(url: str, options: ReadOptions, *, typed: bool) -> Source:
     if url.lower().startswith("file:"):
         hint = "file:///PATH, with three slashes, is a file on this machine"
-        return _failing(url, ErrorKind.BLOCKED, "a file on another machine", hint=hint)
+        return _failing(url, InputError(ErrorKind.BLOCKED, "a file on another machine", hint=hint))
     return Source(url, partial(read_url, url, options, typed=typed), is_remote=True)
 
 
@@ -141,7 +141,7 @@ def _expand_pattern(pattern: str, options: ReadOptions, walker: Walker) -> Itera
     # Braces alone only shorten a list of names, each of which is an input.
     found = {name for one in each for name in (_matches(one) if glob.has_magic(one) else [_meant(one)])}
     if not found:
-        yield _failing(pattern, ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=folder_hint())
+        yield _failing(pattern, InputError(ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=folder_hint()))
     for name in sorted(found):
         yield from _expand_literal(name, options, walker)
 
@@ -161,23 +161,23 @@ def _expand_folder(folder: str, options: ReadOptions, walker: Walker) -> Iterato
             yield Source(path, partial(read_file, path, options))
         else:
             hint = too_many_files_hint(error) or f"look at it: ls -ld {shell_word(path)}"
-            yield _failing(path, ErrorKind.UNREADABLE, strerror(error), hint=hint)
+            yield _failing(path, InputError(ErrorKind.UNREADABLE, strerror(error), hint=hint))
     if is_empty:
         yield _empty(folder, walker.skipped.since(before), walker)
 
 
 def _empty(folder: str, skipped: Skipped, walker: Walker) -> Source:
-    message, hint = "no images in the folder", "it is empty"
+    message = "no images in the folder"
     if skipped.links:
         message = f"the folder holds {skipped.links_in_words}, not followed, and no other images"
-        hint = "--follow follows links" if walker.advise else "name the folders that they lead to"
+        error = InputError(ErrorKind.EMPTY, message, reason=Reason.ONLY_LINKS)
     elif skipped.files:
-        hint = f"it holds {skipped.files_in_words}"
-        if walker.advise and not walker.all_files:
-            hint += "; --all-files looks at their bytes"
-    elif skipped.hidden:
-        hint = "what it holds is hidden, and skipped unless it is named"
-    return _failing(folder, ErrorKind.EMPTY, message, hint=hint)
+        reason = None if walker.all_files else Reason.NOT_NAMED_LIKE_IMAGES
+        error = InputError(ErrorKind.EMPTY, message, hint=f"it holds {skipped.files_in_words}", reason=reason)
+    else:
+        hint = "what it holds is hidden, and skipped unless it is named" if skipped.hidden else "it is empty"
+        error = InputError(ErrorKind.EMPTY, message, hint=hint)
+    return _failing(folder, error)
 
 
 def _expand_entries(
@@ -199,8 +199,8 @@ def _listed(line: str) -> list[str]:
     return [_url_in(text) or text for text in lines]
 
 
-def _failing(name: str, kind: ErrorKind, message: str, *, hint: str) -> Source:
+def _failing(name: str, error: InputError) -> Source:
     def read() -> bytes:
-        raise InputError(kind, message, hint=hint)
+        raise InputError(error.kind, error.message, **error.advice)
 
     return Source(name, read)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from resnetd_cli.errors import UsageError
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.pipeline.sources.folders import are_image_bytes
 from resnetd_cli.pipeline.sources.reading import strerror
 from resnetd_cli.system.encodings import marked, no_text
@@ -21,7 +21,6 @@ MAX_ENTRY = 2**16
 _MAX_EMPTY = 2**20
 """Empty entries in a row: a device gives them without end."""
 _BLOCK = 2**16
-_ONE_EACH = "--files-from reads one name a line, or with --null NUL-separated names"
 _LONGEST_MARK = 4
 
 
@@ -45,7 +44,7 @@ def read_list(location: str, *, null: bool = False) -> Iterator[bytes]:
     except OSError as error:
         raise UsageError(
             f"cannot read the list {location}: {strerror(error)}",
-            hint="--files-from takes a file, or - for stdin",
+            reason=Reason.LIST_NOT_OPENED,
         ) from error
     return _entries(stream, location, b"\0" if null else b"\n")
 
@@ -57,17 +56,19 @@ def _entries(stream: BinaryIO, location: str, separator: bytes) -> Iterator[byte
         for number, entry in enumerate(_split(_decoded(stream, location, separator), separator), 1):
             if len(entry) > MAX_ENTRY:
                 message = f"{name}, entry {number:,}: longer than {MAX_ENTRY:,} bytes"
-                raise UsageError(message, hint=_ONE_EACH)
+                raise UsageError(message, reason=Reason.LIST_ENTRIES)
             empty = 0 if entry else empty + 1
             if empty > _MAX_EMPTY:
-                raise UsageError(f"{name}: more than {_MAX_EMPTY:,} empty entries in a row", hint=_ONE_EACH)
+                raise UsageError(
+                    f"{name}: more than {_MAX_EMPTY:,} empty entries in a row", reason=Reason.LIST_ENTRIES
+                )
             if entry:
                 yield entry
     except UnicodeDecodeError as error:
         message = f"{name}: not valid {error.encoding.upper()}"
         raise UsageError(message, hint="save the list as UTF-8") from error
     except OSError as error:
-        raise UsageError(f"cannot read the list: {strerror(error)}", hint="--files-from takes a file") from error
+        raise UsageError(f"cannot read the list: {strerror(error)}", reason=Reason.LIST_NOT_READ) from error
     finally:
         if sys.stdin is None or stream is not sys.stdin.buffer:
             stream.close()
@@ -96,8 +97,8 @@ def _decoded(stream: BinaryIO, location: str, separator: bytes) -> Iterator[byte
     encoding = marked(head) or (_unmarked(head) if separator == b"\n" else None)
     if encoding is None:
         if what := _what_else(head):
-            hint = "name images as INPUT, without --files-from"
-            raise UsageError(f"{printable(location)} is {what}, not a list of names", hint=hint)
+            message = f"{printable(location)} is {what}, not a list of names"
+            raise UsageError(message, reason=Reason.NOT_A_LIST)
         while head or (head := read()):
             yield head
             head = b""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.net import fetch
 from resnetd_cli.pipeline.sources.spellings import on_disk
 from resnetd_cli.system.deadline import Deadline
@@ -181,8 +181,8 @@ def _read_block(descriptor: int, size: int, deadline: Deadline) -> bytes:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         if not poll.poll(deadline.left * 1000):
-            hint = "--timeout raises the bound"
-            raise InputError(ErrorKind.TIMEOUT, f"nothing came in {deadline.seconds:g} seconds", hint=hint)
+            message = f"nothing came in {deadline.seconds:g} seconds"
+            raise InputError(ErrorKind.TIMEOUT, message, reason=Reason.TOO_SLOW)
     return os.read(descriptor, size)
 
 

@@ -19,6 +19,7 @@ from helpers.paths import ROOT
 from helpers.program import Resnetd
 from PIL import Image
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline.decode import isolated
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
@@ -187,7 +188,7 @@ def test_a_planted_deed_is_one_error(deed: str, plant: Path) -> None:
         pytest.skip("only Linux tells what a process has allocated")
     error = error_of(f"PLANT {deed} ".encode(), timeout=1.0)
     assert (error.kind, error.message) == (kind, message)
-    assert error.hint
+    assert hint_of(error)
     assert decode(encode(Image.new("RGB", (4, 4)), "TIFF")).size == (4, 4)
 
 

@@ -13,6 +13,7 @@ import pytest
 from helpers.paths import ROOT
 from PIL import Image
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline.decode import jpeg
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
@@ -123,7 +124,7 @@ def test_blocks_that_are_missing_before_a_proper_end(share: float, kind: str, gu
     for end in (b"\xff\xd9", b"\xff\xd9" + bytes(300)):
         error = error_of(cut + end, guard=guard)
         assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, TRUNCATED)
-        assert error.hint == "--allow-truncated classifies what could be read"
+        assert hint_of(error) == "--allow-truncated classifies what could be read"
     assert shown(cut + b"\xff\xd9", guard=guard, allow_truncated=True).shape == (120, 160, 3)
 
 
@@ -177,7 +178,7 @@ def test_a_scan_that_is_cut_off_before_a_proper_end(mode: str, options: dict[str
     for start, end in cuttable:
         error = error_of(data[: (start + 14 + end) // 2].rstrip(b"\xff") + b"\xff\xd9", guard=guard)
         assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, TRUNCATED)
-        assert error.hint == "--allow-truncated classifies what could be read"
+        assert hint_of(error) == "--allow-truncated classifies what could be read"
     whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     np.testing.assert_array_equal(shown(data, guard=guard), whole)
 

@@ -13,6 +13,7 @@ import pytest
 from helpers.paths import ROOT
 from PIL import Image
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline.decode import png
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
@@ -117,7 +118,7 @@ def test_the_checksums_of_header_and_palette_count(name: bytes) -> None:
     data[at + 4 + int.from_bytes(data[at - 4 : at], "big")] ^= 1
     error = error_of(bytes(data))
     assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, "a damaged PNG")
-    assert error.hint == "fetch or export it again"
+    assert hint_of(error) == "fetch or export it again"
 
 
 def test_orientation_in_exif_counts_and_that_in_texts_does_not() -> None:
@@ -168,7 +169,7 @@ def test_rows_that_are_missing_from_a_properly_ended_stream(rows: int, guard: st
     data = file(rows=ROWS[: rows * (1 + 3 * WIDTH)])
     error = error_of(data, guard=guard)
     assert (error.kind, error.message) == (ErrorKind.UNDECODABLE, TRUNCATED)
-    assert error.hint == "--allow-truncated classifies what could be read"
+    assert hint_of(error) == "--allow-truncated classifies what could be read"
     shown = np.asarray(decode(data, DecodeOptions(guard=guard, allow_truncated=True)))
     np.testing.assert_array_equal(shown[:rows], PIXELS[:rows])
     assert not shown[rows:].any()

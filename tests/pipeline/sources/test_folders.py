@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.cli.hints import hint_of
+from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.pipeline.sources.companions import is_companion
-from resnetd_cli.pipeline.sources.folders import Skipped, Walker, image_extensions, kind_of
+from resnetd_cli.pipeline.sources.folders import Note, Skipped, Walker, image_extensions, kind_of
 from resnetd_cli.pipeline.sources.inputs import expand
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX names and links")
@@ -33,7 +34,7 @@ def walk(folder: str, **options: bool) -> tuple[list[str], Skipped]:
     return [found.path for found in walker.images(folder)], walker.skipped
 
 
-def notes(folder: str, **options: bool) -> list[str]:
+def notes(folder: str, **options: bool) -> list[Note]:
     walker = Walker(**options)
     list(walker.images(folder))
     return list(walker.notes())
@@ -116,19 +117,19 @@ def test_skipped_files_are_counted_by_kind() -> None:
     found, skipped = walk("p")
     assert found == ["p/x.jpg"]
     assert skipped.files == {"cr2": 3, "mp4": 2, "": 2}
-    assert notes("p") == ["skipped 7 files: 3 cr2, 2 mp4, 2 without extension"]
+    text = "skipped 7 files: 3 cr2, 2 mp4, 2 without extension"
+    assert notes("p") == [(text, Reason.NOT_NAMED_LIKE_IMAGES)]
 
 
-def test_notes_name_the_options_where_there_are_any() -> None:
+def test_notes_carry_the_reason_unless_all_files_are_looked_at() -> None:
     make("p/a.txt")
-    assert notes("p", advise=True) == ["skipped 1 file: 1 txt (--all-files looks at their bytes)"]
-    assert notes("p", advise=True, all_files=True) == ["skipped 1 file: 1 txt"]
-    assert notes("p") == ["skipped 1 file: 1 txt"]
+    assert notes("p") == [("skipped 1 file: 1 txt", Reason.NOT_NAMED_LIKE_IMAGES)]
+    assert notes("p", all_files=True) == [("skipped 1 file: 1 txt", None)]
 
 
 def test_a_folder_of_images_alone_needs_no_note() -> None:
     make("p/a.jpg", "p/.hidden", "p/Thumbs.db")
-    assert notes("p", advise=True) == []
+    assert notes("p") == []
 
 
 @pytest.mark.parametrize(
@@ -151,8 +152,8 @@ def test_the_kind_of_a_file(name: str, kind: str) -> None:
 def test_names_of_kinds_are_printable_and_few() -> None:
     make(*(f"p/a.x{number}{'y' * (number < 2)}" for number in range(9)), "p/a.\x1b[1m", "p/b.\x1b[1m")
     (note,) = notes("p")
-    assert note.startswith("skipped 11 files: 2 \\x1b[1m, 1 ")
-    assert note.endswith(", 4 others")
+    assert note.text.startswith("skipped 11 files: 2 \\x1b[1m, 1 ")
+    assert note.text.endswith(", 4 others")
 
 
 # --- bytes instead of names ---
@@ -225,8 +226,7 @@ def test_links_to_folders_are_counted_and_links_to_files_taken() -> None:
     Path("p/odd.jpg").symlink_to("../other")
     Path("p/c.jpg").symlink_to("../other/b.jpg")
     assert walk("p") == (["p/c.jpg"], Skipped(links=2))
-    assert notes("p") == ["skipped 2 links to folders"]
-    assert notes("p", advise=True) == ["skipped 2 links to folders (--follow follows links)"]
+    assert notes("p") == [("skipped 2 links to folders", Reason.LINKS_SKIPPED)]
 
 
 @posix
@@ -244,12 +244,12 @@ def test_a_folder_of_links_alone_does_not_claim_to_hold_no_images() -> None:
     make("real/a.jpg")
     Path("p").mkdir()
     Path("p/album").symlink_to("../real")
-    (source,) = expand(["p"], walker=Walker(advise=True))
+    (source,) = expand(["p"], walker=Walker())
     with pytest.raises(InputError) as caught:
         source.read()
     assert caught.value.kind is ErrorKind.EMPTY
     assert caught.value.message == "the folder holds 1 link to a folder, not followed, and no other images"
-    assert caught.value.hint == "--follow follows links"
+    assert hint_of(caught.value) == "--follow follows links"
     assert [each.name for each in expand(["p"], walker=Walker(follow=True))] == ["p/album/a.jpg"]
 
 
@@ -267,12 +267,12 @@ def test_a_folder_of_links_alone_does_not_claim_to_hold_no_images() -> None:
 def test_a_folder_without_images_says_what_it_holds(files: list[str], hint: str) -> None:
     Path("p").mkdir()
     make("before/x.txt", *files)
-    walker = Walker(advise=True)
+    walker = Walker()
     list(walker.images("before"))
     (source,) = expand(["p"], walker=walker)
     with pytest.raises(InputError, match="no images in the folder") as caught:
         source.read()
-    assert caught.value.hint == hint
+    assert hint_of(caught.value) == hint
 
 
 @posix

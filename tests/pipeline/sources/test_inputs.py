@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
+from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
 from resnetd_cli.pipeline.sources import patterns
 from resnetd_cli.pipeline.sources.folders import Walker
@@ -532,7 +533,7 @@ def test_a_file_url_with_bytes_that_are_not_utf_8() -> None:
 def test_a_file_url_of_another_machine_is_blocked() -> None:
     error = why(only(expand(["file://elsewhere/a.jpg"])))
     assert (error.kind, error.message) == (ErrorKind.BLOCKED, "a file on another machine")
-    assert "three slashes" in (error.hint or "")
+    assert "three slashes" in (hint_of(error) or "")
 
 
 @posix

@@ -1,0 +1,213 @@
+"""Hints: which option of the running command helps against an error of the library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Protocol
+
+from resnetd_cli.errors import Reason
+
+HINTS: dict[Reason, tuple[str, ...]] = {
+    # Inputs: reading and decoding.
+    Reason.TOO_MANY_BYTES: ("--max-bytes raises the bound",),
+    Reason.TOO_MANY_PIXELS: ("--max-pixels raises the bound",),
+    Reason.TOO_SLOW: ("--timeout raises the bound",),
+    Reason.SERVER_TOO_SLOW: (
+        "try again, or wait longer: --timeout raises the bound of each wait, too",
+        "try again",
+    ),
+    Reason.SERVER_BUSY: ("try again later, or with a longer --timeout", "try again later"),
+    Reason.PRIVATE_HOST: ("allow it with --allow-private-hosts",),
+    Reason.TRUNCATED: ("--allow-truncated classifies what could be read", "fetch or export it again"),
+    Reason.NO_MORE_PROCESSES: (
+        "fewer --workers need less; ulimit -n and -u tell what is allowed",
+        "ulimit -n and -u tell what is allowed",
+    ),
+    Reason.NO_MORE_THREADS: (
+        "--workers 1 needs fewer; ulimit -u and -v tell what is allowed",
+        "ulimit -u and -v tell what is allowed",
+    ),
+    Reason.NO_MEMORY: (
+        "fewer --workers or a lower --batch-size need less",
+        "a lower --batch-size needs less",
+        "close other programs",
+    ),
+    Reason.NO_MEMORY_FOR_IMAGE: ("run it alone, or with a lower --batch-size", "run it alone"),
+    Reason.NOT_NAMED_LIKE_IMAGES: ("--all-files looks at their bytes",),
+    Reason.LINKS_SKIPPED: ("--follow follows links",),
+    Reason.ONLY_LINKS: ("--follow follows links", "name the folders that they lead to"),
+    Reason.LIST_NOT_OPENED: ("--files-from takes a file, or - for stdin",),
+    Reason.LIST_NOT_READ: ("--files-from takes a file",),
+    Reason.LIST_ENTRIES: ("--files-from reads one name a line, or with --null NUL-separated names",),
+    Reason.NOT_A_LIST: ("name images as INPUT, without --files-from",),
+    # Outputs.
+    Reason.OUTPUT_EXISTS: ("--overwrite replaces it",),
+    Reason.OUTPUT_NOT_WRITABLE: ("choose another place with -o",),
+    Reason.FORMAT_UNCLEAR: ("-f chooses it: {}",),
+    # Class names.
+    Reason.LABELS_NOT_FOUND: ("--labels takes a file or an http(s) URL",),
+    Reason.LABELS_NOT_READ: ("--labels takes a file",),
+    Reason.LABELS_NOT_A_LIST: ("--labels takes a file with a line per class, in class order",),
+    Reason.LABELS_UNORDERED: ("or leave out --labels",),
+    Reason.MODEL_NAMES_UNFIT: ("name the classes with --labels FILE",),
+    Reason.CLASSES_UNKNOWN: ("--labels FILE names them otherwise",),
+    Reason.SOME_CLASSES_UNKNOWN: (
+        "--labels FILE names them otherwise; --skip-unknown leaves their images out",
+        "--labels FILE names them otherwise",
+    ),
+    Reason.CLASSES_MISSPELT: ("--skip-unknown leaves their images out",),
+    Reason.NO_CLASS_KNOWN: ("--labels FILE names the model's classes otherwise",),
+    # Models.
+    Reason.UNKNOWN_MODEL: ("resnetd list-models --all shows every name",),
+    Reason.NOT_OF_TIMM: ("choose one of timm's: resnetd list-models --all",),
+    Reason.MODEL_OF_ANOTHER_TOOL: ("resnetd runs timm's models: resnetd list-models --all shows them",),
+    Reason.MODEL_AT_URL: (
+        "download it, name its architecture as the model, and give it with --weights",
+        "download it, and name its folder as the model",
+    ),
+    Reason.WEIGHTS_AS_MODEL: (
+        "name the architecture as the model, and its weights with --weights {}",
+        "name the architecture as the model",
+    ),
+    Reason.NO_WEIGHTS_FILE: ("check the path; weights are given with --weights", "check the path"),
+    Reason.WEIGHTS_NOT_FOUND: ("--weights takes a .safetensors or .pth file",),
+    Reason.SEVERAL_WEIGHTS: ("name one of them with --weights: {}",),
+    Reason.WEIGHTS_INSIDE: ("leave out --weights",),
+    Reason.UNTRAINED: ("--weights FILE loads your own",),
+    Reason.WEIGHTS_NOT_FETCHED: (
+        "try --model embedded, or --weights FILE",
+        "try the model embedded, or --weights FILE",
+        "try the model embedded",
+    ),
+    Reason.HUB: (
+        "{}try --model embedded (it comes with the install) or --weights FILE{}",
+        "{}try the model embedded (it comes with the install) or --weights FILE{}",
+        "{}try the model embedded (it comes with the install){}",
+    ),
+    Reason.SIZE_NOT_TAKEN: ("--image-size {} is one it takes",),
+    Reason.NO_TEST_SIZE: ("--image-size N gives its pixels",),
+    Reason.FIXED_SIZE: ("resnetd export MODEL --image-size {0} -o FILE.onnx makes one for {0}",),
+    Reason.NOT_ON_ONNX: ("--engine torch",),
+    Reason.NO_INT8: ("resnetd pull {} --precision int8 --calibrate FOLDER",),
+    Reason.NO_INT8_OF_WEIGHTS: ("resnetd pull {} --weights {} --precision int8 --calibrate FOLDER",),
+    Reason.NOT_QUANTISED: ("--precision fp32",),
+    Reason.NOT_COMPILED: ("--precision fp32 or int8",),
+    Reason.COMPILED_ALREADY: ("predict --model takes it as it is",),
+    Reason.NEEDS_CALIBRATION: ("--calibrate FOLDER: some 64 like those to come",),
+    Reason.NO_CALIBRATION_IMAGE: (
+        "--calibrate takes files, folders and globs; some 64 images like those to come are enough",
+    ),
+    Reason.NO_IMAGE_TO_VERIFY: ("--verify takes files, folders and globs",),
+    Reason.NOT_EXPORTED: ("resnetd export MODEL -o FILE.onnx writes files that do",),
+    Reason.NO_EXPORTED_FILE: ("resnetd export MODEL -o FILE.onnx writes one",),
+    Reason.BAD_TEMPERATURE: ("evaluate --fit-temperature fits one",),
+    # Evaluation.
+    Reason.SINGLE_OUTPUT: (
+        "predict gives its probability; predict --min-probability P leaves out what is less likely",
+    ),
+    Reason.NO_REAL_LABEL: ("leave out --real-labels",),
+    Reason.ALL_TRAINED_ON: ("--include-training-images measures on these all the same",),
+    Reason.GROUP_BY: ("as in --group-by '(person[0-9]+)_'",),
+    Reason.EMPTY_SPLIT: ("--split chooses another",),
+    Reason.NO_SPLITS: (
+        "its images lie in no splits: without --split, those that a model was trained on are left out",
+    ),
+    # Training.
+    Reason.OTHER_SETTING: ("--set {}",),
+    Reason.SETTING_WITHOUT_VALUE: ("--set {}=VALUE takes {}",),
+    Reason.SETTING_WITHOUT_EFFECT: ("--set {1}, or leave {0} out",),
+    Reason.NO_TEACHER: ("--teacher MODEL, or leave {} out",),
+    Reason.IMAGES_RUN_ALONE: ("a larger --batch-size or micro_batch, or leave {} out",),
+    Reason.MICRO_BATCH_TOO_LARGE: ("a larger --batch-size, or leave {} out",),
+    Reason.NOT_A_RECIPE: ("--print-recipe shows one",),
+    Reason.RECIPE_INCOMPLETE: ("--print-recipe shows a whole one",),
+    Reason.NOT_A_SETTING: ("--print-recipe shows how they are written",),
+    Reason.LOSS_NOT_A_NUMBER: ("a lower --lr may help, or --set clip_grad=1",),
+    Reason.BATCH_NORM: ("--set batch_norm=freeze",),
+    Reason.BATCH_NORM_PER_PROCESS: ("--set batch_norm=freeze, or fewer --processes",),
+    Reason.BATCH_NORM_BATCH_SIZE: ("--batch-size {}, or --set batch_norm=freeze",),
+    Reason.BATCH_NORM_MICRO_BATCH: ("--set micro_batch=null, or --set batch_norm=freeze",),
+    Reason.BATCH_NORM_BOTH_SIZES: ("--batch-size {} --set micro_batch=null, or --set batch_norm=freeze",),
+    Reason.TOO_MANY_PROCESSES: ("fewer --processes",),
+    Reason.BATCH_BELOW_PROCESSES: ("--batch-size {} or fewer --processes",),
+    Reason.WORKERS_NOT_STARTED: ("--workers 0 needs none",),
+    Reason.WORKER_DIED: ("--resume goes on from the last checkpoint; fewer --workers need less memory",),
+    Reason.WORKER_FAILED: ("-v shows where",),
+    Reason.SHARED_MEMORY_FULL: (
+        "shared memory (/dev/shm) is full: --workers 0 does without; in Docker, --shm-size=1g gives more",
+    ),
+    Reason.PROCESS_DIED: ("--resume goes on from the last checkpoint; fewer --processes need less",),
+    Reason.RUN_EXISTS: ("--resume continues it, --overwrite starts anew",),
+    Reason.RUN_DAMAGED: ("--overwrite starts anew",),
+    Reason.RUN_DIFFERS: ("leave out what differs, or start anew with --overwrite",),
+    Reason.RUN_OF_ONE_SEED: ("leave out --seeds, or start anew with --overwrite",),
+    Reason.RUN_NOT_WRITABLE: ("choose another with -o",),
+    Reason.NOT_A_RUN: ("name a new folder with -o",),
+    Reason.REPLACES_ITS_START: ("name another folder with -o",),
+    Reason.IMAGES_CHANGED: ("put them back, or start anew with --overwrite",),
+    Reason.FILE_CHANGED: ("put it back, or start anew with --overwrite",),
+    Reason.CHECKPOINT_NOT_WRITTEN: ("the last checkpoint is kept: make room, and go on with --resume",),
+}
+"""For each reason the hints to choose from: the first whose options the command has; `{}` stands for a detail."""
+
+_OPTION = re.compile(r"(?<![\w-])(?:--[a-z][a-z-]*|-[fov](?!\w))")
+_OF_OTHER_PROGRAMS = {"--shm-size"}
+_CLAUSE = re.compile(r"[;,]")
+_COMMAND = re.compile(
+    r"(?:^|\bor |\bresnetd )\s*"
+    r"(bench|evaluate|export|features|finetune|info|labels|list-models|predict|pull|train) "
+)
+
+
+class Advised(Protocol):
+    """An error, or the failure of one input."""
+
+    @property
+    def hint(self) -> str | None:
+        """What to try next, whatever the command."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """What failed, if an option may help."""
+
+    @property
+    def details(self) -> tuple[object, ...]:
+        """What the hint names."""
+
+
+def hint_of(error: Advised, options: Collection[str] | None = None) -> str | None:
+    """Return what to try next, in words that fit the running command; None where nothing helps.
+
+    Args:
+        error: what failed.
+        options: those of the command; None: take every option as there.
+    """
+    return "; ".join(filter(None, (error.hint, hint_for(error.reason, options, error.details)))) or None
+
+
+def hint_for(
+    reason: Reason | None, options: Collection[str] | None = None, details: tuple[object, ...] = ()
+) -> str | None:
+    """Return the first hint for a reason whose options the command has; None where there is none.
+
+    Args:
+        reason: what failed; None for nothing that an option helps against.
+        options: as of `hint_of`.
+        details: what the hint names.
+    """
+    for text in HINTS[reason] if reason else ():
+        if options is None or options_in(text)[None] <= set(options):
+            return text.format(*details)
+    return None
+
+
+def options_in(text: str) -> dict[str | None, set[str]]:
+    """Return the options that a hint names, by the command that it names them of; None is the running one."""
+    found: dict[str | None, set[str]] = {None: set()}
+    for clause in _CLAUSE.split(text):
+        command = _COMMAND.search(clause)
+        found.setdefault(command[1] if command else None, set()).update(
+            set(_OPTION.findall(clause)) - _OF_OTHER_PROGRAMS
+        )
+    return found
