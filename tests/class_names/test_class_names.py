@@ -111,7 +111,7 @@ def test_imagenet_1k_has_the_names_in_class_order() -> None:
     assert len(set(names.ids)) == 1000
 
 
-def test_classes_of_one_name_get_titles_that_tell_them_apart() -> None:
+def test_classes_of_the_same_name_get_different_titles() -> None:
     names = imagenet()
     assert [names.titles[index] for index in (134, 517, 638, 639, 258)] == [
         "crane (bird)",
@@ -157,7 +157,7 @@ def test_class_counts_equal_timms() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, 999, 1001, 10450, 21844])
-def test_no_set_has_another_class_count(count: int) -> None:
+def test_class_counts_of_the_sets_differ(count: int) -> None:
     assert for_class_count(count) is None
 
 
@@ -202,7 +202,7 @@ def test_generated_files_are_current(generator: ModuleType) -> None:
     assert generator.outdated() == []
 
 
-def test_check_tells_stale_files(generator: ModuleType, tmp_path: Path) -> None:
+def test_check_finds_stale_files(generator: ModuleType, tmp_path: Path) -> None:
     texts = generator.build()
     for name, text in texts.items():
         (tmp_path / name).write_bytes(text.encode())
@@ -401,11 +401,11 @@ NAMES_AS_WRITTEN = {
 
 
 @pytest.mark.parametrize("names", NAMES_AS_WRITTEN.values(), ids=NAMES_AS_WRITTEN)
-def test_lines_that_are_names_stay_as_they_are(write: Callable[[str, str | bytes], str], names: list[str]) -> None:
+def test_plain_names_stay_as_they_are(write: Callable[[str, str | bytes], str], names: list[str]) -> None:
     assert files.load(write("x.txt", "\n".join(names)), len(names)).names == tuple(names)
 
 
-def test_yaml_does_not_make_numbers_or_truths_of_names(write: Callable[[str, str | bytes], str]) -> None:
+def test_yaml_names_are_not_read_as_numbers_or_booleans(write: Callable[[str, str | bytes], str]) -> None:
     assert files.load(write("x.yaml", "names: [no, 1e3, 007, null, ~]"), 5).names == (
         "no",
         "1e3",
@@ -539,7 +539,7 @@ def test_load_what_is_not_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_load_from_a_pipe_that_nobody_writes_to_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_from_a_pipe_without_a_writer_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_SECONDS", 0.2)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(LabelsError, match=r"pipe cannot be read: nothing came in 0\.2 seconds"):
@@ -568,7 +568,7 @@ def test_load_from_the_shells_process_substitution() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no device without end")
-def test_load_from_a_device_without_end_is_bounded() -> None:
+def test_load_from_an_endless_device_is_bounded() -> None:
     with pytest.raises(LabelsError, match="/dev/zero has more than 16,777,216 bytes"):
         files.load("/dev/zero", 2)
 
@@ -806,7 +806,7 @@ def test_a_map_that_lost_classes_of_one_name_is_refused(write: Callable[[str, st
         files.load(write("x.txt", "".join(f"own {index}\n" for index in range(998))), 1000)
 
 
-def test_a_thousand_classes_of_ones_own_have_no_ids(write: Callable[[str, str | bytes], str]) -> None:
+def test_a_thousand_other_classes_have_no_ids(write: Callable[[str, str | bytes], str]) -> None:
     own = [f"species {index}" for index in range(1000)]
     assert files.load(write("x.txt", "\n".join(own)), 1000).ids == (None,) * 1000
     few = [*own[:-3], "tench", "goldfish", "espresso"]
@@ -826,9 +826,7 @@ UNCERTAIN = {
 
 
 @pytest.mark.parametrize(("content", "message"), UNCERTAIN.values(), ids=UNCERTAIN)
-def test_what_cannot_be_placed_for_certain_is_refused(
-    write: Callable[[str, str | bytes], str], content: str, message: str
-) -> None:
+def test_ambiguous_lists_are_refused(write: Callable[[str, str | bytes], str], content: str, message: str) -> None:
     with pytest.raises(LabelsError) as caught:
         files.load(write("x.txt", content), 2)
     assert message in caught.value.message
@@ -963,9 +961,7 @@ NUMBERED_BY_HAND = (
 
 
 @pytest.mark.parametrize("form", NUMBERED_BY_HAND)
-def test_numbers_of_lines_are_read_however_they_are_set_off(
-    write: Callable[[str, str | bytes], str], form: str
-) -> None:
+def test_line_numbers_are_read_with_any_separator(write: Callable[[str, str | bytes], str], form: str) -> None:
     content = "\n".join(
         form.format(i=i, name=name) for i, name in ((3, "hen"), (2, "fish"), (0, "cat"), (1, "dog"))
     )

@@ -37,7 +37,7 @@ from resnetd_cli.views.evaluation import COLUMNS, write_reports
 # --- the report ---
 
 
-def test_one_image_of_one_class_is_told_in_the_singular(cli: Cli, photos: Path) -> None:
+def test_one_image_of_one_class_is_in_the_singular(cli: Cli, photos: Path) -> None:
     shutil.rmtree(photos / "espresso")
     ended = cli("evaluate", photos, "-f", "json")
     assert (ended.code, ended.stderr.splitlines()[0]) == (0, f"{photos}, all: 1 image of 1 class")
@@ -89,7 +89,7 @@ def test_rows_are_the_classes(cli: Cli, photos: Path, name: str, delimiter: str)
     assert cli("evaluate", photos, "-f", name, "--no-header").stdout == ended.stdout.partition("\n")[2]
 
 
-def test_an_image_that_cannot_be_read_is_told_and_left_out(cli: Cli, photos: Path) -> None:
+def test_an_image_that_cannot_be_read_is_reported_and_left_out(cli: Cli, photos: Path) -> None:
     (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
     ended = cli("evaluate", photos, "-f", "json")
     assert ended.code == 3
@@ -99,7 +99,7 @@ def test_an_image_that_cannot_be_read_is_told_and_left_out(cli: Cli, photos: Pat
     assert (stopped.code, stopped.stdout) == (1, "")
 
 
-def test_what_the_data_set_leaves_out_is_told(cli: Cli, photos: Path) -> None:
+def test_files_that_the_data_set_leaves_out_are_reported(cli: Cli, photos: Path) -> None:
     shutil.copy(COFFEE, photos / "loose.jpg")
     ended = cli("evaluate", photos, "-f", "json")
     assert (only(ended)["images"], ended.code) == (2, 0)
@@ -107,14 +107,14 @@ def test_what_the_data_set_leaves_out_is_told(cli: Cli, photos: Path) -> None:
 
 
 @pytest.mark.parametrize(("bound", "code"), [("0.5", 0), ("0.51", 1), ("0", 0), ("1", 1)])
-def test_fail_under(cli: Cli, photos: Path, bound: str, code: int) -> None:
+def test_fail_under_exits_with_1_below_the_bound(cli: Cli, photos: Path, bound: str, code: int) -> None:
     ended = cli("evaluate", photos, "-f", "json", "--fail-under", bound)
     assert ended.code == code
     assert only(ended)["top1"] == 0.5
     assert ("error: embedded: top-1 is 0.5000, below" in ended.stderr) == bool(code)
 
 
-def test_below_the_bound_the_report_is_written_all_the_same(cli: Cli, photos: Path) -> None:
+def test_the_report_is_written_even_below_the_bound(cli: Cli, photos: Path) -> None:
     (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
     assert cli("evaluate", photos, "-o", "report.json", "--fail-under", "0.9").code == 1
     assert json.loads(Path("report.json").read_text())["models"][0]["top1"] == 0.5
@@ -141,13 +141,15 @@ def test_below_the_bound_the_report_is_written_all_the_same(cli: Cli, photos: Pa
         (["--mistakes", "-1"], 2, "--mistakes"),
     ],
 )
-def test_what_makes_no_sense_is_told(cli: Cli, photos: Path, words: list[str], code: int, message: str) -> None:
+def test_contradictory_options_are_usage_errors(
+    cli: Cli, photos: Path, words: list[str], code: int, message: str
+) -> None:
     ended = cli("evaluate", photos, *words)
     assert (ended.code, ended.stdout) == (code, "")
     assert message in ended.stderr
 
 
-def test_classes_that_the_model_does_not_know_are_told(cli: Cli, photos: Path) -> None:
+def test_classes_that_the_model_lacks_are_an_error(cli: Cli, photos: Path) -> None:
     (photos / "espresso").rename(photos / "espreso")
     ended = cli("evaluate", photos)
     assert (ended.code, ended.stdout) == (1, "")
@@ -210,7 +212,7 @@ def test_training_images_are_left_out_and_counted(cli: Cli, photos: Path, runs: 
     assert table.startswith("left out: 2 images that a model was trained on\n")
 
 
-def test_training_images_are_measured_on_request(cli: Cli, photos: Path, runs: tuple[Path, Path]) -> None:
+def test_training_images_are_evaluated_on_request(cli: Cli, photos: Path, runs: tuple[Path, Path]) -> None:
     ended = cli("evaluate", photos, "-m", runs[0], "-f", "json", "--include-training-images")
     told = f"{runs[0]} was trained on 1 of the 2 images measured: figures on such images are too good\n"
     assert told in ended.stderr
@@ -229,7 +231,7 @@ def test_a_comparison_without_images_that_both_may_see_is_refused(
     assert told in ended.stderr
 
 
-def test_calibration_leaves_training_images_out(cli: Cli, own: tuple[Path, Path]) -> None:
+def test_fitting_leaves_training_images_out(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     paths = sorted(data.rglob("*.png"))
     remember(folder, *paths[::4])
@@ -242,7 +244,7 @@ def test_calibration_leaves_training_images_out(cli: Cli, own: tuple[Path, Path]
     assert "trained on" not in alone.stderr
 
 
-def test_calibration_on_training_images_is_noted(cli: Cli, own: tuple[Path, Path]) -> None:
+def test_fitting_on_training_images_is_noted(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     remember(folder, *data.rglob("*.png"))
     words = ["evaluate", data, "-m", folder, "--fit-temperature", "-f", "json"]
@@ -325,7 +327,7 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, classes: int, co
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_tables_tell_classes_of_one_name_apart_and_records_keep_the_label(count: int) -> None:
+def test_tables_distinguish_classes_of_the_same_name_and_records_keep_the_label(count: int) -> None:
     names = shipped.ClassNames(("crane", "crane", "coot"), ("n02012849", "n03126707", None), "a test")
     classes, actual = ("0", "1", "2"), np.arange(9) % 3
     images = LabelledImages(
@@ -342,7 +344,7 @@ def test_tables_tell_classes_of_one_name_apart_and_records_keep_the_label(count:
 
 
 @pytest.mark.parametrize("name", ["json", "tsv", "csv"])
-def test_others_words_do_nothing_to_a_terminal(name: str) -> None:
+def test_class_names_cannot_control_the_terminal(name: str) -> None:
     images, result = reports(2)
     stream = io.StringIO()
     stream.isatty = lambda: True  # type: ignore[method-assign]
@@ -504,7 +506,7 @@ def test_temperatures_are_kept_side_by_side(cli: Cli, own: tuple[Path, Path]) ->
     assert f"{fitted[()]:.4g} at 160 x 160 in fp32" in cli("info", folder, "-f", "table").stdout.replace("\n", " ")
 
 
-def test_a_number_from_before_gives_way_to_a_new_temperature(cli: Cli, own: tuple[Path, Path]) -> None:
+def test_a_temperature_stored_by_an_earlier_version_is_replaced(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     set_temperature(folder, temperature=9.5)
     fitted = only(cli("evaluate", data, "-m", folder, "--fit-temperature", "-f", "json"))["temperature"]
@@ -514,7 +516,7 @@ def test_a_number_from_before_gives_way_to_a_new_temperature(cli: Cli, own: tupl
     assert [each["temperature"] for each in facts["temperatures"]] == [fitted]
 
 
-def test_a_temperature_is_of_the_folders_own_weights(cli: Cli, own: tuple[Path, Path]) -> None:
+def test_a_temperature_belongs_to_the_folders_own_weights(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     set_temperature(folder, temperature=2.5)
     (folder / "checkpoints").mkdir()
@@ -551,7 +553,7 @@ def test_a_temperature_of_another_size_is_noted_without_torch(
 
 
 @pytest.mark.slow
-def test_what_was_compiled_before_gets_the_temperature(
+def test_existing_bundles_get_a_new_temperature(
     cli: Cli, own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, data = own
@@ -622,7 +624,9 @@ def test_an_exported_file_keeps_its_temperature(cli: Cli, own: tuple[Path, Path]
 
 
 @pytest.mark.parametrize("where", ["name", "weights", "old layout"])
-def test_where_nothing_can_be_stored_it_is_told(cli: Cli, own: tuple[Path, Path], where: str) -> None:
+def test_a_note_says_how_to_use_a_temperature_that_cannot_be_stored(
+    cli: Cli, own: tuple[Path, Path], where: str
+) -> None:
     folder, data = own
     words: list[str | Path] = ["-m", folder]
     if where == "name":
@@ -660,7 +664,7 @@ def test_where_nothing_can_be_stored_it_is_told(cli: Cli, own: tuple[Path, Path]
         f"[{', '.join(['1'] * 1001)}]",
     ],
 )
-def test_temperatures_that_are_none_are_refused(cli: Cli, own: tuple[Path, Path], value: str) -> None:
+def test_an_invalid_list_of_temperatures_is_refused(cli: Cli, own: tuple[Path, Path], value: str) -> None:
     folder, data = own
     set_temperature(folder, temperatures=json.loads(value))
     ended = cli("predict", next(data.rglob("*.png")), "-m", folder)
@@ -671,7 +675,7 @@ def test_temperatures_that_are_none_are_refused(cli: Cli, own: tuple[Path, Path]
 @pytest.mark.parametrize(
     "value", ["0", "-1", "NaN", "Infinity", '"1"', "true", "null", "[1]", "1e9", "1" + "0" * 400]
 )
-def test_a_temperature_that_is_none_is_refused(cli: Cli, own: tuple[Path, Path], value: str) -> None:
+def test_an_invalid_temperature_is_refused(cli: Cli, own: tuple[Path, Path], value: str) -> None:
     folder, data = own
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(f'{config.rstrip()[:-1]}, "temperature": {value}}}')
@@ -681,7 +685,7 @@ def test_a_temperature_that_is_none_is_refused(cli: Cli, own: tuple[Path, Path],
     assert ended.stderr.count("\n") == 2
 
 
-def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(
+def test_a_read_only_folder_is_an_error_before_the_work(
     cli: Cli, own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda path, _: os.path.isfile(path))  # root may write anywhere
@@ -690,7 +694,7 @@ def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(
     assert "permission denied" in ended.stderr
 
 
-def test_images_that_are_all_right_tell_nothing(cli: Cli, photos: Path) -> None:
+def test_no_temperature_is_stored_if_all_images_are_right(cli: Cli, photos: Path) -> None:
     shutil.rmtree(photos / "Egyptian_cat")
     ended = cli("evaluate", photos, "--fit-temperature")
     assert ended.code == 1
@@ -721,7 +725,7 @@ def test_predict_abstains_below_the_probability(cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_answered_is_what_the_coverage_says(cli: Cli, photos: Path) -> None:
+def test_predict_answers_as_many_images_as_the_coverage_says(cli: Cli, photos: Path) -> None:
     rows = [Coverage(**row) for row in only(cli("evaluate", photos, "-f", "json"))["coverage"]]
     for row in rows:
         ended = cli("predict", photos, "--min-probability", str(row.threshold), "-f", "jsonl")

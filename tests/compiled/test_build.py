@@ -219,7 +219,7 @@ def test_other_versions_are_compiled_again(cache: Path, monkeypatch: pytest.Monk
     assert bundles.find(REQUEST) is not None  # timm is not installed any more
 
 
-def test_a_cache_that_cannot_be_written_costs_no_answer(
+def test_a_read_only_cache_does_not_prevent_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_torch: list[Classified]
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -254,7 +254,7 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
 
 
 @pytest.mark.parametrize("architecture", ["volo_d1_224", "halonet_h1"])
-def test_what_torch_says_of_an_export_stays_out_of_the_data(
+def test_torchs_messages_about_an_export_stay_out_of_the_output(
     tmp_path: Path, run_resnetd: Resnetd, architecture: str
 ) -> None:
     import timm
@@ -328,7 +328,7 @@ def test_the_first_answer_about_a_single_image_is_that_of_later_runs(cache: Path
     assert list(first.predict([SAMPLES[0]])) == list(later.predict([SAMPLES[0]]))
 
 
-def test_layers_that_a_graph_does_not_give_are_torchs(cache: Path) -> None:
+def test_layers_that_a_graph_lacks_run_on_torch(cache: Path) -> None:
     classifier = Loader("embedded", engine="auto", layer="blocks.1", logits=False).load()
     assert (classifier.engine.name, classifier.why) == ("torch", "a compiled model does not give blocks.1")
     with pytest.raises(UsageError, match=r"a compiled model does not give blocks\.1"):
@@ -396,7 +396,7 @@ def test_a_model_without_a_classifier_gives_features_only(cache: Path, tmp_path:
         Loader(str(folder), engine=engine).load()
 
 
-def test_workers_and_threads_are_those_asked_for(cache: Path, by_torch: list[Classified]) -> None:
+def test_workers_and_threads_are_as_given(cache: Path, by_torch: list[Classified]) -> None:
     from resnetd_cli.system.cpus import usable_cpus
 
     for single, expected in ((True, (1, None)), (False, (usable_cpus(), 1))):

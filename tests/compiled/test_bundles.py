@@ -48,7 +48,7 @@ def weights_of(key: BundleKey) -> Path:
 
 
 @pytest.mark.parametrize("shift", [-HALF_A_SECOND, 1, 10**9, -(10**15), 10**15], ids=str)
-def test_another_time_and_the_same_content_is_the_same_model(key: BundleKey, shift: int) -> None:
+def test_touching_a_file_keeps_the_bundle(key: BundleKey, shift: int) -> None:
     weights = weights_of(key)
     changed = weights.stat().st_mtime_ns + shift
     os.utime(weights, ns=(changed, changed))
@@ -61,7 +61,9 @@ def test_another_time_and_the_same_content_is_the_same_model(key: BundleKey, shi
 
 @pytest.mark.parametrize("content", [b"WEIGHTS", b"weights and more", b""])
 @pytest.mark.parametrize("shift", [-HALF_A_SECOND, 1])
-def test_another_content_in_the_same_second_is_another_model(key: BundleKey, content: bytes, shift: int) -> None:
+def test_changed_content_in_the_same_second_invalidates_the_bundle(
+    key: BundleKey, content: bytes, shift: int
+) -> None:
     weights = weights_of(key)
     changed = weights.stat().st_mtime_ns + shift
     weights.write_bytes(content)
@@ -69,12 +71,12 @@ def test_another_content_in_the_same_second_is_another_model(key: BundleKey, con
     assert bundles.find(key) is None
 
 
-def test_a_configuration_that_changed_is_another_model(key: BundleKey) -> None:
+def test_a_changed_configuration_invalidates_the_bundle(key: BundleKey) -> None:
     (Path(key.model) / "config.json").write_text("[]")
     assert bundles.find(key) is None
 
 
-def test_a_cache_that_is_only_read_is_no_error(key: BundleKey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_is_no_error(key: BundleKey, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -83,12 +85,12 @@ def test_a_cache_that_is_only_read_is_no_error(key: BundleKey, monkeypatch: pyte
     assert bundles.find(key) and bundles.find(key)
 
 
-def test_weights_that_are_gone_leave_the_model_as_it_is(key: BundleKey) -> None:
+def test_deleted_weights_keep_the_bundle(key: BundleKey) -> None:
     weights_of(key).unlink()
     assert bundles.find(key)
 
 
-def test_a_user_without_a_home_folder_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_home_folder_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnetd_cli.compiled.bundles.cache_dir", lambda: Path(os.devnull, "resnetd"))
     monkeypatch.setattr("resnetd_cli.system.files.cache_dir", lambda: Path(os.devnull, "resnetd"))
     with pytest.raises(CacheError, match="the compiled model cannot be kept: this user has no home folder"):

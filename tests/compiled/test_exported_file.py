@@ -259,7 +259,7 @@ def test_height_and_width_are_free_in_a_convolutional_network(free: Path) -> Non
     assert exported_file.read_card(free).preprocessing.input_size == (3, 160, 160)
 
 
-def test_info_tells_whether_any_size_will_do(free: Path, tmp_path: Path) -> None:
+def test_info_shows_whether_any_size_works(free: Path, tmp_path: Path) -> None:
     facts = describe(str(free))
     assert facts["any_size"]
     assert _in_words(facts)["preprocessing"].startswith("160 x 160 or --image-size N, ")

@@ -70,7 +70,7 @@ def test_the_file_answers_as_the_network_does(exported: Path, cache: Path) -> No
             assert np.allclose(given, [item.probability for item in wanted.predictions], rtol=0, atol=1e-5)
 
 
-def test_it_says_of_itself_what_it_is(exported: Path, run_resnetd: Resnetd) -> None:
+def test_an_exported_file_describes_itself(exported: Path, run_resnetd: Resnetd) -> None:
     card = read_card(exported)
     assert (card.name, card.precision, card.origin.parameters) == ("embedded", "fp32", 4_652_008)
     assert card.preprocessing.input_size == (3, 224, 224)
@@ -93,7 +93,7 @@ def test_a_card_survives_json() -> None:
         Card.from_json({**card.to_json(), "format": 99})
 
 
-def test_what_it_cannot_do_is_told(exported: Path, cache: Path, tmp_path: Path) -> None:
+def test_unsupported_options_are_errors(exported: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="brings its own weights"):
         answers(exported, weights="w.pth")
     with pytest.raises(UsageError, match="has no test size of its own"):
@@ -112,7 +112,7 @@ def test_what_it_cannot_do_is_told(exported: Path, cache: Path, tmp_path: Path) 
             answers(tmp_path / name)
 
 
-def test_a_file_of_another_writer_is_told(exported: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_refused(exported: Path, cache: Path, tmp_path: Path) -> None:
     import onnx
 
     graph = onnx.load(str(exported))
@@ -138,7 +138,7 @@ def test_a_file_that_changed_is_read_anew(exported: Path, cache: Path, tmp_path:
     assert answers(path)[1].predictions[0].label == "name 967"
 
 
-def test_a_cache_that_cannot_be_written_costs_no_answer(
+def test_a_read_only_cache_does_not_prevent_answers(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -66,6 +66,6 @@ def test_images_that_either_cannot_read_are_left_out() -> None:
     assert [failure.input for failure in failed] == ["3", "40", "69"]
 
 
-def test_words_say_of_what_the_mean_is() -> None:
+def test_words_say_what_the_mean_is_of() -> None:
     words = in_words(agreement_facts(Agreement(70, 0.98, 0.25, 0.0123, 2.0)))
     assert words["probabilities"] == "the largest difference in an image is 0.012 on average, 0.25 at most"

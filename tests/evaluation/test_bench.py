@@ -135,7 +135,7 @@ def test_the_best_settings_are_the_quickest_that_were_tried(
     assert {trial.settings for trial in measured.trials} <= {*bench.candidates(2, [1, 2, 4])}
 
 
-def test_a_batch_size_that_was_asked_for_is_the_only_one() -> None:
+def test_a_given_batch_size_is_the_only_one_tried() -> None:
     load = loader(lambda *_: 0.001)
     measured = bench.measure(
         lambda threads: replace(load(threads), batch_size=3), sample(), cpus=2, seconds=1, batch_size=3
@@ -144,7 +144,7 @@ def test_a_batch_size_that_was_asked_for_is_the_only_one() -> None:
     assert len(measured.trials) == 4
 
 
-def test_without_time_the_default_is_measured_all_the_same() -> None:
+def test_the_default_is_measured_even_without_time() -> None:
     measured = bench.measure(loader(lambda *_: 0.001), sample(), cpus=2, seconds=0)
     assert [trial.settings for trial in measured.trials] == [Settings(2, 1, 1)]
     assert measured.gain == 1
@@ -182,7 +182,7 @@ def test_candidates_keep_every_processor_busy(cpus: int, shapes: set[tuple[int, 
     assert len(found) == len(set(found)) == 2 * len(shapes)
 
 
-def test_the_sample_is_read_once_and_keeps_what_fails_apart(tmp_path: Path) -> None:
+def test_the_sample_is_read_once_and_lists_failures_separately(tmp_path: Path) -> None:
     reads: list[str] = []
 
     def read() -> bytes:
@@ -197,7 +197,7 @@ def test_the_sample_is_read_once_and_keeps_what_fails_apart(tmp_path: Path) -> N
     assert reads == ["x"]
 
 
-def test_a_sample_of_a_list_without_end_ends() -> None:
+def test_a_sample_of_an_endless_list_ends() -> None:
     def endless() -> Iterator[Source]:
         while True:
             yield Source("ok", Path(COFFEE).read_bytes)
@@ -264,7 +264,7 @@ def test_every_format_says_what_was_measured() -> None:
     assert "25.0 images/s with workers 1, threads 2, batch 1 (median of 3, 30 images): 1.25 times" in table
 
 
-def test_a_gain_within_the_noise_is_not_called_one() -> None:
+def test_a_gain_within_the_noise_is_not_reported() -> None:
     assert "nothing that was tried is clearly quicker" in written(report(trial(25), trial(26)), "table")
 
 
@@ -293,7 +293,7 @@ class TestCommand:
         record = json.loads(stdout)
         assert (record["model"], record["engine"], record["cpus"], record["images"]) == ("resnet18d", "fake", 2, 8)
 
-    def test_hands_its_options_to_the_loader(self, tmp_path: Path) -> None:
+    def test_passes_its_options_to_the_loader(self, tmp_path: Path) -> None:
         output = tmp_path / "bench.json"
         options = ["--weights", "w.pth", "--image-size", "288", "--engine", "torch", "--device", "cpu", "-b", "2"]
         assert self.run(COFFEE, "--seconds", 1, "--offline", "-o", output, *options) == (0, "", "")
@@ -307,7 +307,7 @@ class TestCommand:
         assert code == 2
         assert "bench.json" in stderr
 
-    def test_tells_of_inputs_that_fail_and_goes_on(self, tmp_path: Path) -> None:
+    def test_reports_inputs_that_fail_and_continues(self, tmp_path: Path) -> None:
         (tmp_path / "x.jpg").write_text("text")
         code, stdout, stderr = self.run(tmp_path / "x.jpg", COFFEE, "--seconds", 1, "-f", "jsonl")
         assert code == 3
@@ -329,7 +329,7 @@ class TestCommand:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_refuses_what_cannot_be(self, arguments: list[str], code: int, words: str) -> None:
+    def test_invalid_options_are_refused(self, arguments: list[str], code: int, words: str) -> None:
         ended, stdout, stderr = self.run(*arguments)
         assert (ended, stdout) == (code, "")
         assert words in stderr

@@ -48,12 +48,12 @@ def test_a_first_name_wins_over_another_classs_synonym() -> None:
     assert matching.match(["sofa", "couch"], names).indices == [0, 1]
 
 
-def test_digits_are_names_before_they_are_indices() -> None:
+def test_digits_are_matched_as_names_before_indices() -> None:
     names = ClassNames(("1", "0"), (None, None), "a test")
     assert matching.match(["0", "1"], names).indices == [1, 0]
 
 
-def test_accents_may_be_composed_either_way() -> None:
+def test_composed_and_decomposed_accents_match() -> None:
     names = ClassNames(("tea", "caf\u00e9"), (None, None), "a test")
     assert matching.match(["cafe\u0301"], names).indices == [1]
 
@@ -72,7 +72,7 @@ def named(*names: str) -> ClassNames:
         (["gro\u00df"], ("GROSS", "gro\u00df"), [1]),
     ],
 )
-def test_a_name_as_it_is_written_wins_over_other_spellings(
+def test_an_exact_name_wins_over_other_spellings(
     classes: list[str], names: tuple[str, ...], found: list[int]
 ) -> None:
     assert matching.match(classes, named(*names)).indices == found
@@ -89,12 +89,12 @@ def test_characters_that_only_look_alike_are_different_names() -> None:
 
 
 @pytest.mark.parametrize("names", [("1", "2", "3", "4"), ("0.5", "1.0", "1.5"), ("10", "other"), ("-1", "1")])
-def test_indices_are_not_used_where_classes_are_called_by_numbers(names: tuple[str, ...]) -> None:
+def test_indices_do_not_match_a_model_whose_classes_are_numbers(names: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match=r"the class is not among the model's [234]: 0"):
         matching.match(["0"], named(*names))
 
 
-def test_classes_called_by_their_index_are_told() -> None:
+def test_classes_matched_by_index_are_reported() -> None:
     found = matching.match(["1", "134"], IMAGENET)
     assert found == ([1, 134], True)
     assert not matching.match(["goldfish"], IMAGENET).by_index
@@ -102,7 +102,7 @@ def test_classes_called_by_their_index_are_told() -> None:
     assert matching.in_words(["1", "134"], found.indices, IMAGENET) == expected
 
 
-def test_titles_tell_classes_of_one_name_apart() -> None:
+def test_titles_distinguish_classes_of_the_same_name() -> None:
     assert matching.match(["crane (machine)", "Crane_(bird)"], IMAGENET).indices == [517, 134]
 
 
@@ -130,7 +130,7 @@ def test_titles_tell_classes_of_one_name_apart() -> None:
         (["crane"], "crane is the name of several of the model's classes: 134, 517", "ids"),
     ],
 )
-def test_classes_that_cannot_be_found_are_told(classes: list[str], message: str, hint: str) -> None:
+def test_classes_that_are_not_found_are_named(classes: list[str], message: str, hint: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         matching.match(classes, IMAGENET)
     assert hint in (hint_of(caught.value) or "")
@@ -146,7 +146,7 @@ def test_classes_that_cannot_be_found_are_told(classes: list[str], message: str,
         ("dough bread", ["dough"]),
     ],
 )
-def test_hints_name_classes_that_may_have_been_meant(wrong: str, near: list[str]) -> None:
+def test_hints_suggest_similar_classes(wrong: str, near: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         matching.match(["tench", wrong], IMAGENET)
     expected = f"near {wrong}: {', '.join(near)}" if near else "the model's are tench, goldfish, "
@@ -154,7 +154,7 @@ def test_hints_name_classes_that_may_have_been_meant(wrong: str, near: list[str]
     assert (hint_of(caught.value) or "").endswith("; --skip-unknown leaves their images out")
 
 
-def test_images_of_unknown_classes_are_left_out_by_whichever_model_lacks_them(pets: Path) -> None:
+def test_images_of_a_class_that_either_model_lacks_are_left_out(pets: Path) -> None:
     fewer = ClassNames(("dog", "cat"), (None, None), "a test")
     images, (note,) = open_images(str(pets)).known_to([PETS, fewer])
     assert (len(images), images.unknown) == (5, 3)
@@ -166,7 +166,7 @@ def test_images_of_unknown_classes_are_left_out_by_whichever_model_lacks_them(pe
 # --- one model ---
 
 
-def test_figures_are_those_of_scikit_learn(pets: Path) -> None:
+def test_metrics_equal_scikit_learns(pets: Path) -> None:
     report = evaluate.evaluate(model(), open_images(str(pets))).report
     predicted = LOGITS.argmax(axis=1)
     powers = np.exp(LOGITS.astype(np.float64))
@@ -187,7 +187,7 @@ def test_figures_are_those_of_scikit_learn(pets: Path) -> None:
     ]
 
 
-def test_mistakes_are_named_the_surest_first(pets: Path) -> None:
+def test_the_most_confident_mistakes_come_first(pets: Path) -> None:
     images = open_images(str(pets))
     mistakes = evaluate.evaluate(model(), images).report.mistakes
     assert [(Path(item.image).name, item.actual, item.predicted) for item in mistakes] == [
@@ -208,7 +208,7 @@ def test_top5_counts_ties_by_index(tmp_path: Path) -> None:
     assert (report.scores.top1, report.scores.top5) == (0, 0.5)  # 4 of the ties, and 2 of the rising ones
 
 
-def test_images_that_cannot_be_read_are_counted_apart(pets: Path) -> None:
+def test_images_that_cannot_be_read_are_counted_separately(pets: Path) -> None:
     (pets / "cat" / "0.png").write_bytes(b"no image")
     failures: list[Failure] = []
     result = evaluate.evaluate(model(), open_images(str(pets)), on_failure=failures.append)
@@ -225,7 +225,7 @@ def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
         evaluate.evaluate(model(), open_images(str(tmp_path)))
 
 
-def test_answers_that_are_no_numbers_are_an_error(pets: Path) -> None:
+def test_logits_that_are_not_finite_are_an_error(pets: Path) -> None:
     with pytest.raises(ModelError, match="not a number"):
         evaluate.evaluate(model(LOGITS * np.nan), open_images(str(pets)))
 
@@ -267,7 +267,9 @@ def layout(top: Path, splits: Mapping[str, Sequence[int]]) -> str:
     ("split", "taken", "count"),
     [(None, "test", 1), ("val", "val", 2), ("train", "train", 3), ("all", "all", 6)],
 )
-def test_the_split_that_is_measured_on(tmp_path: Path, split: str | None, taken: str, count: int) -> None:
+def test_the_first_split_of_test_val_all_train_is_the_default(
+    tmp_path: Path, split: str | None, taken: str, count: int
+) -> None:
     top = layout(tmp_path, {"train": [0, 3, 5], "val": [1, 4], "test": [6]})
     images = open_images(top, split)
     assert (images.split, len(images)) == (taken, count)
@@ -275,13 +277,13 @@ def test_the_split_that_is_measured_on(tmp_path: Path, split: str | None, taken:
     assert evaluate.evaluate(model(), images).report.counts.answered == count
 
 
-def test_a_split_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_split_is_an_error_that_lists_the_others(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no split test") as caught:
         open_images(layout(tmp_path, {"train": [0, 3], "val": [1]}), "test")
     assert "train" in (hint_of(caught.value) or "")
 
 
-def test_folders_called_by_index_are_told(tmp_path: Path) -> None:
+def test_folders_matched_by_index_are_reported(tmp_path: Path) -> None:
     images = open_images(layout(tmp_path, {"train": [0, 3]}))
     assert evaluate.check(model(), images) is None
     for number, name in enumerate(("cat", "dog", "x")):
@@ -292,7 +294,7 @@ def test_folders_called_by_index_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_only_the_classes_of_the_split_have_to_be_the_models(tmp_path: Path) -> None:
+def test_only_classes_in_the_split_must_match_the_model(tmp_path: Path) -> None:
     top = layout(tmp_path, {"train": [0, 3], "test": [1]})
     draw(tmp_path / "train" / "unicorn" / "0.png", 0)
     assert evaluate.evaluate(model(), open_images(top)).report.scores.top1 == 1
@@ -341,12 +343,12 @@ def test_other_images_have_no_real_labels(name: str) -> None:
         real_labels.of_images([name])
 
 
-def test_real_labels_want_imagenets_classes(pets: Path) -> None:
+def test_real_labels_need_a_model_of_imagenets_classes(pets: Path) -> None:
     with pytest.raises(UsageError, match="ImageNet's 1,000 classes"):
         evaluate.evaluate(model(), open_images(str(pets)), real=True)
 
 
-def test_single_output_is_not_measured_by_classes(pets: Path) -> None:
+def test_a_model_with_a_single_output_is_refused(pets: Path) -> None:
     one = model(np.array([[2.0]], np.float32), ClassNames(("cat",), (None,), "a test"))
     with pytest.raises(UsageError, match="has a single output") as caught:
         evaluate.evaluate(one, open_images(str(pets)))

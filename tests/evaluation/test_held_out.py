@@ -109,13 +109,13 @@ def test_a_comparison_leaves_out_what_either_model_was_trained_on(tmp_path: Path
     assert notes == ["7 of 12 images are left out: A was trained on 5 of them, B on 4"]
 
 
-def test_a_model_without_marks_leaves_the_other_ones_to_count(tmp_path: Path) -> None:
+def test_a_model_without_marks_does_not_hide_the_other_models_marks(tmp_path: Path) -> None:
     images, counts, notes = separate(open_images(str(draw(tmp_path))), [Known("embedded", None), learnt("B", 11)])
     assert numbers_of(images) == list(range(11))
     assert (counts, notes) == ([None, 0], ["1 of 12 images is left out: B was trained on it"])
 
 
-def test_nothing_left_is_refused(tmp_path: Path) -> None:
+def test_no_image_left_is_an_error(tmp_path: Path) -> None:
     images = open_images(str(draw(tmp_path)))
     with pytest.raises(DataError, match=r", all: RUN was trained on all 12 images$") as caught:
         separate(images, [learnt("RUN", *range(12))])
@@ -138,7 +138,7 @@ def test_images_that_cannot_be_read_fail_when_they_are_measured(tmp_path: Path) 
     assert (report.counts.answered, report.counts.failed, len(failures)) == (6, 1, 1)
 
 
-def test_training_images_are_measured_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_include_training_images_evaluates_on_them(tmp_path: Path) -> None:
     models = [learnt("A", 0, 1, 2), learnt("B", 2)]
     images, counts, notes = separate(open_images(str(draw(tmp_path))), models, include=True)
     assert (len(images), images.trained_on, counts) == (12, 0, [3, 1])
@@ -147,9 +147,7 @@ def test_training_images_are_measured_where_they_are_asked_for(tmp_path: Path) -
     ]
 
 
-def test_a_model_that_knows_nothing_of_its_training_reads_no_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_marks_no_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = open_images(str(draw(tmp_path)))
     monkeypatch.setattr(held_out, "scan_images", None)
     assert separate(images, [Known("embedded", None)]) == (images, [None], [])
@@ -161,7 +159,7 @@ def test_a_run_from_before_marks_were_kept_is_noted(tmp_path: Path) -> None:
     assert note.startswith("which images OLD was trained on is not known, so none are left out: ")
 
 
-def test_images_shown_as_they_are_stored_are_matched_as_that_too(tmp_path: Path) -> None:
+def test_images_are_matched_without_exif_rotation_too(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 3
     for number in (0, 1, 2):  # 0: stored as it was trained on; 1: the upright one was; 2: neither
@@ -234,14 +232,14 @@ def test_an_exported_file_has_the_marks_inside(
         assert trained_on.contains(found, trained_on.unpack(mark(0) + mark(1) + mark(2))).tolist() == [1, 1, 0]
 
 
-def test_weights_bring_their_own_marks_and_not_the_models(run: Path, tmp_path: Path) -> None:
+def test_weights_have_their_own_marks_not_the_models(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"")
     found = learnt_by(str(run), other)
     assert (found.marks, found.is_run) == (None, True), "they may be a run's all the same"
 
 
-def test_a_run_without_marks_is_told_from_other_models(run: Path) -> None:
+def test_a_run_without_marks_differs_from_other_models(run: Path) -> None:
     (run / trained_on.NAME).unlink()
     assert learnt_by(str(run)) == Known(str(run), None, is_run=True)
     (run / "run.json").unlink()
@@ -359,9 +357,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(WAYS, st.sets(st.integers(0, 11), min_size=1, max_size=10), st.sets(st.integers(0, 11), max_size=3))
-def test_the_same_images_are_measured_whatever_they_are_called(
-    way: Way, first: set[int], second: set[int]
-) -> None:
+def test_the_same_images_are_evaluated_under_any_name(way: Way, first: set[int], second: set[int]) -> None:
     expected = sorted(set(range(12)) - first - second)
     if not expected:
         return
@@ -384,9 +380,7 @@ def test_the_same_images_are_measured_whatever_they_are_called(
 
 
 @pytest.mark.slow
-def test_the_program_measures_the_same_images_whatever_they_are_called(
-    tmp_path: Path, run_resnetd: Resnetd
-) -> None:
+def test_the_program_evaluates_the_same_images_under_any_name(tmp_path: Path, run_resnetd: Resnetd) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for file, data in timm_files("test_resnet", num_classes=3, label_names=CLASSES).items():

@@ -134,7 +134,7 @@ def loss(logits: np.ndarray, actual: np.ndarray, temperature: float) -> float:
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5, 4.0])
-def test_the_temperature_is_found_again(temperature: float) -> None:
+def test_fitting_recovers_a_known_temperature(temperature: float) -> None:
     logits, actual = drawn(temperature)
     fitted = fit_temperature(logits, actual)
     assert fitted == pytest.approx(temperature, rel=0.1)
@@ -149,13 +149,13 @@ def test_the_temperature_of_doubled_logits_is_twice_as_high() -> None:
     assert fit_temperature(2 * logits, actual) == pytest.approx(2 * fit_temperature(logits, actual), rel=1e-6)
 
 
-def test_answers_that_are_all_right_tell_of_no_temperature() -> None:
+def test_no_temperature_fits_answers_that_are_all_right() -> None:
     logits = 3 * np.eye(5, dtype=np.float32)
     with pytest.raises(DataError, match="of 5 images too few are answered wrong"):
         fit_temperature(logits, np.arange(5))
 
 
-def test_answers_worse_than_chance_tell_of_no_temperature() -> None:
+def test_no_temperature_fits_answers_worse_than_chance() -> None:
     logits = -3 * np.eye(5, dtype=np.float32)
     with pytest.raises(DataError, match="no better than chance"):
         fit_temperature(logits, np.arange(5))

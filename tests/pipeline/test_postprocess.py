@@ -128,7 +128,7 @@ def test_order_and_probabilities_equal_torchs_topk() -> None:
     np.testing.assert_allclose([item.probability for item in predictions], expected.values, rtol=2e-6)
 
 
-def test_answers_that_are_no_numbers_are_an_error() -> None:
+def test_logits_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(ModelError, match="not a number"):
         top_k(np.array([1.0, np.nan, 2.0, 3.0], np.float32), FRUIT, 2)
 

@@ -135,7 +135,7 @@ def write(path: Path, **options: Any) -> Path:
     return path
 
 
-def test_csv_gives_back_the_rows(tmp_path: Path) -> None:
+def test_csv_round_trips_the_rows(tmp_path: Path) -> None:
     data = write(tmp_path / "rows.csv", logits=True).read_bytes()
     first, second = csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape")))
     assert tuple(first) == (*COLUMNS, "logits")
@@ -155,14 +155,14 @@ def test_csv_escapes_formulas_and_leaves_out_its_header_on_request(tmp_path: Pat
     assert text.startswith('m,"a,b.png",0,\'=cat,1,dog,0.25,0.75,1.5,-0.5,false,\n')
 
 
-def test_json_lines_give_back_the_rows(tmp_path: Path) -> None:
+def test_json_lines_round_trip_the_rows(tmp_path: Path) -> None:
     first, second = map(json.loads, write(tmp_path / "rows.jsonl", logits=True).read_text().splitlines())
     assert tuple(first) == (*COLUMNS, "logits")
     assert (first["correct"], first["logits"], second["path"]) == (False, [1.0, 2.1], "bad\udcff.png")
     assert "logits" not in json.loads(write(tmp_path / "fewer.jsonl").read_text().splitlines()[0])
 
 
-def test_parquet_gives_back_the_rows_with_their_types(tmp_path: Path) -> None:
+def test_parquet_round_trips_the_rows_with_their_types(tmp_path: Path) -> None:
     table = pq.read_table(write(tmp_path / "rows.parquet", logits=True))
     assert table.column_names == [*COLUMNS, "logits"]
     assert str(table.schema.field("logits").type) == "list<element: float>"
@@ -195,7 +195,7 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["rows", "rows.tsv", "rows.csv.gz", "-"])
-def test_a_name_that_does_not_tell_the_format_is_refused(name: str) -> None:
+def test_a_suffix_of_another_format_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="the name does not tell the format"):
         check_name(Path(name))
     check_name(Path("ROWS.CSV"))
@@ -241,7 +241,7 @@ def test_two_models_have_their_rows_one_after_the_other(cli: Cli, photos: Path) 
         (["--per-image", "same.csv", "-o", "same.csv"], 2, "two outputs would be written to same.csv"),
     ],
 )
-def test_a_file_of_rows_that_cannot_be_written_is_told_first(
+def test_a_per_image_file_that_cannot_be_written_is_an_error_before_the_work(
     cli: Cli,
     photos: Path,
     words: list[str],

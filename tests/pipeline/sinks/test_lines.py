@@ -105,7 +105,7 @@ def test_a_narrow_terminal_has_fewer_columns(shown: Shown, width: int, line: str
     assert shown([classified("the/photos/IMG.jpg")], width)[0] == line
 
 
-def test_an_input_without_an_answer_is_a_line_too(shown: Shown) -> None:
+def test_a_failed_input_is_a_line_too(shown: Shown) -> None:
     lines = shown([classified("a.jpg"), failed("b.jpg"), Classified("c.jpg", "m", ())], summary=False)
     assert [line.split() for line in lines] == [
         ["a.jpg", "tabby", "95.5%", "━" * 10],
@@ -136,7 +136,7 @@ def test_the_summary_counts_classes_and_groups_failures(shown: Shown) -> None:
     ]
 
 
-def test_two_classes_of_one_name_are_counted_apart(shown: Shown) -> None:
+def test_classes_of_the_same_name_are_counted_separately(shown: Shown) -> None:
     lines = shown([crane("a.jpg", 134, "bird"), crane("b.jpg", 517, "machine"), crane("c.jpg", 517, "machine")])
     assert [line.split("  ")[1] for line in lines[:3]] == ["crane (bird)", "crane (machine)", "crane (machine)"]
     assert lines[5:] == ["  2  crane (machine)", "  1  crane (bird)"]

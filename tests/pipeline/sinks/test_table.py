@@ -65,7 +65,9 @@ def test_a_table_with_room_for_it_has_bars(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("width", "shown"), [(20, ["index", "name"]), (40, ["index", "id", "name"])])
-def test_the_telling_column_of_a_list_stays(monkeypatch: pytest.MonkeyPatch, width: int, shown: list[str]) -> None:
+def test_the_essential_column_of_a_list_stays(
+    monkeypatch: pytest.MonkeyPatch, width: int, shown: list[str]
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     screen = Screen()
     row = {"index": 0, "id": "n01440764", "name": "tench", "definition": "a fish of Eurasia"}
@@ -95,9 +97,7 @@ def test_a_narrow_evaluation_keeps_the_classes(
 
 
 @pytest.mark.parametrize("width", [20, 30, 37, 38, 80])
-def test_facts_stand_below_their_headings_where_there_is_no_room_beside_them(
-    monkeypatch: pytest.MonkeyPatch, width: int
-) -> None:
+def test_facts_go_below_their_headings_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     screen = Screen()
     write_facts({}, screen, "table", shown={"architecture": "3 + 4", "--image-size test": "288 x 288"})
