@@ -10,13 +10,12 @@ from typing import Any
 from resnetd_cli.compiled import bundles, exported_file
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.card import Card
-from resnetd_cli.errors import ModelError, first_line
+from resnetd_cli.errors import ModelError, UsageError, first_line
 from resnetd_cli.models import checkpoints, embedded, hub, names
-from resnetd_cli.models.names import Kind, ModelCard, ModelRef
+from resnetd_cli.models.names import Kind, ModelCard, ModelChoice, ModelRef, ResolvedModel
 from resnetd_cli.models.network import Definition, define, hub_id, outline, with_weights
 from resnetd_cli.pipeline.engines.base import FP32, INT8
 from resnetd_cli.results import Agreement, Preprocessing, fitting
-from resnetd_cli.system.files import expand_user
 
 Facts = dict[str, Any]
 """Facts by name, in the order to show them; None where nothing is known."""
@@ -76,33 +75,35 @@ _BIBTEX_TIMM = """\
 """
 
 
-def describe(model: str, *, weights_file: Path | None = None, image_size: str = "train") -> Facts:
-    """Return what is known of a MODEL. For the ResNet-D table neither torch nor timm is imported.
+def describe(choice: ModelChoice) -> Facts:
+    """Return what is known of a model. For the ResNet-D table neither torch nor timm is imported.
 
-    Args:
-        model: as `models.resolve` takes it, or an exported file.
-        weights_file: a checkpoint in place of the model's own, which is read unless it was compiled before.
-        image_size: as in `Definition.preprocessing`.
+    Other weights than the model's own are read, unless they were compiled before.
 
     Raises:
         UnknownModel: there is no such model.
         WeightsError: the checkpoint cannot be read.
     """
-    if exported_file.is_exported(model):
-        return _describe_exported(expand_user(model))
-    ref = names.resolve(model)
-    card = names.find_card(ref.name) if ref.kind is Kind.TIMM else None
-    facts = _describe_card(card) if card else _describe_timm(ref, image_size)
-    key = BundleKey(model, weights_file, image_size)
-    if weights_file is not None:
-        facts = _with_weights(facts, ref, weights_file, is_compiled=bundles.find(key) is not None)
+    ref = choice.model.resolved
+    if ref.kind is Kind.EXPORTED:
+        return _describe_exported(Path(ref.location))
+    facts = _describe_card(ref.card) if ref.card else _describe_timm(ref, choice.image_size)
+    key = BundleKey(choice)
+    if choice.weights is not None:
+        facts = _with_weights(facts, ref, choice.weights, is_compiled=bundles.find(key) is not None)
     return facts | _describe_engines(key)
 
 
-def bibtex(model: str) -> str:
-    """Return the BibTeX entries to cite for a MODEL."""
-    ref = names.resolve(model)
-    if ref.kind is Kind.TIMM and names.find_card(ref.name):
+def bibtex(model: ModelRef) -> str:
+    """Return the BibTeX entries to cite for a MODEL.
+
+    Raises:
+        UsageError: it is an exported file.
+    """
+    ref = model.resolved
+    if ref.kind is Kind.EXPORTED:
+        raise UsageError(f"{model} does not say what to cite", hint="name the model that it was exported from")
+    if ref.card:
         return _BIBTEX_RESNETD + "\n" + _BIBTEX_TIMM
     if ref.kind is Kind.EMBEDDED:
         return _BIBTEX_EFFICIENTNET + "\n" + _BIBTEX_TIMM
@@ -178,7 +179,7 @@ def _describe_card(card: ModelCard) -> Facts:
     }
 
 
-def _describe_timm(ref: ModelRef, image_size: str) -> Facts:
+def _describe_timm(ref: ResolvedModel, image_size: str) -> Facts:
     definition = define(ref)
     config, how = definition.config, definition.preprocessing()
     test = definition.preprocessing("test")
@@ -204,7 +205,7 @@ def _describe_timm(ref: ModelRef, image_size: str) -> Facts:
     }
 
 
-def _with_weights(facts: Facts, ref: ModelRef, file: Path, *, is_compiled: bool) -> Facts:
+def _with_weights(facts: Facts, ref: ResolvedModel, file: Path, *, is_compiled: bool) -> Facts:
     """Return the facts of a model with other weights, of which its accuracy and its licence say nothing."""
     facts = {name: value for name, value in facts.items() if name not in _OF_WEIGHTS} | {
         "weights": str(file),
@@ -277,7 +278,7 @@ def _describe_engines(key: BundleKey) -> Facts:
         engine, why = "onnx", "it is compiled"
     facts: Facts = {"engine": engine, "engine_why": why}
     # With other weights or another size, what was compiled knows best.
-    if bundle and key != BundleKey(key.model):
+    if bundle and key != BundleKey(ModelChoice(key.choice.model)):
         facts |= _describe_compiled(bundle.card)
     for precision, form in forms.items():
         is_there = form is not None and form.failure is None
@@ -313,7 +314,7 @@ def _measure(definition: Definition) -> tuple[float, float | None]:
     return params_m, round(counter.get_total_flops() / 2e9, 2)
 
 
-def _local_weights(ref: ModelRef, repo: str | None) -> Path | None:
+def _local_weights(ref: ResolvedModel, repo: str | None) -> Path | None:
     if ref.kind is Kind.EMBEDDED:
         return embedded.weights_file()
     if ref.kind is Kind.FOLDER:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Union
 
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import ModelError
-from resnetd_cli.net.fetch import CONNECTIONS
 from resnetd_cli.pipeline import postprocess
-from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import FP32, Engine
+from resnetd_cli.pipeline.options import InputOptions, Parallelism
 from resnetd_cli.pipeline.run import Pipeline
 from resnetd_cli.pipeline.sources.inputs import Source, expand
-from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
+from resnetd_cli.pipeline.sources.reading import ReadOptions
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-DEFAULT_DECODING = DecodeOptions()
 Input = Union[str, "PathLike[str]", Source]
 Inputs = Input | Iterable[Input]
 """What the command line takes, or many of them, or sources."""
@@ -40,13 +38,9 @@ class Classifier:
         class_names: the names of its classes.
         temperature: what logits are divided by before they become probabilities.
         precision: in which the engine computes: `fp32`, `int8`, `fp16` or `bf16`.
-        reading: bounds of reading.
-        decoding: bounds and rules of decoding.
-        workers: threads that decode and run.
-        threads: threads that one run of the network may use; None for all cores.
-        batch_size: images a thread runs at once.
-        connections: URLs fetched at once.
-        why: why this engine was taken, in a few words.
+        inputs: how inputs are read and decoded.
+        parallelism: how much runs at once.
+        why: why this engine runs it, in a few words.
     """
 
     name: str
@@ -55,12 +49,8 @@ class Classifier:
     class_names: ClassNames
     temperature: float = 1.0
     precision: str = FP32
-    reading: ReadOptions = DEFAULT_READING
-    decoding: DecodeOptions = DEFAULT_DECODING
-    workers: int = 1
-    threads: int | None = None
-    batch_size: int = 1
-    connections: int = CONNECTIONS
+    inputs: InputOptions = InputOptions()
+    parallelism: Parallelism = Parallelism()
     why: str = ""
 
     def predict(
@@ -147,13 +137,11 @@ class Classifier:
             preprocessing=self.preprocessing,
             finish=finish,
             model=self.name,
-            decoding=self.decoding,
-            workers=self.workers,
-            batch_size=self.batch_size,
-            connections=self.connections,
+            inputs=self.inputs,
+            parallelism=self.parallelism,
             **options,
         )
-        return pipeline.run(_as_sources(inputs, self.reading))
+        return pipeline.run(_as_sources(inputs, self.inputs.reading))
 
 
 def _as_sources(inputs: Inputs, options: ReadOptions) -> Iterator[Source]:

@@ -2,52 +2,78 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from resnetd_cli.class_names import files
-from resnetd_cli.classifier import DEFAULT_DECODING, Classifier
+from resnetd_cli.classifier import Classifier
 from resnetd_cli.compiled import build, bundles, exported_file
 from resnetd_cli.compiled.build import DamagedBundleError
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, ModelError, Reason, ResnetdError, UsageError
 from resnetd_cli.models import configs, names
+from resnetd_cli.models.hub import Downloads
+from resnetd_cli.models.names import ModelChoice, ModelRef
 from resnetd_cli.models.network import Network, load_network, pixels
-from resnetd_cli.net.fetch import CONNECTIONS
-from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import (
-    ENGINES,
     FP32,
     INT8,
     LAYER_LOGITS,
     LAYER_POOLED,
-    PRECISIONS,
     TORCH_PRECISIONS,
     Engine,
+    Wanted,
 )
 from resnetd_cli.pipeline.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
-from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
+from resnetd_cli.pipeline.options import InputOptions, Runtime
 from resnetd_cli.results import FittedTemperature, check_temperature, fitting, with_temperature
-from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.system.escaping import shell_word
-from resnetd_cli.system.files import current_folder, expand_user, name_temporary_folder, name_user
+from resnetd_cli.system.files import current_folder, name_temporary_folder, name_user
 
 GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
 
 
-def load(model: str = names.DEFAULT_MODEL, **options: Any) -> Classifier:
-    """Load a model. The options are the fields of `Loader`.
+def load(
+    model: str | ModelRef = names.DEFAULT_MODEL,
+    *,
+    weights: str | Path | None = None,
+    image_size: str | int = "train",
+    class_names: str | None = None,
+    layer: str | None = None,
+    offline: bool = False,
+    runtime: Runtime | None = None,
+    inputs: InputOptions = InputOptions(),
+    note: Callable[[str], None] = lambda _: None,
+) -> Classifier:
+    """Load a model.
+
+    Args:
+        model: a timm name, `embedded`, `hf-hub:OWNER/NAME`, a folder, or an exported `.onnx` file.
+        weights: a checkpoint to load in place of the model's own.
+        image_size: `train`, `test`, or pixels.
+        class_names: a file or URL with the names of the classes, in place of the model's own.
+        layer: the features that `Classifier.embed` gives: `pooled`, `logits`, or a stage's name.
+        offline: use only what is on this machine.
+        runtime: engine, precision, device, and how much runs at once.
+        inputs: how inputs are read and decoded.
+        note: called with a line about whatever takes long or deserves attention.
 
     Raises:
         ResnetdError: see `errors`.
     """
-    return Loader(model, **options).load()
+    loader = Loader(
+        ModelChoice.of(model, weights, image_size),
+        class_names=class_names,
+        wanted=Wanted(layer=layer),
+        runtime=runtime or Runtime(),
+        inputs=inputs,
+        downloads=Downloads(offline),
+        note=note,
+    )
+    return loader.load()
 
 
 @dataclass(frozen=True)
@@ -55,58 +81,38 @@ class Loader:
     """How to load a model.
 
     Attributes:
-        model: a timm name, `embedded`, `hf-hub:OWNER/NAME`, a folder, or an exported `.onnx` file.
-        weights: a checkpoint to load in place of the model's own.
+        choice: which model.
         class_names: a file or URL with the names of the classes, in place of the model's own.
-        image_size: `train`, `test`, or pixels.
-        layer: the features to give: `pooled`, `logits`, a stage's name; None for none.
-        logits: give predictions; without them a model needs no classifier.
-        engine: `auto`, `onnx` or `torch`; by default what `RESNETD_ENGINE` says.
-        precision: `fp32`; `int8`, which `pull` made before; `fp16` or `bf16`, on torch.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        offline: use only what is on this machine.
-        reading: bounds of reading.
-        decoding: bounds and rules of decoding.
-        batch_size: images run at once; by default 1 on a CPU, 32 on a GPU.
-        single: one image will come, so all cores work on it; otherwise each works on an image of its own.
-        workers: threads that decode and run, in place of what `single` tells.
-        threads: threads that one run of the network may use, in place of what `single` tells.
-        connections: URLs fetched at once.
-        temperature: what logits are divided by, in place of the model's own.
-        progress: gives a tqdm class for downloads, or None for no bars.
-        note: is told, in a line, what takes long.
+        temperature: the divisor of the logits, in place of the model's own.
+        wanted: the outputs to compute.
+        runtime: engine, precision, device, and how much runs at once.
+        inputs: how inputs are read and decoded.
+        downloads: whether files may be downloaded.
+        note: called with a line about whatever takes long or deserves attention.
     """
 
-    model: str
-    weights: str | Path | None = None
+    choice: ModelChoice
     class_names: str | None = None
-    image_size: str | int = "train"
-    layer: str | None = None
-    logits: bool = True
-    engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE") or "auto")
-    precision: str = FP32
-    device: str = "auto"
-    offline: bool = False
-    reading: ReadOptions = DEFAULT_READING
-    decoding: DecodeOptions = DEFAULT_DECODING
-    batch_size: int | None = None
-    single: bool = False
-    workers: int | None = None
-    threads: int | None = None
-    connections: int = CONNECTIONS
     temperature: float | None = None
-    progress: Callable[[], type[Any] | None] = lambda: None
+    wanted: Wanted = Wanted()
+    runtime: Runtime = field(default_factory=Runtime)
+    inputs: InputOptions = InputOptions()
+    downloads: Downloads = Downloads()
     note: Callable[[str], None] = lambda _: None
 
     def load(self) -> Classifier:
-        """Load it."""
+        """Load it.
+
+        Raises:
+            ResnetdError: see `errors`.
+        """
         self.check()
         reason = self._why_torch()
         if reason is not None and (only_onnx := self._why_onnx()):
             raise UsageError(f"{only_onnx}, but {reason}", hint="leave out the option that asks for torch")
-        if reason is not None and self.engine == "onnx":
+        if reason is not None and self.runtime.engine == "onnx":
             raise self._no_onnx(UsageError, reason)
-        if exported_file.is_exported(self.model):
+        if self.model.is_exported:
             return self._load_exported()
         if reason is None and (bundle := bundles.find(self.bundle_key)):
             reason = bundle.failure
@@ -115,9 +121,9 @@ class Loader:
                     return self._load_compiled(bundle)
                 except DamagedBundleError:
                     bundles.discard(bundle)
-        if self.precision == INT8:
+        if self.runtime.precision == INT8:
             raise self._no_int8()
-        if reason is not None and self.engine == "onnx":
+        if reason is not None and self.runtime.engine == "onnx":
             raise self._no_onnx(ModelError, reason)
         return self._load_network(reason)
 
@@ -131,40 +137,24 @@ class Loader:
         return build.find_intact(self.bundle_key) or self._compile(self._network())
 
     @property
+    def model(self) -> ModelRef:
+        """The MODEL."""
+        return self.choice.model
+
+    @property
     def bundle_key(self) -> BundleKey:
-        """What finds its compiled form again."""
-        return BundleKey(self.model, self._file, self._size, self.precision)
-
-    @property
-    def _file(self) -> Path | None:
-        return None if self.weights is None else expand_user(self.weights)
-
-    @property
-    def _size(self) -> str:
-        return str(self.image_size)
-
-    @property
-    def _workers(self) -> int:
-        return self.workers or (1 if self.single else usable_cpus())
-
-    @property
-    def _threads(self) -> int | None:
-        return self.threads or (None if self.single else 1)
+        """The key of its compiled form in the cache."""
+        return BundleKey(self.choice, self.runtime.precision)
 
     def check(self) -> None:
-        """Find out what is wrong with the options before a download, as far as that is possible.
+        """Check the options before anything is downloaded, as far as that is possible.
 
         Raises:
-            UsageError, LabelsError: something is.
+            UsageError, LabelsError: one of them is wrong.
         """
-        if self.engine not in ENGINES:
-            raise UsageError(f"--engine {self.engine}: no such engine", hint=", ".join(ENGINES))
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision}: no such precision", hint=", ".join(PRECISIONS))
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", self.device):
-            raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
-        if self._size not in ("train", "test"):
-            pixels(self._size)
+        self.runtime.check()
+        if self.choice.image_size not in ("train", "test"):
+            pixels(self.choice.image_size)
         if self.temperature is not None:
             _check_temperature(self.temperature)
         if self.class_names is not None:
@@ -172,39 +162,39 @@ class Loader:
 
     def _why_torch(self) -> str | None:
         """Return why only torch will do, if so, as far as the options and the machine tell."""
-        if self.engine == "torch":
+        if self.runtime.engine == "torch":
             return "it was asked for"
-        if self.precision in TORCH_PRECISIONS:
-            return f"the precision is {self.precision}"
-        if self.layer not in _COMPILED_LAYERS:
-            return f"a compiled model does not give {self.layer}"
-        needs_no_gpu = self.single or self._why_onnx() or not gpu_is_likely()
-        if self.device == "cpu" or (self.device == "auto" and needs_no_gpu):
+        if self.runtime.precision in TORCH_PRECISIONS:
+            return f"the precision is {self.runtime.precision}"
+        if self.wanted.layer not in _COMPILED_LAYERS:
+            return f"a compiled model does not give {self.wanted.layer}"
+        needs_no_gpu = self.runtime.single or self._why_onnx() or not gpu_is_likely()
+        if self.runtime.device == "cpu" or (self.runtime.device == "auto" and needs_no_gpu):
             return None
         _import_numpy()
-        device = choose_device(self.device)
+        device = choose_device(self.runtime.device)
         return None if device.type == "cpu" else f"the device is {device}"
 
     def _why_onnx(self) -> str | None:
         """Return why only ONNX Runtime will do, if so."""
-        if exported_file.is_exported(self.model):
+        if self.model.is_exported:
             return "an exported file runs on the onnx engine"
-        return "int8 runs on the onnx engine" if self.precision == INT8 else None
+        return "int8 runs on the onnx engine" if self.runtime.precision == INT8 else None
 
     def _no_onnx(self, kind: type[ResnetdError], reason: str) -> ResnetdError:
         return kind(f"{self.model} cannot run on the onnx engine: {reason}", reason=Reason.NOT_ON_ONNX)
 
     def _no_int8(self) -> ModelError:
         message, reason = f"there is no int8 form of {self.model} here", Reason.NO_INT8
-        if self.weights is None:
-            return ModelError(message, reason=reason, details=(shell_word(self.model),))
-        details = shell_word(self.model), shell_word(self.weights)
+        if self.choice.weights is None:
+            return ModelError(message, reason=reason, details=(shell_word(self.model.text),))
+        details = shell_word(self.model.text), shell_word(self.choice.weights)
         return ModelError(message, reason=Reason.NO_INT8_OF_WEIGHTS, details=details)
 
     def _load_exported(self) -> Classifier:
-        if self.weights is not None:
+        if self.choice.weights is not None:
             raise UsageError(f"{self.model} brings its own weights", reason=Reason.WEIGHTS_INSIDE)
-        key = BundleKey(self.model, image_size=self._size)
+        key = BundleKey(self.choice)
         bundle = bundles.find(key)
         if bundle is None:
             card = self._exported_card()
@@ -213,8 +203,10 @@ class Loader:
             except CacheError as error:
                 self.note(error.message)
                 bundle = build.describe_file(key, card)
-        if self.precision not in (FP32, bundle.card.precision):
-            raise UsageError(f"{self.model} is in {bundle.card.precision}", hint=f"export one in {self.precision}")
+        if self.runtime.precision not in (FP32, bundle.card.precision):
+            raise UsageError(
+                f"{self.model} is in {bundle.card.precision}", hint=f"export one in {self.runtime.precision}"
+            )
         try:
             return self._load_compiled(bundle, why="it is an exported file")
         except DamagedBundleError as error:
@@ -223,15 +215,15 @@ class Loader:
 
     def _exported_card(self) -> Card:
         """Return what an exported file says of itself, for images of the size that was asked for."""
-        card = exported_file.read_card(expand_user(self.model))
+        card = exported_file.read_card(Path(self.model.resolved.location))
         if card.temperature != 1:
             own = FittedTemperature.at(card.temperature, card.preprocessing, card.precision)
             card = replace(card, temperature=1.0, temperatures=with_temperature(card.temperatures, own))
-        if self._size == "train":
+        if self.choice.image_size == "train":
             return card
-        if self._size == "test":
+        if self.choice.image_size == "test":
             raise UsageError(f"{self.model} has no test size of its own", reason=Reason.NO_TEST_SIZE)
-        side = pixels(self._size)
+        side = pixels(self.choice.image_size)
         own_size = card.preprocessing.input_size
         if own_size != (3, side, side) and not card.any_size:
             message = f"{self.model} takes images of {own_size[1]} x {own_size[2]} pixels and no others"
@@ -239,13 +231,13 @@ class Loader:
         return replace(card, preprocessing=replace(card.preprocessing, input_size=(3, side, side)))
 
     def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:
-        engine = build.open_engine(bundle, logits=self.logits, layer=self.layer, threads=self._threads)
+        engine = build.open_engine(bundle, wanted=self.wanted, threads=self.runtime.engine_threads)
         return self._classifier(bundle.card, engine, why)
 
     def _load_network(self, reason: str | None) -> Classifier:
         network = self._network()
         if network.misfit is not None:
-            if self.logits:
+            if self.wanted.logits:
                 raise network.misfit
             # Features need no names; but a compiled model is for predictions too.
             reason = reason or network.misfit.message
@@ -265,45 +257,35 @@ class Loader:
             reason = bundle.failure
             if reason is None:
                 return self._load_compiled(bundle)
-        if self.engine == "onnx":
+        if self.runtime.engine == "onnx":
             raise self._no_onnx(ModelError, reason or "the compiled model cannot be kept")
         engine = TorchEngine(
             network.module,
-            device=self.device,
-            precision=self.precision,
-            logits=self.logits,
-            layer=self.layer,
-            threads=self._threads,
+            device=self.runtime.device,
+            precision=self.runtime.precision,
+            wanted=self.wanted,
+            threads=self.runtime.engine_threads,
         )
         why = reason or "it is not compiled yet"
-        return replace(
-            self._classifier(network, engine, why),
-            batch_size=self.batch_size or (1 if engine.device.type == "cpu" else GPU_BATCH),
-        )
+        return self._classifier(network, engine, why, batch_size=1 if engine.device.type == "cpu" else GPU_BATCH)
 
     def _network(self) -> Network:
         current_folder()  # without one, torch's libraries end the process
         name_temporary_folder()
         name_user()
         _import_numpy()
-        ref = names.resolve(self.model)
+        ref = self.model.resolved
         if ref.former:
             self.note(f"timm calls {ref.former} {ref.name} now")
-        return load_network(
-            self.model,
-            weights_file=self._file,
-            image_size=self._size,
-            offline=self.offline,
-            progress=self.progress(),
-        )
+        return load_network(self.choice, self.downloads)
 
     def _compile(self, network: Network) -> Bundle:
         bundles.check_cache()
         self.note(f"compiling {network.name}, once: the next start is quicker")
         return build.compile_network(self.bundle_key, network)
 
-    def _classifier(self, model: Card | Network, engine: Engine, why: str) -> Classifier:
-        if (self.logits or self.layer == LAYER_LOGITS) and not engine.classes:
+    def _classifier(self, model: Card | Network, engine: Engine, why: str, *, batch_size: int = 1) -> Classifier:
+        if (self.wanted.logits or self.wanted.layer == LAYER_LOGITS) and not engine.classes:
             raise ModelError(f"{model.name} has no classifier, only features", hint="resnetd features gives them")
         own_names = self.class_names and files.load(self.class_names, engine.classes)
         return Classifier(
@@ -312,13 +294,9 @@ class Loader:
             preprocessing=model.preprocessing,
             class_names=own_names or model.class_names,
             temperature=self.temperature_of(model),
-            precision=_precision(model, self.precision),
-            reading=self.reading,
-            decoding=self.decoding,
-            workers=self._workers,
-            threads=self._threads,
-            batch_size=self.batch_size or 1,
-            connections=self.connections,
+            precision=_precision(model, self.runtime.precision),
+            inputs=self.inputs,
+            parallelism=self.runtime.parallelism(batch_size),
             why=why,
         )
 
@@ -326,31 +304,35 @@ class Loader:
         """Return what logits are divided by; say so where a temperature was stored for something else only."""
         if self.temperature is not None:
             return self.temperature
-        if isinstance(model, Card) and exported_file.is_exported(self.model) and not model.temperatures:
+        if isinstance(model, Card) and self.model.is_exported and not model.temperatures:
             return model.temperature
-        how = FittedTemperature.at(1.0, model.preprocessing, _precision(model, self.precision))
-        own = model.temperatures if self.weights is None else ()
+        how = FittedTemperature.at(1.0, model.preprocessing, _precision(model, self.runtime.precision))
+        own = model.temperatures if self.choice.weights is None else ()
         found = fitting(own, model.preprocessing, how.precision)
-        if found is None and self.logits and (others := self._stored(model)):
-            self.note(self._no_temperature(how, others))
+        if found is None and self.wanted.logits and (others := self._stored(model)):
+            self.note(self._uncalibrated(how, others))
         return 1.0 if found is None else found
 
     def _stored(self, model: Card | Network) -> tuple[FittedTemperature, ...]:
         """Return the temperatures that were stored with a MODEL, whatever they are for."""
-        folder = names.local_path(self.model)
-        if self.weights is None or folder is None or not (folder / configs.NAME).is_file():
+        folder = self.model.path
+        if self.choice.weights is None or folder is None or not (folder / configs.NAME).is_file():
             return model.temperatures
-        return configs.read_temperatures(self.model, folder)
+        return configs.read_temperatures(self.model.text, folder)
 
-    def _no_temperature(self, how: FittedTemperature, others: Sequence[FittedTemperature]) -> str:
-        options = {"--weights": self.weights, "--image-size": self.image_size, "--precision": self.precision}
+    def _uncalibrated(self, how: FittedTemperature, others: Sequence[FittedTemperature]) -> str:
+        options = {
+            "--weights": self.choice.weights,
+            "--image-size": self.choice.image_size,
+            "--precision": self.runtime.precision,
+        }
         words = [
             f"{option} {shell_word(str(value))}"
             for option, value in options.items()
             if value not in (None, "train", FP32)
         ]
-        command = " ".join(["evaluate DIR --model", shell_word(self.model), *words, "--fit-temperature"])
-        if self.weights is not None:
+        command = " ".join(["evaluate DIR --model", shell_word(self.model.text), *words, "--calibrate"])
+        if self.choice.weights is not None:
             return f"no temperature of {self.model} is used with --weights: {command} fits one"
         exact = how.size_and_precision in [each.size_and_precision for each in others]
         known = " and ".join(each.in_words(exact=exact) for each in others)

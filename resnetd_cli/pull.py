@@ -16,7 +16,8 @@ from resnetd_cli.errors import CacheError, InputError, ModelError, Reason, Usage
 from resnetd_cli.evaluation.agreement import measure_agreement
 from resnetd_cli.loading import Loader
 from resnetd_cli.models import trained_on
-from resnetd_cli.pipeline.engines.base import FP32, INT8, LAYER_POOLED
+from resnetd_cli.models.names import ModelChoice
+from resnetd_cli.pipeline.engines.base import FP32, INT8, LAYER_POOLED, Wanted
 from resnetd_cli.pipeline.run import prepare
 from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Agreement, Failure
@@ -44,13 +45,15 @@ def pull(
     Raises:
         ResnetdError: see `errors`.
     """
-    if exported_file.is_exported(loader.model):
+    if loader.model.is_exported:
         raise UsageError(f"{loader.model} is compiled already", reason=Reason.COMPILED_ALREADY)
     loader.check()
-    if loader.precision == FP32:
+    if loader.runtime.precision == FP32:
         return loader.compile()
-    if loader.precision != INT8:
-        raise UsageError(f"{loader.precision} runs on torch, without compiling", reason=Reason.NOT_COMPILED)
+    if loader.runtime.precision != INT8:
+        raise UsageError(
+            f"{loader.runtime.precision} runs on torch, without compiling", reason=Reason.NOT_COMPILED
+        )
     if calibration is None:
         if bundle := build.find_intact(loader.bundle_key):
             return bundle
@@ -82,7 +85,7 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
         if card.any_size and each.precision == card.precision and not each.fits(card.preprocessing, card.precision)
     )
     card = replace(card, temperature=loader.temperature_of(card), temperatures=others)
-    home = trained_on.home(loader.model, loader.bundle_key.weights)
+    home = trained_on.home(loader.choice)
     marks = None if home is None else trained_on.read(home)
     with open_atomic(path, overwrite=overwrite) as stream:
         exported_file.write_file(bundle.graph, card, stream, marks)
@@ -97,7 +100,7 @@ def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) 
         sources: images to compare on.
         on_failure: is told of each that cannot be read.
     """
-    candidate = replace(loader, engine="onnx", temperature=1.0).load()
+    candidate = _run_by(loader, "onnx").load()
     agreement = measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
     if bundle := bundles.find(loader.bundle_key):
         try:
@@ -116,21 +119,27 @@ def verify_file(loader: Loader, path: Path, sources: Iterable[Source], *, on_fai
         sources: images to compare on.
         on_failure: is told of each that cannot be read.
     """
-    candidate = Loader(str(path), decoding=loader.decoding, engine="onnx", temperature=1.0).load()
+    candidate = _run_by(Loader(ModelChoice.of(str(path)), inputs=loader.inputs), "onnx").load()
     return measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
 
 
 def _reference(loader: Loader) -> Classifier:
     """Return what a compiled form is compared with."""
-    engine = "onnx" if loader.precision == INT8 else "torch"
-    # Both without a temperature: that of one form is not the other's.
-    return replace(loader, precision=FP32, engine=engine, temperature=1.0).load()
+    engine = "onnx" if loader.runtime.precision == INT8 else "torch"
+    return _run_by(loader, engine, FP32).load()
+
+
+def _run_by(loader: Loader, engine: str, precision: str | None = None) -> Loader:
+    """Return the loader of a model to compare: without a temperature, as one form's does not fit the other."""
+    runtime = replace(loader.runtime, engine=engine, precision=precision or loader.runtime.precision)
+    return replace(loader, runtime=runtime, temperature=1.0)
 
 
 def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailure) -> Bundle:
     # By loading it, which mends a damaged one; its features, as not every model has a classifier.
-    reference = replace(loader, precision=FP32, engine="onnx", logits=False, layer=LAYER_POOLED).load()
-    bundle = bundles.find(replace(loader, precision=FP32).bundle_key)
+    loader_fp32 = replace(loader, runtime=replace(loader.runtime, engine="onnx", precision=FP32))
+    reference = replace(loader_fp32, wanted=Wanted(logits=False, layer=LAYER_POOLED)).load()
+    bundle = bundles.find(loader_fp32.bundle_key)
     if bundle is None:
         raise ModelError(f"{reference.name} has no compiled form", hint="RESNETD_CACHE names another folder")
     chosen = _spread(calibration, CALIBRATION_IMAGES)
@@ -145,7 +154,7 @@ def _images(
     """Yield the images that can be read, as the model reads them: float32, (3, H, W)."""
     for source in sources:
         try:
-            yield prepare(source, classifier.decoding, classifier.preprocessing)
+            yield prepare(source, classifier.inputs.decoding, classifier.preprocessing)
         except InputError as error:
             on_failure(Failure.of(source.name, classifier.name, error))
 

@@ -119,6 +119,7 @@ def own(tmp_path: Path) -> tuple[Path, Path]:
     from PIL import Image
 
     from resnetd_cli.loading import load
+    from resnetd_cli.pipeline.options import Runtime
 
     folder, data = tmp_path / "run", tmp_path / "data"
     write_model(folder, "test_resnet", OWN_CLASSES)
@@ -129,7 +130,7 @@ def own(tmp_path: Path) -> tuple[Path, Path]:
         low = random.integers(0, 200, 3)
         Image.fromarray(random.integers(low, low + 56, (160, 160, 3)).astype(np.uint8)).save(path)
         found.append(path)
-    answers = list(load(str(folder), engine="torch").predict(found, top_k=1))
+    answers = list(load(str(folder), runtime=Runtime("torch")).predict(found, top_k=1))
     for number, (path, answer) in enumerate(zip(found, answers, strict=True)):
         right = answer.predictions[0].index  # type: ignore[union-attr]
         name = OWN_CLASSES[(right + (number % 4 == 0)) % 3]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.hub import Hub
+from helpers.loaders import loader_for
 from helpers.program import Resnetd
 from typer.main import get_command
 
@@ -26,13 +27,15 @@ from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.loading import Loader
+from resnetd_cli.models.names import ModelChoice
+from resnetd_cli.pipeline.engines.base import Wanted
 from resnetd_cli.pipeline.sources.inputs import Source, expand
 from resnetd_cli.results import Classified, Failure
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples"
 IMAGES = [str(SAMPLES / "cat.jpg"), str(SAMPLES / "coffee.jpg")]
-INT8 = Loader("embedded", engine="auto", precision="int8")
+FP32, INT8 = (loader_for("embedded", engine="auto", precision=precision) for precision in ("fp32", "int8"))
 
 
 @pytest.fixture
@@ -149,13 +152,13 @@ def test_no_words_are_no_images() -> None:
 
 @pytest.mark.slow
 def test_int8_answers_like_fp32_from_a_quarter_of_the_bytes(with_int8: Path) -> None:
-    fp32, int8 = (bundles.find(BundleKey("embedded", precision=precision)) for precision in ("fp32", "int8"))
+    fp32, int8 = (bundles.find(BundleKey(ModelChoice.of("embedded"), precision)) for precision in ("fp32", "int8"))
     assert fp32 is not None
     assert int8 is not None
     assert int8.card.precision == "int8"
     assert int8.card.origin.calibration_images == 2
     assert 0.25 < int8.graph.stat().st_size / fp32.graph.stat().st_size < 0.3
-    expected, given = top(replace(INT8, precision="fp32")), top(INT8)
+    expected, given = top(FP32), top(INT8)
     assert [label for label, _ in given] == [label for label, _ in expected] == ["tiger cat", "espresso"]
     assert 0 < max(abs(a - b) for (_, a), (_, b) in zip(expected, given, strict=True)) < 0.1
 
@@ -164,7 +167,7 @@ def test_int8_answers_like_fp32_from_a_quarter_of_the_bytes(with_int8: Path) -> 
 def test_padding_is_a_number_in_the_graph(with_int8: Path) -> None:
     import onnx
 
-    bundle = bundles.find(BundleKey("embedded"))
+    bundle = bundles.find(BundleKey(ModelChoice.of("embedded")))
     assert bundle is not None
     operators = {node.op_type for node in onnx.load(str(bundle.optimised)).graph.node}
     assert "Conv" in operators
@@ -175,9 +178,7 @@ def test_padding_is_a_number_in_the_graph(with_int8: Path) -> None:
 def test_features_come_in_int8_too(with_int8: Path) -> None:
     fp32, int8 = (
         np.stack([r.embedding for r in loader.load().embed(IMAGES)])  # type: ignore[union-attr]
-        for loader in (
-            replace(INT8, precision=precision, layer="pooled", logits=False) for precision in ("fp32", "int8")
-        )
+        for loader in (replace(each, wanted=Wanted(logits=False, layer="pooled")) for each in (FP32, INT8))
     )
     assert int8.shape == fp32.shape == (2, 1280)
     similarity = (int8 * fp32).sum(1) / np.linalg.norm(int8, axis=1) / np.linalg.norm(fp32, axis=1)
@@ -271,7 +272,7 @@ def test_a_model_without_a_classifier_has_an_int8_form(cache: Path, tmp_path: Pa
 
     torch.manual_seed(0)
     save_for_hf(timm.create_model("test_resnet", num_classes=0).eval(), tmp_path / "m", safe_serialization=True)
-    loader = Loader(str(tmp_path / "m"), engine="auto", precision="int8", layer="pooled", logits=False)
+    loader = loader_for(str(tmp_path / "m"), engine="auto", precision="int8", layer="pooled", logits=False)
     pull.pull(loader, list(expand(IMAGES)), on_failure=fail)
     first, second = loader.load().embed(IMAGES)
     assert not np.array_equal(first.embedding, second.embedding)  # type: ignore[union-attr]
@@ -311,7 +312,7 @@ def test_a_model_is_compiled_again_when_the_hub_moves_on(run_resnetd: Resnetd, h
 def test_16_bit_floats_run_on_torch(cache: Path, precision: str) -> None:
     import torch
 
-    loader = Loader("embedded", engine="auto", precision=precision)
+    loader = loader_for("embedded", engine="auto", precision=precision)
     classifier = loader.load()
     assert (classifier.engine.name, classifier.why) == ("torch", f"the precision is {precision}")
     wanted = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -323,7 +324,7 @@ def test_16_bit_floats_run_on_torch(cache: Path, precision: str) -> None:
     assert coffee.predictions[0].probability == pytest.approx(0.9546, abs=0.02)
     assert coffee.predictions[0].probability != pytest.approx(0.9546364, abs=1e-6)
     with pytest.raises(UsageError, match=f"the precision is {precision}"):
-        replace(loader, engine="onnx").load()
+        loader_for("embedded", engine="onnx", precision=precision).load()
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps"])
@@ -333,7 +334,7 @@ def test_a_device_that_is_not_there_is_told(device: str, cache: Path) -> None:
     if getattr(torch, device.partition(":")[0]).is_available():
         pytest.skip("it is there")
     with pytest.raises(UsageError, match=f"--device {device}: not on this machine") as caught:
-        Loader("embedded", device=device, engine="auto").load()
+        loader_for("embedded", device=device, engine="auto").load()
     assert hint_of(caught.value) is not None
     assert "there is: cpu" in hint_of(caught.value)
 
@@ -352,10 +353,12 @@ def test_many_images_ask_torch_for_a_gpu_where_a_driver_is(
 
     monkeypatch.setattr("resnetd_cli.loading.choose_device", choose)
     monkeypatch.setattr("resnetd_cli.loading.gpu_is_likely", lambda: True)
-    many = Loader("embedded", engine="auto")
+    many = loader_for("embedded", engine="auto")
     assert many._why_torch() == "the device is meta"
     assert asked == ["auto"]
-    for other in (replace(many, single=True), replace(many, device="cpu"), INT8, replace(many, model="x.onnx")):
+    alone = loader_for("embedded", engine="auto", single=True)
+    on_cpu = loader_for("embedded", engine="auto", device="cpu")
+    for other in (alone, on_cpu, INT8, loader_for("x.onnx", engine="auto")):
         assert other._why_torch() is None
     monkeypatch.setattr("resnetd_cli.loading.gpu_is_likely", lambda: False)
     assert many._why_torch() is None
@@ -408,12 +411,12 @@ def test_kill_in_the_middle_of_compiling_costs_no_answer(cache: Path) -> None:
         until(lambda: any(cache.glob("bundles/.making-*/*")))
         process.send_signal(signal.SIGKILL)
     (left,) = cache.glob("bundles/.making-*")
-    assert bundles.find(BundleKey("embedded")) is None
+    assert bundles.find(BundleKey(ModelChoice.of("embedded"))) is None
     days_ago = time.time() - 3 * 24 * 3600
     os.utime(left, (days_ago, days_ago))
     finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     assert [line.split("\t")[5] for line in finished.stdout.splitlines()] == ["tiger cat", "espresso"]
-    bundle = bundles.find(BundleKey("embedded"))
+    bundle = bundles.find(BundleKey(ModelChoice.of("embedded")))
     assert bundle is not None
     assert list((cache / "bundles").iterdir()) == [bundle.folder]
 
@@ -422,5 +425,5 @@ def test_a_cache_that_cannot_be_written_is_told_by_pull(tmp_path: Path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "file"))
     with pytest.raises(CacheError, match="the compiled model cannot be kept: ") as caught:
-        bundles.write(BundleKey("embedded"), lambda folder: pytest.fail(f"made {folder}"))
+        bundles.write(BundleKey(ModelChoice.of("embedded")), lambda folder: pytest.fail(f"made {folder}"))
     assert hint_of(caught.value) == "RESNETD_CACHE names another folder"

@@ -15,6 +15,7 @@ from resnetd_cli.pipeline.sources.spellings import path_of_url
 from resnetd_cli.system.files import is_stream
 
 if TYPE_CHECKING:
+    from resnetd_cli.models.names import ModelRef
     from resnetd_cli.pipeline.sources.inputs import Source
 
 Named = str | Path | None
@@ -77,11 +78,9 @@ def _guarded(sources: Iterator[Source], there: Mapping[tuple[int, int], Path]) -
         yield source
 
 
-def model_files(*models: str | None) -> Iterator[Path]:
+def model_files(*models: ModelRef) -> Iterator[Path]:
     """Yield the files of those models that are files or folders on this machine."""
-    from resnetd_cli.models.names import local_path
-
-    for path in filter(None, map(local_path, filter(None, models))):
+    for path in filter(None, (model.path for model in models)):
         yield path
         for pattern in _MODEL_FILES if path.is_dir() else ():
             yield from path.glob(pattern)

@@ -18,11 +18,11 @@ from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.compiled.onnx_check import drop_metadata
 from resnetd_cli.errors import CacheError, ModelError, first_line
 from resnetd_cli.models import checkpoints
-from resnetd_cli.models.names import local_folder
 from resnetd_cli.pipeline.decode.image import import_pillow
+from resnetd_cli.pipeline.engines.base import Wanted
 from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, import_onnxruntime, optimise
 from resnetd_cli.system.escaping import printable
-from resnetd_cli.system.files import expand_user, sha256, write_atomic
+from resnetd_cli.system.files import sha256, write_atomic
 from resnetd_cli.system.memory import is_shortage
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class DamagedBundleError(Exception):
     """The bundle's graph is not the one that was compiled."""
 
 
-def open_engine(bundle: Bundle, *, logits: bool, layer: str | None, threads: int | None) -> OnnxEngine:
+def open_engine(bundle: Bundle, *, wanted: Wanted, threads: int | None) -> OnnxEngine:
     """Return an engine that runs a bundle, having checked that its graph is as it was written.
 
     Raises:
@@ -45,7 +45,7 @@ def open_engine(bundle: Bundle, *, logits: bool, layer: str | None, threads: int
 
     def load(path: Path, **options: bool) -> OnnxEngine:
         size = bundle.card.preprocessing.input_size[1:]
-        engine = OnnxEngine(path, size=size, logits=logits, layer=layer, threads=threads, **options)
+        engine = OnnxEngine(path, size=size, wanted=wanted, threads=threads, **options)
         _check_fit(engine, bundle.card)
         return engine
 
@@ -158,7 +158,7 @@ def import_file(key: BundleKey, card: Card) -> Bundle:
 
 def describe_file(key: BundleKey, card: Card) -> Bundle:
     """Return a file that `export` wrote as a bundle that need not be in the cache."""
-    path = expand_user(key.model).absolute()
+    path = Path(key.choice.model.resolved.location).absolute()
     return Bundle(key.folder(), card, sha256(path), {str(path): bundles.stamp(path)}, exported=str(path))
 
 
@@ -172,7 +172,7 @@ def _keep(key: BundleKey, make: Callable[[Path], Bundle]) -> Bundle:
 
 def _sources(key: BundleKey, file: Path) -> list[Path]:
     """Return the files whose change makes a bundle stale: the weights, and what chose them."""
-    folder = local_folder(key.model)
+    folder = key.choice.model.folder
     config = [folder / "config.json"] if folder else []
     weights = [part.absolute() for part in checkpoints.parts(file)]
     return [*weights, *filter(Path.is_file, config), *_revisions(file.absolute())]

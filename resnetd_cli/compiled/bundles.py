@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from resnetd_cli import __version__
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, OutputError
-from resnetd_cli.models.names import find_card, local_path
+from resnetd_cli.models.names import ModelChoice, find_card
 from resnetd_cli.system.cpus import processor
 from resnetd_cli.system.files import cache_dir, has_cache, sha256, umask, write_atomic
 
@@ -46,23 +46,24 @@ class BundleKey:
     """What a bundle is compiled from and for: what the user asked for.
 
     Attributes:
-        model: the MODEL.
-        weights: a checkpoint in place of its own.
-        image_size: as in `Definition.preprocessing`.
+        choice: the network.
         precision: `fp32` or `int8`.
     """
 
-    model: str
-    weights: Path | None = None
-    image_size: str = "train"
+    choice: ModelChoice
     precision: str = "fp32"
 
     def folder(self) -> Path:
         """Return where its bundle lies, whether it is there or not."""
-        card, path = find_card(self.model), local_path(self.model)
-        name = path.name if path else card.name if card else self.model
-        weights = str(self.weights.absolute()) if self.weights else None
-        asked = [str(path or name), weights, self.image_size, self.precision]
+        model, weights = self.choice.model, self.choice.weights
+        card, path = find_card(model.text), model.path
+        name = path.name if path else card.name if card else model.text
+        asked = [
+            str(path or name),
+            str(weights.absolute()) if weights else None,
+            self.choice.image_size,
+            self.precision,
+        ]
         key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
         return cache_dir() / "bundles" / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)[-60:]}-{self.precision}-{key}"
 
@@ -281,7 +282,7 @@ def machine_key() -> str:
 
 def _is_for(bundle: Bundle, key: BundleKey) -> bool:
     """Tell whether a bundle is of what was asked for: a graph outside of its folder is the file that was named."""
-    return bundle.exported is None or Path(bundle.exported) == local_path(key.model)
+    return bundle.exported is None or Path(bundle.exported) == key.choice.model.path
 
 
 def _current(bundle: Bundle) -> Bundle | None:

@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SUFFIX = ".onnx"
 METADATA_KEY = "resnetd"
 """The entry of the file's metadata that holds the card, as JSON."""
 TRAINED_ON_KEY = "resnetd-trained-on"
 """The entry with the marks of the images that the model was trained on, one after the other, as Base64."""
 SHA256_KEY = "resnetd-sha256"
 """The entry with the SHA-256 of the file without this entry, in hexadecimal."""
-
-
-def is_exported(model: str) -> bool:
-    """Tell whether a MODEL names an exported file."""
-    return model.lower().endswith(SUFFIX)
 
 
 def write_file(graph: Path, card: Card, stream: IO[bytes], marks: NDArray[np.uint8] | None = None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import InputError, ModelError, ResnetdError, UsageError
 from resnetd_cli.pipeline.decode.image import decode
+from resnetd_cli.pipeline.options import Parallelism
 from resnetd_cli.pipeline.preprocess import preprocess
 from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Failure
@@ -33,21 +34,6 @@ Load = Callable[[int | None], Classifier]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What can be chosen about a run over many images.
-
-    Attributes:
-        workers: threads that decode and run.
-        threads: threads that one run of the network may use; None for all cores.
-        batch_size: images that a worker runs at once.
-    """
-
-    workers: int
-    threads: int | None
-    batch_size: int
-
-
-@dataclass(frozen=True)
 class Trial:
     """How quick the whole was with some settings.
 
@@ -58,7 +44,7 @@ class Trial:
         runs: how many.
     """
 
-    settings: Settings
+    settings: Parallelism
     images_per_second: float
     images: int
     runs: int
@@ -158,7 +144,7 @@ def measure(
     classifier = load(None)
     end = time.perf_counter() + seconds
     stages = _time_stages(classifier, sample, end - (1 - _STAGES_SHARE) * seconds)
-    default = Settings(classifier.workers, classifier.threads, classifier.batch_size)
+    default = classifier.parallelism
     sizes = [batch_size] if batch_size else [factor * default.batch_size for factor in (1, 2, 4)]
     search = _Search(load, classifier, sample.images, guess=1 / sum(stages.values()))
     search.run(default, [each for each in candidates(cpus, sizes) if each != default], end)
@@ -180,14 +166,14 @@ def _rank(trial: Trial) -> tuple[int, float]:
     return trial.runs, trial.images_per_second
 
 
-def candidates(cpus: int, batch_sizes: Sequence[int]) -> list[Settings]:
+def candidates(cpus: int, batch_sizes: Sequence[int]) -> list[Parallelism]:
     """Return settings that keep all processors busy, by a worker on each, by all on one image, or in between.
 
     One worker more than that may fill the gaps that the others leave.
     """
     threads = {1 << power for power in range(cpus.bit_length())} | {cpus}
     return [
-        Settings(workers, count, size)
+        Parallelism(workers, count, size)
         for count in sorted(threads)
         for workers in (cpus // count, cpus // count + 1)
         for size in batch_sizes
@@ -261,16 +247,16 @@ def _time_stages(classifier: Classifier, sample: Sample, end: float) -> dict[str
             break
         data = source.read()
         began = time.perf_counter()
-        image = decode(data, classifier.decoding)
+        image = decode(data, classifier.inputs.decoding)
         decoded = time.perf_counter()
         pixels = preprocess(image, classifier.preprocessing)
         prepared = time.perf_counter()
-        classifier.engine.run(np.stack([pixels] * classifier.batch_size))
+        classifier.engine.run(np.stack([pixels] * classifier.parallelism.batch_size))
         ended = time.perf_counter()
         if count:  # the first takes longer: libraries are imported and memory is taken
             stages["decode"].append(decoded - began)
             stages["preprocess"].append(prepared - decoded)
-            stages["model"].append((ended - prepared) / classifier.batch_size)
+            stages["model"].append((ended - prepared) / classifier.parallelism.batch_size)
     return {"read": sample.read_seconds, **{stage: median(values) for stage, values in stages.items()}}
 
 
@@ -292,10 +278,10 @@ class _Search:
         self._classifier = classifier
         self._images = images
         self._guess = guess
-        self._rates: dict[Settings, list[float]] = {}
-        self._counts: dict[Settings, int] = {}
+        self._rates: dict[Parallelism, list[float]] = {}
+        self._counts: dict[Parallelism, int] = {}
 
-    def run(self, default: Settings, others: Sequence[Settings], end: float) -> None:
+    def run(self, default: Parallelism, others: Sequence[Parallelism], end: float) -> None:
         """Run each settings once, then the best again and again, for as long as there is time."""
         slice_seconds = (end - time.perf_counter()) / (2 * (1 + len(others)))
         self._run(default, slice_seconds)
@@ -317,10 +303,10 @@ class _Search:
             for settings, rates in self._rates.items()
         ]
 
-    def _run(self, settings: Settings, seconds: float) -> None:
-        if settings.threads != self._classifier.threads:
+    def _run(self, settings: Parallelism, seconds: float) -> None:
+        if settings.threads != self._classifier.parallelism.threads:
             self._classifier = self._load(settings.threads)
-        classifier = replace(self._classifier, workers=settings.workers, batch_size=settings.batch_size)
+        classifier = replace(self._classifier, parallelism=settings)
         wave = settings.workers * settings.batch_size  # images under way at once
         if settings not in self._rates:
             self._send(classifier, wave)  # memory for batches of this size is taken the first time

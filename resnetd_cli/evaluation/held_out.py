@@ -15,10 +15,10 @@ from resnetd_cli.datasets.scan import scan_images
 from resnetd_cli.errors import DataError, Reason
 from resnetd_cli.evaluation.images import LabelledImages
 from resnetd_cli.models import trained_on
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.models.trained_on import Known
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.system.cpus import usable_cpus
-from resnetd_cli.system.files import expand_user
 from resnetd_cli.system.threads import Pool
 from resnetd_cli.system.wording import counted
 
@@ -43,19 +43,19 @@ class Separated(NamedTuple):
     notes: list[str]
 
 
-def learnt_by(model: str, weights: Path | None = None) -> Known:
+def learnt_by(choice: ModelChoice) -> Known:
     """Look up which images a model was trained on.
 
     Args:
-        model: a MODEL.
-        weights: a checkpoint in place of its own; its images count, not those of the model's own weights.
+        choice: the model. Of other weights than its own, the images they were trained on count.
 
     Raises:
         ModelError: what is kept of them is damaged.
     """
-    if weights is None and exported_file.is_exported(model):
-        return Known(model, exported_file.read_trained_on(expand_user(model)))
-    return trained_on.known(model, weights)
+    model = choice.model
+    if choice.weights is None and model.is_exported:
+        return Known(model.text, exported_file.read_trained_on(Path(model.resolved.location)))
+    return trained_on.known(choice)
 
 
 def separate(

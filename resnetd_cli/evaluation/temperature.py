@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from resnetd_cli.compiled import bundles, exported_file
 from resnetd_cli.errors import CacheError, DataError
 from resnetd_cli.models import checkpoints, configs
-from resnetd_cli.models.names import Kind, resolve
+from resnetd_cli.models.names import Kind, ModelChoice, is_exported
 from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE, FittedTemperature, with_temperature
-from resnetd_cli.system.files import check_writable, expand_user, open_atomic
+from resnetd_cli.system.files import check_writable, open_atomic
 from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
@@ -81,22 +81,21 @@ def _slope(logits: NDArray[np.float32], actual: NDArray[np.int64], inverse: floa
     return slope / len(actual), curvature / len(actual)
 
 
-def temperature_file(model: str, weights: str | Path | None = None) -> Path | None:
+def temperature_file(choice: ModelChoice) -> Path | None:
     """Return the file that a MODEL's temperature is kept in; None where it has none.
 
     Raises:
         UnknownModel: there is no such model.
         OutputError: it cannot be written.
     """
-    if weights is not None:
+    if choice.weights is not None:
         return None
-    if exported_file.is_exported(model):
-        file = expand_user(model)
-    else:
-        ref = resolve(model)
-        if ref.kind is not Kind.FOLDER or ref.file or not configs.keeps_temperature(Path(ref.location)):
+    model = choice.model.resolved
+    file = Path(model.location)
+    if model.kind is not Kind.EXPORTED:
+        if model.kind is not Kind.FOLDER or model.file or not configs.keeps_temperature(file):
             return None
-        file = Path(ref.location) / configs.NAME
+        file /= configs.NAME
     if file.is_file():
         check_writable(file, overwrite=True)
     return file
@@ -114,7 +113,7 @@ def store_temperature(file: Path, new: FittedTemperature, *, note: Callable[[str
         ModelError, WeightsError: the model is not what it was.
         OutputError: it cannot be written.
     """
-    if exported_file.is_exported(file.name):
+    if is_exported(file.name):
         card, marks = exported_file.read_file(file)
         if new.fits(card.preprocessing, card.precision):
             card = replace(card, temperature=new.temperature)

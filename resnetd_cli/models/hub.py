@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -43,6 +44,19 @@ _POINTER_BYTES = 1024
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Downloads:
+    """Whether files may be downloaded, and how that shows.
+
+    Attributes:
+        offline: use only files on this machine (`HF_HUB_OFFLINE` says the same).
+        progress: returns a tqdm class for progress bars; None for no bars.
+    """
+
+    offline: bool = False
+    progress: Callable[[], type[Any] | None] = lambda: None
+
+
 def cached(repo: str, filenames: Sequence[str] = WEIGHTS) -> Path | None:
     """Return a repository's file in the local cache, the first of the names that is there."""
     if snapshot := _snapshot(repo):
@@ -52,16 +66,13 @@ def cached(repo: str, filenames: Sequence[str] = WEIGHTS) -> Path | None:
     return None
 
 
-def fetch(
-    repo: str, filenames: Sequence[str] = WEIGHTS, *, offline: bool = False, progress: type[Any] | None = None
-) -> Path:
+def fetch(repo: str, filenames: Sequence[str] = WEIGHTS, downloads: Downloads = Downloads()) -> Path:
     """Return a repository's file, checked against its hash, from the cache or else from the hub.
 
     Args:
         repo: OWNER/NAME, with @REVISION where it is not the main one.
         filenames: the names it may have, best first.
-        offline: never ask the hub (`HF_HUB_OFFLINE` says the same).
-        progress: a tqdm class for the download's bar; None for no bar.
+        downloads: whether the hub may be asked.
 
     Raises:
         HubError: there is no such file, no way to it, or what came is not what the hub says it is.
@@ -72,7 +83,7 @@ def fetch(
     hub_settings.check()
     from huggingface_hub import constants
 
-    if offline or constants.HF_HUB_OFFLINE:
+    if downloads.offline or constants.HF_HUB_OFFLINE:
         raise HubError(
             f"{_state(repo, filenames, path)}, and this is an offline run",
             reason=Reason.HUB,
@@ -81,7 +92,7 @@ def fetch(
     hub_settings.connect()
     if path:
         _discard(path)
-    return _download(repo, filenames, progress)
+    return _download(repo, filenames, downloads.progress())
 
 
 def _download(repo: str, filenames: Sequence[str], progress: type[Any] | None) -> Path:

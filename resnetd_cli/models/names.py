@@ -10,7 +10,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from resnetd_cli.system.files import expand_user
 
 DEFAULT_MODEL = "resnet50d"
 EMBEDDED = "embedded"
+EXPORTED_SUFFIX = ".onnx"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@\w[\w./-]*)?", re.ASCII)
 _HUB_PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+)/([\w.-]+)(?:/(?:tree|blob|resolve)/([\w.-]+).*)?/?$",
@@ -107,16 +108,18 @@ class Kind(Enum):
     HUB = "hub"
     FOLDER = "folder"
     EMBEDDED = "embedded"
+    EXPORTED = "exported"
 
 
 @dataclass(frozen=True)
-class ModelRef:
+class ResolvedModel:
     """What a MODEL stands for.
 
     Attributes:
         name: as the records carry it.
         kind: where its definition comes from.
-        location: timm's name, with the tag of its weights if it has any; the hub's OWNER/NAME; or the folder.
+        location: timm's name, with the tag of its weights if it has any; the hub's OWNER/NAME; the folder; or the
+            exported file.
         file: the folder's file of weights, where the MODEL names that.
         former: what older versions of timm called it, where the MODEL is that.
     """
@@ -126,6 +129,80 @@ class ModelRef:
     location: str
     file: Path | None = None
     former: str | None = None
+
+    @property
+    def card(self) -> ModelCard | None:
+        """Its row of the ResNet-D table; None for a model outside the table."""
+        return find_card(self.name) if self.kind is Kind.TIMM else None
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A MODEL as the user wrote it.
+
+    What it stands for is looked up when it is first asked for, and then kept. Only `resolved` may import timm, so
+    that a compiled model runs without it.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        """Return it as the user wrote it."""
+        return self.text
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether it is an exported `.onnx` file, by its name alone."""
+        return is_exported(self.text)
+
+    @cached_property
+    def resolved(self) -> ResolvedModel:
+        """What it stands for.
+
+        Raises:
+            UnknownModel: nothing; the hint names similar models.
+        """
+        return resolve(self.text)
+
+    @cached_property
+    def path(self) -> Path | None:
+        """The folder or file that it names, absolute; None where it is a name."""
+        if self.text == EMBEDDED or find_card(self.text):
+            return None
+        path = expand_user(self.text.removeprefix(_FOLDER_SCHEME))
+        return path.absolute() if os.path.exists(path) else None
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The model folder that it names, or names a file of, absolute; None where there is none."""
+        path = self.path
+        return path if path is None or path.is_dir() else _home(path)
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The network to load.
+
+    Attributes:
+        model: the MODEL.
+        weights: a checkpoint to load in place of the model's own.
+        image_size: `train` or `test` for the configuration's sizes, or the side in pixels.
+    """
+
+    model: ModelRef
+    weights: Path | None = None
+    image_size: str = "train"
+
+    @classmethod
+    def of(
+        cls, model: str | ModelRef, weights: str | Path | None = None, image_size: str | int = "train"
+    ) -> ModelChoice:
+        """Return the choice that the user's texts describe; `~` in a path is the home folder."""
+        return cls(
+            model if isinstance(model, ModelRef) else ModelRef(model),
+            None if weights is None else expand_user(weights),
+            str(image_size),
+        )
 
 
 @lru_cache
@@ -142,33 +219,26 @@ def find_card(name: str) -> ModelCard | None:
     )
 
 
-def resolve(model: str) -> ModelRef:
+def resolve(model: str) -> ResolvedModel:
     """Find out what a MODEL means, with timm imported only for names outside the table.
 
     Raises:
         UnknownModel: neither a timm name nor a model folder; the hint names near ones.
     """
+    if is_exported(model):
+        return ResolvedModel(model, Kind.EXPORTED, str(expand_user(model)))
     if model == EMBEDDED:
-        return ModelRef(EMBEDDED, Kind.EMBEDDED, "tf_efficientnet_lite0.in1k")
+        return ResolvedModel(EMBEDDED, Kind.EMBEDDED, "tf_efficientnet_lite0.in1k")
     if card := find_card(model):
-        return ModelRef(card.name, Kind.TIMM, card.name)
+        return ResolvedModel(card.name, Kind.TIMM, card.name)
     if (location := _hub_location(model)) is not None:
-        return ModelRef(f"hf-hub:{location}", Kind.HUB, _hub_id(location))
+        return ResolvedModel(f"hf-hub:{location}", Kind.HUB, _hub_id(location))
     return _at_path(model) if _is_path(model) else _named(model)
 
 
-def local_path(model: str) -> Path | None:
-    """Return the folder or file that a MODEL names, absolute; None where it is a name."""
-    if model == EMBEDDED or find_card(model):
-        return None
-    path = expand_user(model.removeprefix(_FOLDER_SCHEME))
-    return path.absolute() if os.path.exists(path) else None
-
-
-def local_folder(model: str) -> Path | None:
-    """Return the model folder that a MODEL names, or names a file of, absolute; None where there is none."""
-    path = local_path(model)
-    return path if path is None or path.is_dir() else _home(path)
+def is_exported(name: str) -> bool:
+    """Tell whether a file is named like an exported model."""
+    return name.lower().endswith(EXPORTED_SUFFIX)
 
 
 def timm_names(pattern: str = "*") -> list[str]:
@@ -231,7 +301,7 @@ def _is_path(model: str) -> bool:
     return has_suffix or "/" in model or "\\" in model or model.startswith((".", "~", _FOLDER_SCHEME))
 
 
-def _at_path(model: str) -> ModelRef:
+def _at_path(model: str) -> ResolvedModel:
     location = model.removeprefix(_FOLDER_SCHEME)
     path = expand_user(location)
     if os.path.isdir(path):
@@ -241,7 +311,7 @@ def _at_path(model: str) -> ModelRef:
     return _file(location, path)
 
 
-def _named(model: str) -> ModelRef:
+def _named(model: str) -> ResolvedModel:
     if ref := _timm(model):
         return ref
     if os.path.isdir(model):
@@ -251,16 +321,16 @@ def _named(model: str) -> ModelRef:
     raise _unknown(model)
 
 
-def _folder(location: str, path: Path) -> ModelRef:
+def _folder(location: str, path: Path) -> ResolvedModel:
     """Return what a folder that is there means.
 
     Raises:
         UnknownModel: it is not a model's; the hint says what is near.
     """
     if (path / _CONFIG).is_file():
-        return ModelRef(location, Kind.FOLDER, str(path))
+        return ResolvedModel(location, Kind.FOLDER, str(path))
     if snapshot := _snapshot(path):
-        return ModelRef(location, Kind.FOLDER, str(snapshot))
+        return ResolvedModel(location, Kind.FOLDER, str(snapshot))
     names = _names_in(path)
     if tool := foreign.tool_of_folder(names):
         raise UnknownModel(
@@ -302,7 +372,7 @@ def _names_in(path: Path) -> set[str]:
     return set()
 
 
-def _file(location: str, path: Path) -> ModelRef:
+def _file(location: str, path: Path) -> ResolvedModel:
     """Return what a file, or a path of something that is not there, means.
 
     Raises:
@@ -310,7 +380,7 @@ def _file(location: str, path: Path) -> ModelRef:
     """
     is_there = os.path.isfile(path)
     if is_there and foreign.is_weights(path.name) and (home := _home(path)):
-        return ModelRef(location, Kind.FOLDER, str(home), file=path)
+        return ResolvedModel(location, Kind.FOLDER, str(home), file=path)
     if tool := foreign.tool_of_model(location) or foreign.tool_of_file(path.name):
         raise UnknownModel(
             f"{location} is a model of {tool}, which timm does not read", reason=Reason.MODEL_OF_ANOTHER_TOOL
@@ -341,7 +411,7 @@ def _home(file: Path) -> Path | None:
     return next((folder for folder in folders if (folder / _CONFIG).is_file()), None)
 
 
-def _timm(model: str) -> ModelRef | None:
+def _timm(model: str) -> ResolvedModel | None:
     """Return what timm knows under a name, with the tag of its default weights where it has any."""
     import timm
 
@@ -353,13 +423,13 @@ def _timm(model: str) -> ModelRef | None:
         return replace(ref, former=model)
     name = model
     if tag:
-        return ModelRef(name, Kind.TIMM, name) if timm.is_model_pretrained(model) else None
+        return ResolvedModel(name, Kind.TIMM, name) if timm.is_model_pretrained(model) else None
     if config := timm.get_pretrained_cfg(architecture):
         name = f"{architecture}.{config.tag}"
     elif model in timm.models.get_deprecated_models():
         return None
     name = name if timm.is_model_pretrained(name) else architecture
-    return ModelRef(name, Kind.TIMM, name)
+    return ResolvedModel(name, Kind.TIMM, name)
 
 
 def _unknown(model: str) -> UnknownModel:

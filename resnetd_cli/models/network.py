@@ -15,7 +15,8 @@ from resnetd_cli.class_names import files, shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import LabelsError, ModelError, Reason, ResnetdError, UsageError, WeightsError, first_line
 from resnetd_cli.models import checkpoints, configs, embedded, fitting, hub, rehearsal
-from resnetd_cli.models.names import Kind, ModelRef, find_card, resolve
+from resnetd_cli.models.hub import Downloads
+from resnetd_cli.models.names import Kind, ModelChoice, ResolvedModel
 from resnetd_cli.results import LARGEST_SIDE, FittedTemperature, Preprocessing, with_temperature
 from resnetd_cli.system.memory import limited
 
@@ -39,7 +40,7 @@ class Definition:
         stored: the temperatures that were stored with it.
     """
 
-    ref: ModelRef
+    ref: ResolvedModel
     architecture: str
     config: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -150,34 +151,20 @@ class Network:
     temperatures: tuple[FittedTemperature, ...] = ()
 
 
-def load_network(
-    model: str,
-    *,
-    weights_file: Path | None = None,
-    image_size: str = "train",
-    offline: bool = False,
-    progress: type[Any] | None = None,
-) -> Network:
-    """Download what a MODEL needs, build it, and load its weights.
-
-    Args:
-        model: what the user named.
-        weights_file: a checkpoint in place of the model's own.
-        image_size: as in `Definition.preprocessing`.
-        offline: use what is on this machine or fail.
-        progress: a tqdm class for the downloads' bars.
+def load_network(choice: ModelChoice, downloads: Downloads = Downloads()) -> Network:
+    """Download what a model needs, build it, and load its weights.
 
     Raises:
-        ResnetdError: see `models.resolve`, `define`, `find_weights` and `build`.
+        ResnetdError: see `ModelRef.resolved`, `define`, `find_weights` and `build`.
     """
-    ref = resolve(model)
-    own_weights = weights_file is not None
+    ref, image_size = choice.model.resolved, choice.image_size
+    own_weights = choice.weights is not None
     # Downloads, and what can go wrong with them, come before the seconds that importing torch and timm takes.
     if not own_weights:
-        prefetch(ref, offline=offline, progress=progress)
-    definition = define(ref, offline=offline, progress=progress)
+        prefetch(ref, downloads)
+    definition = define(ref, downloads)
     preprocessing = definition.preprocessing(image_size)
-    file = find_weights(definition, file=weights_file, offline=offline, progress=progress)
+    file = find_weights(definition, choice.weights, downloads)
     with definition.checked_size(image_size) as is_taken_by:
         module = build(definition, file, own_weights=own_weights, image_size=image_size)
         is_taken_by(module)
@@ -193,7 +180,7 @@ def load_network(
     return Network(name, definition, module, file, preprocessing, names, misfit, temperatures)
 
 
-def _has_own_weights(ref: ModelRef) -> bool:
+def _has_own_weights(ref: ResolvedModel) -> bool:
     """Tell whether a MODEL stands for its folder's own weights, and not for another file in it."""
     if ref.file is None:
         return True
@@ -202,7 +189,7 @@ def _has_own_weights(ref: ModelRef) -> bool:
     return False
 
 
-def prefetch(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> None:
+def prefetch(ref: ResolvedModel, downloads: Downloads = Downloads()) -> None:
     """Download what is sure to be needed, without importing timm; do nothing where only timm can tell.
 
     Raises:
@@ -210,10 +197,10 @@ def prefetch(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None
     """
     repo, names = hub_id(ref), hub.CONFIG if ref.kind is Kind.HUB else hub.WEIGHTS
     if repo and not hub.cached(repo, names):
-        hub.fetch(repo, names, offline=offline, progress=progress)
+        hub.fetch(repo, names, downloads)
 
 
-def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None = None) -> Definition:
+def define(ref: ResolvedModel, downloads: Downloads = Downloads()) -> Definition:
     """Look up a model's configuration: in timm, on the hub, or in its folder.
 
     Raises:
@@ -227,25 +214,18 @@ def define(ref: ModelRef, *, offline: bool = False, progress: type[Any] | None =
         return Definition(ref, ref.location.partition(".")[0], config.to_dict() if config else {})
     folder = Path(ref.location)
     if ref.kind is Kind.HUB:
-        folder = hub.fetch(ref.location, hub.CONFIG, offline=offline, progress=progress).parent
+        folder = hub.fetch(ref.location, hub.CONFIG, downloads).parent
     config, architecture, arguments = configs.read(ref.name, folder)
     return Definition(ref, architecture, config, arguments, configs.read_temperatures(ref.name, folder))
 
 
-def find_weights(
-    definition: Definition,
-    *,
-    file: Path | None = None,
-    offline: bool = False,
-    progress: type[Any] | None = None,
-) -> Path:
+def find_weights(definition: Definition, file: Path | None = None, downloads: Downloads = Downloads()) -> Path:
     """Return the file with the model's weights, downloaded if need be.
 
     Args:
         definition: the model.
         file: `--weights`, in place of the model's own.
-        offline: use what is on this machine or fail.
-        progress: a tqdm class for the download's bar.
+        downloads: whether they may be downloaded.
 
     Raises:
         WeightsError: there are none, or no way to them.
@@ -264,18 +244,17 @@ def find_weights(
     repo = ref.location if ref.kind is Kind.HUB else config.get("hf_hub_id")
     if repo:
         names = (config["hf_hub_filename"],) if config.get("hf_hub_filename") else hub.WEIGHTS
-        return hub.fetch(repo, names, offline=offline, progress=progress)
+        return hub.fetch(repo, names, downloads)
     if config.get("url"):
-        return _download_url(config["url"], offline=offline)
+        return _download_url(config["url"], offline=downloads.offline)
     raise WeightsError(f"timm has no trained weights for {ref.name}", reason=Reason.UNTRAINED)
 
 
-def hub_id(ref: ModelRef) -> str | None:
+def hub_id(ref: ResolvedModel) -> str | None:
     """Return the hub repository of a model's weights where it is known without timm."""
     if ref.kind is Kind.HUB:
         return ref.location
-    card = find_card(ref.name) if ref.kind is Kind.TIMM else None
-    return card.hub_id if card else None
+    return ref.card.hub_id if ref.card else None
 
 
 def build(definition: Definition, file: Path, *, own_weights: bool, image_size: str = "train") -> nn.Module:
@@ -323,7 +302,7 @@ def with_weights(definition: Definition, file: Path) -> Definition:
     Raises:
         WeightsError: the file cannot be read, or holds more than the network.
     """
-    find_weights(definition, file=file)
+    find_weights(definition, file)
     tensors = _load(definition, file, is_embedded=False).get("state_dict", {})
     classes = checkpoints.class_count(tensors, definition.config) if tensors else None
     known = {} if classes is None else {"num_classes": classes}

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from resnetd_cli.errors import ModelError, ResnetdError
 from resnetd_cli.models import checkpoints
-from resnetd_cli.models.names import local_folder, local_path
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.decode.content import MARK_BYTES, numbered
-from resnetd_cli.system.files import expand_user, write_atomic
+from resnetd_cli.system.files import write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,24 +125,22 @@ class Known(NamedTuple):
     is_run: bool = False
 
 
-def known(model: str, weights: Path | None = None) -> Known:
-    """Look up which images a MODEL of a folder was trained on. Marks beside weights that name others do not count.
+def known(choice: ModelChoice) -> Known:
+    """Look up which images a model in a folder was trained on; with other weights, which these were trained on.
 
-    Args:
-        model: a MODEL.
-        weights: a checkpoint that replaces its weights; then the images of the checkpoint count.
+    Marks beside weights that name other marks do not count.
 
     Raises:
         ModelError: the marks are damaged.
     """
-    name = model if weights is None else str(weights)
-    folder = home(model, weights)
+    name = str(choice.weights or choice.model)
+    folder = home(choice)
     if folder is None:
         return Known(name, None)
-    marks, named = read(folder), _named_in(_weights_file(model, weights))
+    marks, named = read(folder), _named_in(_weights_file(choice))
     if named is not None and marks is not None and digest(marks) != named:
         marks = None
-    own = local_folder(model)
+    own = choice.model.folder
     is_run = named is not None or any((each / RUN).is_file() for each in (folder, own) if each)
     return Known(name, marks, is_run)
 
@@ -152,11 +150,11 @@ def digest(marks: NDArray[np.uint8]) -> str:
     return hashlib.sha256(together(marks).tobytes()).hexdigest()
 
 
-def _weights_file(model: str, weights: Path | None) -> Path | None:
-    """Return the file that a MODEL's weights lie in; None where loading it will tell what is wrong."""
-    if weights is not None:
-        return expand_user(weights)
-    path = local_path(model)
+def _weights_file(choice: ModelChoice) -> Path | None:
+    """Return the file of a model's weights; None if loading the model will report what is wrong."""
+    if choice.weights is not None:
+        return choice.weights
+    path = choice.model.path
     if path is None or path.is_file():
         return path
     with suppress(ResnetdError):
@@ -176,14 +174,9 @@ def _named_in(weights: Path | None) -> str | None:
     return None
 
 
-def home(model: str, weights: Path | None = None) -> Path | None:
-    """Return the folder where a MODEL's marks would be kept; None where it is no folder, nor a file in one.
-
-    Args:
-        model: a MODEL.
-        weights: a checkpoint in place of its own; then the marks are those beside it.
-    """
-    return local_folder(model) if weights is None else beside(expand_user(weights).absolute())
+def home(choice: ModelChoice) -> Path | None:
+    """Return the folder that keeps a model's marks: beside its weights; None if it is no model folder."""
+    return choice.model.folder if choice.weights is None else beside(choice.weights.absolute())
 
 
 def beside(weights: Path) -> Path:

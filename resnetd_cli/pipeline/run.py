@@ -11,14 +11,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from resnetd_cli.errors import ErrorKind, InputError, Reason, first_line
-from resnetd_cli.net.fetch import CONNECTIONS
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 from resnetd_cli.pipeline.engines.base import Engine
+from resnetd_cli.pipeline.options import InputOptions, Parallelism
 from resnetd_cli.pipeline.preprocess import preprocess
 from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.pipeline.sources.readahead import ReadAhead
@@ -46,10 +46,8 @@ class Pipeline(Generic[R]):
         preprocessing: how the network wants its images.
         finish: makes the result of one image from the input's name, its logits (C,) and its features (D,).
         model: the model's name, for failures.
-        decoding: bounds and rules of decoding.
-        workers: threads.
-        batch_size: inputs that a worker runs at once.
-        connections: URLs fetched at once.
+        inputs: how inputs are read and decoded.
+        parallelism: how much runs at once.
         decoded: is called with each image, by the thread that decoded it.
     """
 
@@ -57,19 +55,18 @@ class Pipeline(Generic[R]):
     preprocessing: Preprocessing
     finish: Callable[[str, NDArray[np.float32] | None, NDArray[np.float32] | None], R]
     model: str
-    decoding: DecodeOptions = field(default_factory=DecodeOptions)
-    workers: int = 1
-    batch_size: int = 1
-    connections: int = CONNECTIONS
+    inputs: InputOptions = InputOptions()
+    parallelism: Parallelism = Parallelism()
     decoded: Callable[[Image.Image], object] = lambda image: None
 
     def run(self, sources: Iterable[Source]) -> Iterator[R | Failure]:
         """Yield one result for each source, in order."""
-        ahead = ReadAhead(self.connections)
-        chunks = _chunks(ahead.begin(sources), self.batch_size)
-        window = max(self.workers, self.connections) * _WINDOW
+        connections, workers = self.inputs.reading.connections, self.parallelism.workers
+        ahead = ReadAhead(connections)
+        chunks = _chunks(ahead.begin(sources), self.parallelism.batch_size)
+        window = max(workers, connections) * _WINDOW
         try:
-            for results in _map_ordered(self._process, chunks, self.workers, window):
+            for results in _map_ordered(self._process, chunks, workers, window):
                 yield from results
         finally:
             ahead.close()
@@ -79,7 +76,7 @@ class Pipeline(Generic[R]):
         images: dict[int, NDArray[np.float32]] = {}
         for position, source in enumerate(chunk):
             try:
-                images[position] = prepare(source, self.decoding, self.preprocessing, self.decoded)
+                images[position] = prepare(source, self.inputs.decoding, self.preprocessing, self.decoded)
             except InputError as error:
                 results[position] = Failure.of(source.name, self.model, error)
         if images:

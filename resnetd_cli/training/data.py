@@ -14,7 +14,6 @@ from resnetd_cli.datasets.splits import DEFAULT_FRACTION, TrainValTest, split_da
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import UsageError
 from resnetd_cli.models import trained_on
-from resnetd_cli.models.names import DEFAULT_MODEL
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.plan import FINETUNE, DataChoice, Plan
@@ -112,7 +111,7 @@ def _marks_before(plan: Plan, note: Callable[[str], None]) -> Iterator[NDArray[n
     """Yield the marks of the images that the starting weights were trained on, if they are known."""
     if plan.command != FINETUNE:
         return
-    known = trained_on.known(plan.network.model or DEFAULT_MODEL, plan.network.weights)
+    known = trained_on.known(plan.network.start)
     if known.marks is not None:
         yield known.marks
     elif known.is_run:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, UsageError, first_line
-from resnetd_cli.models.names import DEFAULT_MODEL, Kind, resolve
+from resnetd_cli.models.hub import Downloads
+from resnetd_cli.models.names import Kind
 from resnetd_cli.models.network import Definition, define, load_network
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.training.ineffective import refuse
@@ -99,14 +100,8 @@ def pretrained(
         ResnetdError: as `models.network.load_network`.
         ModelError: it cannot be given another classifier.
     """
-    model, image_size = choice.model or DEFAULT_MODEL, choice.image_size or "train"
-    network = load_network(
-        model,
-        weights_file=choice.weights,
-        image_size=image_size,
-        offline=offline,
-        progress=progress,
-    )
+    model, image_size = choice.start.model, choice.start.image_size
+    network = load_network(choice.start, Downloads(offline, lambda: progress))
     definition, module = network.definition, network.module
     seed_all(recipe.seed)
     try:
@@ -133,8 +128,8 @@ def untrained(choice: NetworkChoice, classes: int, recipe: Recipe) -> Start:
         UsageError: it has trained weights only.
         ModelError: it cannot be built.
     """
-    model, image_size = choice.model or DEFAULT_MODEL, choice.image_size or "train"
-    ref = resolve(model)
+    model, image_size = choice.start.model, choice.start.image_size
+    ref = model.resolved
     if ref.kind is Kind.HUB:
         raise UsageError(f"{model} has trained weights", hint="finetune begins with them; train wants a timm name")
     definition = define(ref)

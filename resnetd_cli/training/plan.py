@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 
 FINETUNE, TRAIN = "finetune", "train"
 """The two commands: start from trained weights, or from random ones."""
@@ -43,6 +46,16 @@ class NetworkChoice:
     weights: Path | None = None
     image_size: str | None = None
     teacher: str | None = None
+
+    @cached_property
+    def start(self) -> ModelChoice:
+        """The network to start from."""
+        return ModelChoice.of(self.model or DEFAULT_MODEL, self.weights, self.image_size or "train")
+
+    @cached_property
+    def teacher_choice(self) -> ModelChoice | None:
+        """The network to learn from."""
+        return None if self.teacher is None else ModelChoice.of(self.teacher)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.compiled.exported_file import is_exported
 from resnetd_cli.errors import Reason, UsageError
-from resnetd_cli.models.names import local_path
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.training import checkpoint, ineffective, network, provenance, resume, run_record
 from resnetd_cli.training.accelerator import open_accelerator
@@ -93,7 +91,7 @@ def check_not_replaced(plan: Plan) -> None:
     """
     run = plan.output.folder.resolve()
     start = plan.network
-    made_from = [local_path(model) for model in (start.model, start.teacher) if model]
+    made_from = [choice.model.path for choice in (start.start, start.teacher_choice) if choice]
     for path in filter(None, (*made_from, start.weights)):
         if run in (path.resolve(), *path.resolve().parents):
             message = f"the run in {plan.output.folder} would replace what it starts from: {path}"
@@ -101,11 +99,10 @@ def check_not_replaced(plan: Plan) -> None:
 
 
 def _refuse_exported(plan: Plan) -> None:
-    for model in filter(None, (plan.network.model, plan.network.teacher)):
-        if is_exported(model):
-            raise UsageError(
-                f"{model} is an exported file, which cannot be trained", hint="name what it came from"
-            )
+    for choice in filter(None, (plan.network.start, plan.network.teacher_choice)):
+        if choice.model.is_exported:
+            message = f"{choice.model} is an exported file, which cannot be trained"
+            raise UsageError(message, hint="name what it came from")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.class_names.matching import match
 from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.models.hub import Downloads
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.models.network import load_network
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def load_teacher(
     Raises:
         UsageError: its classes are not the same.
     """
-    teacher = load_network(model, offline=offline, progress=progress)
+    teacher = load_network(ModelChoice.of(model), Downloads(offline, lambda: progress))
     try:
         order = match(tuple(classes), teacher.class_names).indices
     except DataError:

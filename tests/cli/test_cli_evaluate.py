@@ -31,6 +31,7 @@ from resnetd_cli.models import trained_on
 from resnetd_cli.models.configs import write_temperature
 from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.pipeline.engines.base import Outputs
+from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.results import FittedTemperature, Preprocessing
 from resnetd_cli.views.evaluation import COLUMNS, write_reports
 
@@ -447,7 +448,7 @@ def set_temperature(folder: Path, **keys: Any) -> None:
 def figures_of(folder: Path, data: Path, size: int, temperature: float) -> tuple[float, float]:
     """Return loss and calibration error in 15 bins, worked out with numpy from the logits at a size."""
     paths = sorted(data.rglob("*.png"))
-    logits = np.array(list(load(str(folder), engine="torch", image_size=size).logits(paths)), np.float64)
+    logits = np.array(list(load(str(folder), image_size=size, runtime=Runtime("torch")).logits(paths)), np.float64)
     actual = np.array([OWN_CLASSES.index(path.parent.name) for path in paths])
     powers = np.exp(logits / temperature)
     shares = powers / powers.sum(axis=1, keepdims=True)

@@ -133,10 +133,11 @@ def test_a_stage_is_the_mean_of_its_maps(cli: Cli) -> None:
     from PIL import Image
 
     from resnetd_cli import loading
+    from resnetd_cli.pipeline.options import Runtime
     from resnetd_cli.pipeline.preprocess import preprocess
 
     assert cli("features", COFFEE, "-o", "x.npy", "--layer", "blocks.2").code == 0
-    loaded = loading.load("embedded", engine="torch")
+    loaded = loading.load("embedded", runtime=Runtime("torch"))
     network: Any = getattr(loaded.engine, "network")  # noqa: B009  (of the torch engine alone)
     seen: list[torch.Tensor] = []
     network.blocks[2].register_forward_hook(lambda *arguments: seen.append(arguments[2]))

@@ -16,6 +16,7 @@ from typing import IO
 
 import numpy as np
 import pytest
+from helpers.loaders import loader_for
 from helpers.paths import COFFEE, ROOT
 from helpers.program import Cli, Resnetd
 
@@ -282,9 +283,7 @@ def test_hints_quote_what_they_name(cli: Cli) -> None:
 
 
 def _no_int8(model: str, weights: Path) -> ResnetdError:
-    from resnetd_cli.loading import Loader
-
-    return Loader(model, weights=weights)._no_int8()
+    return loader_for(model, weights=weights)._no_int8()
 
 
 # --- formulas ---

@@ -12,21 +12,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.loaders import loader_for
 from helpers.paths import ROOT
 from helpers.program import Resnetd
 
 from resnetd_cli.compiled import build, bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.errors import ModelError, UsageError
-from resnetd_cli.loading import Loader
+from resnetd_cli.models.names import ModelChoice
+from resnetd_cli.pipeline.engines.base import Wanted
 from resnetd_cli.pipeline.engines.onnx import OnnxEngine
+from resnetd_cli.pipeline.options import Parallelism
 from resnetd_cli.results import Classified
 from resnetd_cli.system.files import sha256
 
 pytestmark = pytest.mark.slow
 
 SAMPLES = [str(ROOT / "samples" / name) for name in ("cat.jpg", "coffee.jpg")]
-REQUEST = BundleKey("embedded", None, "train")
+REQUEST = BundleKey(ModelChoice.of("embedded"))
 HEAVY = "torch timm torchvision huggingface_hub requests onnx safetensors tqdm"
 
 
@@ -38,7 +41,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def answers(engine: str, **options: object) -> list[Classified]:
     options = {"model": "embedded", **options}
-    classifier = Loader(engine=engine, **options).load()  # type: ignore[arg-type]
+    classifier = loader_for(engine=engine, **options).load()  # type: ignore[arg-type]
     results = list(classifier.predict(SAMPLES))
     assert classifier.engine.name == ("torch" if engine == "torch" else "onnx")
     return [result for result in results if isinstance(result, Classified)]
@@ -78,7 +81,7 @@ def test_compiled_answers_are_the_networks(cache: Path, by_torch: list[Classifie
 def test_features_of_the_graph_are_the_networks(cache: Path) -> None:
     features = {}
     for engine in ("torch", "onnx"):
-        classifier = Loader("embedded", engine=engine, layer="pooled", logits=False).load()
+        classifier = loader_for("embedded", engine=engine, layer="pooled", logits=False).load()
         features[engine] = np.stack([result.embedding for result in classifier.embed(SAMPLES)])  # type: ignore[union-attr]
     assert features["onnx"].shape == (2, 1280)
     assert np.allclose(features["onnx"], features["torch"], atol=1e-4)
@@ -163,7 +166,7 @@ def test_a_damaged_bundle_is_rebuilt_and_never_used(
     mended = bundles.find(REQUEST)
     assert mended is not None
     assert sha256(mended.graph) == mended.graph_sha256
-    build.open_engine(mended, logits=True, layer=None, threads=1)
+    build.open_engine(mended, wanted=Wanted(), threads=1)
     assert [path.name for path in mended.folder.parent.iterdir()] == [mended.folder.name]
 
 
@@ -225,7 +228,7 @@ def test_a_read_only_cache_does_not_prevent_answers(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "file"))
     notes: list[str] = []
-    classifier = Loader("embedded", engine="auto", note=notes.append).load()
+    classifier = loader_for("embedded", engine="auto", note=notes.append).load()
     assert_same([result for result in classifier.predict(SAMPLES) if isinstance(result, Classified)], by_torch)
     assert len(notes) == 1 and notes[0].startswith("the compiled model cannot be kept: ")
 
@@ -241,16 +244,16 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
     for engine in ("onnx", "auto", "onnx"):
         if engine == "onnx":
             with pytest.raises(ModelError, match="cannot run on the onnx engine: it cannot be exported"):
-                Loader("embedded", engine=engine, note=notes.append, single=True).load()
+                loader_for("embedded", engine=engine, note=notes.append, single=True).load()
             continue
-        classifier = Loader("embedded", engine="auto", note=notes.append).load()
+        classifier = loader_for("embedded", engine="auto", note=notes.append).load()
         assert classifier.engine.name == "torch"
         assert classifier.why == "it cannot be exported: no such operator"
         results = [result for result in classifier.predict(SAMPLES) if isinstance(result, Classified)]
         assert_same(results, by_torch)
     assert notes[1:] == ["embedded stays with the torch engine: it cannot be exported: no such operator"]
     with pytest.raises(ModelError, match="cannot run on the onnx engine"):
-        Loader("embedded", engine="onnx").load()
+        loader_for("embedded", engine="onnx").load()
 
 
 @pytest.mark.parametrize("architecture", ["volo_d1_224", "halonet_h1"])
@@ -292,7 +295,7 @@ def test_a_network_with_weights_of_five_dimensions_runs(cache: Path, tmp_path: P
 
 
 def test_writers_of_one_bundle_do_not_disturb_each_other(cache: Path) -> None:
-    card = Loader("embedded").compile().card
+    card = loader_for("embedded").compile().card
 
     def make(folder: Path) -> Bundle:
         (folder / bundles.GRAPH).write_bytes(b"graph")
@@ -323,18 +326,18 @@ def test_a_first_use_with_stdout_closed_ends_well(run_resnetd: Resnetd, tmp_path
 
 
 def test_the_first_answer_about_a_single_image_is_that_of_later_runs(cache: Path) -> None:
-    first, later = (Loader("embedded", engine="auto", single=True).load() for _ in range(2))
+    first, later = (loader_for("embedded", engine="auto", single=True).load() for _ in range(2))
     assert (first.engine.name, later.engine.name) == ("onnx", "onnx")
     assert list(first.predict([SAMPLES[0]])) == list(later.predict([SAMPLES[0]]))
 
 
 def test_layers_that_a_graph_lacks_run_on_torch(cache: Path) -> None:
-    classifier = Loader("embedded", engine="auto", layer="blocks.1", logits=False).load()
+    classifier = loader_for("embedded", engine="auto", layer="blocks.1", logits=False).load()
     assert (classifier.engine.name, classifier.why) == ("torch", "a compiled model does not give blocks.1")
     with pytest.raises(UsageError, match=r"a compiled model does not give blocks\.1"):
-        Loader("embedded", engine="onnx", layer="blocks.1").load()
+        loader_for("embedded", engine="onnx", layer="blocks.1").load()
     with pytest.raises(UsageError, match="no such engine"):
-        Loader("embedded", engine="fast").load()
+        loader_for("embedded", engine="fast").load()
 
 
 def test_two_processes_that_compile_at_once_both_end_well(cache: Path) -> None:
@@ -388,30 +391,30 @@ def test_a_model_without_a_classifier_gives_features_only(cache: Path, tmp_path:
     torch.manual_seed(0)
     folder = tmp_path / "model"
     save_for_hf(timm.create_model("test_resnet", num_classes=0).eval(), folder, safe_serialization=True)
-    features = Loader(str(folder), engine=engine, layer="pooled", logits=False).load()
+    features = loader_for(str(folder), engine=engine, layer="pooled", logits=False).load()
     assert features.engine.name == engine
     first, second = features.embed(SAMPLES)
     assert not np.array_equal(first.embedding, second.embedding)  # type: ignore[union-attr]
     with pytest.raises(ModelError, match="no classifier"):
-        Loader(str(folder), engine=engine).load()
+        loader_for(str(folder), engine=engine).load()
 
 
 def test_workers_and_threads_are_as_given(cache: Path, by_torch: list[Classified]) -> None:
     from resnetd_cli.system.cpus import usable_cpus
 
     for single, expected in ((True, (1, None)), (False, (usable_cpus(), 1))):
-        classifier = Loader("embedded", engine="torch", single=single).load()
-        assert (classifier.workers, classifier.threads) == expected
-    classifier = Loader("embedded", engine="onnx", workers=3, threads=2, batch_size=2).load()
-    assert (classifier.workers, classifier.threads, classifier.batch_size) == (3, 2, 2)
+        classifier = loader_for("embedded", engine="torch", single=single).load()
+        assert (classifier.parallelism.workers, classifier.parallelism.threads) == expected
+    classifier = loader_for("embedded", engine="onnx", workers=3, threads=2, batch_size=2).load()
+    assert classifier.parallelism == Parallelism(3, 2, 2)
     assert_same([result for result in classifier.predict(SAMPLES) if isinstance(result, Classified)], by_torch)
 
 
 def test_one_input_needs_no_list(cache: Path) -> None:
-    classifier = Loader("embedded", engine="torch", layer="pooled", image_size=224).load()
+    classifier = loader_for("embedded", engine="torch", layer="pooled", image_size=224).load()
     for inputs in (SAMPLES[1], Path(SAMPLES[1]), [Path(SAMPLES[1])]):
         (result,) = classifier.predict(inputs, top_k=1)
         assert isinstance(result, Classified)
         assert result.predictions[0].label == "espresso"
     with pytest.raises(ModelError, match="without features"):
-        list(Loader("embedded", engine="torch").load().embed(SAMPLES))
+        list(loader_for("embedded", engine="torch").load().embed(SAMPLES))

@@ -12,6 +12,7 @@ from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.errors import CacheError
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.results import Preprocessing
 
 HALF_A_SECOND = 500_000_000
@@ -29,7 +30,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BundleKey:
     (model / "config.json").write_text("{}")
     whole = 1_700_000_000 * 10**9
     os.utime(weights, ns=(whole + HALF_A_SECOND, whole + HALF_A_SECOND))
-    key = BundleKey(str(model))
+    key = BundleKey(ModelChoice.of(str(model)))
 
     def make(folder: Path) -> Bundle:
         (folder / bundles.GRAPH).write_bytes(b"graph")

@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 from helpers.hub import timm_files
+from helpers.loaders import loader_for
 from helpers.onnx_models import CARD, tiny
 from helpers.paths import ROOT
 
@@ -27,8 +28,8 @@ from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.to_onnx import export
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.evaluation.temperature import store_temperature
-from resnetd_cli.loading import Loader
 from resnetd_cli.models import trained_on
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.sources.inputs import expand
 from resnetd_cli.results import Classified, FittedTemperature
 
@@ -91,10 +92,10 @@ def test_a_flipped_bit_in_the_weights_is_noticed(bit: int, tmp_path: Path) -> No
         damaged[position] ^= 1 << bit
         path.write_bytes(damaged)
         with pytest.raises(ModelError, match=r"m\.onnx is damaged, or was changed by another program") as caught:
-            Loader(str(path), engine="auto").load()
+            loader_for(str(path), engine="auto").load()
         assert hint_of(caught.value) == "export it again"
     path.write_bytes(sound)
-    assert Loader(str(path), engine="auto").load().name == "tiny"
+    assert loader_for(str(path), engine="auto").load().name == "tiny"
 
 
 def test_a_flipped_bit_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:
@@ -119,12 +120,12 @@ def test_a_flipped_bit_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:
 
 def test_damage_after_the_first_use_is_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx")
-    assert isinstance(next(iter(Loader(str(path), engine="auto").load().predict(COFFEE))), Classified)
+    assert isinstance(next(iter(loader_for(str(path), engine="auto").load().predict(COFFEE))), Classified)
     data = bytearray(path.read_bytes())
     data[data.index(onnx.load(str(path)).graph.initializer[0].raw_data) + 5] ^= 4
     path.write_bytes(data)
     with pytest.raises(ModelError, match="is damaged"):
-        Loader(str(path), engine="auto").load()
+        loader_for(str(path), engine="auto").load()
 
 
 def test_a_file_without_a_hash_is_read_as_before(tmp_path: Path) -> None:
@@ -173,12 +174,12 @@ def test_a_new_temperature_leaves_marks_and_hash_right(tmp_path: Path, monkeypat
 def test_later_starts_do_not_load_the_marks(tmp_path: Path) -> None:
     many = np.random.default_rng(4).integers(0, 256, (20_000, 16), dtype=np.uint8)
     path = write(tmp_path / "m.onnx", many)
-    first = next(iter(Loader(str(path), engine="auto").load().predict(COFFEE)))
-    bundle = bundles.find(BundleKey(str(path)))
+    first = next(iter(loader_for(str(path), engine="auto").load().predict(COFFEE)))
+    bundle = bundles.find(BundleKey(ModelChoice.of(str(path))))
     assert bundle is not None
     assert path.stat().st_size > 16 * len(many) > 10 * bundle.optimised.stat().st_size
     assert not onnx.load(str(bundle.optimised)).metadata_props
-    assert next(iter(Loader(str(path), engine="auto").load().predict(COFFEE))) == first
+    assert next(iter(loader_for(str(path), engine="auto").load().predict(COFFEE))) == first
     assert len(marks_in(path)) == len(many)
 
 
@@ -214,10 +215,10 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_export_takes_the_marks_along(how: str, run_folder: Path, tmp_path: Path) -> None:
     checkpoint = run_folder / "checkpoints" / "best.safetensors"
     loader = {
-        "folder": Loader(str(run_folder)),
-        "checkpoint": Loader(str(checkpoint)),
-        "weights": Loader(TINY, weights=run_folder / "model.safetensors"),
-        "weights of a checkpoint": Loader(TINY, weights=checkpoint),
+        "folder": loader_for(str(run_folder)),
+        "checkpoint": loader_for(str(checkpoint)),
+        "weights": loader_for(TINY, weights=run_folder / "model.safetensors"),
+        "weights of a checkpoint": loader_for(TINY, weights=checkpoint),
     }[how]
     for _ in range(2):  # compiled now, and compiled before
         pull.export(loader, tmp_path / "m.onnx")
@@ -227,7 +228,7 @@ def test_export_takes_the_marks_along(how: str, run_folder: Path, tmp_path: Path
 def test_export_takes_no_marks_from_weights_of_elsewhere(run_folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_bytes((run_folder / "model.safetensors").read_bytes())
-    pull.export(Loader(str(run_folder), weights=other), tmp_path / "m.onnx")
+    pull.export(loader_for(str(run_folder), weights=other), tmp_path / "m.onnx")
     assert exported_file.read_trained_on(tmp_path / "m.onnx") is None
 
 
@@ -242,14 +243,14 @@ def axes(path: Path) -> list[int | str]:
 
 def answers(model: Path, **options: Any) -> np.ndarray:
     """Return the probabilities of the samples, shape (2, 10)."""
-    classifier = Loader(str(model), **{"engine": "auto", **options}).load()
+    classifier = loader_for(str(model), **{"engine": "auto", **options}).load()
     return np.array(list(classifier.probabilities(expand([CAT, COFFEE]))))
 
 
 @pytest.fixture
 def free(run_folder: Path, tmp_path: Path) -> Path:
     """The model of ten classes as a file."""
-    pull.export(Loader(str(run_folder)), tmp_path / "free.onnx")
+    pull.export(loader_for(str(run_folder)), tmp_path / "free.onnx")
     return tmp_path / "free.onnx"
 
 
@@ -260,15 +261,15 @@ def test_height_and_width_are_free_in_a_convolutional_network(free: Path) -> Non
 
 
 def test_info_shows_whether_any_size_works(free: Path, tmp_path: Path) -> None:
-    facts = describe(str(free))
+    facts = describe(ModelChoice.of(str(free)))
     assert facts["any_size"]
     assert _in_words(facts)["preprocessing"].startswith("160 x 160 or --image-size N, ")
-    assert not describe(str(write(tmp_path / "m.onnx")))["any_size"]
+    assert not describe(ModelChoice.of(str(write(tmp_path / "m.onnx"))))["any_size"]
 
 
 def test_the_graph_of_a_start_is_of_one_size(run_folder: Path) -> None:
     """So it is as quick as if nothing were free."""
-    bundle = Loader(str(run_folder), image_size=96).compile()
+    bundle = loader_for(str(run_folder), image_size=96).compile()
     assert axes(bundle.graph) == ["n", 3, "height", "width"]
     assert axes(bundle.optimised) == ["n", 3, 96, 96]
 
@@ -286,7 +287,7 @@ def test_a_file_answers_at_other_sizes_as_the_network_does(size: int, run_folder
 def test_onnxruntime_alone_takes_any_height_and_width(
     height: int, width: int, run_folder: Path, free: Path
 ) -> None:
-    network = Loader(str(run_folder), engine="torch").load().engine.network
+    network = loader_for(str(run_folder), engine="torch").load().engine.network
     images = np.random.default_rng(1).standard_normal((3, 3, height, width), dtype=np.float32)
     session = onnxruntime.InferenceSession(str(free), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"images": images})
@@ -338,12 +339,12 @@ class Branching(torch.nn.Module):
 def test_a_file_of_one_size_refuses_others(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx")
     with pytest.raises(UsageError, match=r"m\.onnx takes images of 8 x 8 pixels and no others") as caught:
-        Loader(str(path), engine="auto", image_size=16).load()
+        loader_for(str(path), engine="auto", image_size=16).load()
     assert hint_of(caught.value) == "resnetd export MODEL --image-size 16 -o FILE.onnx makes one for 16"
     with pytest.raises(UsageError, match="has no test size of its own"):
-        Loader(str(path), engine="auto", image_size="test").load()
+        loader_for(str(path), engine="auto", image_size="test").load()
     with pytest.raises(UsageError, match="brings its own weights"):
-        Loader(str(path), engine="auto", weights="w.pth").load()
+        loader_for(str(path), engine="auto", weights="w.pth").load()
 
 
 def test_a_temperature_is_used_at_its_size_only(free: Path) -> None:
@@ -371,7 +372,7 @@ def sharpened(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 @pytest.mark.slow
 def test_an_int8_export_takes_the_marks_along(run_folder: Path, tmp_path: Path) -> None:
-    loader = Loader(str(run_folder), precision="int8")
+    loader = loader_for(str(run_folder), precision="int8")
     pull.pull(loader, list(expand([COFFEE])))
     card = pull.export(loader, tmp_path / "m.onnx")
     assert card.precision == "int8"

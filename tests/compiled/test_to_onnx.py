@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.loaders import loader_for
 from helpers.paths import ROOT
 from helpers.program import Resnetd
 
@@ -26,6 +27,7 @@ from resnetd_cli.compiled.exported_file import read_card
 from resnetd_cli.errors import ModelError, UnknownModel, UsageError
 from resnetd_cli.evaluation.temperature import store_temperature
 from resnetd_cli.loading import Loader
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.sources.inputs import expand
 from resnetd_cli.results import Agreement, Classified, FittedTemperature, Preprocessing
 
@@ -41,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESNETD_CACHE", str(folder / "cache"))
-        pull.export(Loader("embedded"), folder / "embedded.onnx")
+        pull.export(loader_for("embedded"), folder / "embedded.onnx")
     return folder / "embedded.onnx"
 
 
@@ -52,14 +54,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answers(model: str | Path, engine: str = "auto", **options: object) -> list[Classified]:
-    classifier = Loader(str(model), engine=engine, **options).load()  # type: ignore[arg-type]
+    classifier = loader_for(str(model), engine=engine, **options).load()  # type: ignore[arg-type]
     return [result for result in classifier.predict(IMAGES) if isinstance(result, Classified)]
 
 
 def test_the_file_answers_as_the_network_does(exported: Path, cache: Path) -> None:
     expected, first = answers("embedded", "torch"), answers(exported)
     second = answers(exported)  # from the optimised graph, which the first use kept
-    bundle = bundles.find(BundleKey(str(exported)))
+    bundle = bundles.find(BundleKey(ModelChoice.of(str(exported))))
     assert bundle is not None
     assert (bundle.graph, bundle.optimised.is_file()) == (exported, True)
     for results in (first, second):
@@ -134,7 +136,7 @@ def test_a_file_that_changed_is_read_anew(exported: Path, cache: Path, tmp_path:
     path.write_bytes(exported.read_bytes())
     assert answers(path)[1].predictions[0].label == "espresso"
     (tmp_path / "names.txt").write_text("\n".join(f"name {number}" for number in range(1000)))
-    pull.export(Loader("embedded", class_names=str(tmp_path / "names.txt")), path)
+    pull.export(loader_for("embedded", class_names=str(tmp_path / "names.txt")), path)
     assert answers(path)[1].predictions[0].label == "name 967"
 
 
@@ -151,13 +153,13 @@ def test_a_read_only_cache_does_not_prevent_answers(
 
 
 def test_a_damaged_bundle_is_not_exported(cache: Path, tmp_path: Path) -> None:
-    bundle = Loader("embedded").compile()
+    bundle = loader_for("embedded").compile()
     data = bytearray(bundle.graph.read_bytes())
     data[len(data) // 2] ^= 255
     bundle.graph.write_bytes(data)
-    pull.export(Loader("embedded"), tmp_path / "x.onnx")
+    pull.export(loader_for("embedded"), tmp_path / "x.onnx")
     agreement = pull.verify_file(
-        Loader("embedded"),
+        loader_for("embedded"),
         tmp_path / "x.onnx",
         expand(IMAGES),
         on_failure=lambda failure: pytest.fail(str(failure)),
@@ -246,7 +248,7 @@ def test_the_example_with_onnxruntime_gives_what_predict_does_once_a_temperature
     (code,) = re.findall(r"```python\n(import json\n.*?)```", PAGE, flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
-    (expected,) = Loader(str(file), engine="auto").load().probabilities(expand(["samples/coffee.jpg"]))
+    (expected,) = loader_for(str(file), engine="auto").load().probabilities(expand(["samples/coffee.jpg"]))
     assert isinstance(expected, np.ndarray)
     assert np.abs(names["probabilities"] - expected).max() < 1e-5
     # Without it the first class has 95.46 %.

@@ -23,8 +23,10 @@ from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError, ResnetdError, UsageError
 from resnetd_cli.evaluation import bench
-from resnetd_cli.evaluation.bench import BenchReport, Settings, Trial
+from resnetd_cli.evaluation.bench import BenchReport, Trial
+from resnetd_cli.loading import Loader
 from resnetd_cli.pipeline.engines.base import Outputs
+from resnetd_cli.pipeline.options import Parallelism
 from resnetd_cli.pipeline.sources.inputs import Source, expand
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.views.bench import write_report
@@ -72,7 +74,7 @@ def loader(seconds: Callable[[int | None, int], float], most: int = 99) -> Calla
 
     def load(threads: int | None) -> Classifier:
         engine = Engine(lambda size: seconds(threads, size), most)
-        return Classifier("fake", engine, HOW, names, workers=2, threads=threads or 1, why="it is a fake")
+        return Classifier("fake", engine, HOW, names, parallelism=Parallelism(2, threads or 1), why="it is a fake")
 
     return load
 
@@ -84,7 +86,7 @@ def sample() -> bench.Sample:
 
 
 def trial(rate: float, runs: int = 1, **settings: int | None) -> Trial:
-    return Trial(Settings(**{"workers": 2, "threads": 1, "batch_size": 1, **settings}), rate, 10 * runs, runs)  # type: ignore[arg-type]
+    return Trial(Parallelism(**{"workers": 2, "threads": 1, "batch_size": 1, **settings}), rate, 10 * runs, runs)  # type: ignore[arg-type]
 
 
 def report(*trials: Trial, **stages: float) -> BenchReport:
@@ -126,7 +128,7 @@ def test_the_best_settings_are_the_quickest_that_were_tried(
 ) -> None:
     measured = bench.measure(loader(seconds), sample(), cpus=2, seconds=5.0)
     assert getattr(measured.best.settings, attribute) == value
-    assert measured.default.settings == Settings(workers=2, threads=1, batch_size=1)
+    assert measured.default.settings == Parallelism(workers=2, threads=1, batch_size=1)
     assert measured.default in measured.trials
     assert measured.gain > 1.5
     ranks = [(trial.runs, trial.images_per_second) for trial in measured.trials]
@@ -138,7 +140,11 @@ def test_the_best_settings_are_the_quickest_that_were_tried(
 def test_a_given_batch_size_is_the_only_one_tried() -> None:
     load = loader(lambda *_: 0.001)
     measured = bench.measure(
-        lambda threads: replace(load(threads), batch_size=3), sample(), cpus=2, seconds=1, batch_size=3
+        lambda threads: replace(load(threads), parallelism=Parallelism(2, threads or 1, 3)),
+        sample(),
+        cpus=2,
+        seconds=1,
+        batch_size=3,
     )
     assert {trial.settings.batch_size for trial in measured.trials} == {3}
     assert len(measured.trials) == 4
@@ -146,7 +152,7 @@ def test_a_given_batch_size_is_the_only_one_tried() -> None:
 
 def test_the_default_is_measured_even_without_time() -> None:
     measured = bench.measure(loader(lambda *_: 0.001), sample(), cpus=2, seconds=0)
-    assert [trial.settings for trial in measured.trials] == [Settings(2, 1, 1)]
+    assert [trial.settings for trial in measured.trials] == [Parallelism(2, 1, 1)]
     assert measured.gain == 1
     assert measured.best.images >= 2
 
@@ -273,14 +279,15 @@ class TestCommand:
     def _setup(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         terminal.setup()
         self.capsys = capsys
-        self.loaded: list[dict[str, Any]] = []
+        self.loaded: list[Loader] = []
 
-        def load(model: str, **options: Any) -> Classifier:
-            self.loaded.append({"model": model, **options})
-            classifier = loader(lambda *_: 0.001)(options["threads"])
-            return replace(classifier, name=model, batch_size=options["batch_size"] or 1)
+        def load(given: Loader) -> Classifier:
+            self.loaded.append(given)
+            classifier = loader(lambda *_: 0.001)(given.runtime.threads)
+            parallelism = replace(classifier.parallelism, batch_size=given.runtime.batch_size or 1)
+            return replace(classifier, name=given.model.text, parallelism=parallelism)
 
-        monkeypatch.setattr("resnetd_cli.loading.load", load)
+        monkeypatch.setattr(Loader, "load", load)
         monkeypatch.setattr("resnetd_cli.system.cpus.usable_cpus", lambda: 2)
 
     def run(self, *arguments: str | Path) -> tuple[int, str, str]:
@@ -298,10 +305,11 @@ class TestCommand:
         options = ["--weights", "w.pth", "--image-size", "288", "--engine", "torch", "--device", "cpu", "-b", "2"]
         assert self.run(COFFEE, "--seconds", 1, "--offline", "-o", output, *options) == (0, "", "")
         first = self.loaded[0]
-        assert (first["weights"], first["image_size"], first["engine"]) == (Path("w.pth"), "288", "torch")
-        assert (first["device"], first["batch_size"], first["offline"]) == ("cpu", 2, True)
-        assert first["threads"] is None
-        assert {options["threads"] for options in self.loaded[1:]} <= {1, 2}
+        assert (first.choice.weights, first.choice.image_size) == (Path("w.pth"), "288")
+        assert (first.runtime.engine, first.runtime.device, first.runtime.batch_size) == ("torch", "cpu", 2)
+        assert first.downloads.offline
+        assert first.runtime.threads is None
+        assert {each.runtime.threads for each in self.loaded[1:]} <= {1, 2}
         assert {trial["batch_size"] for trial in json.loads(output.read_text())["trials"]} == {2}
         code, _, stderr = self.run("-o", output)
         assert code == 2

@@ -32,9 +32,11 @@ from resnetd_cli.evaluation import evaluate, held_out
 from resnetd_cli.evaluation.held_out import learnt_by, separate
 from resnetd_cli.evaluation.images import LabelledImages, open_images
 from resnetd_cli.models import trained_on
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.models.trained_on import Known
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import Outputs
+from resnetd_cli.pipeline.options import Parallelism
 from resnetd_cli.results import Preprocessing
 
 CLASSES = ("blue", "green", "red")
@@ -55,7 +57,7 @@ class Summing:
         return Outputs(images.mean(axis=(2, 3)).astype(np.float32) * 20, None)
 
 
-MODEL = Classifier("summing", Summing(), HOW, NAMES, workers=2)
+MODEL = Classifier("summing", Summing(), HOW, NAMES, parallelism=Parallelism(2))
 
 
 def mark(number: int) -> bytes:
@@ -206,10 +208,10 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["", "model.safetensors", "checkpoints/best.pth"])
 def test_a_model_folder_and_its_files_have_its_marks(run: Path, name: str) -> None:
-    found = learnt_by(str(run / name))
+    found = learnt_by(ModelChoice.of(str(run / name)))
     assert found.marks is not None and len(found.marks) == 2
     assert found.is_run
-    found = learnt_by("embedded", run / (name or "model.safetensors"))
+    found = learnt_by(ModelChoice.of("embedded", run / (name or "model.safetensors")))
     assert found.marks is not None and len(found.marks) == 2
 
 
@@ -226,7 +228,7 @@ def test_an_exported_file_has_the_marks_inside(
         marks = trained_on.unpack(mark(0) + mark(1)) if kept else None
         exported_file.write_file(tmp_path / "graph.onnx", card, stream, marks)
     monkeypatch.chdir(tmp_path)
-    found = learnt_by("run.onnx").marks
+    found = learnt_by(ModelChoice.of("run.onnx")).marks
     assert (found is None) != kept
     if found is not None:
         assert trained_on.contains(found, trained_on.unpack(mark(0) + mark(1) + mark(2))).tolist() == [1, 1, 0]
@@ -235,22 +237,22 @@ def test_an_exported_file_has_the_marks_inside(
 def test_weights_have_their_own_marks_not_the_models(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"")
-    found = learnt_by(str(run), other)
+    found = learnt_by(ModelChoice.of(str(run), other))
     assert (found.marks, found.is_run) == (None, True), "they may be a run's all the same"
 
 
 def test_a_run_without_marks_differs_from_other_models(run: Path) -> None:
     (run / trained_on.NAME).unlink()
-    assert learnt_by(str(run)) == Known(str(run), None, is_run=True)
+    assert learnt_by(ModelChoice.of(str(run))) == Known(str(run), None, is_run=True)
     (run / "run.json").unlink()
-    assert learnt_by(str(run)) == Known(str(run), None)
-    assert learnt_by("embedded") == Known("embedded", None)
+    assert learnt_by(ModelChoice.of(str(run))) == Known(str(run), None)
+    assert learnt_by(ModelChoice.of("embedded")) == Known("embedded", None)
 
 
 def test_damaged_marks_are_an_error(run: Path) -> None:
     (run / trained_on.NAME).write_bytes(b"\x93NUMPY")
     with pytest.raises(ModelError, match="is damaged: it does not tell what the model was trained on"):
-        learnt_by(str(run))
+        learnt_by(ModelChoice.of(str(run)))
 
 
 # --- whatever the images are called ---
@@ -416,11 +418,13 @@ def test_weights_that_name_their_marks_go_with_no_others(tmp_path: Path) -> None
     }
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     safetensors.numpy.save_file({"w": np.zeros(1)}, tmp_path / "model.safetensors", metadata)
-    assert learnt_by(str(tmp_path)) == Known(str(tmp_path), None, is_run=True), "copied without them"
+    assert learnt_by(ModelChoice.of(str(tmp_path))) == Known(str(tmp_path), None, is_run=True), (
+        "copied without them"
+    )
     trained_on.write(tmp_path, trained_on.unpack(mark(2)))
-    assert learnt_by(str(tmp_path)) == Known(str(tmp_path), None, is_run=True), "beside another's"
+    assert learnt_by(ModelChoice.of(str(tmp_path))) == Known(str(tmp_path), None, is_run=True), "beside another's"
     trained_on.write(tmp_path, marks)
-    found = learnt_by(str(tmp_path))
+    found = learnt_by(ModelChoice.of(str(tmp_path)))
     assert found.is_run and found.marks is not None
     assert sorted(bytes(each) for each in found.marks) == sorted([mark(0), mark(1)])
 
@@ -433,5 +437,5 @@ def test_a_checkpoint_taken_out_of_its_run_is_noted(tmp_path: Path) -> None:
         (run / name).write_text("{}", encoding="utf-8")
     trained_on.write(run, trained_on.unpack(mark(0)))
     (elsewhere / "best.pth").write_bytes(b"")
-    found = learnt_by(str(run), elsewhere / "best.pth")
+    found = learnt_by(ModelChoice.of(str(run), elsewhere / "best.pth"))
     assert (found.marks, found.is_run) == (None, True)

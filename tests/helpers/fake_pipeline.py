@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnetd_cli.errors import ErrorKind, InputError
+from resnetd_cli.net.fetch import CONNECTIONS
+from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import Outputs
+from resnetd_cli.pipeline.options import InputOptions, Parallelism
 from resnetd_cli.pipeline.run import Pipeline
 from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.reading import ReadOptions
 from resnetd_cli.results import Preprocessing
 
 PLAIN = Preprocessing((3, 4, 4), 1.0, "center", "nearest", (0.0,) * 3, (1.0,) * 3)
@@ -70,8 +74,15 @@ def finish(name: str, logits: np.ndarray | None, features: np.ndarray | None) ->
     return name, int(logits.argmax()), float(features[0])
 
 
-def pipeline(engine: FakeEngine, **options: object) -> Pipeline[Answer]:
-    return Pipeline(engine, PLAIN, finish, "fake", **options)  # type: ignore[arg-type]
+def pipeline(
+    engine: FakeEngine,
+    *,
+    connections: int = CONNECTIONS,
+    decoding: DecodeOptions = DecodeOptions(),
+    **parallelism: int,
+) -> Pipeline[Answer]:
+    inputs = InputOptions(ReadOptions(connections=connections), decoding)
+    return Pipeline(engine, PLAIN, finish, "fake", inputs, Parallelism(**parallelism))
 
 
 def answers(numbers: Iterable[int]) -> list[Answer]:

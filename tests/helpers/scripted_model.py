@@ -12,6 +12,7 @@ from resnetd_cli.class_names import shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.pipeline.engines.base import Outputs
+from resnetd_cli.pipeline.options import Parallelism
 from resnetd_cli.results import Preprocessing
 
 HOW = Preprocessing((3, 8, 8), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)
@@ -38,7 +39,7 @@ class Scripted:
 
 
 def model(logits: NDArray[np.float32] = LOGITS, names: ClassNames = PETS, temperature: float = 1.0) -> Classifier:
-    return Classifier("scripted", Scripted(logits), HOW, names, temperature, workers=2)
+    return Classifier("scripted", Scripted(logits), HOW, names, temperature, parallelism=Parallelism(2))
 
 
 def draw(path: Path, blue: int) -> None:

@@ -16,6 +16,7 @@ from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import WeightsError
 from resnetd_cli.loading import load
 from resnetd_cli.models import embedded
+from resnetd_cli.pipeline.options import Runtime
 
 SAMPLES = ROOT / "samples"
 
@@ -84,7 +85,7 @@ def test_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_embedded_model_knows_a_cat_and_a_cup() -> None:
-    classifier = load("embedded", offline=True, single=True, device="cpu")
+    classifier = load("embedded", offline=True, runtime=Runtime(device="cpu", single=True))
     cat, coffee = classifier.predict([str(SAMPLES / "cat.jpg"), str(SAMPLES / "coffee.jpg")])
     assert (classifier.name, cat.model) == ("embedded", "embedded")
     assert "cat" in cat.predictions[0].label.lower()  # type: ignore[union-attr]

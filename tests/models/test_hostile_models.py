@@ -21,6 +21,7 @@ import onnx
 import pytest
 import torch
 from helpers.hub import Hub, timm_files
+from helpers.loaders import loader_for
 from helpers.onnx_models import CARD, CLASSES, SIDE, tiny, write_onnx
 from helpers.paths import COFFEE, ROOT
 from helpers.program import Resnetd
@@ -31,8 +32,8 @@ from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.exported_file import METADATA_KEY
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
-from resnetd_cli.loading import Loader
 from resnetd_cli.models import checkpoints
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.results import Classified, Failure
 
 TINY = "test_resnet"
@@ -177,7 +178,7 @@ def test_numpy_objects_are_not_unpickled(tmp_path: Path) -> None:
     kernel = np.array([Payload(marker)], dtype=object)
     np.savez(tmp_path / "w.npz", **{"embedding/kernel": kernel, "opt/target/embedding/kernel": kernel})
     with pytest.raises(WeightsError) as caught:
-        Loader("vit_tiny_patch16_224", weights=tmp_path / "w.npz", engine="torch", single=True).load()
+        loader_for("vit_tiny_patch16_224", weights=tmp_path / "w.npz", engine="torch", single=True).load()
     one_line(caught.value)
     assert not marker.exists()
 
@@ -238,7 +239,7 @@ def test_a_pickle_that_claims_more_than_the_file_is_refused(claim: Callable[[], 
 def test_a_state_dict_of_no_tensors_is_told_in_a_line(tmp_path: Path) -> None:
     path = repacked(tmp_path / "w.pth", {"data.pkl": whole(b"}q\x00X\x01\x00\x00\x00wh\x00s")})  # it holds itself
     with pytest.raises(WeightsError) as caught:
-        Loader(TINY, weights=path, engine="torch", single=True).load()
+        loader_for(TINY, weights=path, engine="torch", single=True).load()
     one_line(caught.value)
 
 
@@ -307,7 +308,7 @@ def test_a_bomb_takes_little_memory(kind: str, allowed: int, tmp_path: Path) -> 
 def test_a_numpy_bomb_is_refused_unread(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "w.npz", a=np.zeros(2**25, np.float32))
     with pytest.raises(WeightsError, match="far beyond its size"):
-        Loader("vit_tiny_patch16_224", weights=tmp_path / "w.npz", engine="torch").load()
+        loader_for("vit_tiny_patch16_224", weights=tmp_path / "w.npz", engine="torch").load()
 
 
 # --- safetensors ---
@@ -353,7 +354,7 @@ def test_a_header_of_another_length_is_told(length: int, tmp_path: Path) -> None
 def test_a_tensor_of_another_type_does_not_become_weights(tmp_path: Path) -> None:
     header = {"fc.weight": {"dtype": "I8", "shape": [48], "data_offsets": [0, 48]}}
     with pytest.raises(WeightsError, match="does not fit"):
-        Loader(TINY, weights=safetensors_file(tmp_path / "w.safetensors", header), engine="torch").load()
+        loader_for(TINY, weights=safetensors_file(tmp_path / "w.safetensors", header), engine="torch").load()
 
 
 # --- config.json ---
@@ -383,7 +384,7 @@ def configure(folder: Path, changes: dict[str, Any], pretrained: dict[str, Any])
 
 
 def load_folder(folder: Path) -> Any:
-    return Loader(str(folder), engine="torch", single=True, device="cpu", offline=True).load()
+    return loader_for(str(folder), engine="torch", single=True, device="cpu", offline=True).load()
 
 
 @pytest.mark.parametrize(
@@ -486,7 +487,7 @@ Change = Callable[[onnx.ModelProto], object]
 
 
 def answer(path: Path) -> Classified | Failure:
-    (result,) = Loader(str(path), engine="auto", single=True).load().predict(COFFEE, top_k=1)
+    (result,) = loader_for(str(path), engine="auto", single=True).load().predict(COFFEE, top_k=1)
     return result
 
 
@@ -735,7 +736,6 @@ FLIPS = """
 import random, sys, warnings
 from pathlib import Path
 from resnetd_cli.errors import ResnetdError
-from resnetd_cli.loading import Loader
 sound, path, image = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), sys.argv[3]
 random = random.Random(7)
 counts = {}
@@ -748,7 +748,7 @@ for turn in range(250):
             data[random.randrange(len(data))] ^= 1 << random.randrange(8)
     path.write_bytes(data)
     try:
-        for result in Loader(str(path), engine="auto", single=True).load().predict(image):
+        for result in loader_for(str(path), engine="auto", single=True).load().predict(image):
             outcome = type(result).__name__
     except ResnetdError as error:
         assert "\\n" not in error.message
@@ -778,7 +778,7 @@ def test_flipped_bits_end_no_process(tmp_path: Path) -> None:
 def test_a_bundle_that_leads_elsewhere_is_not_followed(how: str, tmp_path: Path) -> None:
     path, other = write_onnx(tmp_path / "m.onnx", tiny()), write_onnx(tmp_path / "other.onnx", tiny())
     assert isinstance(answer(path), Classified)
-    bundle = bundles.find(BundleKey(str(path)))
+    bundle = bundles.find(BundleKey(ModelChoice.of(str(path))))
     assert bundle is not None
     card = bundle.folder / "bundle.json"
     content = json.loads(card.read_text())
@@ -788,9 +788,9 @@ def test_a_bundle_that_leads_elsewhere_is_not_followed(how: str, tmp_path: Path)
         content["bundle"]["failure"] = {"a": 1}
     content["sha256"] = bundles._digest(content["bundle"])
     card.write_text("[" * 100_000 if how == "nested" else json.dumps(content))
-    assert bundles.find(BundleKey(str(path))) is None
+    assert bundles.find(BundleKey(ModelChoice.of(str(path)))) is None
     assert isinstance(answer(path), Classified)
-    mended = bundles.find(BundleKey(str(path)))
+    mended = bundles.find(BundleKey(ModelChoice.of(str(path))))
     assert mended is not None
     assert mended.exported == str(path)
 
@@ -804,7 +804,7 @@ def test_a_lack_of_memory_is_not_taken_for_damage(tmp_path: Path, monkeypatch: p
     )
     with pytest.raises(ModelError, match="not enough memory"):
         answer(path)
-    assert bundles.find(BundleKey(str(path))) is not None
+    assert bundles.find(BundleKey(ModelChoice.of(str(path)))) is not None
 
 
 # --- names ---
@@ -859,7 +859,7 @@ def test_a_name_reaches_no_file_that_it_should_not(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UnknownModel) as caught:
-        Loader(name, engine="auto", single=True, offline=True).load()
+        loader_for(name, engine="auto", single=True, offline=True).load()
     assert hint_of(caught.value)
     assert [path for path in sorted(tmp_path.rglob("*")) if cache not in (path, *path.parents)] == before
 
@@ -867,7 +867,7 @@ def test_a_name_reaches_no_file_that_it_should_not(
 @pytest.mark.parametrize("name", ["../../x", "~nobody-of-this-name/w.pth", "a" * 5000, "a\0b", "\udcff", ""])
 def test_weights_of_such_names_are_not_there(name: str) -> None:
     with pytest.raises(WeightsError, match="no weights file"):
-        Loader(TINY, weights=name, engine="auto", single=True).load()
+        loader_for(TINY, weights=name, engine="auto", single=True).load()
 
 
 def test_a_pickle_that_asks_for_an_endless_name_is_refused_at_once(tmp_path: Path) -> None:

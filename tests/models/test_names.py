@@ -19,10 +19,9 @@ from resnetd_cli.models.names import (
     Kind,
     ModelCard,
     ModelRef,
+    ResolvedModel,
     cards,
     find_card,
-    local_folder,
-    local_path,
     matches,
     resolve,
     timm_names,
@@ -116,7 +115,7 @@ def test_card_is_found_by_its_full_name_or_as_its_architecture_s_default() -> No
 
 
 def test_default_model_is_in_the_table() -> None:
-    assert resolve(DEFAULT_MODEL) == ModelRef("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
+    assert resolve(DEFAULT_MODEL) == ResolvedModel("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_default_model_is_in_the_table() -> None:
     ],
 )
 def test_timm_name_gets_the_tag_of_its_weights(model: str, name: str) -> None:
-    assert resolve(model) == ModelRef(name, Kind.TIMM, name)
+    assert resolve(model) == ResolvedModel(name, Kind.TIMM, name)
 
 
 def test_timm_name_without_weights_is_a_timm_model_too() -> None:
@@ -143,7 +142,7 @@ def test_timm_name_without_weights_is_a_timm_model_too() -> None:
 
 
 def test_embedded_is_the_network_that_comes_with_the_install() -> None:
-    assert resolve("embedded") == ModelRef("embedded", Kind.EMBEDDED, "tf_efficientnet_lite0.in1k")
+    assert resolve("embedded") == ResolvedModel("embedded", Kind.EMBEDDED, "tf_efficientnet_lite0.in1k")
 
 
 def test_table_is_enough_for_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +154,7 @@ def test_table_is_enough_for_the_family(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("prefix", ["hf-hub:", "hf_hub:"])
 @pytest.mark.parametrize("location", ["owner/name", "timm/resnet50d.ra2_in1k", "owner/name@v1.0", "o/n@abc123"])
 def test_hub_repository_is_named_with_its_owner(prefix: str, location: str) -> None:
-    assert resolve(prefix + location) == ModelRef(f"hf-hub:{location}", Kind.HUB, location)
+    assert resolve(prefix + location) == ResolvedModel(f"hf-hub:{location}", Kind.HUB, location)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +205,7 @@ def test_folder_is_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert Path(ref.location).resolve() == folder
         assert ref.name == text.removeprefix("local-dir:")
     monkeypatch.chdir(folder.parent)
-    assert resolve("mine") == ModelRef("mine", Kind.FOLDER, "mine")
+    assert resolve("mine") == ResolvedModel("mine", Kind.FOLDER, "mine")
     assert resolve(".." + "/runs/mine").kind is Kind.FOLDER
 
 
@@ -277,7 +276,7 @@ def test_misspelt_name_gets_near_ones(model: str, near: str) -> None:
     ],
 )
 def test_name_of_an_older_timm_is_its_present_one(model: str, name: str) -> None:
-    assert resolve(model) == ModelRef(name, Kind.TIMM, name, former=model)
+    assert resolve(model) == ResolvedModel(name, Kind.TIMM, name, former=model)
 
 
 def test_every_former_name_is_found_or_refused_but_never_without_its_weights() -> None:
@@ -296,7 +295,7 @@ def test_every_former_name_is_found_or_refused_but_never_without_its_weights() -
 
 @pytest.mark.parametrize("model", ["timm/resnet50d.ra2_in1k", "timm/resnet50d"])
 def test_timm_s_own_repository_is_the_model_of_that_name(model: str, folder: Path) -> None:
-    assert resolve(model) == ModelRef("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
+    assert resolve(model) == ResolvedModel("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
 
 
 def test_folder_called_timm_wins_over_timm_s_repositories(folder: Path) -> None:
@@ -316,7 +315,7 @@ def test_folder_called_timm_wins_over_timm_s_repositories(folder: Path) -> None:
     ],
 )
 def test_page_of_the_hub_is_its_repository(page: str, location: str) -> None:
-    assert resolve(page) == ModelRef(f"hf-hub:{location}", Kind.HUB, location)
+    assert resolve(page) == ResolvedModel(f"hf-hub:{location}", Kind.HUB, location)
 
 
 @pytest.mark.parametrize(
@@ -414,9 +413,9 @@ def test_file_of_weights_in_a_model_folder_is_that_model(name: str, folder: Path
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"weights")
     text = f"runs/mine/{name}"
-    assert resolve(text) == ModelRef(text, Kind.FOLDER, "runs/mine", file=Path(text))
-    assert local_folder(text) == folder
-    assert local_path(text) == file
+    assert resolve(text) == ResolvedModel(text, Kind.FOLDER, "runs/mine", file=Path(text))
+    assert ModelRef(text).folder == folder
+    assert ModelRef(text).path == file
 
 
 @pytest.mark.parametrize(
@@ -453,7 +452,7 @@ def test_repository_in_the_hub_s_cache_is_its_main_snapshot(folder: Path) -> Non
     assert "hf-hub:timm/resnet50d.ra2_in1k" in (hint_of(caught.value) or "")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("bbb")
-    assert resolve(str(repo)) == ModelRef(str(repo), Kind.FOLDER, str(repo / "snapshots" / "bbb"))
+    assert resolve(str(repo)) == ResolvedModel(str(repo), Kind.FOLDER, str(repo / "snapshots" / "bbb"))
     (repo / "snapshots" / "bbb" / "config.json").unlink()
     with pytest.raises(UnknownModel) as caught:
         resolve(str(repo / "snapshots" / "bbb"))

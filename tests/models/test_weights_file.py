@@ -15,6 +15,7 @@ import safetensors.torch
 import timm
 import torch
 from helpers.hub import timm_files
+from helpers.loaders import loader_for
 from PIL import Image
 
 from resnetd_cli import about
@@ -23,7 +24,8 @@ from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.compiled import build
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
-from resnetd_cli.loading import Loader, load
+from resnetd_cli.loading import Loader
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.preprocess import preprocess
 
 TINY = "test_resnet"  # a residual network of timm's for tests: what files hold is alike for all sizes
@@ -54,7 +56,7 @@ def state_dict(files: dict[str, bytes]) -> dict[str, torch.Tensor]:
 
 
 def load_offline(model: str, **options: Any) -> Classifier:
-    return load(model, offline=True, single=True, device="cpu", **options)
+    return loader_for(model, offline=True, single=True, device="cpu", **options).load()
 
 
 def logits(classifier: Classifier) -> np.ndarray:
@@ -678,16 +680,16 @@ def test_placeholders_of_transformers_are_no_class_names(folder: Path) -> None:
 
 def test_info_of_other_weights_is_theirs(ten: dict[str, bytes], tmp_path: Path) -> None:
     path = write_safetensors(tmp_path / "ten.safetensors", ten)
-    facts = about.describe(TINY, weights_file=path)
+    facts = about.describe(ModelChoice.of(TINY, path))
     assert (facts["model"], facts["classes"], facts["license"]) == (f"{TINY}:ten.safetensors", 10, None)
-    assert facts["params_m"] < about.describe(TINY)["params_m"]
+    assert facts["params_m"] < about.describe(ModelChoice.of(TINY))["params_m"]
     assert (facts["weights"], facts["temperature"]) == (str(path), 1.0)
     resnet = save(tmp_path / "r.pth", timm.create_model("resnet18d", num_classes=2).state_dict())
-    facts = about.describe("resnet18d", weights_file=resnet)
+    facts = about.describe(ModelChoice.of("resnet18d", resnet))
     assert (facts["classes"], facts["params_m"]) == (2, 11.2)
     assert "top1" not in facts
     with pytest.raises(WeightsError, match="no weights file"):
-        about.describe(TINY, weights_file=tmp_path / "gone.pth")
+        about.describe(ModelChoice.of(TINY, tmp_path / "gone.pth"))
 
 
 @pytest.mark.parametrize(
@@ -719,10 +721,13 @@ def test_checkpoint_that_does_not_fit_says_where_it_comes_from(content: Any, hin
 def test_compiled_model_depends_on_every_part_of_its_weights_and_on_their_configuration(folder: Path) -> None:
     names = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = split_dataset(folder)
-    sources = build._sources(BundleKey(str(folder)), index)
+    sources = build._sources(BundleKey(ModelChoice.of(str(folder))), index)
     assert sorted(path.name for path in sources) == [*names, "model.safetensors.index.json"]
     part = folder / names[1]
-    assert {path.name for path in build._sources(BundleKey(str(part)), part)} == {"config.json", names[1]}
+    assert {path.name for path in build._sources(BundleKey(ModelChoice.of(str(part))), part)} == {
+        "config.json",
+        names[1],
+    }
 
 
 def test_name_of_an_older_timm_gets_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -730,5 +735,5 @@ def test_name_of_an_older_timm_gets_one_note(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("resnetd_cli.models.network.load_network", lambda *_, **__: None)
     Loader("gluon_resnet50_v1d", note=notes.append)._network()
     assert notes == ["timm calls gluon_resnet50_v1d resnet50d.gluon_in1k now"]
-    Loader("resnet50d.gluon_in1k", note=notes.append)._network()
+    loader_for("resnet50d.gluon_in1k", note=notes.append)._network()
     assert len(notes) == 1

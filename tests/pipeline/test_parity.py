@@ -18,6 +18,7 @@ from timm.models import load_state_dict
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.loading import load
 from resnetd_cli.models import embedded
+from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.results import Classified
 
 SAMPLES = ROOT / "samples"
@@ -78,7 +79,7 @@ def test_there_are_photographs_to_compare() -> None:
 def test_embedded_model_gives_the_recipe_s_answers(single: bool, tmp_path: Path) -> None:
     state_dict = embedded.to_timm(load_state_dict(str(embedded.weights_file())))
     paths = PHOTOGRAPHS + turned(tmp_path)
-    classifier = load("embedded", offline=True, device="cpu", single=single)
+    classifier = load("embedded", offline=True, runtime=Runtime(device="cpu", single=single))
     assert_same_answers(classifier, recipe("tf_efficientnet_lite0", state_dict, paths), paths)
 
 
@@ -89,9 +90,8 @@ def test_resnet18d_gives_the_recipe_s_answers(
     weights = tmp_path / "resnet18d.safetensors"
     weights.write_bytes(resnet18d_files["model.safetensors"])
     paths = PHOTOGRAPHS + turned(tmp_path)
-    classifier = load(
-        "resnet18d", weights=weights, offline=True, device="cpu", single=single, batch_size=batch_size
-    )
+    runtime = Runtime(device="cpu", single=single, batch_size=batch_size)
+    classifier = load("resnet18d", weights=weights, offline=True, runtime=runtime)
     assert_same_answers(classifier, recipe("resnet18d", load_state_dict(str(weights)), paths), paths)
 
 
@@ -100,7 +100,7 @@ def test_resnet50d_gives_the_recipe_s_answers(tmp_path: Path) -> None:
     weights = tmp_path / "resnet50d.safetensors"
     weights.write_bytes(timm_files("resnet50d.ra2_in1k")["model.safetensors"])
     paths = PHOTOGRAPHS + turned(tmp_path)
-    classifier = load("resnet50d", weights=weights, offline=True, device="cpu")
+    classifier = load("resnet50d", weights=weights, offline=True, runtime=Runtime(device="cpu"))
     assert_same_answers(classifier, recipe("resnet50d", load_state_dict(str(weights)), paths), paths)
 
 

@@ -27,6 +27,7 @@ from resnetd_cli.datasets.open_dataset import open_dataset
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
 from resnetd_cli.pipeline.decode.content import mark_of_file
+from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.results import Classified
 from resnetd_cli.training import augmentation, checkpoint, dataset, network, randomness, recipe, run_record
 from resnetd_cli.training.callbacks import Callbacks
@@ -220,7 +221,7 @@ def test_timm_loads_the_model_with_its_names(finished: Path) -> None:
 
 
 def test_predict_takes_a_run(finished: Path, data: Path) -> None:
-    classifier = load(str(finished), engine="torch")
+    classifier = load(str(finished), runtime=Runtime("torch"))
     for name in COLOURS:
         (result,) = classifier.predict(data / "test" / name / "000.png")
         assert isinstance(result, Classified)
@@ -229,9 +230,9 @@ def test_predict_takes_a_run(finished: Path, data: Path) -> None:
 
 def test_a_checkpoint_is_weights_too(finished: Path, data: Path) -> None:
     image = data / "test" / "red" / "001.png"
-    (run,) = load(str(finished), engine="torch").predict(image)
+    (run,) = load(str(finished), runtime=Runtime("torch")).predict(image)
     best = finished / "checkpoints" / "best.pth"
-    (weights,) = load(NETWORK, weights=best, image_size="32", engine="torch").predict(image)
+    (weights,) = load(NETWORK, weights=best, image_size="32", runtime=Runtime("torch")).predict(image)
     assert isinstance(run, Classified) and isinstance(weights, Classified)
     assert [item.index for item in run.predictions] == [item.index for item in weights.predictions]
 

@@ -23,6 +23,7 @@ from resnetd_cli.evaluation.image_rows import ImageRow, PredictedClass, TrueClas
 from resnetd_cli.evaluation.images import open_images
 from resnetd_cli.loading import load
 from resnetd_cli.pipeline.decode.image import TURNED, DecodeOptions, decode
+from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.views.per_image import COLUMNS, RowOptions, check_name, open_rows
 
 
@@ -209,7 +210,7 @@ def test_rows_of_a_network_are_those_of_its_logits(cli: Cli, own: tuple[Path, Pa
     ended = cli("evaluate", data, "-m", folder, "--per-image", "rows.parquet", "--with-logits", "-f", "json")
     assert ended.code == 0
     rows = pq.read_table("rows.parquet").to_pylist()
-    classifier = load(str(folder), engine="torch")
+    classifier = load(str(folder), runtime=Runtime("torch"))
     logits = np.array(list(classifier.logits([row["path"] for row in rows])))
     np.testing.assert_allclose([row["logits"] for row in rows], logits, atol=1e-5)
     actual = np.array([classifier.class_names.names.index(Path(row["path"]).parent.name) for row in rows])

@@ -11,7 +11,7 @@ from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.inputs import Inputs
 from resnetd_cli.cli.numbers import number
 from resnetd_cli.errors import ExitCode
-from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 
 
 def bench(
@@ -44,6 +44,7 @@ def bench(
 
     resnetd bench photos/ --model embedded --seconds 60 -f json
     """
+    choice = ModelChoice.of(model, weights, image_size)
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     given = Inputs(inputs or [], files_from, null) if inputs or files_from or null else None
     sources = given.sources() if given else None
@@ -57,13 +58,15 @@ def bench(
         format.value,
         output,
         overwrite=overwrite,
-        reads=[*(inputs or []), files_from, weights, *model_files(model)],
+        reads=[*(inputs or []), files_from, weights, *model_files(choice.model)],
     )
 
-    from functools import partial
+    from dataclasses import replace
 
     from resnetd_cli.evaluation.bench import measure, read_sample, synthetic_sample
-    from resnetd_cli.loading import load
+    from resnetd_cli.loading import Loader
+    from resnetd_cli.models.hub import Downloads
+    from resnetd_cli.pipeline.options import Runtime
     from resnetd_cli.system.cpus import usable_cpus
 
     sample = synthetic_sample() if sources is None else read_sample(sources, model)
@@ -71,21 +74,12 @@ def bench(
         running.tell_failure(failure)
     if given:
         given.tell_skipped()
-    load_with = partial(
-        load,
-        model,
-        weights=weights,
-        image_size=image_size,
-        engine=engine,
-        precision=precision,
-        device=device,
-        offline=offline,
-        batch_size=batch_size,
-        progress=terminal.download_bar,
-        note=terminal.note,
+    runtime = Runtime(engine, precision, device, batch_size)
+    loader = Loader(
+        choice, runtime=runtime, downloads=Downloads(offline, terminal.download_bar), note=terminal.note
     )
     report = measure(
-        lambda threads: load_with(threads=threads),
+        lambda threads: replace(loader, runtime=replace(runtime, threads=threads)).load(),
         sample,
         cpus=usable_cpus(),
         seconds=seconds,

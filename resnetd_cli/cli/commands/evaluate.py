@@ -15,7 +15,7 @@ from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.numbers import whole
 from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
-from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import TIMEOUT
 from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
 from resnetd_cli.results import Failure
@@ -48,7 +48,7 @@ class Split(str, Enum):
     ALL = "all"
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0915
     data: Annotated[
         str, typer.Argument(metavar="DIR", help="Labelled images: DIR/CLASS/*.jpg, DIR/test/CLASS/*.jpg, ...")
     ],
@@ -142,6 +142,7 @@ def evaluate(
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     models = model or [os.environ.get("RESNETD_MODEL") or DEFAULT_MODEL]
     fit = fit_temperature or calibrate
+    choices = [ModelChoice.of(name, weights, image_size) for name in models]
     _check(models, weights, fail_under, fit=fit, temperature=temperature)
     _check_rows(per_image, with_logits=with_logits)
 
@@ -150,7 +151,7 @@ def evaluate(
     from resnetd_cli.cli.spared import model_files
     from resnetd_cli.views.evaluation import image_notes, write_reports
 
-    reads = [data, weights, labels, *model_files(*models)]
+    reads = [data, weights, labels, *model_files(*(choice.model for choice in choices))]
     target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
     check_outputs(target.path, per_image, overwrite=overwrite, reads=reads)
 
@@ -159,43 +160,36 @@ def evaluate(
     from resnetd_cli.evaluation.evaluate import evaluate
     from resnetd_cli.evaluation.images import open_images
     from resnetd_cli.evaluation.temperature import temperature_file
-    from resnetd_cli.loading import load
+    from resnetd_cli.loading import Loader
+    from resnetd_cli.models.hub import Downloads
+    from resnetd_cli.pipeline.options import InputOptions, Runtime
 
-    place = temperature_file(models[0], weights) if fit else None
-    learnt = [held_out.learnt_by(name, weights) for name in models]
+    place = temperature_file(choices[0]) if fit else None
+    learnt = [held_out.learnt_by(choice) for choice in choices]
     images = open_images(data, split.value if split else None, real=real, offline=offline)
     of_classes = f" of {counted(len(images.classes), 'class')}" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {counted(len(images), 'image', ',')}{of_classes}")
     terminal.notes(images.notes)
     failures = running.Failures()
-    on_failure = _stop if fail_fast else failures.tell_once
     decoding = DecodeOptions(
         max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
     )
 
-    def load_one(name: str) -> Classifier:
-        classifier = load(
-            name,
-            weights=weights,
+    def load_one(choice: ModelChoice) -> Classifier:
+        classifier = Loader(
+            choice,
             class_names=labels,
-            image_size=image_size,
-            engine=engine,
-            precision=precision,
-            device=device,
-            offline=offline,
-            decoding=decoding,
-            batch_size=batch_size,
-            workers=workers,
-            threads=threads,
             temperature=1.0 if fit else temperature,
-            progress=terminal.download_bar,
+            runtime=Runtime(engine, precision, device, batch_size, workers, threads),
+            inputs=InputOptions(decoding=decoding),
+            downloads=Downloads(offline, terminal.download_bar),
             note=terminal.note,
-        )
+        ).load()
         running.tell_engine(classifier)
         return classifier
 
     # All are loaded first: what is wrong with the second is told before the first is measured.
-    classifiers = {name: load_one(name) for name in models}
+    classifiers = {choice.model.text: load_one(choice) for choice in choices}
     if skip_unknown:
         images, notes = images.known_to([classifier.class_names for classifier in classifiers.values()])
         terminal.notes(notes)
@@ -214,7 +208,7 @@ def evaluate(
                     mistakes=mistakes,
                     trained_on=seen,
                     on_row=on_row,
-                    on_failure=on_failure,
+                    on_failure=_stop if fail_fast else failures.tell_once,
                     track=track,
                 )
             evaluated.append(each)

@@ -9,7 +9,7 @@ import typer
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
-from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.system.escaping import shell_word
 
 
@@ -41,29 +41,31 @@ def export(
 
     The file runs where neither torch nor timm is installed. --format is of what --verify found.
     """
+    choice = ModelChoice.of(model, weights, image_size)
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
 
     from resnetd_cli.cli import outputs, running
     from resnetd_cli.cli.inputs import images_of
     from resnetd_cli.cli.spared import model_files
-    from resnetd_cli.compiled.exported_file import is_exported
     from resnetd_cli.loading import Loader
+    from resnetd_cli.models.hub import Downloads
+    from resnetd_cli.models.names import is_exported
+    from resnetd_cli.pipeline.options import Runtime
     from resnetd_cli.pull import export, verify_file
     from resnetd_cli.views.agreement import write_agreement
 
     path = outputs.as_path(output)
     if path is None or not is_exported(path.name):
         raise UsageError("the model goes to a file whose name ends in .onnx", hint=f"-o {shell_word(model)}.onnx")
-    outputs.check_outputs(path, overwrite=overwrite, reads=[weights, labels, *(verify or []), *model_files(model)])
+    outputs.check_outputs(
+        path, overwrite=overwrite, reads=[weights, labels, *(verify or []), *model_files(choice.model)]
+    )
     verification = images_of("--verify", verify)
     loader = Loader(
-        model,
-        weights=weights,
+        choice,
         class_names=labels,
-        image_size=image_size,
-        precision=precision,
-        offline=offline,
-        progress=terminal.download_bar,
+        runtime=Runtime(precision=precision),
+        downloads=Downloads(offline, terminal.download_bar),
         note=terminal.note,
     )
     failures = running.Failures()

@@ -10,7 +10,7 @@ from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.inputs import Inputs
 from resnetd_cli.errors import UsageError
-from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import CONNECTIONS, MAX_BYTES, TIMEOUT
 from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
 from resnetd_cli.pipeline.sources.reading import ReadOptions
@@ -66,7 +66,8 @@ def features(
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     given = Inputs(inputs or [], files_from, null, all_files, follow)
-    reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
+    choice = ModelChoice.of(model, weights, image_size)
+    reading = ReadOptions(max_bytes, timeout, allow_private_hosts, connections)
     sources = given.sources(reading)
 
     from resnetd_cli.cli import outputs, records, running, spared
@@ -78,33 +79,25 @@ def features(
     path = outputs.as_path(output)
     sink = records.array_sink(path, overwrite=overwrite, keep=not fail_fast, escape_formulas=escape_formulas)
     paths = records.array_paths(path)
-    reads = [*given.texts, files_from, weights, *spared.model_files(model)]
+    reads = [*given.texts, files_from, weights, *spared.model_files(choice.model)]
     outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
-    from resnetd_cli.loading import load
+    from resnetd_cli.loading import Loader
+    from resnetd_cli.models.hub import Downloads
+    from resnetd_cli.pipeline.engines.base import Wanted
+    from resnetd_cli.pipeline.options import InputOptions, Runtime
 
-    classifier = load(
-        model,
-        weights=weights,
-        image_size=image_size,
-        layer=layer,
-        logits=False,
-        engine=engine,
-        precision=precision,
-        device=device,
-        offline=offline,
-        reading=reading,
-        decoding=DecodeOptions(
-            max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
-        ),
-        connections=connections,
-        batch_size=batch_size,
-        workers=workers,
-        threads=threads,
-        single=given.single,
-        progress=terminal.download_bar,
-        note=terminal.note,
+    decoding = DecodeOptions(
+        max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
     )
+    classifier = Loader(
+        choice,
+        wanted=Wanted(logits=False, layer=layer),
+        runtime=Runtime(engine, precision, device, batch_size, workers, threads, given.single),
+        inputs=InputOptions(reading, decoding),
+        downloads=Downloads(offline, terminal.download_bar),
+        note=terminal.note,
+    ).load()
     running.tell_engine(classifier)
     with records.open_arrays(sink):
         results = classifier.embed(spared.guarded(sources, *paths))

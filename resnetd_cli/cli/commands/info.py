@@ -8,6 +8,7 @@ import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
+from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.engines.base import FP32, INT8
 from resnetd_cli.results import FittedTemperature
 
@@ -35,6 +36,7 @@ def info(
 
     resnetd info resnet50d --bibtex
     """
+    choice = ModelChoice.of(model, weights, image_size)
     terminal.setup(quiet=quiet, verbose=verbose)
 
     from resnetd_cli import about
@@ -43,13 +45,13 @@ def info(
     from resnetd_cli.views.listing import write_facts
 
     target = TextOutput.choose(
-        format.value, output, overwrite=overwrite, elsewhere="pairs", reads=[weights, *model_files(model)]
+        format.value, output, overwrite=overwrite, elsewhere="pairs", reads=[weights, *model_files(choice.model)]
     )
     if bibtex:
         with target.open() as stream:
-            stream.write(about.bibtex(model))
+            stream.write(about.bibtex(choice.model))
         return 0
-    facts = about.describe(model, weights_file=weights, image_size=image_size)
+    facts = about.describe(choice)
     with target.open() as stream:
         write_facts(facts, stream, target.format, shown=_in_words(facts))
     return 0

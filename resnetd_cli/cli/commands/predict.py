@@ -13,7 +13,7 @@ from resnetd_cli.cli import options
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.inputs import Inputs
 from resnetd_cli.errors import UsageError
-from resnetd_cli.models.names import DEFAULT_MODEL
+from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import CONNECTIONS, MAX_BYTES, TIMEOUT
 from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
 from resnetd_cli.pipeline.sources.reading import ReadOptions
@@ -82,7 +82,8 @@ def predict(
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     given = Inputs(inputs or [], files_from, null, all_files, follow)
-    reading = ReadOptions(max_bytes, timeout, allow_private_hosts)
+    choice = ModelChoice.of(model, weights, image_size)
+    reading = ReadOptions(max_bytes, timeout, allow_private_hosts, connections)
     sources = given.sources(reading)
 
     import sys
@@ -105,35 +106,27 @@ def predict(
     if arrays and arrays_path is None and path is None:
         raise UsageError("two outputs would be written to standard output", hint="-o FILE writes one of them")
     paths = [path, *(records.array_paths(arrays_path) if arrays else [])]
-    reads = [*given.texts, files_from, weights, labels, *spared.model_files(model)]
+    reads = [*given.texts, files_from, weights, labels, *spared.model_files(choice.model)]
     outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
-    from resnetd_cli.loading import load
-    from resnetd_cli.pipeline.engines.base import LAYER_POOLED
+    from resnetd_cli.loading import Loader
+    from resnetd_cli.models.hub import Downloads
+    from resnetd_cli.pipeline.engines.base import LAYER_POOLED, Wanted
+    from resnetd_cli.pipeline.options import InputOptions, Runtime
 
-    classifier = load(
-        model,
-        weights=weights,
-        class_names=labels,
-        image_size=image_size,
-        layer=LAYER_POOLED if embeddings or features_out else None,
-        engine=engine,
-        precision=precision,
-        device=device,
-        offline=offline,
-        reading=reading,
-        decoding=DecodeOptions(
-            max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
-        ),
-        connections=connections,
-        batch_size=batch_size,
-        workers=workers,
-        threads=threads,
-        single=given.single,
-        temperature=temperature,
-        progress=terminal.download_bar,
-        note=terminal.note,
+    decoding = DecodeOptions(
+        max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
     )
+    classifier = Loader(
+        choice,
+        class_names=labels,
+        temperature=temperature,
+        wanted=Wanted(layer=LAYER_POOLED if embeddings or features_out else None),
+        runtime=Runtime(engine, precision, device, batch_size, workers, threads, given.single),
+        inputs=InputOptions(reading, decoding),
+        downloads=Downloads(offline, terminal.download_bar),
+        note=terminal.note,
+    ).load()
     running.tell_engine(classifier)
     with ExitStack() as stack:
         if arrays:

@@ -57,26 +57,24 @@ def pull(
     from resnetd_cli.cli.outputs import TextOutput
     from resnetd_cli.cli.running import Failures
     from resnetd_cli.cli.spared import model_files
-    from resnetd_cli.compiled.exported_file import is_exported
     from resnetd_cli.loading import Loader
-    from resnetd_cli.models.names import resolve
+    from resnetd_cli.models.hub import Downloads
+    from resnetd_cli.models.names import ModelChoice
+    from resnetd_cli.pipeline.options import Runtime
     from resnetd_cli.views.listing import write_facts, write_rows
 
-    reads = [weights, *(calibrate or []), *(verify or []), *model_files(*models)]
+    choices = [ModelChoice.of(model, weights, image_size) for model in models]
+    reads = [weights, *(calibrate or []), *(verify or []), *model_files(*(choice.model for choice in choices))]
     target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
     calibration, verification = images_of("--calibrate", calibrate), images_of("--verify", verify)
-    for model in models:  # a misspelt name comes to light before the first download
-        if not is_exported(model):
-            resolve(model)
+    for choice in choices:  # a misspelt name comes to light before the first download
+        _ = choice.model.resolved
     rows, failures, code = [], Failures(), ExitCode.OK
-    for model in models:
+    for choice in choices:
         loader = Loader(
-            model,
-            weights=weights,
-            image_size=image_size,
-            precision=precision,
-            offline=offline,
-            progress=terminal.download_bar,
+            choice,
+            runtime=Runtime(precision=precision),
+            downloads=Downloads(offline, terminal.download_bar),
             note=terminal.note,
         )
         try:
@@ -84,7 +82,7 @@ def pull(
         except ResnetdError as error:
             if len(models) == 1:
                 raise
-            terminal.error(error, about=model)
+            terminal.error(error, about=choice.model.text)
             code = ExitCode.FAILED
     with target.open() as stream:
         if verify and target.format == "table":

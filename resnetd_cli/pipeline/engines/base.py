@@ -20,6 +20,20 @@ LAYER_LOGITS = "logits"
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """The outputs that an engine computes.
+
+    Attributes:
+        logits: compute the logits. Without them, a network needs no classifier.
+        layer: the features to compute: `pooled`, `logits`, on torch also a stage of the network by its name; None
+            for no features.
+    """
+
+    logits: bool = True
+    layer: str | None = None
+
+
+@dataclass(frozen=True)
 class Outputs:
     """What a network says of a batch of N images.
 

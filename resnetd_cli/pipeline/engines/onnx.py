@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, Outputs
+from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, Outputs, Wanted
 from resnetd_cli.system.cpus import limited_cpus
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.memory import is_shortage, usable
@@ -48,8 +48,7 @@ class OnnxEngine:
         path: the graph.
         size: height and width of the images that will come, for which a graph of any size is then made ready.
         optimised: it was optimised for this machine, by `optimise`; it is run as it is.
-        logits: give the logits.
-        layer: which features to give: `pooled`, `logits`, or None.
+        wanted: the outputs to compute; the layer is `pooled`, `logits`, or None.
         threads: how many threads one call of `run` may use; None for all cores.
 
     Raises:
@@ -68,8 +67,7 @@ class OnnxEngine:
         *,
         size: tuple[int, int] | None = None,
         optimised: bool = False,
-        logits: bool = True,
-        layer: str | None = LAYER_POOLED,
+        wanted: Wanted = Wanted(layer=LAYER_POOLED),
         threads: int | None = None,
     ) -> None:
         onnxruntime = import_onnxruntime()
@@ -79,14 +77,14 @@ class OnnxEngine:
         self._session = _session(path, options)
         self.input_size = _input_size(self._session)
         self.classes = _classes(self._session)
-        self._layer = layer
+        self._layer = wanted.layer
         self._wanted = [
             name
-            for name, wanted in (
-                ("logits", self.classes and (logits or layer == LAYER_LOGITS)),
-                ("features", layer == LAYER_POOLED),
+            for name, is_wanted in (
+                ("logits", self.classes and (wanted.logits or wanted.layer == LAYER_LOGITS)),
+                ("features", wanted.layer == LAYER_POOLED),
             )
-            if wanted
+            if is_wanted
         ]
 
     def run(self, images: NDArray[np.float32]) -> Outputs:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.pipeline.engines.base import FP32, LAYER_LOGITS, LAYER_POOLED, Outputs
+from resnetd_cli.pipeline.engines.base import FP32, LAYER_LOGITS, LAYER_POOLED, Outputs, Wanted
 from resnetd_cli.system.cpus import limited_cpus
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ class TorchEngine:
         network: in evaluation mode.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `fp32`, `fp16` or `bf16`: in which it computes; what comes out is float32.
-        logits: give the logits.
-        layer: which features to give: `pooled`, `logits`, the name of one of the network's stages, or None.
+        wanted: the outputs to compute.
         threads: how many threads one call of `run` may use; None for all cores.
 
     Raises:
@@ -45,8 +44,7 @@ class TorchEngine:
         *,
         device: str = "auto",
         precision: str = FP32,
-        logits: bool = True,
-        layer: str | None = None,
+        wanted: Wanted = Wanted(),
         threads: int | None = None,
     ) -> None:
         import torch
@@ -61,8 +59,8 @@ class TorchEngine:
             # Channels last is the layout that convolutions on CPUs and tensor cores read fastest.
             self.network = self.network.to(memory_format=torch.channels_last)
         self.classes = int(getattr(network, "num_classes", 0) or 0)
-        self._logits = logits and bool(self.classes)
-        self._layer = layer
+        self._logits = wanted.logits and bool(self.classes)
+        self._layer = layer = wanted.layer
         self._stage = _stage_index(network, layer) if layer not in (None, LAYER_POOLED, LAYER_LOGITS) else None
 
     def run(self, images: NDArray[np.float32]) -> Outputs:

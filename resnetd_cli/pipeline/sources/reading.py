@@ -31,11 +31,13 @@ class ReadOptions:
         timeout: seconds that reading one may take; standard input is waited for.
         allow_private_hosts: let URLs from lists, and redirects, lead to private addresses. A URL that the user
             typed may, always.
+        connections: URLs fetched at once.
     """
 
     max_bytes: int = fetch.MAX_BYTES
     timeout: float = fetch.TIMEOUT
     allow_private_hosts: bool = False
+    connections: int = fetch.CONNECTIONS
 
 
 DEFAULT_READING = ReadOptions()

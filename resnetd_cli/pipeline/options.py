@@ -1,0 +1,89 @@
+"""Options of a run, in groups: how inputs are read and decoded, which engine is wanted, how much runs at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from resnetd_cli.errors import UsageError
+from resnetd_cli.pipeline.decode.image import DecodeOptions
+from resnetd_cli.pipeline.engines.base import ENGINES, FP32, PRECISIONS
+from resnetd_cli.pipeline.sources.reading import ReadOptions
+from resnetd_cli.system.cpus import usable_cpus
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How inputs are read and decoded, and within which limits."""
+
+    reading: ReadOptions = ReadOptions()
+    decoding: DecodeOptions = DecodeOptions()
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """How much runs at once.
+
+    Attributes:
+        workers: threads that decode and run.
+        threads: threads that one run of the network may use; None for all cores.
+        batch_size: images that a worker runs at once.
+    """
+
+    workers: int = 1
+    threads: int | None = None
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How to run a model, as the user asks for it.
+
+    Attributes:
+        engine: `auto`, or an engine's name; by default the value of `RESNETD_ENGINE`.
+        precision: `fp32`; `int8`, once `pull` has made that form; `fp16` or `bf16`, on torch.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        batch_size: images that a worker runs at once; None for the engine's default.
+        workers: threads that decode and run; None for one a core, or one where `single`.
+        threads: threads that one run of the network may use; None for one, or all cores where `single`.
+        single: a single image will come, so all cores work on it; otherwise each core works on its own image.
+    """
+
+    engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE") or "auto")
+    precision: str = FP32
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    threads: int | None = None
+    single: bool = False
+
+    def check(self) -> None:
+        """Check the names of engine, precision and device.
+
+        Raises:
+            UsageError: one of them is unknown.
+        """
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine {self.engine}: no such engine", hint=", ".join(ENGINES))
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision}: no such precision", hint=", ".join(PRECISIONS))
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", self.device):
+            raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
+
+    def parallelism(self, batch_size: int = 1) -> Parallelism:
+        """Return what runs at once.
+
+        Args:
+            batch_size: the engine's default.
+        """
+        return Parallelism(
+            workers=self.workers or (1 if self.single else usable_cpus()),
+            threads=self.engine_threads,
+            batch_size=self.batch_size or batch_size,
+        )
+
+    @property
+    def engine_threads(self) -> int | None:
+        """Threads that one run of the network may use; None for all cores."""
+        return self.threads or (None if self.single else 1)
