@@ -45,7 +45,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BundleKey:
 
 
 def weights_of(key: BundleKey) -> Path:
-    return Path(key.model) / "model.safetensors"
+    return Path(key.choice.model.text) / "model.safetensors"
 
 
 @pytest.mark.parametrize("shift", [-HALF_A_SECOND, 1, 10**9, -(10**15), 10**15], ids=str)
@@ -73,7 +73,7 @@ def test_changed_content_in_the_same_second_invalidates_the_bundle(
 
 
 def test_a_changed_configuration_invalidates_the_bundle(key: BundleKey) -> None:
-    (Path(key.model) / "config.json").write_text("[]")
+    (Path(key.choice.model.text) / "config.json").write_text("[]")
     assert bundles.find(key) is None
 
 

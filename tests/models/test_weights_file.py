@@ -24,7 +24,6 @@ from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.compiled import build
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
-from resnetd_cli.loading import Loader
 from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.preprocess import preprocess
 
@@ -733,7 +732,7 @@ def test_compiled_model_depends_on_every_part_of_its_weights_and_on_their_config
 def test_name_of_an_older_timm_gets_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setattr("resnetd_cli.models.network.load_network", lambda *_, **__: None)
-    Loader("gluon_resnet50_v1d", note=notes.append)._network()
+    loader_for("gluon_resnet50_v1d", note=notes.append)._network()
     assert notes == ["timm calls gluon_resnet50_v1d resnet50d.gluon_in1k now"]
     loader_for("resnet50d.gluon_in1k", note=notes.append)._network()
     assert len(notes) == 1
