@@ -15,6 +15,7 @@ from resnetd_cli.models import checkpoints, embedded, hub, names
 from resnetd_cli.models.names import Kind, ModelCard, ModelChoice, ModelRef, ResolvedModel
 from resnetd_cli.models.network import Definition, define, hub_id, outline, with_weights
 from resnetd_cli.pipeline.engines.base import FP32, INT8
+from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
 from resnetd_cli.results import Agreement, Preprocessing, fitting
 
 Facts = dict[str, Any]
@@ -235,7 +236,7 @@ def _describe_exported(path: Path) -> Facts:
         "any_size": card.any_size,
         "file_mb": _file_mb(path, 0),
         "weights": str(path),
-        "engine": "onnx",
+        "engine": graph_engine().name,
         "engine_why": "it is an exported file",
         **_describe_form(card.precision, card, path),
     }
@@ -268,14 +269,16 @@ def _describe_engines(key: BundleKey) -> Facts:
     """Return which engine runs a model on this machine, and why, and what is known of its compiled forms."""
     forms = {precision: bundles.find(replace(key, precision=precision)) for precision in (FP32, INT8)}
     bundle = forms[FP32]
-    if os.environ.get("RESNETD_ENGINE") == "torch":
-        engine, why = "torch", "it was asked for"
+    asked = os.environ.get("RESNETD_ENGINE", "")
+    engine = network_engine(asked).name
+    if asked == engine:
+        why = "it was asked for"
     elif bundle is None:
-        engine, why = "torch", "it is not compiled yet: the first predict or pull does that"
+        why = "it is not compiled yet: the first predict or pull does that"
     elif bundle.failure:
-        engine, why = "torch", bundle.failure
+        why = bundle.failure
     else:
-        engine, why = "onnx", "it is compiled"
+        engine, why = graph_engine(asked).name, "it is compiled"
     facts: Facts = {"engine": engine, "engine_why": why}
     # With other weights or another size, what was compiled knows best.
     if bundle and key != BundleKey(ModelChoice(key.choice.model)):

@@ -22,17 +22,17 @@ from resnetd_cli.pipeline.engines.base import (
     INT8,
     LAYER_LOGITS,
     LAYER_POOLED,
-    TORCH_PRECISIONS,
     Engine,
+    EngineOptions,
     Wanted,
 )
-from resnetd_cli.pipeline.engines.pytorch import TorchEngine, choose_device, gpu_is_likely
+from resnetd_cli.pipeline.engines.pytorch import choose_device, gpu_is_likely
+from resnetd_cli.pipeline.engines.table import EngineSpec, graph_engine, network_engine
 from resnetd_cli.pipeline.options import InputOptions, Runtime
 from resnetd_cli.results import FittedTemperature, check_temperature, fitting, with_temperature
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import current_folder, name_temporary_folder, name_user
 
-GPU_BATCH = 32
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
 
 
@@ -107,11 +107,11 @@ class Loader:
             ResnetdError: see `errors`.
         """
         self.check()
-        reason = self._why_torch()
-        if reason is not None and (only_onnx := self._why_onnx()):
-            raise UsageError(f"{only_onnx}, but {reason}", hint="leave out the option that asks for torch")
-        if reason is not None and self.runtime.engine == "onnx":
-            raise self._no_onnx(UsageError, reason)
+        reason = self._why_network()
+        if reason is not None and (only_graph := self._why_graph()):
+            raise UsageError(f"{only_graph}, but {reason}", hint="leave out the option that asks for torch")
+        if reason is not None and self._asks_for_graph:
+            raise self._no_graph(UsageError, reason)
         if self.model.is_exported:
             return self._load_exported()
         if reason is None and (bundle := bundles.find(self.bundle_key)):
@@ -123,8 +123,8 @@ class Loader:
                     bundles.discard(bundle)
         if self.runtime.precision == INT8:
             raise self._no_int8()
-        if reason is not None and self.runtime.engine == "onnx":
-            raise self._no_onnx(ModelError, reason)
+        if reason is not None and self._asks_for_graph:
+            raise self._no_graph(ModelError, reason)
         return self._load_network(reason)
 
     def compile(self) -> Bundle:
@@ -140,6 +140,10 @@ class Loader:
     def model(self) -> ModelRef:
         """The MODEL."""
         return self.choice.model
+
+    @property
+    def _engine_options(self) -> EngineOptions:
+        return EngineOptions(self.wanted, self.runtime.engine_threads, self.runtime.precision, self.runtime.device)
 
     @property
     def bundle_key(self) -> BundleKey:
@@ -160,29 +164,41 @@ class Loader:
         if self.class_names is not None:
             files.check_exists(self.class_names)
 
-    def _why_torch(self) -> str | None:
-        """Return why only torch will do, if so, as far as the options and the machine tell."""
-        if self.runtime.engine == "torch":
+    @property
+    def _graph_engine(self) -> EngineSpec:
+        """The engine that runs the compiled graph."""
+        return graph_engine(self.runtime.engine, self.runtime.precision)
+
+    @property
+    def _asks_for_graph(self) -> bool:
+        """Whether the user names an engine that runs compiled graphs."""
+        return self.runtime.engine == self._graph_engine.name
+
+    def _why_network(self) -> str | None:
+        """Return why the network itself must run, not a compiled graph, as far as options and machine tell."""
+        if self.runtime.engine == network_engine(self.runtime.engine).name:
             return "it was asked for"
-        if self.runtime.precision in TORCH_PRECISIONS:
+        if self.runtime.precision not in self._graph_engine.precisions:
             return f"the precision is {self.runtime.precision}"
         if self.wanted.layer not in _COMPILED_LAYERS:
             return f"a compiled model does not give {self.wanted.layer}"
-        needs_no_gpu = self.runtime.single or self._why_onnx() or not gpu_is_likely()
+        needs_no_gpu = self.runtime.single or self._why_graph() or not gpu_is_likely()
         if self.runtime.device == "cpu" or (self.runtime.device == "auto" and needs_no_gpu):
             return None
         _import_numpy()
         device = choose_device(self.runtime.device)
-        return None if device.type == "cpu" else f"the device is {device}"
+        return None if device.type in self._graph_engine.devices else f"the device is {device}"
 
-    def _why_onnx(self) -> str | None:
-        """Return why only ONNX Runtime will do, if so."""
+    def _why_graph(self) -> str | None:
+        """Return why only a compiled graph can run, if so."""
+        name, precision = self._graph_engine.name, self.runtime.precision
         if self.model.is_exported:
-            return "an exported file runs on the onnx engine"
-        return "int8 runs on the onnx engine" if self.runtime.precision == INT8 else None
+            return f"an exported file runs on the {name} engine"
+        return None if precision in network_engine().precisions else f"{precision} runs on the {name} engine"
 
-    def _no_onnx(self, kind: type[ResnetdError], reason: str) -> ResnetdError:
-        return kind(f"{self.model} cannot run on the onnx engine: {reason}", reason=Reason.NOT_ON_ONNX)
+    def _no_graph(self, kind: type[ResnetdError], reason: str) -> ResnetdError:
+        message = f"{self.model} cannot run on the {self._graph_engine.name} engine: {reason}"
+        return kind(message, reason=Reason.NOT_ON_ONNX)
 
     def _no_int8(self) -> ModelError:
         message, reason = f"there is no int8 form of {self.model} here", Reason.NO_INT8
@@ -231,7 +247,7 @@ class Loader:
         return replace(card, preprocessing=replace(card.preprocessing, input_size=(3, side, side)))
 
     def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:
-        engine = build.open_engine(bundle, wanted=self.wanted, threads=self.runtime.engine_threads)
+        engine = build.open_engine(bundle, self._graph_engine, self._engine_options)
         return self._classifier(bundle.card, engine, why)
 
     def _load_network(self, reason: str | None) -> Classifier:
@@ -249,7 +265,7 @@ class Loader:
                 self.note(error.message)
                 return None
             if bundle.failure:
-                self.note(f"{network.name} stays with the torch engine: {bundle.failure}")
+                self.note(f"{network.name} stays with the {network_engine().name} engine: {bundle.failure}")
             return bundle
 
         # Even a single image waits for the compiler: answers in the last digits depend on the engine.
@@ -257,17 +273,10 @@ class Loader:
             reason = bundle.failure
             if reason is None:
                 return self._load_compiled(bundle)
-        if self.runtime.engine == "onnx":
-            raise self._no_onnx(ModelError, reason or "the compiled model cannot be kept")
-        engine = TorchEngine(
-            network.module,
-            device=self.runtime.device,
-            precision=self.runtime.precision,
-            wanted=self.wanted,
-            threads=self.runtime.engine_threads,
-        )
-        why = reason or "it is not compiled yet"
-        return self._classifier(network, engine, why, batch_size=1 if engine.device.type == "cpu" else GPU_BATCH)
+        if self._asks_for_graph:
+            raise self._no_graph(ModelError, reason or "the compiled model cannot be kept")
+        engine: Engine = network_engine(self.runtime.engine).build(network.module, self._engine_options)
+        return self._classifier(network, engine, reason or "it is not compiled yet")
 
     def _network(self) -> Network:
         current_folder()  # without one, torch's libraries end the process
@@ -284,7 +293,7 @@ class Loader:
         self.note(f"compiling {network.name}, once: the next start is quicker")
         return build.compile_network(self.bundle_key, network)
 
-    def _classifier(self, model: Card | Network, engine: Engine, why: str, *, batch_size: int = 1) -> Classifier:
+    def _classifier(self, model: Card | Network, engine: Engine, why: str) -> Classifier:
         if (self.wanted.logits or self.wanted.layer == LAYER_LOGITS) and not engine.classes:
             raise ModelError(f"{model.name} has no classifier, only features", hint="resnetd features gives them")
         own_names = self.class_names and files.load(self.class_names, engine.classes)
@@ -296,7 +305,7 @@ class Loader:
             temperature=self.temperature_of(model),
             precision=_precision(model, self.runtime.precision),
             inputs=self.inputs,
-            parallelism=self.runtime.parallelism(batch_size),
+            parallelism=self.runtime.parallelism(engine.batch_size),
             why=why,
         )
 

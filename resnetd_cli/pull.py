@@ -18,6 +18,7 @@ from resnetd_cli.loading import Loader
 from resnetd_cli.models import trained_on
 from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.engines.base import FP32, INT8, LAYER_POOLED, Wanted
+from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
 from resnetd_cli.pipeline.run import prepare
 from resnetd_cli.pipeline.sources.inputs import Source
 from resnetd_cli.results import Agreement, Failure
@@ -100,7 +101,7 @@ def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) 
         sources: images to compare on.
         on_failure: is told of each that cannot be read.
     """
-    candidate = _run_by(loader, "onnx").load()
+    candidate = _run_by(loader, graph_engine().name).load()
     agreement = measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
     if bundle := bundles.find(loader.bundle_key):
         try:
@@ -119,13 +120,13 @@ def verify_file(loader: Loader, path: Path, sources: Iterable[Source], *, on_fai
         sources: images to compare on.
         on_failure: is told of each that cannot be read.
     """
-    candidate = _run_by(Loader(ModelChoice.of(str(path)), inputs=loader.inputs), "onnx").load()
+    candidate = _run_by(Loader(ModelChoice.of(str(path)), inputs=loader.inputs), graph_engine().name).load()
     return measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
 
 
 def _reference(loader: Loader) -> Classifier:
     """Return what a compiled form is compared with."""
-    engine = "onnx" if loader.runtime.precision == INT8 else "torch"
+    engine = (graph_engine() if loader.runtime.precision == INT8 else network_engine()).name
     return _run_by(loader, engine, FP32).load()
 
 
@@ -137,7 +138,7 @@ def _run_by(loader: Loader, engine: str, precision: str | None = None) -> Loader
 
 def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailure) -> Bundle:
     # By loading it, which mends a damaged one; its features, as not every model has a classifier.
-    loader_fp32 = replace(loader, runtime=replace(loader.runtime, engine="onnx", precision=FP32))
+    loader_fp32 = replace(loader, runtime=replace(loader.runtime, engine=graph_engine().name, precision=FP32))
     reference = replace(loader_fp32, wanted=Wanted(logits=False, layer=LAYER_POOLED)).load()
     bundle = bundles.find(loader_fp32.bundle_key)
     if bundle is None:

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from resnetd_cli.cli.numbers import number, whole
+from resnetd_cli.pipeline.engines.table import ENGINES, precisions
 from resnetd_cli.pipeline.sinks.base import RECORD_FORMATS
 
 
@@ -128,7 +129,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         parser=str.lower,
-        metavar="auto|onnx|torch",
+        metavar="|".join(("auto", *ENGINES)),
         envvar="RESNETD_ENGINE",
         help="What runs the model.",
     ),
@@ -156,7 +157,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         parser=str.lower,
-        metavar="fp32|int8|fp16|bf16",
+        metavar="|".join(precisions()),
         help="int8 needs pull before; fp16, bf16: torch.",
     ),
 ]

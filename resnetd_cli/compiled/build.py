@@ -19,8 +19,9 @@ from resnetd_cli.compiled.onnx_check import drop_metadata
 from resnetd_cli.errors import CacheError, ModelError, first_line
 from resnetd_cli.models import checkpoints
 from resnetd_cli.pipeline.decode.image import import_pillow
-from resnetd_cli.pipeline.engines.base import Wanted
-from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, import_onnxruntime, optimise
+from resnetd_cli.pipeline.engines.base import EngineOptions, GraphEngine
+from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, import_onnxruntime, optimise
+from resnetd_cli.pipeline.engines.table import EngineSpec
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import sha256, write_atomic
 from resnetd_cli.system.memory import is_shortage
@@ -36,19 +37,21 @@ class DamagedBundleError(Exception):
     """The bundle's graph is not the one that was compiled."""
 
 
-def open_engine(bundle: Bundle, *, wanted: Wanted, threads: int | None) -> OnnxEngine:
+def open_engine(bundle: Bundle, spec: EngineSpec, options: EngineOptions) -> GraphEngine:
     """Return an engine that runs a bundle, having checked that its graph is as it was written.
 
     Raises:
         DamagedBundleError: it is not; the bundle must be made again.
     """
 
-    def load(path: Path, **options: bool) -> OnnxEngine:
+    def load(path: Path, *, optimised: bool = False) -> GraphEngine:
         size = bundle.card.preprocessing.input_size[1:]
-        engine = OnnxEngine(path, size=size, wanted=wanted, threads=threads, **options)
+        engine: GraphEngine = spec.build(path, replace(options, size=size, optimised=optimised))
         _check_fit(engine, bundle.card)
         return engine
 
+    if not spec.takes_optimised:
+        return _checked([bundle.graph], bundle.graph_sha256, load)
     with suppress(OSError, DamagedBundleError):
         expected = _hash_file(bundle).read_text(encoding="ascii")
         return _checked(_optimised_files(bundle.optimised), expected, partial(load, optimised=True))
@@ -197,7 +200,7 @@ def _hash_file(bundle: Bundle) -> Path:
     return bundle.optimised.with_suffix(".sha256")
 
 
-def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], OnnxEngine]) -> OnnxEngine:
+def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], GraphEngine]) -> GraphEngine:
     """Load a graph, the first of its files, having checked them while Python imports what it needs next."""
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, *paths)
@@ -214,7 +217,7 @@ def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], OnnxEn
     raise DamagedBundleError("it is not the file it was")
 
 
-def _check_fit(engine: OnnxEngine, card: Card) -> None:
+def _check_fit(engine: GraphEngine, card: Card) -> None:
     """Make sure that a graph takes and gives what its card says.
 
     Raises:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.pipeline.decode.image import DecodeOptions
-from resnetd_cli.pipeline.engines.base import ENGINES, FP32, PRECISIONS
+from resnetd_cli.pipeline.engines.base import AUTO, FP32
+from resnetd_cli.pipeline.engines.table import ENGINES, precisions
 from resnetd_cli.pipeline.sources.reading import ReadOptions
 from resnetd_cli.system.cpus import usable_cpus
 
@@ -50,7 +51,7 @@ class Runtime:
         single: a single image will come, so all cores work on it; otherwise each core works on its own image.
     """
 
-    engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE") or "auto")
+    engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE") or AUTO)
     precision: str = FP32
     device: str = "auto"
     batch_size: int | None = None
@@ -64,10 +65,10 @@ class Runtime:
         Raises:
             UsageError: one of them is unknown.
         """
-        if self.engine not in ENGINES:
-            raise UsageError(f"--engine {self.engine}: no such engine", hint=", ".join(ENGINES))
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision}: no such precision", hint=", ".join(PRECISIONS))
+        if self.engine not in (AUTO, *ENGINES):
+            raise UsageError(f"--engine {self.engine}: no such engine", hint=", ".join((AUTO, *ENGINES)))
+        if self.precision not in precisions():
+            raise UsageError(f"--precision {self.precision}: no such precision", hint=", ".join(precisions()))
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", self.device):
             raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
 

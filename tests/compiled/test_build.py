@@ -20,8 +20,9 @@ from resnetd_cli.compiled import build, bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.models.names import ModelChoice
-from resnetd_cli.pipeline.engines.base import Wanted
+from resnetd_cli.pipeline.engines.base import EngineOptions
 from resnetd_cli.pipeline.engines.onnx import OnnxEngine
+from resnetd_cli.pipeline.engines.table import graph_engine
 from resnetd_cli.pipeline.options import Parallelism
 from resnetd_cli.results import Classified
 from resnetd_cli.system.files import sha256
@@ -166,7 +167,7 @@ def test_a_damaged_bundle_is_rebuilt_and_never_used(
     mended = bundles.find(REQUEST)
     assert mended is not None
     assert sha256(mended.graph) == mended.graph_sha256
-    build.open_engine(mended, wanted=Wanted(), threads=1)
+    build.open_engine(mended, graph_engine(), EngineOptions(threads=1))
     assert [path.name for path in mended.folder.parent.iterdir()] == [mended.folder.name]
 
 

@@ -110,11 +110,12 @@ def _pull(
 
 def _row(bundle: Bundle, agreement: Agreement | None) -> dict[str, Any]:
     from resnetd_cli.about import agreement_facts
+    from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
 
     return {
         "model": bundle.card.name,
         "precision": bundle.card.precision,
-        "engine": "torch" if bundle.failure else "onnx",
+        "engine": (network_engine() if bundle.failure else graph_engine()).name,
         "failure": bundle.failure,
         "megabytes": None if bundle.failure else round(bundle.graph.stat().st_size / 1e6, 1),
         "calibration_images": bundle.card.origin.calibration_images or None,

@@ -1,20 +1,17 @@
-"""What runs a network: the protocol, and the one table of engines."""
+"""What an engine is: the protocol, and how one is asked to run a model. `table.py` lists them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ENGINES = ("auto", "onnx", "torch")
+AUTO = "auto"
 FP32 = "fp32"
 INT8 = "int8"
-TORCH_PRECISIONS = ("fp16", "bf16")
-"""Those that only the torch engine has."""
-PRECISIONS = (FP32, INT8, *TORCH_PRECISIONS)
 LAYER_POOLED = "pooled"
 LAYER_LOGITS = "logits"
 
@@ -50,10 +47,40 @@ class Engine(Protocol):
     """Runs one network. Safe to call from several threads at once."""
 
     name: str
-    """`onnx` or `torch`."""
+    """As in the table of engines."""
     classes: int
-    """How many classes the network tells apart; 0 for one without a classifier."""
+    """How many classes the network has; 0 without a classifier."""
+    batch_size: int
+    """How many images to run at once, unless the user chooses."""
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Run the network on float32 images of shape (N, 3, H, W)."""
         ...
+
+
+class GraphEngine(Engine, Protocol):
+    """An engine that runs a compiled graph."""
+
+    input_size: tuple[Any, ...]
+    """Channels, height and width of the images; text or None where any size works."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine is to run a model.
+
+    Attributes:
+        wanted: the outputs to compute.
+        threads: threads that one call of `run` may use; None for all cores.
+        precision: as in the engine's entry in the table.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        size: height and width of the images; None for any.
+        optimised: the graph is the one that ONNX Runtime optimised for this machine.
+    """
+
+    wanted: Wanted = Wanted()
+    threads: int | None = None
+    precision: str = FP32
+    device: str = "auto"
+    size: tuple[int, int] | None = None
+    optimised: bool = False

@@ -9,7 +9,13 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, Outputs, Wanted
+from resnetd_cli.pipeline.engines.base import (
+    LAYER_LOGITS,
+    LAYER_POOLED,
+    EngineOptions,
+    Outputs,
+    Wanted,
+)
 from resnetd_cli.system.cpus import limited_cpus
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.memory import is_shortage, usable
@@ -60,6 +66,7 @@ class OnnxEngine:
     """
 
     name = "onnx"
+    batch_size = 1
 
     def __init__(
         self,
@@ -182,3 +189,14 @@ def _bound_memory() -> bool:
     config = onnxruntime.OrtArenaCfg({"max_mem": int(memory * _SHARE_OF_MEMORY)})
     onnxruntime.create_and_register_allocator(info, config)
     return True
+
+
+def build(path: Path, options: EngineOptions) -> OnnxEngine:
+    """Return an engine as the table of engines asks for it."""
+    return OnnxEngine(
+        path,
+        size=options.size,
+        optimised=options.optimised,
+        wanted=options.wanted,
+        threads=options.threads,
+    )

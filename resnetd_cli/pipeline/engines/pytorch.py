@@ -9,7 +9,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.pipeline.engines.base import FP32, LAYER_LOGITS, LAYER_POOLED, Outputs, Wanted
+from resnetd_cli.pipeline.engines.base import (
+    FP32,
+    LAYER_LOGITS,
+    LAYER_POOLED,
+    EngineOptions,
+    Outputs,
+    Wanted,
+)
 from resnetd_cli.system.cpus import limited_cpus
 
 if TYPE_CHECKING:
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+_GPU_BATCH = 32
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", r"C:\Windows\System32\nvcuda.dll")
 """What is there where NVIDIA's, AMD's, WSL's or Windows's driver of a GPU is installed."""
 
@@ -53,6 +61,7 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = choose_device(device)
+        self.batch_size = 1 if self.device.type == "cpu" else _GPU_BATCH
         self._form: dict[str, Any] = {"device": self.device, "dtype": _dtype(precision)}
         self.network = network.to(**self._form)
         with suppress(RuntimeError):  # of networks that have weights of five dimensions
@@ -140,3 +149,14 @@ def _mean_over_positions(maps: torch.Tensor) -> torch.Tensor:
 
 def _to_numpy(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
     return None if tensor is None else tensor.float().cpu().numpy()
+
+
+def build(network: nn.Module, options: EngineOptions) -> TorchEngine:
+    """Return an engine as the table of engines asks for it."""
+    return TorchEngine(
+        network,
+        device=options.device,
+        precision=options.precision,
+        wanted=options.wanted,
+        threads=options.threads,
+    )

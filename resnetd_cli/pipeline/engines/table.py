@@ -1,0 +1,74 @@
+"""The table of engines. A new engine is a file beside this one, and a line in `ENGINES`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetd_cli.pipeline.engines.base import FP32, INT8, EngineOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_HERE = "resnetd_cli.pipeline.engines"
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """An engine's entry in the table.
+
+    Attributes:
+        name: what `--engine` calls it.
+        module: the module whose `build(model, options)` returns the engine.
+        takes_graph: `model` is the path of a compiled ONNX graph, the engine a `GraphEngine`. Otherwise `model`
+            is a timm network: in evaluation mode, on the CPU, float32.
+        precisions: those it computes in.
+        devices: the kinds of devices it runs on: `cpu`, `cuda`, `mps`.
+        takes_optimised: it also runs graphs that ONNX Runtime has optimised for this machine, which load faster.
+    """
+
+    name: str
+    module: str
+    precisions: tuple[str, ...]
+    devices: tuple[str, ...] = ("cpu",)
+    takes_graph: bool = False
+    takes_optimised: bool = False
+
+    def build(self, model: Path | nn.Module, options: EngineOptions) -> Any:
+        """Return the engine, ready to run a model. Its libraries are imported now."""
+        return import_module(self.module).build(model, options)
+
+
+ENGINES = {
+    spec.name: spec
+    for spec in (
+        EngineSpec("onnx", f"{_HERE}.onnx", (FP32, INT8), takes_graph=True, takes_optimised=True),
+        EngineSpec("torch", f"{_HERE}.pytorch", (FP32, "fp16", "bf16"), ("cpu", "cuda", "mps")),
+    )
+}
+"""By name. Without `--engine`, the first that fits is used."""
+
+
+def precisions() -> list[str]:
+    """Return the precisions that any engine has."""
+    return list(dict.fromkeys(precision for spec in ENGINES.values() for precision in spec.precisions))
+
+
+def graph_engine(name: str | None = None, precision: str | None = None) -> EngineSpec:
+    """Return the engine of a name if it runs compiled graphs, else the first that does.
+
+    Args:
+        name: of an engine.
+        precision: prefer the first engine that has it.
+    """
+    graphs = [spec for spec in ENGINES.values() if spec.takes_graph]
+    fitting = [spec for spec in graphs if precision is None or precision in spec.precisions] or graphs
+    return next((spec for spec in graphs if spec.name == name), fitting[0])
+
+
+def network_engine(name: str | None = None) -> EngineSpec:
+    """Return the engine of a name if it runs timm's networks, else the first that does."""
+    networks = [spec for spec in ENGINES.values() if not spec.takes_graph]
+    return next((spec for spec in networks if spec.name == name), networks[0])
