@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import Advice, ErrorKind, InputError, Reason
+from resnetd_cli.system.wording import shortened
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-_LONGEST_REASON = 120
 CROP_MODES = ("center", "squash", "border")
 LARGEST_SIDE = 8192
 """Pixels: of `--image-size`, and of the input of any model."""
@@ -46,6 +45,18 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Preprocessing:
+        """Return what `dataclasses.asdict` and JSON made a record of.
+
+        Raises:
+            ValueError, TypeError: it is something else.
+        """
+        fields: dict[str, Any] = {}
+        for key, value in record.items():
+            fields[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**fields)
 
     def __post_init__(self) -> None:
         # They come from files of all kinds, so their types are checked too.
@@ -289,7 +300,7 @@ def check_temperature(value: object) -> float:
 
 
 def _nonsense(what: str) -> ValueError:
-    return ValueError(shorten(what, _LONGEST_REASON, placeholder=" ..."))
+    return ValueError(shortened(what))
 
 
 def _is_number(value: object) -> bool:

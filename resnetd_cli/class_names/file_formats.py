@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resnetd_cli.class_names.shipped import INDEX
 from resnetd_cli.errors import LabelsError, Reason, first_line
 from resnetd_cli.system.wording import counted
 
@@ -20,7 +21,6 @@ FORMS = (
     "one name a line, numbered or not; a JSON or Python list, or map of index and name; "
     "a table (.tsv, .csv) with a column `name`; a YAML file with `names`"
 )
-_INDEX = re.compile(r"[0-9]{1,9}")
 _WHOLE = re.compile(r"(-?[0-9]{1,9})(?:\.0{1,9})?")
 """A whole number, also as pandas writes it in a column with missing values: `3.0`."""
 _SYNSET_ID = re.compile(r"n[0-9]{8}")
@@ -164,7 +164,7 @@ def rows_of(items: Iterable[tuple[object, object]], owner: str, hint: str) -> li
     if 0 < without < len(items):
         raise LabelsError(f"{owner}: some classes have an index, others none", hint=hint)
     for position, (key, value) in enumerate(items):
-        if key is not None and not _INDEX.fullmatch(str(key)):
+        if key is not None and not INDEX.fullmatch(str(key)):
             raise LabelsError(f"{owner}: {str(key)[:80]!r} is not a class index", hint=hint)
         index = None if key is None else int(str(key))
         id, name = _id_and_name(value)
@@ -267,10 +267,10 @@ def _rows_in(value: object, location: str, hint: str) -> list[Row]:
         return rows_of(((_own_index(item), _without_index(item)) for item in value), location, hint)
     keys, values = [key for key, _ in value], [item for _, item in value]
     objects = [Pairs([("key", key), *item]) for key, item in value if isinstance(item, Pairs)]
-    if objects and len(objects) == len(keys) and all(map(_INDEX.fullmatch, keys)):
+    if objects and len(objects) == len(keys) and all(map(INDEX.fullmatch, keys)):
         return _rows_of_objects(objects, location)
     if value and all(map(_is_index, values)):
-        if not all(map(_INDEX.fullmatch, keys)):
+        if not all(map(INDEX.fullmatch, keys)):
             return rows_of(zip(values, keys, strict=True), location, hint)
     elif value and all(map(_SYNSET_ID.fullmatch, keys)):
         return rows_of(((None, [key, _joined(item)]) for key, item in sorted(value, key=_key)), location, hint)
@@ -312,7 +312,7 @@ def _without_index(item: object) -> object:
 
 
 def _is_index(value: object) -> bool:
-    return type(value) is int or (isinstance(value, str) and _INDEX.fullmatch(value) is not None)
+    return type(value) is int or (isinstance(value, str) and INDEX.fullmatch(value) is not None)
 
 
 # YAML and text protocol buffers.

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from resnetd_cli.class_names import shipped
-from resnetd_cli.class_names.shipped import ClassNames, folded
+from resnetd_cli.class_names.shipped import INDEX, ClassNames, folded
 from resnetd_cli.errors import DataError, Reason
 from resnetd_cli.system.wording import near
 
 _TOLD = 5
-_INDEX = re.compile(r"[0-9]{1,9}")
 _ID_AND_NAME = re.compile(r"n[0-9]{8}[-_. ].*")
 _ID_LENGTH = 9
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
@@ -85,7 +84,7 @@ def _by_id(names: ClassNames) -> _Rule:
 def _by_index(names: ClassNames) -> _Rule:
     if any(map(_NUMBER.fullmatch, names.names)):
         return lambda name: []
-    return lambda name: [int(name)] if _INDEX.fullmatch(name) and int(name) < len(names) else []
+    return lambda name: [int(name)] if INDEX.fullmatch(name) and int(name) < len(names) else []
 
 
 def _ambiguous(name: str, candidates: Sequence[int], names: ClassNames) -> DataError:

@@ -27,7 +27,8 @@ SUBSETS = {
 """The shipped sets by timm's names, and their numbers of classes, which all differ."""
 
 _ALIASES = {"imagenet21k": "imagenet-21k-goog"}
-_INDEX = re.compile(r"[0-9]{1,9}")
+INDEX = re.compile(r"[0-9]{1,9}")
+"""A class by its number, as people write it."""
 _SHORTEST_PLURAL = len("cats")
 _SENSES = {"n02012849": "bird", "n03126707": "machine", "n03710637": "tights", "n03710721": "swimsuit"}
 """Words that distinguish the cranes and the maillots of ImageNet; WordNet has none."""
@@ -115,7 +116,7 @@ def search(query: str, names: ClassNames) -> list[ClassEntry]:
     """
     entries = _entries(names)
     wanted = _searched(query)
-    if _INDEX.fullmatch(wanted) and int(wanted) < len(entries):
+    if INDEX.fullmatch(wanted) and int(wanted) < len(entries):
         return [entries[int(wanted)]]
     if not wanted:
         return entries

@@ -33,6 +33,7 @@ from resnetd_cli.cli.misread import understood
 from resnetd_cli.errors import ExitCode, Reason, ResnetdError, first_line, innermost
 from resnetd_cli.models import hub_settings
 from resnetd_cli.system.files import current_folder, too_many_files_hint, write_error
+from resnetd_cli.system.wording import system_reason
 
 app = typer.Typer(
     name="resnetd",
@@ -159,9 +160,8 @@ def _of_the_system(error: OSError) -> ResnetdError:
         except ResnetdError as gone:
             return gone
         return write_error("the output", error)
-    reason = (error.strerror or str(error)).lower()
     hint = too_many_files_hint(error) or "-v shows where"
-    return ResnetdError(f"{os.fsdecode(error.filename)}: {reason}", hint=hint)
+    return ResnetdError(f"{os.fsdecode(error.filename)}: {system_reason(error)}", hint=hint)
 
 
 def _shortage(error: Exception) -> ResnetdError | None:

@@ -265,4 +265,6 @@ EscapeFormulas = Annotated[
 ]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress bars.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes or progress, only errors.")]
+QuietAnyway = Annotated[bool, typer.Option("--quiet", "-q", hidden=True, help="There are no notes anyway.")]
+"""Of commands that write no notes and show no progress: accepted, so that -q can be given to every command."""
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; errors with their traceback.")]

@@ -89,7 +89,7 @@ class Card:
         temperatures = tuple(map(FittedTemperature.of, fields.pop("temperatures", ())))
         origin = GraphOrigin(**{key: fields.pop(key) for key in _ORIGIN_KEYS if key in fields})
         card = cls(
-            preprocessing=Preprocessing(**{key: _tuple(item) for key, item in how.items()}),
+            preprocessing=Preprocessing.of(how),
             class_names=ClassNames(tuple(names["names"]), tuple(names["ids"]), names["source"]),
             origin=origin,
             agreement=agreement and Agreement(**agreement),
@@ -119,7 +119,3 @@ class Card:
         for what, is_right in checks.items():
             if not is_right:
                 raise ValueError(what)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

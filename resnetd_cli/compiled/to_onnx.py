@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, first_line
 from resnetd_cli.pipeline.engines.onnx import AXES, OnnxEngine
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.system.quiet import quiet
+from resnetd_cli.system.wording import shortened
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """How far the graph's probabilities may lie from the network's."""
 _OPSET = 17
-_LONGEST_REASON = 160
 
 
 def export(network: nn.Module, how: Preprocessing, path: Path) -> bool:
@@ -165,4 +164,4 @@ def _constant_padding() -> Iterator[list[int]]:
 
 def _reason(error: Exception) -> str:
     """Return the first sentence of torch's explanation, which goes on for pages."""
-    return shorten(first_line(error).partition(". ")[0], _LONGEST_REASON, placeholder=" ...")
+    return shortened(first_line(error).partition(". ")[0])

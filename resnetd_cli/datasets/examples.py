@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -22,7 +24,7 @@ class Store(Protocol):
         """Return what the user calls an image."""
         ...
 
-    def read(self, row: int) -> bytes:
+    def read(self, row: int, options: ReadOptions = DEFAULT_READING) -> bytes:
         """Return its bytes.
 
         Raises:
@@ -64,13 +66,13 @@ class Examples:
         """Return what the user calls the image at a position, from 0 to N - 1."""
         return self.store.name(int(self.rows[position]))
 
-    def read(self, position: int) -> bytes:
+    def read(self, position: int, options: ReadOptions = DEFAULT_READING) -> bytes:
         """Return the bytes of the image at a position, from 0 to N - 1.
 
         Raises:
             InputError: it cannot be read.
         """
-        return self.store.read(int(self.rows[position]))
+        return self.store.read(int(self.rows[position]), options)
 
     def class_name(self, position: int) -> str:
         """Return the name of the class of the image at a position."""

@@ -15,9 +15,9 @@ from resnetd_cli.datasets.image_files import Files
 from resnetd_cli.datasets.packed_texts import TextsBuilder
 from resnetd_cli.errors import DataError
 from resnetd_cli.pipeline.sources.folders import Skipped, Walker, is_folder, is_named_like_image, listed
-from resnetd_cli.pipeline.sources.reading import strerror
 from resnetd_cli.system.escaping import printable, shell_word
 from resnetd_cli.system.files import expand_user
+from resnetd_cli.system.wording import system_reason
 
 SPLIT_NAMES = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 """Usual names of the splits, in lower case."""
@@ -188,5 +188,5 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _unlisted(folder: str, error: OSError) -> DataError:
-    message = f"cannot read the folder {printable(folder)}: {strerror(error)}"
+    message = f"cannot read the folder {printable(folder)}: {system_reason(error)}"
     return DataError(message, hint=f"look at it: ls -ld {shell_word(folder)}")

@@ -17,7 +17,7 @@ from resnetd_cli.datasets.parquet_tables import PARQUET
 from resnetd_cli.datasets.table_columns import LABELS
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
 from resnetd_cli.models import hub_settings
-from resnetd_cli.pipeline.sources.reading import read_regular_file
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions, read_regular_file
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import expand_user
 from resnetd_cli.system.quiet import quiet
@@ -53,7 +53,7 @@ class HuggingFaceImages:
         path = self.paths[row]
         return path if path.startswith(os.sep) else f"{self.title}/{row}" + (f"/{path}" if path else "")
 
-    def read(self, row: int) -> bytes:
+    def read(self, row: int, options: ReadOptions = DEFAULT_READING) -> bytes:
         """Return an image's bytes.
 
         Raises:
@@ -62,7 +62,7 @@ class HuggingFaceImages:
         stored = self._stored(row)
         if data := stored.get("bytes"):
             return bytes(data)
-        return read_regular_file(_path(stored))
+        return read_regular_file(_path(stored), options)
 
     def _stored(self, row: int) -> Mapping[str, Any]:
         return self.images[row][self.column] or {}

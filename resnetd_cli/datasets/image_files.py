@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from resnetd_cli.datasets.packed_texts import Texts
-from resnetd_cli.pipeline.sources.reading import read_regular_file
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions, read_regular_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +25,10 @@ class Files:
         """Return an image's path."""
         return os.path.join(self.folder, self.paths[row])
 
-    def read(self, row: int) -> bytes:
+    def read(self, row: int, options: ReadOptions = DEFAULT_READING) -> bytes:
         """Return a file's bytes.
 
         Raises:
             InputError: it cannot be read, or is a pipe or a device.
         """
-        return read_regular_file(self.name(row))
+        return read_regular_file(self.name(row), options)

@@ -30,9 +30,9 @@ from resnetd_cli.errors import DataError
 from resnetd_cli.net import fetch
 from resnetd_cli.pipeline.sources import spellings
 from resnetd_cli.pipeline.sources.folders import image_extensions
-from resnetd_cli.pipeline.sources.reading import strerror
 from resnetd_cli.system.escaping import printable, shell_word
 from resnetd_cli.system.files import expand_user
+from resnetd_cli.system.wording import system_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,7 @@ def _dataset(location: str, table: Path, cells: Iterator[Cells], *, unit: str) -
         for row in cells:
             found.add(*row)
     except OSError as error:
-        message = f"cannot read {printable(location)}: {strerror(error)}"
+        message = f"cannot read {printable(location)}: {system_reason(error)}"
         raise DataError(message, hint=f"look at it: ls -l {shell_word(location)}") from error
     labels, names = found.labels()
     of_split, split_names = found.splits.build()

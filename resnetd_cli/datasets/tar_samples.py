@@ -17,8 +17,9 @@ from resnetd_cli.datasets.packed_texts import Texts
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
 from resnetd_cli.pipeline.sources.companions import is_companion
 from resnetd_cli.pipeline.sources.folders import image_extensions
-from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, open_file, strerror
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions, open_file
 from resnetd_cli.system.escaping import printable, shell_word
+from resnetd_cli.system.wording import system_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ class Shards:
         """Return an image's name, with its tar file in front."""
         return f"{self.tars[self.of[row]]}/{self.members[row]}"
 
-    def read(self, row: int) -> bytes:
+    def read(self, row: int, options: ReadOptions = DEFAULT_READING) -> bytes:
         """Return an image's bytes.
 
         Raises:
@@ -64,8 +65,8 @@ class Shards:
         size = int(self.sizes[row])
         if not size:
             raise InputError(ErrorKind.EMPTY, "zero bytes", hint="the program that made it may have failed")
-        if size > DEFAULT_READING.max_bytes:
-            message = f"{size:,} bytes, more than {DEFAULT_READING.max_bytes:,}"
+        if size > options.max_bytes:
+            message = f"{size:,} bytes, more than {options.max_bytes:,}"
             raise InputError(ErrorKind.TOO_LARGE, message, hint="store it smaller")
         tar = self.tars[self.of[row]]
         try:
@@ -73,7 +74,9 @@ class Shards:
                 file.seek(int(self.offsets[row]))
                 data = file.read(size)
         except OSError as error:
-            raise InputError(ErrorKind.UNREADABLE, strerror(error), hint=f"ls -l {shell_word(tar)}") from error
+            raise InputError(
+                ErrorKind.UNREADABLE, system_reason(error), hint=f"ls -l {shell_word(tar)}"
+            ) from error
         if len(data) < size:
             raise InputError(ErrorKind.UNREADABLE, "the tar file ends early", hint=_WRITE_AGAIN)
         return data
@@ -103,7 +106,7 @@ def samples(tar: str) -> Iterator[dict[str, Member]]:
         for _, members in groupby(_members(tar), key=lambda member: _key(member.name)):
             yield from _samples({_ending(member.name): member for member in members})
     except OSError as error:
-        message = f"cannot read {printable(tar)}: {strerror(error)}"
+        message = f"cannot read {printable(tar)}: {system_reason(error)}"
         raise DataError(message, hint=f"look at it: ls -l {shell_word(tar)}") from error
     # The standard library raises others than its own on damaged headers.
     except (tarfile.TarError, ValueError, OverflowError) as error:

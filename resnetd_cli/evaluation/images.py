@@ -15,6 +15,7 @@ from resnetd_cli.datasets.open_dataset import open_dataset
 from resnetd_cli.errors import DataError, Reason, UsageError
 from resnetd_cli.pipeline.sources.folders import Walker
 from resnetd_cli.pipeline.sources.inputs import Source, expand
+from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 from resnetd_cli.system.files import expand_user
 from resnetd_cli.system.wording import counted
 
@@ -40,6 +41,7 @@ class LabelledImages:
         notes: lines for users about what was left out.
         trained_on: how many images were left out because a model was trained on them.
         unknown: how many images were left out because a model lacks their class.
+        reading: bounds of reading each image.
     """
 
     location: str
@@ -50,6 +52,7 @@ class LabelledImages:
     notes: tuple[str, ...] = ()
     trained_on: int = 0
     unknown: int = 0
+    reading: ReadOptions = DEFAULT_READING
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,7 +109,7 @@ class LabelledImages:
         """Yield the images, in order."""
         for part in self.parts:
             for position in range(len(part)):
-                yield Source(part.name(position), partial(part.read, position))
+                yield Source(part.name(position), partial(part.read, position, self.reading))
 
     def targets(self, names: ClassNames) -> NDArray[np.int64]:
         """Return the model's index for the class of each image; -1 for none: int64, shape (N,).
@@ -146,6 +149,7 @@ def open_images(
     *,
     real: bool = False,
     offline: bool = False,
+    reading: ReadOptions = DEFAULT_READING,
 ) -> LabelledImages:
     """Return the labelled images of a DIR.
 
@@ -154,6 +158,7 @@ def open_images(
         split: one of its splits, or `all`; by default the first of test, val, all, train that it has.
         real: the images need not be in class folders, as real labels say what they show.
         offline: download nothing from the hub.
+        reading: bounds of reading each image.
 
     Raises:
         DataError: see `open_dataset`; or the split is empty.
@@ -162,11 +167,11 @@ def open_images(
     try:
         dataset = open_dataset(location, offline=offline)
     except DataError:
-        images = _flat(location) if real and split in (None, ALL) else None
+        images = _flat(location, reading) if real and split in (None, ALL) else None
         if images is None:
             raise
-        return images
-    return _choose(dataset, split)
+        return replace(images, reading=reading)
+    return replace(_choose(dataset, split), reading=reading)
 
 
 def _choose(dataset: Dataset, split: str | None) -> LabelledImages:
@@ -195,11 +200,11 @@ class _Sources:
     def name(self, row: int) -> str:
         return self.found[row].name
 
-    def read(self, row: int) -> bytes:
-        return self.found[row].read()
+    def read(self, row: int, options: ReadOptions = DEFAULT_READING) -> bytes:
+        return self.found[row].read()  # with the bounds it was made with
 
 
-def _flat(location: str) -> LabelledImages | None:
+def _flat(location: str, reading: ReadOptions) -> LabelledImages | None:
     """Return the images of a folder that has no class folders."""
     import numpy as np
 
@@ -207,7 +212,7 @@ def _flat(location: str) -> LabelledImages | None:
     if not os.path.isdir(folder):
         return None
     walker = Walker()
-    found = tuple(expand([folder], walker=walker))
+    found = tuple(expand([folder], reading, walker))
     labels = np.full(len(found), NO_LABEL)
     parts = (Examples(_Sources(found), np.arange(len(found)), labels, ()),)
     return LabelledImages(location, ALL, parts, labels, (), tuple(note.text for note in walker.notes()))

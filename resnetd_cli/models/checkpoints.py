@@ -12,10 +12,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from resnetd_cli.errors import Reason, ResnetdError, WeightsError, first_line
+from resnetd_cli.errors import Reason, ResnetdError, WeightsError
 from resnetd_cli.models import foreign, pickles
 from resnetd_cli.system.escaping import printable, shell_word
 from resnetd_cli.system.memory import is_shortage, limited
+from resnetd_cli.system.wording import short_reason
 
 NUMPY = ".npz"
 _HINT = "name the architecture it was trained with as MODEL"
@@ -49,7 +50,6 @@ _BESIDE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|rando
 """What Hugging Face's Trainer and accelerate keep beside the weights."""
 _MOST_NAMED = 5
 _NUMPY_RATIO = 20
-_LONGEST_REASON = 160
 _FAMILIAR = ("torch.", "collections.", "_codecs.", "argparse.", "builtins.bytearray", "builtins.set")
 """What the pickles of state dicts ask for."""
 
@@ -195,7 +195,7 @@ def does_not_fit(architecture: str, file: Path, error: Exception) -> WeightsErro
     if is_shortage(error):
         reason = "building the network takes more memory than there is, or than its weights explain"
     elif "loading state_dict" not in text:
-        reason = _short(error)
+        reason = short_reason(error)
     else:
         message = f"{file} does not fit {architecture}: {_differences(text)}"
         return WeightsError(message, hint=_origin(file))
@@ -318,7 +318,7 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
     if other := _something_else(file):
         return other
     if "weights_only" not in text and "Unsupported" not in text:
-        return WeightsError(f"{file} is not a weights file, or a damaged one: {_short(error)}", hint=_WANTED)
+        return WeightsError(f"{file} is not a weights file, or a damaged one: {short_reason(error)}", hint=_WANTED)
     # What torch says goes on with how to load it nevertheless.
     if not _starts_with(file, pickles.ZIP, _PICKLE):
         return WeightsError(f"{file} is not a weights file, or a damaged one", hint=_WANTED)
@@ -380,7 +380,3 @@ def _name(text: str) -> str:
 
 def _shape(text: str) -> str:
     return text.replace(", ", " x ") or "a number"
-
-
-def _short(error: Exception) -> str:
-    return shorten(printable(first_line(error)), _LONGEST_REASON, placeholder=" ...")

@@ -8,13 +8,14 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
+from resnetd_cli.class_names.shipped import INDEX
 from resnetd_cli.errors import ModelError, Reason, first_line
 from resnetd_cli.results import FittedTemperature, check_temperature, with_temperature
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import write_atomic
+from resnetd_cli.system.wording import shortened
 
 NAME = "config.json"
 _TEMPERATURES = "temperatures"
@@ -23,11 +24,9 @@ _TEMPERATURE = "temperature"
 _MOST_TEMPERATURES = 1000
 _MAX_BYTES = 2**24
 _MOST_CLASSES = 2**20
-_LONGEST_REASON = 160
 _ARCHITECTURE = re.compile(r"\w{1,100}(\.\w{1,100})?", re.ASCII)
 _FILE = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 _PLACEHOLDER = re.compile(r"LABEL_[0-9]+")
-_INDEX = re.compile(r"[0-9]{1,9}")
 _BY_NAME = ("label2id", "class_to_idx")
 _MAY_BE_NULL = ("model_args", "label_names", "label_descriptions", "num_classes")
 _OTHERS = {
@@ -131,9 +130,9 @@ def _by_index(names: Any, *, by_name: bool) -> Any:
     """
     if not isinstance(names, dict) or not names:
         return names
-    are_texts = all(isinstance(value, str) and _INDEX.fullmatch(value) for value in names.values())
+    are_texts = all(isinstance(value, str) and INDEX.fullmatch(value) for value in names.values())
     are_counts = all(_is_count(value, _MOST_CLASSES) for value in names.values())
-    if not are_counts and not (are_texts and (by_name or not all(map(_INDEX.fullmatch, names)))):
+    if not are_counts and not (are_texts and (by_name or not all(map(INDEX.fullmatch, names)))):
         return names
     turned = {str(int(index)): name for name, index in names.items()}
     return turned if len(turned) == len(names) else names
@@ -199,7 +198,7 @@ def write_temperature(folder: Path, new: FittedTemperature) -> None:
 
 
 def _bad(owner: str, reason: str) -> ModelError:
-    reason = shorten(reason, _LONGEST_REASON, placeholder=" ...")
+    reason = shortened(reason)
     return ModelError(f"{owner}: config.json is not a timm model's: {reason}", hint="check that timm wrote it")
 
 

@@ -58,18 +58,13 @@ def json_safe(text: str) -> str:
 
 
 def tsv_line(cells: Iterable[object], *, terminal: bool = False) -> str:
-    r"""Return one line of tab-separated values, unquoted; `tsv_text` undoes the escapes in a cell.
+    r"""Return one line of tab-separated values, unquoted, with escapes that Python's `unicode_escape` undoes.
 
     Args:
         cells: None is an empty cell.
         terminal: it goes to a terminal: bytes that are not UTF-8 are escapes too.
     """
     return "\t".join(_tsv_cell(_text(cell), terminal=terminal) for cell in cells) + "\n"
-
-
-def tsv_text(cell: str) -> str:
-    """Return what a cell of `tsv_line` was made of."""
-    return cell.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
 def csv_line(cells: Iterable[object], *, terminal: bool = False) -> str:

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from resnetd_cli.errors import OutputError, OutputExists, Reason, ResnetdError
 from resnetd_cli.system.escaping import shell_word
+from resnetd_cli.system.wording import system_reason
 
 PARTIAL = ".partial"
 """What the name of a file ends in that is not complete."""
@@ -322,8 +323,7 @@ def hash_file(path: Path, digest: Any) -> str:
 
 def write_error(path: Path | str, error: OSError) -> OutputError:
     """Return the error users read when the system refuses a write."""
-    reason = error.strerror or str(error)
-    message, hint = f"cannot write {path}: {reason.lower()}", too_many_files_hint(error)
+    message, hint = f"cannot write {path}: {system_reason(error)}", too_many_files_hint(error)
     return OutputError(message, hint=hint, reason=None if hint else Reason.OUTPUT_NOT_WRITABLE)
 
 

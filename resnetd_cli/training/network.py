@@ -68,15 +68,10 @@ def rebuilt(record: Mapping[str, Any], classes: int, recipe: Recipe) -> Start:
     Raises:
         ModelError: it cannot be built.
     """
-    how: Mapping[str, Any] = record["preprocessing"]
-    preprocessing = Preprocessing(**{key: _tuple(value) for key, value in how.items()})
+    preprocessing = Preprocessing.of(record["preprocessing"])
     module = _build(record["architecture"], classes, record["arguments"], recipe)
     named = {key: record[key] for key in ("name", "architecture", "arguments", "config")}
     return Start(module, preprocessing=preprocessing, **named)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def pretrained(

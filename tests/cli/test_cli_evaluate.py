@@ -292,7 +292,7 @@ class Pictures:
     def name(self, row: int) -> str:
         return f"/a/folder/somewhere/far/away/\x1b[31m/{'long' * 20}/{row}.png"
 
-    def read(self, row: int) -> bytes:
+    def read(self, row: int, options: object = None) -> bytes:
         stream = io.BytesIO()
         Image.new("RGB", (8, 8), (0, 0, row % 256)).save(stream, "PNG")
         return stream.getvalue()

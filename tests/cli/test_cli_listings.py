@@ -312,3 +312,11 @@ def test_a_downloaded_list_names_the_classes_of_predict(cli: Cli, server: str, t
     coffee = ROOT / "samples" / "coffee.jpg"
     ended = cli("predict", str(coffee), "-m", "embedded", "--labels", path, "-f", "jsonl", "-k", "1")
     assert json_of(ended)["predictions"][0]["label"] == "espresso"
+
+
+def test_quiet_is_offered_only_by_commands_that_write_notes(cli: Cli) -> None:
+    commands = ["predict", "features", "finetune", "train", "evaluate", "bench", "pull", "export"]
+    silent = ["list-models", "info", "labels"]
+    offers = {command: "--quiet" in cli(command, "--help").stdout for command in [*commands, *silent]}
+    assert offers == {**dict.fromkeys(commands, True), **dict.fromkeys(silent, False)}
+    assert cli("labels", "terrier", "-q").code == 0  # accepted all the same

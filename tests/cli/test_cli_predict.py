@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT
 from helpers.program import Cli
+from helpers.tsv import tsv_text
 
 from resnetd_cli.class_names import shipped
 from resnetd_cli.cli.app import run
-from resnetd_cli.system.escaping import tsv_text
 
 SAMPLES = ROOT / "samples"
 COFFEE = SAMPLES / "coffee.jpg"

@@ -41,7 +41,7 @@ class Names:
     def name(self, row: int) -> str:
         return self._names[row]
 
-    def read(self, row: int) -> bytes:
+    def read(self, row: int, options: object = None) -> bytes:
         raise NotImplementedError
 
     open = read

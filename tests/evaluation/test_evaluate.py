@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from helpers.scripted_model import ACTUAL, FOLDERS, LOGITS, PETS, draw, imagenet
 from resnetd_cli.class_names import matching, real_labels, shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.cli.hints import hint_of
-from resnetd_cli.errors import DataError, ModelError, UsageError
+from resnetd_cli.errors import DataError, ErrorKind, InputError, ModelError, UsageError
 from resnetd_cli.evaluation import evaluate
 from resnetd_cli.evaluation.images import open_images
 from resnetd_cli.evaluation.records import RealScores
+from resnetd_cli.pipeline.sources.reading import ReadOptions
 from resnetd_cli.results import Failure
 
 # --- which class is which ---
@@ -316,6 +318,23 @@ def test_real_labels_of_images_without_folders(tmp_path: Path) -> None:
     assert (result.report.scores.top1, result.report.scores.loss, result.report.classes) == (None, None, ())
     assert result.report.accuracy == pytest.approx(2 / 3)
     assert result.report.coverage[0].images == 3
+
+
+@pytest.mark.parametrize("layout", ["tench/1.png", "ILSVRC2012_val_00000001.png"])
+def test_image_that_is_read_too_slowly_fails(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / layout, 0)
+
+    def slow_read(descriptor: int, size: int) -> bytes:
+        time.sleep(0.05)
+        return b"x" * min(size, 10)
+
+    monkeypatch.setattr("resnetd_cli.pipeline.sources.reading.os.read", slow_read)
+    images = open_images(str(tmp_path), real="/" not in layout, reading=ReadOptions(timeout=0.1))
+    (source,) = images.sources()
+    with pytest.raises(InputError) as caught:
+        source.read()
+    assert (caught.value.kind, caught.value.message) == (ErrorKind.TIMEOUT, "not read in 0.1 seconds")
+    assert hint_of(caught.value) == "--timeout raises the bound"
 
 
 def test_real_labels_beside_the_usual_ones(tmp_path: Path) -> None:

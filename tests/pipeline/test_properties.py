@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.fake_pipeline import FakeEngine, answers, failing, jitter, pipeline, source
+from helpers.tsv import tsv_text
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ from resnetd_cli.pipeline.sinks.text import rows, to_json
 from resnetd_cli.pipeline.sources.companions import is_companion
 from resnetd_cli.pipeline.sources.inputs import Source, expand, expand_list
 from resnetd_cli.results import Classified, Failure, Prediction
-from resnetd_cli.system.escaping import csv_line, json_safe, printable, tsv_line, tsv_text, without_formulas
+from resnetd_cli.system.escaping import csv_line, json_safe, printable, tsv_line, without_formulas
 
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")

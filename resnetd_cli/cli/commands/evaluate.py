@@ -18,6 +18,7 @@ from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
 from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import TIMEOUT
 from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
+from resnetd_cli.pipeline.sources.reading import ReadOptions
 from resnetd_cli.results import Failure
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.wording import counted
@@ -166,7 +167,13 @@ def evaluate(  # noqa: PLR0915
 
     place = temperature_file(choices[0]) if fit else None
     learnt = [held_out.learnt_by(choice) for choice in choices]
-    images = open_images(data, split.value if split else None, real=real, offline=offline)
+    images = open_images(
+        data,
+        split.value if split else None,
+        real=real,
+        offline=offline,
+        reading=ReadOptions(timeout=timeout),
+    )
     of_classes = f" of {counted(len(images.classes), 'class')}" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {counted(len(images), 'image', ',')}{of_classes}")
     terminal.notes(images.notes)

@@ -27,7 +27,7 @@ def info(
     format: options.FactsFormat = options.Format.AUTO,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
+    quiet: options.QuietAnyway = False,
     verbose: options.Verbose = False,
 ) -> int:
     """Tell what a model is: its architecture, size, preprocessing and licence, and where its weights lie.

@@ -34,7 +34,7 @@ def labels(
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     no_header: options.NoHeader = False,
-    quiet: options.Quiet = False,
+    quiet: options.QuietAnyway = False,
     verbose: options.Verbose = False,
 ) -> int:
     """Search the names of the classes.

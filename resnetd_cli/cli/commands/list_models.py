@@ -41,7 +41,7 @@ def list_models(
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     no_header: options.NoHeader = False,
-    quiet: options.Quiet = False,
+    quiet: options.QuietAnyway = False,
     verbose: options.Verbose = False,
 ) -> int:
     """List the ResNet-D models: their size, their accuracy, and whether their weights are here.

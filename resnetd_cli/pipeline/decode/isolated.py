@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple
 
 from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.system.deadline import FOREVER
+from resnetd_cli.system.wording import system_reason
 
 GRACE = 0.5
 """Seconds that the child may take beyond its time to say so itself."""
@@ -100,8 +101,7 @@ class _Child:
                 start_new_session=True,  # Ctrl-C is not for it: it ends when its input does
             )
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            message = f"the process that would decode it cannot be started: {reason}"
+            message = f"the process that would decode it cannot be started: {system_reason(error)}"
             raise InputError(ErrorKind.UNREADABLE, message, reason=Reason.NO_MORE_PROCESSES) from error
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, first_line
@@ -17,8 +16,8 @@ from resnetd_cli.pipeline.engines.base import (
     Wanted,
 )
 from resnetd_cli.system.cpus import limited_cpus
-from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.memory import is_shortage, usable
+from resnetd_cli.system.wording import short_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 WEIGHTS_SUFFIX = ".bin"
 AXES = {2: "height", 3: "width"}
 """What the axes of the images are called in graphs that take any size."""
-_LONGEST_REASON = 200
 _SHARE_OF_MEMORY = 0.8
 _NO_MESSAGES = 4
 
@@ -101,7 +99,7 @@ class OnnxEngine:
         except Exception as error:  # of whatever kind ONNX Runtime raises
             if is_shortage(error):
                 raise MemoryError from error
-            reason = shorten(printable(first_line(error)), _LONGEST_REASON, placeholder=" ...")
+            reason = short_reason(error)
             raise ModelError(
                 f"the model's graph cannot be run: {reason}", hint="export or compile it again"
             ) from error

@@ -21,10 +21,10 @@ from resnetd_cli.pipeline.sources.reading import (
     read_file,
     read_stdin,
     read_url,
-    strerror,
 )
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import too_many_files_hint
+from resnetd_cli.system.wording import system_reason
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _expand_folder(folder: str, options: ReadOptions, walker: Walker) -> Iterato
             yield Source(path, partial(read_file, path, options))
         else:
             hint = too_many_files_hint(error) or f"look at it: ls -ld {shell_word(path)}"
-            yield _failing(path, InputError(ErrorKind.UNREADABLE, strerror(error), hint=hint))
+            yield _failing(path, InputError(ErrorKind.UNREADABLE, system_reason(error), hint=hint))
     if is_empty:
         yield _empty(folder, walker.skipped.since(before), walker)
 

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.pipeline.sources.folders import are_image_bytes
-from resnetd_cli.pipeline.sources.reading import strerror
 from resnetd_cli.system.encodings import marked, no_text
 from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.wording import system_reason
 
 STDIN = "-"
 MAX_ENTRY = 2**16
@@ -43,7 +43,7 @@ def read_list(location: str, *, null: bool = False) -> Iterator[bytes]:
         stream = _stdin() if location == STDIN else Path(location).open("rb")  # noqa: SIM115
     except OSError as error:
         raise UsageError(
-            f"cannot read the list {location}: {strerror(error)}",
+            f"cannot read the list {location}: {system_reason(error)}",
             reason=Reason.LIST_NOT_OPENED,
         ) from error
     return _entries(stream, location, b"\0" if null else b"\n")
@@ -68,7 +68,7 @@ def _entries(stream: BinaryIO, location: str, separator: bytes) -> Iterator[byte
         message = f"{name}: not valid {error.encoding.upper()}"
         raise UsageError(message, hint="save the list as UTF-8") from error
     except OSError as error:
-        raise UsageError(f"cannot read the list: {strerror(error)}", reason=Reason.LIST_NOT_READ) from error
+        raise UsageError(f"cannot read the list: {system_reason(error)}", reason=Reason.LIST_NOT_READ) from error
     finally:
         if sys.stdin is None or stream is not sys.stdin.buffer:
             stream.close()

@@ -17,8 +17,11 @@ from resnetd_cli.pipeline.sources.spellings import on_disk
 from resnetd_cli.system.deadline import Deadline
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import too_many_files_hint
+from resnetd_cli.system.wording import system_reason
 
 _BLOCK = 2**16
+_LARGEST_BLOCK = 2**24
+"""Bytes after which the time is looked at: a network drive may be slow."""
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # Windows has the second
 
 
@@ -88,15 +91,15 @@ def open_file(path: str) -> IO[bytes]:
         raise _no_path(error) from error
 
 
-def read_regular_file(path: str) -> bytes:
-    """Return what is in a file, of `DEFAULT_READING.max_bytes` at the most.
+def read_regular_file(path: str, options: ReadOptions = DEFAULT_READING) -> bytes:
+    """Return what is in a file.
 
     Raises:
         InputError: as `read_file`; of kind `unreadable`: it is a pipe or a device, which cannot be read twice.
     """
     with open_file(path) as file:
         try:
-            return _read_to_end(file.fileno(), DEFAULT_READING)
+            return _read_to_end(file.fileno(), options)
         except OSError as error:
             raise _input_error(path, error) from error
 
@@ -143,11 +146,6 @@ def folder_hint() -> str:
         return "the current folder is gone"
 
 
-def strerror(error: OSError) -> str:
-    """Return what the system says of an error."""
-    return (error.strerror or str(error)).lower()
-
-
 def _open(path: str) -> int:
     """Open a file, under its name as it is or in the other Unicode composition.
 
@@ -169,7 +167,7 @@ def _read_to_end(descriptor: int, options: ReadOptions) -> bytes:
     deadline = Deadline(options.timeout)
     blocks: list[bytes] = []
     room = options.max_bytes + 1
-    while room and (block := _read_block(descriptor, min(room, size + _BLOCK), deadline)):
+    while room and (block := _read_block(descriptor, min(room, size + _BLOCK, _LARGEST_BLOCK), deadline)):
         blocks.append(block)
         room -= len(block)
     if not room:
@@ -185,6 +183,8 @@ def _read_block(descriptor: int, size: int, deadline: Deadline) -> bytes:
         if not poll.poll(deadline.left * 1000):
             message = f"nothing came in {deadline.seconds:g} seconds"
             raise InputError(ErrorKind.TIMEOUT, message, reason=Reason.TOO_SLOW)
+    if deadline.passed:
+        raise InputError(ErrorKind.TIMEOUT, f"not read in {deadline.seconds:g} seconds", reason=Reason.TOO_SLOW)
     return os.read(descriptor, size)
 
 
@@ -201,6 +201,6 @@ def _input_error(path: str, error: OSError) -> InputError:
         return InputError(ErrorKind.NOT_FOUND, "no such file or folder", hint=folder_hint())
     return InputError(
         ErrorKind.UNREADABLE,
-        strerror(error),
+        system_reason(error),
         hint=too_many_files_hint(error) or f"look at it: ls -l {shell_word(path)}",
     )
