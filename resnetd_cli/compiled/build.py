@@ -113,11 +113,11 @@ def compile_network(key: BundleKey, network: Network) -> Bundle:
     sources = {str(path): bundles.stamp(path) for path in _sources(key, network.file)}
 
     def make(folder: Path) -> Bundle:
-        from resnetd_cli.compiled.to_onnx import export
+        from resnetd_cli.compiled.to_onnx import convert
 
         graph = folder / bundles.GRAPH
         try:
-            any_size = export(network.module, network.preprocessing, graph)
+            any_size = convert(network.module, network.preprocessing, graph)
         except ModelError as error:
             return Bundle(folder, card, "", sources, failure=error.message)
         return Bundle(folder, replace(card, any_size=any_size), sha256(graph), sources)

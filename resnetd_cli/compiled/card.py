@@ -11,7 +11,7 @@ from resnetd_cli.results import Agreement, FittedTemperature, Preprocessing, che
 
 FORMAT = 1
 _MOST = 1e18
-"""More than any model has parameters."""
+"""More parameters than any model has."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,14 @@ class Card:
     """All that is needed to run a graph and to tell where it came from.
 
     Attributes:
-        name: the model's name, as the records carry it.
-        preprocessing: how it wants its images.
+        name: the full name of the model.
+        preprocessing: how the model wants its images.
         class_names: the names of its classes; empty for a model without a classifier.
         origin: what it was made from.
         precision: `fp32` or `int8`.
-        agreement: how its answers compare with the fp32 graph's, where that was measured.
-        any_size: its graph takes images of any height and width, not only those of `preprocessing`.
-        temperature: what the logits of an exported file are divided by before they become probabilities, of images
-            of the size in `preprocessing`.
+        agreement: how far it agrees with the form it was made from, if `--verify` measured that.
+        any_size: the graph takes images of any height and width, not only those of `preprocessing`.
+        temperature: of an exported file, the divisor of its logits for images of the size in `preprocessing`.
         temperatures: of a compiled model, by size and precision; of an exported file, those of other sizes. See
             `own_temperature`.
     """
@@ -64,11 +63,11 @@ class Card:
 
     @property
     def own_temperature(self) -> float:
-        """What its logits are divided by before they become probabilities."""
+        """The divisor of its logits."""
         return fitting(self.temperatures, self.preprocessing, self.precision) or self.temperature
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON's types."""
+        """Return the JSON form."""
         fields = {"format": FORMAT, **asdict(self), "temperatures": [each.record() for each in self.temperatures]}
         fields |= fields.pop("origin")  # the keys of an origin are among those of the card
         if not self.temperatures:  # in exported files, which earlier versions read
@@ -80,7 +79,7 @@ class Card:
         """Read what `to_json` gave.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError: it is something else, or of another format.
+            ValueError, TypeError, KeyError, AttributeError: it is not a card, or of another format.
         """
         fields = dict(value)
         if fields.pop("format") != FORMAT:
@@ -100,7 +99,7 @@ class Card:
         return card
 
     def _check(self) -> None:
-        """Make sure of the types: a card comes from a file."""
+        """Check the types, as a card comes from a file."""
         check_temperature(self.temperature)
         names = self.class_names
         figures = asdict(self.agreement).values() if self.agreement else ()

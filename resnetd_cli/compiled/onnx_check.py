@@ -1,7 +1,7 @@
-"""What an ONNX file asks for, found out before ONNX Runtime opens it.
+"""Checking an ONNX file before ONNX Runtime opens it: no external data, no unknown operators, no huge tensors.
 
-The file is protocol-buffers wire format: fields, each a number, a kind, and a value; messages lie inside of each
-other as values. Only the messages that lead to tensors and operators are entered; weights are stepped over.
+The file is in protocol-buffers wire format: fields of a number, a kind and a value, where messages are nested as
+values. Only messages that lead to tensors and operators are entered; weights are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DEEPEST = 40
 _MOST_MESSAGES = 500_000
 _LONGEST_TEXT = 2**26
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-"""Where the operators of exported models come from: the standard's, and those built into ONNX Runtime."""
+"""The allowed operators: those of the standard, and those built into ONNX Runtime."""
 
 # Field numbers of onnx.proto: the fields that hold messages, and what these are.
 _INSIDE = {
@@ -40,15 +40,15 @@ _PROPERTY_KEY, _PROPERTY_VALUE = 1, 2
 
 
 class UnsafeGraphError(ValueError):
-    """The graph asks for something that no exported model needs."""
+    """The graph uses something that no exported model needs."""
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the texts that an ONNX file carries beside its graph, having made sure that it is self-contained.
+    """Return the metadata of an ONNX file, after checking that its graph is self-contained.
 
     Raises:
-        UnsafeGraphError: its graph has data in other files, operators of unknown origin, or impossible tensors.
-        ValueError: it is not an ONNX file, or a damaged one.
+        UnsafeGraphError: its graph has external data, unknown operators, or impossible tensors.
+        ValueError: it is not an ONNX file, or it is damaged.
         OSError: it cannot be read.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -58,16 +58,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def property_field(key: str, value: str) -> bytes:
-    """Return a text as it can be appended to an ONNX file, to be part of its metadata."""
+    """Return the bytes of an entry of the metadata, to be appended to an ONNX file."""
     entry = _field(_PROPERTY_KEY, key.encode()) + _field(_PROPERTY_VALUE, value.encode())
     return _field(_MODEL_PROPERTY, entry)
 
 
 def sha256_without(path: Path, key: str) -> str:
-    """Return the SHA-256 of an ONNX file without one text of its metadata, in hexadecimal.
+    """Return the SHA-256 of an ONNX file without one entry of its metadata, in hexadecimal.
 
     Raises:
-        ValueError: it is not an ONNX file, or a damaged one.
+        ValueError: it is not an ONNX file, or it is damaged.
         OSError: it cannot be read.
     """
     digest = hashlib.sha256()
@@ -90,7 +90,7 @@ def sha256_without(path: Path, key: str) -> str:
 
 
 def drop_metadata(path: Path) -> None:
-    """Take all texts out of an ONNX file that ONNX Runtime wrote.
+    """Remove all metadata from an ONNX file that ONNX Runtime wrote.
 
     Raises:
         OSError: it cannot be read or written.
@@ -119,7 +119,7 @@ class _Walk:
     messages: int = 0
 
     def enter(self, kind: str, start: int, stop: int, depth: int) -> None:
-        """Look at a message, and at those inside of it."""
+        """Check a message and those nested in it."""
         self.messages += 1
         if depth > _DEEPEST or self.messages > _MOST_MESSAGES:
             raise UnsafeGraphError("it is nested too deep, or has too many parts")
@@ -148,7 +148,7 @@ class _Walk:
                 raise UnsafeGraphError("its weights lie in another file")
             if number == _TENSOR_DIMS:
                 dims += [value] if wire == _VARINT else self._varints(value, end)
-        # Eight values in a byte is more than any type has.
+        # No type packs more than eight values into a byte.
         if any(dim >= 2**63 for dim in dims) or math.prod(dims) > 8 * len(self.content):
             raise UnsafeGraphError("it has a tensor larger than the file")
 
@@ -162,7 +162,7 @@ class _Walk:
         return texts.get(_PROPERTY_KEY, ""), texts.get(_PROPERTY_VALUE, "")
 
     def fields(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield number, kind, and value of each field of a message; of bytes, where they begin and end."""
+        """Yield number, kind and value and end of each field of a message; the value of bytes is their start."""
         at = start
         while at < stop:
             tag, at = self._varint(at, stop)
@@ -189,7 +189,7 @@ class _Walk:
         return values
 
     def _varint(self, at: int, stop: int) -> tuple[int, int]:
-        """Return the number that begins there, seven bits a byte, lowest first, and where it ends."""
+        """Return the number at a position, seven bits a byte, lowest first, and the position after it."""
         value = 0
         for index, byte in enumerate(self.content[at : min(at + _LONGEST_VARINT, stop)]):
             value |= (byte & 127) << 7 * index

@@ -1,4 +1,4 @@
-"""From an fp32 graph to an int8 one, by ONNX Runtime's static quantisation."""
+"""Quantising an fp32 graph to int8 with calibration images, by ONNX Runtime's static quantisation."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 def quantise_graph(graph: Path, target: Path, images: Iterable[NDArray[np.float32]]) -> int:
     """Write the int8 form of a graph: a weight scale per channel, activations of unsigned 8 bits.
 
-    Weights have 8 bits where this processor adds their products without overflow, else 7.
+    Weights have 8 bits if this processor adds their products without overflow, else 7.
 
     Args:
-        graph: with the input `images`, float32, (N, 3, H, W).
-        target: where to write.
-        images: float32, each (3, H, W); their activations' least and greatest values set the ranges.
+        graph: the fp32 graph, with the input `images`, float32, (N, 3, H, W).
+        target: the file to write.
+        images: the calibration images, float32, each (3, H, W); their activations set the ranges.
 
     Returns:
-        how many images there were.
+        the number of images.
 
     Raises:
-        UsageError: there were no images.
+        UsageError: there are no images.
         ModelError: ONNX Runtime cannot quantise the graph.
         OSError: the file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""From a timm network to an ONNX graph. The only module that needs torch for inference's sake."""
+"""Converting a timm network to an ONNX graph, with torch, and checking that the graph gives the same answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOLERANCE = 1e-4
-"""How far the graph's probabilities may lie from the network's."""
+"""The largest allowed difference between the graph's probabilities and the network's."""
 _OPSET = 17
 
 
-def export(network: nn.Module, how: Preprocessing, path: Path) -> bool:
-    """Write the network as an ONNX graph and make sure that it gives the same answers.
+def convert(network: nn.Module, how: Preprocessing, path: Path) -> bool:
+    """Write the network as an ONNX graph, and check that it gives the same answers.
 
     The input is `images`, float32, (N, 3, H, W); the outputs are `logits`, (N, C), where the network has a
     classifier, and `features`, (N, D). N is free, and so are H and W where the network allows it.
@@ -34,7 +34,7 @@ def export(network: nn.Module, how: Preprocessing, path: Path) -> bool:
         whether H and W are free.
 
     Raises:
-        ModelError: it cannot be exported, or the graph's answers differ.
+        ModelError: it cannot be converted, or the graph's answers differ.
         OSError: the file cannot be written.
     """
     import torch
@@ -54,7 +54,7 @@ def export(network: nn.Module, how: Preprocessing, path: Path) -> bool:
             return False
     except (OSError, ModelError):
         raise
-    except MemoryError as error:  # there may be more another time
+    except MemoryError as error:  # a later try may have more
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     except Exception as error:
         raise ModelError(f"it cannot be exported: {_reason(error)}") from error
@@ -67,21 +67,21 @@ def _images(height: int, width: int) -> torch.Tensor:
 
 
 def _other_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return two sizes, neither of them square, that tell whether any will do: odd ones, and multiples of 32."""
+    """Return two sizes to test whether the network takes any size, neither square: odd, and multiples of 32."""
     return [(height * 5 // 8 | 1, width * 3 // 4 | 1), (max(height // 64, 1) * 32, (width // 64 + 2) * 32)]
 
 
 def _answers(wrapper: nn.Module, images: list[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
-    """Return the network's answers, as far as it takes images of these sizes."""
+    """Return the network's answers, up to the first size that it does not take."""
     answers = []
-    with suppress(Exception):  # of whatever kind networks raise
+    with suppress(Exception):  # networks raise any kind
         for image in images:
             answers.append(wrapper(image))
     return answers
 
 
 def _write(wrapper: nn.Module, network: nn.Module, images: torch.Tensor, path: Path, axes: dict[int, str]) -> None:
-    """Trace the network. `axes`: the axes of the images that are free, beside the first, and their names."""
+    """Trace the network. `axes`: the free axes of the images other than the first, and their names."""
     import torch
 
     outputs = ["logits", "features"] if network.num_classes else ["features"]
@@ -130,21 +130,21 @@ def _compare(engine: OnnxEngine, images: torch.Tensor, expected: tuple[torch.Ten
 
 
 def _is_right(path: Path, images: list[torch.Tensor], expected: list[tuple[torch.Tensor, ...]]) -> bool:
-    """Tell whether the graph answers as the network does, for images of several sizes."""
+    """Return whether the graph gives the network's answers for images of several sizes."""
     try:
         engine = OnnxEngine(path)
         for image, answer in zip(images, expected, strict=True):
             _compare(engine, image, answer)
-    except Exception:  # of whatever kind ONNX Runtime raises on a graph that fits one size only
+    except Exception:  # ONNX Runtime raises any kind on a graph that fits one size only
         return False
     return True
 
 
 @contextmanager
 def _constant_padding() -> Iterator[list[int]]:
-    """Trace TensorFlow's "same" padding as numbers, which it is for images of one size; yield them.
+    """Trace TensorFlow's "same" padding as constants, which it is for images of one size; yield them.
 
-    A graph that works it out anew for every image is slower, and wrong when that arithmetic is quantised.
+    A graph that computes it for every image is slower, and wrong when that arithmetic is quantised.
     """
     from timm.layers import padding
 
@@ -163,5 +163,5 @@ def _constant_padding() -> Iterator[list[int]]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first sentence of torch's explanation, which goes on for pages."""
+    """Return the first sentence of torch's message, which can fill pages."""
     return shortened(first_line(error).partition(". ")[0])

@@ -25,7 +25,7 @@ from resnetd_cli.cli.commands.info import _in_words
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.compiled import bundles, exported_file
 from resnetd_cli.compiled.bundles import BundleKey
-from resnetd_cli.compiled.to_onnx import export
+from resnetd_cli.compiled.to_onnx import convert
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.evaluation.temperature import store_temperature
 from resnetd_cli.models import trained_on
@@ -309,7 +309,7 @@ def test_a_network_that_is_right_at_one_size_only_stays_at_it(
 ) -> None:
     network = timm.create_model(name, num_classes=4, **arguments).eval()
     how = replace(CARD.preprocessing, input_size=(3, 160, 160))
-    assert not export(network, how, tmp_path / "m.onnx")
+    assert not convert(network, how, tmp_path / "m.onnx")
     assert axes(tmp_path / "m.onnx") == ["n", 3, 160, 160]
 
 
@@ -319,9 +319,9 @@ def test_a_branch_on_the_size_is_noticed(tmp_path: Path) -> None:
     pool = network.global_pool
     network.global_pool = Branching(pool)
     how = replace(CARD.preprocessing, input_size=(3, 160, 160))
-    assert not export(network, how, tmp_path / "m.onnx")
+    assert not convert(network, how, tmp_path / "m.onnx")
     network.global_pool = pool
-    assert export(network, how, tmp_path / "m.onnx")
+    assert convert(network, how, tmp_path / "m.onnx")
 
 
 class Branching(torch.nn.Module):
