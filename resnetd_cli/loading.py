@@ -9,9 +9,9 @@ from pathlib import Path
 from resnetd_cli.class_names import files
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.compiled import build, bundles, exported_file
-from resnetd_cli.compiled.build import DamagedBundleError
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.open_bundle import DamagedBundleError, find_intact, open_engine
 from resnetd_cli.errors import CacheError, ModelError, Reason, ResnetdError, UsageError
 from resnetd_cli.models import configs, names
 from resnetd_cli.models.hub import Downloads
@@ -134,7 +134,7 @@ class Loader:
             CacheError: the cache cannot be written.
         """
         self.check()
-        return build.find_intact(self.bundle_key) or self._compile(self._network())
+        return find_intact(self.bundle_key) or self._compile(self._network())
 
     @property
     def model(self) -> ModelRef:
@@ -247,7 +247,7 @@ class Loader:
         return replace(card, preprocessing=replace(card.preprocessing, input_size=(3, side, side)))
 
     def _load_compiled(self, bundle: Bundle, why: str = "it is compiled") -> Classifier:
-        engine = build.open_engine(bundle, self._graph_engine, self._engine_options)
+        engine = open_engine(bundle, self._graph_engine, self._engine_options)
         return self._classifier(bundle.card, engine, why)
 
     def _load_network(self, reason: str | None) -> Classifier:

@@ -12,6 +12,7 @@ from resnetd_cli.classifier import Classifier
 from resnetd_cli.compiled import build, bundles, exported_file
 from resnetd_cli.compiled.bundles import Bundle
 from resnetd_cli.compiled.card import Card
+from resnetd_cli.compiled.open_bundle import find_intact
 from resnetd_cli.errors import CacheError, InputError, ModelError, Reason, UsageError
 from resnetd_cli.evaluation.agreement import measure_agreement
 from resnetd_cli.loading import Loader
@@ -56,7 +57,7 @@ def pull(
             f"{loader.runtime.precision} runs on torch, without compiling", reason=Reason.NOT_COMPILED
         )
     if calibration is None:
-        if bundle := build.find_intact(loader.bundle_key):
+        if bundle := find_intact(loader.bundle_key):
             return bundle
         raise UsageError("int8 needs images to calibrate with", reason=Reason.NEEDS_CALIBRATION)
     return _quantise(loader, calibration, on_failure)

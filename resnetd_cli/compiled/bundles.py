@@ -1,10 +1,10 @@
-"""The compiled model on disk: written whole or not at all, checked before it is used, rebuilt when in doubt.
+"""Bundles: compiled models in the cache, found by key, written atomically, and invalid once a source changed.
 
-A bundle is a folder in the cache:
+A bundle is a folder:
 
     model.onnx          input `images`; outputs `logits` and `features`; any batch size
-    bundle.json         what it is, how it wants its images, what its classes are called, and what it came from
-    optimised-KEY.onnx  the same graph optimised for this processor and this ONNX Runtime, which loads quicker
+    bundle.json         its card: preprocessing, class names, origin; and the stamps of the files it came from
+    optimised-KEY.onnx  the same graph optimised for this processor and this ONNX Runtime, which loads faster
     optimised-KEY.bin   its weights, mapped into memory
 """
 
@@ -38,12 +38,12 @@ GRAPH = "model.onnx"
 _CARD = "bundle.json"
 _TRIES = 100
 _ABANDONED = 24 * 3600
-"""Seconds after which an unfinished bundle is nobody's any more."""
+"""Seconds after which an unfinished bundle counts as abandoned."""
 
 
 @dataclass(frozen=True)
 class BundleKey:
-    """What a bundle is compiled from and for: what the user asked for.
+    """What a bundle is compiled from, which finds it in the cache.
 
     Attributes:
         choice: the network.
@@ -54,7 +54,7 @@ class BundleKey:
     precision: str = "fp32"
 
     def folder(self) -> Path:
-        """Return where its bundle lies, whether it is there or not."""
+        """Return the folder of its bundle, whether it exists or not."""
         model, weights = self.choice.model, self.choice.weights
         card, path = find_card(model.text), model.path
         name = path.name if path else card.name if card else model.text
@@ -69,10 +69,10 @@ class BundleKey:
 
 
 class Stamp(NamedTuple):
-    """A file as it was: its size in bytes, time of change in nanoseconds, and SHA-256 in hexadecimal.
+    """A file at the time of compiling: size in bytes, modification time in nanoseconds, SHA-256 in hexadecimal.
 
-    The time tells quickly that nothing has changed. Where it differs the content decides: archives and the layers
-    of container images keep whole seconds, and copies have times of their own.
+    If size and time are the same, the file is unchanged. If only the time differs the hash decides: archives and
+    container images keep whole seconds, and copies have new times.
     """
 
     size: int
@@ -85,12 +85,12 @@ class Bundle:
     """A compiled model.
 
     Attributes:
-        folder: where it lies.
-        card: what it is.
-        graph_sha256: of the graph.
-        sources: the files it came from, as they were.
-        failure: why it could not be compiled, where it could not: then the torch engine runs it.
-        exported: the graph is this file, which `export` wrote, and not one in the folder.
+        folder: its folder in the cache.
+        card: its card.
+        graph_sha256: the hash of the graph.
+        sources: the stamps of the files it came from.
+        failure: why it could not be compiled, if so; the torch engine then runs the model.
+        exported: the path of the graph, if it is an exported file and not in the folder.
     """
 
     folder: Path
@@ -102,27 +102,27 @@ class Bundle:
 
     @property
     def graph(self) -> Path:
-        """The graph that runs on any machine."""
+        """The graph for any machine."""
         return Path(self.exported) if self.exported else self.folder / GRAPH
 
     @property
     def optimised(self) -> Path:
-        """The graph for this machine alone."""
+        """The graph optimised for this machine."""
         return self.folder / f"optimised-{machine_key()}.onnx"
 
     def is_from(self, file: Path) -> bool:
-        """Tell whether it was made from a file, however the file is spelled."""
+        """Return whether it was made from a file, under any path."""
         return any(_is_same(path, file) for path in self.sources)
 
 
 def find(key: BundleKey) -> Bundle | None:
-    """Return the bundle of a key, if there is one that is still right. Its graph is not read yet."""
+    """Return the bundle of a key, if there is a valid one. Its graph is not read yet."""
     bundle = _read(key.folder())
     return bundle if bundle and _is_for(bundle, key) else None
 
 
 def made_from(file: Path) -> list[Bundle]:
-    """Return the bundles in the cache that came from a file and are still right."""
+    """Return the valid bundles in the cache that came from a file."""
     with suppress(OSError):
         bundles = [_read(folder) for folder in (cache_dir() / "bundles").iterdir()]
         return [bundle for bundle in bundles if bundle and bundle.is_from(file)]
@@ -150,11 +150,11 @@ def _read(folder: Path) -> Bundle | None:
 
 
 def write(key: BundleKey, make: Callable[[Path], Bundle]) -> Bundle:
-    """Make a bundle in a folder of its own and give it its name when it is whole.
+    """Make a bundle in a temporary folder, and rename it when it is complete.
 
     Args:
-        key: what it is made from.
-        make: fills an empty folder with the graph and returns the bundle that describes it.
+        key: the key of the bundle.
+        make: writes the graph into an empty folder, and returns the bundle.
 
     Raises:
         CacheError: the cache cannot be written.
@@ -178,7 +178,7 @@ def _write(target: Path, make: Callable[[Path], Bundle]) -> Bundle:
 
 
 def _take_place(folder: Path, target: Path) -> None:
-    """Rename a folder to a name that may be taken, now and again: another process may do the same meanwhile."""
+    """Rename a folder to a name that may be taken; another process may do the same at any time."""
     for _ in range(_TRIES):
         try:
             folder.rename(target)
@@ -186,7 +186,7 @@ def _take_place(folder: Path, target: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        # What is there is out of date or damaged, or another process was quicker: ours is as good.
+        # The existing bundle is stale or damaged, or another process was faster: ours is as good.
         aside = Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent))
         with suppress(FileNotFoundError):
             target.rename(aside / "bundle")
@@ -195,7 +195,7 @@ def _take_place(folder: Path, target: Path) -> None:
 
 
 def check_cache() -> None:
-    """Find out before the work, not after it, that the cache cannot be written.
+    """Check before the work that the cache can be written.
 
     Raises:
         CacheError: it cannot.
@@ -208,7 +208,7 @@ def check_cache() -> None:
 
 @contextmanager
 def writing_cache() -> Iterator[None]:
-    """Turn every refusal to write into `CacheError`."""
+    """Turn every failure to write into a `CacheError`."""
     try:
         yield
     except (OSError, OutputError) as error:
@@ -225,8 +225,8 @@ def describe_anew(bundle: Bundle, card: Card, changed: Path | None = None) -> No
 
     Args:
         bundle: the bundle.
-        card: the card.
-        changed: a file it came from that has changed since, in nothing but what the card now says.
+        card: the new card.
+        changed: a source that changed, but only in what the new card says.
 
     Raises:
         CacheError: the cache cannot be written.
@@ -238,12 +238,12 @@ def describe_anew(bundle: Bundle, card: Card, changed: Path | None = None) -> No
 
 
 def discard(bundle: Bundle) -> None:
-    """Remove a bundle that turned out to be damaged."""
+    """Remove a damaged bundle."""
     shutil.rmtree(bundle.folder, ignore_errors=True)
 
 
 def current_versions() -> dict[str, str]:
-    """Return the versions of what compiles models, of those that are installed."""
+    """Return the versions of the packages that compile models, if installed."""
     versions = {"resnetd": __version__}
     for package in ("timm", "torch"):
         try:
@@ -260,10 +260,10 @@ def stamp(path: Path) -> Stamp:
 
 
 def _restamp(path: Path, then: Stamp) -> Stamp | None:
-    """Return the stamp of a file with the content that it had then; None where it has changed.
+    """Return the new stamp of a file whose content is the same; None if it has changed.
 
     Raises:
-        OSError: it is not there.
+        OSError: it does not exist.
     """
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) == (then.size, then.changed):
@@ -275,29 +275,31 @@ def _restamp(path: Path, then: Stamp) -> Stamp | None:
 
 @lru_cache
 def machine_key() -> str:
-    """Return what an optimised graph depends on: the processor and the version of ONNX Runtime."""
+    """Return a hash of what an optimised graph depends on: the processor and the version of ONNX Runtime."""
     facts = [platform.machine(), processor(), metadata.version("onnxruntime")]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
 def _is_for(bundle: Bundle, key: BundleKey) -> bool:
-    """Tell whether a bundle is of what was asked for: a graph outside of its folder is the file that was named."""
+    """Return whether a bundle is that of the key: a graph outside the folder must be the named file."""
     return bundle.exported is None or Path(bundle.exported) == key.choice.model.path
 
 
 def _current(bundle: Bundle) -> Bundle | None:
-    """Return a bundle if it is still right, with the times that its files have now."""
-    if bundle.card.temperature != 1 and not bundle.exported:  # an earlier version's: of any size and precision
+    """Return a bundle if it is valid, with the current times of its sources."""
+    if (
+        bundle.card.temperature != 1 and not bundle.exported
+    ):  # stored by an earlier version, for any size and precision
         return None
     built_with = bundle.card.origin.versions
-    # A package that is not installed any more cannot have changed what the bundle holds.
+    # A package that is no longer installed does not invalidate the bundle.
     if not bundle.exported and any(built_with.get(package) != now for package, now in current_versions().items()):
         return None
     if not (bundle.failure is not None or bundle.graph.is_file()):
         return None
     sources = dict(bundle.sources)
     for path, then in bundle.sources.items():
-        with suppress(FileNotFoundError, NotADirectoryError):  # the graph holds all there was in it
+        with suppress(FileNotFoundError, NotADirectoryError):  # a deleted source does not invalidate it
             now = _restamp(Path(path), then)
             if now is None:
                 return None
@@ -305,7 +307,7 @@ def _current(bundle: Bundle) -> Bundle | None:
     if sources == bundle.sources:
         return bundle
     current = replace(bundle, sources=sources)
-    with suppress(OSError, OutputError):  # a cache that is only read
+    with suppress(OSError, OutputError):  # a read-only cache
         _write_card(current)
     return current
 
@@ -323,7 +325,7 @@ def _digest(fields: dict[str, Any]) -> str:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what compilations left there that were killed."""
+    """Remove what killed compilations left behind."""
     for left in (*folder.glob(".making-*"), *folder.glob(".old-*")):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED:

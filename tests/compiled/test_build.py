@@ -16,8 +16,9 @@ from helpers.loaders import loader_for
 from helpers.paths import ROOT
 from helpers.program import Resnetd
 
-from resnetd_cli.compiled import build, bundles
+from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
+from resnetd_cli.compiled.open_bundle import open_engine
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.engines.base import EngineOptions
@@ -167,7 +168,7 @@ def test_a_damaged_bundle_is_rebuilt_and_never_used(
     mended = bundles.find(REQUEST)
     assert mended is not None
     assert sha256(mended.graph) == mended.graph_sha256
-    build.open_engine(mended, graph_engine(), EngineOptions(threads=1))
+    open_engine(mended, graph_engine(), EngineOptions(threads=1))
     assert [path.name for path in mended.folder.parent.iterdir()] == [mended.folder.name]
 
 
