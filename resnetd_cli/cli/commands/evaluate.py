@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.numbers import whole
-from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
 from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import TIMEOUT
 from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
 from resnetd_cli.pipeline.sources.reading import ReadOptions
-from resnetd_cli.results import Failure
-from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
-    from resnetd_cli.evaluation.comparison import Comparison
-    from resnetd_cli.evaluation.image_rows import ImageRow
-    from resnetd_cli.evaluation.images import LabelledImages
-    from resnetd_cli.evaluation.records import Evaluated
-    from resnetd_cli.models.trained_on import Known
-
-
-_ENOUGH = 100
-"""Images: with fewer a temperature is mostly chance."""
-
-
-_DEFAULTS = (None, "train", "fp32")
-"""Of the options that a model was loaded with."""
 
 
 class Split(str, Enum):
@@ -67,7 +49,7 @@ def evaluate(  # noqa: PLR0915
     split: Annotated[
         Optional[Split],
         typer.Option(
-            "--split", help="By default the first there is of test, val, all, train.", show_default=False
+            "--split", help="The default is the first of test, val, all, train that DIR has.", show_default=False
         ),
     ] = None,
     skip_unknown: Annotated[
@@ -75,19 +57,24 @@ def evaluate(  # noqa: PLR0915
     ] = False,
     include_training: Annotated[
         bool,
-        typer.Option("--include-training-images", help="Measure also on images that the model was trained on."),
+        typer.Option("--include-training-images", help="Also measure on images that the model was trained on."),
     ] = False,
     fit_temperature: Annotated[
         bool, typer.Option("--fit-temperature", help="Fit a temperature, and store it with the model.")
     ] = False,
-    calibrate: Annotated[bool, typer.Option("--calibrate", hidden=True, help="Former name of it.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", hidden=True, help="The former name of --fit-temperature.")
+    ] = False,
     real: Annotated[
-        bool, typer.Option("--real-labels", help="Judge by ImageNet's reassessed labels too.")
+        bool, typer.Option("--real-labels", help="Also judge by ImageNet's reassessed labels.")
     ] = False,
     fail_under: Annotated[
         Optional[float],
         typer.Option(
-            "--fail-under", metavar="A", help="Exit with 1 if top-1 is below, as 0.93.", show_default=False
+            "--fail-under",
+            metavar="A",
+            help="Exit with 1 if top-1 is below A (for example 0.93).",
+            show_default=False,
         ),
     ] = None,
     per_image: Annotated[
@@ -100,11 +87,13 @@ def evaluate(  # noqa: PLR0915
         ),
     ] = None,
     with_logits: Annotated[
-        bool, typer.Option("--with-logits", help="Write the logits of each image with --per-image, too.")
+        bool, typer.Option("--with-logits", help="Add the logits of each image to --per-image.")
     ] = False,
     mistakes: Annotated[
         int,
-        typer.Option("--mistakes", parser=whole(0), metavar="N", help="How many of the surest mistakes to name."),
+        typer.Option(
+            "--mistakes", parser=whole(0), metavar="N", help="How many of the most confident mistakes to list."
+        ),
     ] = 10,
     temperature: options.Temperature = None,
     weights: options.Weights = None,
@@ -144,8 +133,20 @@ def evaluate(  # noqa: PLR0915
     models = model or [os.environ.get("RESNETD_MODEL") or DEFAULT_MODEL]
     fit = fit_temperature or calibrate
     choices = [ModelChoice.of(name, weights, image_size) for name in models]
-    _check(models, weights, fail_under, fit=fit, temperature=temperature)
-    _check_rows(per_image, with_logits=with_logits)
+
+    from resnetd_cli.cli.evaluation import (
+        check_and_separate,
+        check_options,
+        check_per_image,
+        exit_code,
+        keep_temperature,
+        note_results,
+        open_rows_file,
+        stop,
+    )
+
+    check_options(models, weights, fail_under, fit=fit, temperature=temperature)
+    check_per_image(per_image, with_logits=with_logits)
 
     from resnetd_cli.cli import running
     from resnetd_cli.cli.outputs import TextOutput, check_outputs
@@ -200,11 +201,11 @@ def evaluate(  # noqa: PLR0915
     if skip_unknown:
         images, notes = images.known_to([classifier.class_names for classifier in classifiers.values()])
         terminal.notes(notes)
-    images, trained_on = _check_and_separate(
+    images, trained_on = check_and_separate(
         images, classifiers, learnt, real=real, include=include_training, decoding=decoding, workers=workers
     )
     evaluated = []
-    with _rows(per_image, overwrite, with_logits, not no_header, escape_formulas) as on_row:
+    with open_rows_file(per_image, overwrite, with_logits, not no_header, escape_formulas) as on_row:
         for classifier, seen in zip(classifiers.values(), trained_on, strict=True):
             with terminal.tracking(lambda: len(images), wanted=True) as track:
                 each = evaluate(
@@ -215,7 +216,7 @@ def evaluate(  # noqa: PLR0915
                     mistakes=mistakes,
                     trained_on=seen,
                     on_row=on_row,
-                    on_failure=_stop if fail_fast else failures.tell_once,
+                    on_failure=stop if fail_fast else failures.tell_once,
                     track=track,
                 )
             evaluated.append(each)
@@ -223,9 +224,9 @@ def evaluate(  # noqa: PLR0915
     comparison = compare_models(*evaluated) if len(evaluated) > 1 else None
     if fit:  # first, for the reader of the report may go away
         asked = {"--weights": weights, "--image-size": image_size, "--precision": precision}
-        _keep(evaluated[0], images, models[0], classifiers[models[0]], place, asked)
+        keep_temperature(evaluated[0], images, models[0], classifiers[models[0]], place, asked)
     if target.format != "table" or target.path:
-        _tell_in_short(evaluated, comparison)
+        note_results(evaluated, comparison)
     with target.open() as stream:
         write_reports(
             images,
@@ -236,129 +237,4 @@ def evaluate(  # noqa: PLR0915
             header=not no_header,
             escape_formulas=escape_formulas,
         )
-    return _exit_code(evaluated, fail_under, failures.exit_code)
-
-
-def _stop(failure: Failure) -> None:
-    raise ResnetdError(f"{failure.input}: {failure.message}", **failure.advice)
-
-
-def _check(
-    models: list[str], weights: Path | None, fail_under: float | None, *, fit: bool, temperature: float | None
-) -> None:
-    """Find out early what does not go together.
-
-    Raises:
-        UsageError: something does not.
-    """
-    if len(models) > 2:
-        raise UsageError(f"{len(models)} models: two at most are compared", hint="name --model once or twice")
-    if len(models) == 2:
-        if models[0] == models[1]:
-            raise UsageError(f"{models[0]} is named twice", hint="name two models to compare")
-        if weights is not None:
-            raise UsageError(
-                "--weights does not say which of two models", hint="compare model folders, or exports"
-            )
-        if fit:
-            raise UsageError("--fit-temperature takes one model", hint="fit each on its own")
-    if fit and temperature is not None:
-        raise UsageError("--fit-temperature fits the temperature itself", hint="leave out --temperature")
-    if fail_under is not None and not 0 <= fail_under <= 1:
-        as_share = f"{fail_under:g} % is {fail_under / 100:g}" if 1 < fail_under <= 100 else "as 0.93"
-        raise UsageError(f"--fail-under {fail_under:g}: not a share from 0 to 1", hint=as_share)
-
-
-def _check_rows(path: Path | None, *, with_logits: bool) -> None:
-    """Find out early what is wrong with the file of rows.
-
-    Raises:
-        UsageError: something is.
-    """
-    if path is not None:
-        from resnetd_cli.views.per_image import check_name
-
-        check_name(path)
-    elif with_logits:
-        raise UsageError("--with-logits goes with --per-image", hint="--per-image FILE.parquet --with-logits")
-
-
-def _check_and_separate(
-    images: LabelledImages,
-    classifiers: Mapping[str, Classifier],
-    learnt: Sequence[Known],
-    *,
-    real: bool,
-    **options: Any,
-) -> tuple[LabelledImages, list[int | None]]:
-    """Check that all models can be measured on images, and return those to measure on; see `held_out.separate`."""
-    from resnetd_cli.evaluation import held_out
-    from resnetd_cli.evaluation.evaluate import check
-
-    for name, classifier in classifiers.items():
-        if note := check(classifier, images, real=real):
-            terminal.note(f"{name}: {note}")
-    with terminal.counting(lambda: len(images)) as looked:
-        images, trained_on, notes = held_out.separate(images, learnt, looked=looked, **options)
-    terminal.notes(notes)
-    return images, trained_on
-
-
-def _rows(path: Path | None, *options: bool) -> AbstractContextManager[Callable[[ImageRow], object] | None]:
-    """Open the file of rows, if one is wanted, with the options of `per_image.RowOptions`."""
-    if path is None:
-        return nullcontext()
-    from resnetd_cli.views.per_image import RowOptions, open_rows
-
-    return open_rows(path, RowOptions(*options))
-
-
-def _tell_in_short(evaluated: list[Evaluated], comparison: Comparison | None) -> None:
-    from resnetd_cli.views.evaluation import comparison_in_words, in_short
-
-    for each in evaluated:
-        terminal.note(in_short(each.report))
-    if comparison:
-        terminal.note(comparison_in_words(comparison))
-
-
-def _keep(
-    evaluated: Evaluated,
-    images: LabelledImages,
-    model: str,
-    classifier: Classifier,
-    place: Path | None,
-    asked: Mapping[str, object],
-) -> None:
-    """Store the temperature with the model, or say how to use it."""
-    from resnetd_cli.evaluation.temperature import store_temperature
-    from resnetd_cli.results import FittedTemperature
-
-    temperature, counts = evaluated.report.model.temperature, evaluated.report.counts
-    seen = counts.trained_on
-    if seen or (seen is None and images.split == Split.TRAIN.value):
-        verb = "was" if seen else "may have been"
-        terminal.note(f"fitted on images that it {verb} trained on, where a model is too often right")
-    if counts.answered < _ENOUGH:
-        terminal.note(f"fitted on {counted(counts.answered, 'image')}: some hundreds tell a temperature better")
-    if place is None:
-        given = {"--model": model, **{key: value for key, value in asked.items() if value not in _DEFAULTS}}
-        words = " ".join(f"{option} {shell_word(str(value))}" for option, value in given.items())
-        terminal.note(
-            "a temperature is kept with a model folder's own weights and with an exported file, not here: "
-            f"predict {words} --temperature {temperature:.4g}"
-        )
-        return
-    new = FittedTemperature.at(temperature, classifier.preprocessing, classifier.precision)
-    store_temperature(place, new, note=terminal.note)
-    terminal.note(
-        f"{place} keeps the temperature {temperature:.4g} for {new.in_words()}: predict divides logits by it"
-    )
-
-
-def _exit_code(evaluated: list[Evaluated], fail_under: float | None, otherwise: ExitCode) -> ExitCode:
-    below = [each.report for each in evaluated if fail_under is not None and each.report.accuracy < fail_under]
-    for report in below:
-        message = f"{report.model.name}: top-1 is {report.accuracy:.4f}, below {fail_under:g}"
-        terminal.error(ResnetdError(message))
-    return ExitCode.FAILED if below else otherwise
+    return exit_code(evaluated, fail_under, failures.exit_code)
