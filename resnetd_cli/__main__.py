@@ -9,9 +9,9 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     _start_in_utf8()
     try:
-        from resnetd_cli.cli import stopping
+        from resnetd_cli.cli import signals
 
-        stopping.heed()
+        signals.heed()
         from resnetd_cli.system.quiet import own_stderr
 
         own_stderr(sys.argv)

@@ -13,7 +13,7 @@ from resnetd_cli.pipeline import postprocess
 from resnetd_cli.pipeline.engines.base import FP32, Engine
 from resnetd_cli.pipeline.options import InputOptions, Parallelism
 from resnetd_cli.pipeline.run import Pipeline
-from resnetd_cli.pipeline.sources.inputs import Source, expand
+from resnetd_cli.pipeline.sources.expand import Source, expand
 from resnetd_cli.pipeline.sources.reading import ReadOptions
 from resnetd_cli.results import Classified, Embedded, Failure, Preprocessing
 

@@ -21,7 +21,7 @@ from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.engines.base import FP32, INT8, LAYER_POOLED, Wanted
 from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
 from resnetd_cli.pipeline.run import prepare
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Agreement, Failure
 from resnetd_cli.system.files import open_atomic
 

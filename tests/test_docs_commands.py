@@ -28,7 +28,7 @@ from typer.main import get_command
 
 from resnetd_cli.cli.app import app, run
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.cli.misread import understood
+from resnetd_cli.cli.mistyped import understood
 from resnetd_cli.errors import ExitCode
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]

@@ -22,14 +22,14 @@ from typer.main import get_command
 from resnetd_cli import pull
 from resnetd_cli.cli.app import app
 from resnetd_cli.cli.hints import hint_of
-from resnetd_cli.cli.inputs import images_of
+from resnetd_cli.cli.input_arguments import images_of
 from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.errors import CacheError, InputError, ModelError, UsageError
 from resnetd_cli.loading import Loader
 from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.engines.base import Wanted
-from resnetd_cli.pipeline.sources.inputs import Source, expand
+from resnetd_cli.pipeline.sources.expand import Source, expand
 from resnetd_cli.results import Classified, Failure
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from resnetd_cli import __version__
-from resnetd_cli.cli import limits, stopping
+from resnetd_cli.cli import open_file_limit, signals
 from resnetd_cli.cli.commands import (
     bench,
     evaluate,
@@ -28,8 +28,8 @@ from resnetd_cli.cli.commands import (
     train,
 )
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.cli.many_values import ManyValuesCommand
-from resnetd_cli.cli.misread import understood
+from resnetd_cli.cli.mistyped import understood
+from resnetd_cli.cli.multi_value_options import ManyValuesCommand
 from resnetd_cli.errors import ExitCode, Reason, ResnetdError, first_line, innermost
 from resnetd_cli.models import hub_settings
 from resnetd_cli.system.files import current_folder, too_many_files_hint, write_error
@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Every error ends here, as one line and a hint."""
     _quiet_libraries()
     try:
-        limits.check()
+        open_file_limit.check()
         code = _invoke(arguments)
         if sys.stdout is not None:  # started with it closed
             sys.stdout.flush()
@@ -101,8 +101,8 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return _stopped(interrupt)
     except Exception as error:
-        if stopping.raised:
-            return _stopped(stopping.raised[-1])
+        if signals.raised:
+            return _stopped(signals.raised[-1])
         known = _as_resnetd_error(error)
         terminal.error(known)
         if terminal.verbose:
@@ -111,7 +111,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _stopped(interrupt: KeyboardInterrupt) -> int:
-    if isinstance(interrupt, stopping.Stopped):
+    if isinstance(interrupt, signals.Stopped):
         terminal.note(interrupt.note)
         return interrupt.exit_code
     terminal.note("interrupted")

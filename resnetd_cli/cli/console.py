@@ -153,7 +153,7 @@ class Terminal:
         """Return a tqdm class that shows downloads as a Rich progress bar; None where none is wanted."""
         if not self.shows_progress:
             return None
-        from resnetd_cli.cli.download import rich_bar
+        from resnetd_cli.cli.download_bar import rich_bar
 
         return rich_bar(_stderr())
 

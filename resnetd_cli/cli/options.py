@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from resnetd_cli.cli.numbers import number, whole
+from resnetd_cli.cli.number_parsers import number, whole
 from resnetd_cli.pipeline.engines.table import ENGINES, precisions
 from resnetd_cli.pipeline.sinks.base import RECORD_FORMATS
 

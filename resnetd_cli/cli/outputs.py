@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TextIO
 
 from resnetd_cli.cli.console import is_tty
-from resnetd_cli.cli.spared import Named, check_name, check_spared
+from resnetd_cli.cli.protected_files import Named, check_name, check_protected
 from resnetd_cli.errors import OutputError, UsageError
 from resnetd_cli.pipeline.sinks.base import choose_format
 from resnetd_cli.system.files import check_writable, descriptor_of, open_atomic_text
@@ -112,7 +112,7 @@ def check_outputs(*paths: Path | None, overwrite: bool, reads: Iterable[Named] =
     for position, path in enumerate(wanted):
         if path.absolute() in map(Path.absolute, wanted[:position]):
             raise UsageError(f"two outputs would be written to {path}", hint="give each a name of its own")
-    check_spared(*paths, reads=reads)
+    check_protected(*paths, reads=reads)
     for path in wanted:
         check_writable(path, overwrite=overwrite)
         check_name(path)

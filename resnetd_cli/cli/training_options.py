@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from resnetd_cli.cli import options
-from resnetd_cli.cli.numbers import number, whole
+from resnetd_cli.cli.number_parsers import number, whole
 
 SAVE_SECONDS = 300.0
 """Default of `--save-seconds`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.cli import stopping
+from resnetd_cli.cli import signals
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import OutputError, OutputExists, UsageError
 from resnetd_cli.system.escaping import shell_word
@@ -117,9 +117,9 @@ def run(plan: Plan, launch: Launch) -> None:
     else:
         from resnetd_cli.training import processes
 
-        with stopping.left_to_children() as signals:
+        with signals.left_to_children() as left:
             arguments = (plan, launch, terminal.quiet, terminal.verbose)
-            summary = processes.run(train_in_child, arguments, launch.processes, signals)
+            summary = processes.run(train_in_child, arguments, launch.processes, left)
     _report_end(summary, plan)
 
 
@@ -141,11 +141,11 @@ def _train(plan: Plan, launch: Launch) -> dict[str, Any] | None:
     name_user()
     _set_threads(launch)
     if os.environ.get("RANK", "0") != "0":  # the first of several processes shows and writes for all
-        with stopping.requests() as should_stop:
+        with signals.requests() as should_stop:
             silent = Callbacks(Monitors(), lambda _: None, should_stop, began=launch.began)
             return carry_out(plan, lambda _: silent)
     display = Display(terminal)
-    with stopping.requests() as should_stop:
+    with signals.requests() as should_stop:
 
         def callbacks_for(folder: Path) -> Callbacks:
             logs = [TensorBoard(folder / "tensorboard")] if launch.tensorboard else []
@@ -175,7 +175,7 @@ def _set_threads(launch: Launch) -> None:
 
 
 def _report_failure(failure: Failure) -> None:
-    from resnetd_cli.cli.running import tell_failure
+    from resnetd_cli.cli.result_loop import tell_failure
 
     tell_failure(failure)
 
@@ -193,7 +193,7 @@ def _report_survey(survey: Survey, divided: TrainValTest) -> None:
 def _report_end(summary: dict[str, Any] | None, plan: Plan) -> None:
     if summary is None:
         terminal.note(f"saved; to go on: {_resume_command()}")
-        raise stopping.as_interrupt()
+        raise signals.as_interrupt()
     for split in ("val", "test"):
         if "figures" in summary:
             _report_spread(split, summary)

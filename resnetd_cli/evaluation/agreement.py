@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import ErrorKind, InputError, Reason
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Agreement, Failure
 
 if TYPE_CHECKING:

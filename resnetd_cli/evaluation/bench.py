@@ -16,7 +16,7 @@ from resnetd_cli.errors import InputError, ModelError, ResnetdError, UsageError
 from resnetd_cli.pipeline.decode.image import decode
 from resnetd_cli.pipeline.options import Parallelism
 from resnetd_cli.pipeline.preprocess import preprocess
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Failure
 
 SECONDS = 30.0

@@ -13,8 +13,8 @@ from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.datasets.examples import ALL, TEST, TRAIN, VAL, Dataset, Examples
 from resnetd_cli.datasets.open_dataset import open_dataset
 from resnetd_cli.errors import DataError, Reason, UsageError
+from resnetd_cli.pipeline.sources.expand import Source, expand
 from resnetd_cli.pipeline.sources.folders import Walker
-from resnetd_cli.pipeline.sources.inputs import Source, expand
 from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 from resnetd_cli.system.files import expand_user
 from resnetd_cli.system.wording import counted

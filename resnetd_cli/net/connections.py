@@ -1,4 +1,4 @@
-"""Connections that lead only where they may, and that wait no longer than they may."""
+"""Connections that refuse private addresses before anything is sent, and that keep to a deadline."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _HOSTS, _KEPT = 16, 8
 
 
 @dataclass(frozen=True)
-class Guard:
-    """What the requests for one address may do.
+class RequestLimits:
+    """Limits of the requests for one URL: how long they may take, and where they may lead.
 
     Attributes:
-        deadline: until when they may wait, in all.
-        allow_private: they may lead to addresses that are not public.
+        deadline: when they must have ended.
+        allow_private: whether they may lead to addresses that are not public.
     """
 
     deadline: Deadline
@@ -95,15 +95,15 @@ def _private(message: str) -> InputError:
     return InputError(ErrorKind.BLOCKED, message, reason=Reason.PRIVATE_HOST)
 
 
-_guard: ContextVar[Guard] = ContextVar("guard")
+_limits: ContextVar[RequestLimits] = ContextVar("limits")
 
 
-def send(request: PreparedRequest, guard: Guard) -> Response:
+def send(request: PreparedRequest, limits: RequestLimits) -> Response:
     """Send a request, over a kept connection if there is one; the body of the answer is still to be read.
 
     Args:
         request: what to send.
-        guard: what it may do. It also holds for the reading of the body.
+        limits: its limits, which also hold while the body is read.
 
     Raises:
         InputError: of kind `blocked`, or `connection` (the proxy that the environment names cannot be used).
@@ -116,9 +116,9 @@ def send(request: PreparedRequest, guard: Guard) -> Response:
     except UsageError as error:
         raise InputError(ErrorKind.CONNECTION, error.message, **error.advice) from error
     if proxy:
-        _check_behind_proxy(urlsplit(url).hostname or "", guard)
-    timeout = (guard.connect_seconds, guard.read_seconds)
-    token = _guard.set(guard)
+        _check_behind_proxy(urlsplit(url).hostname or "", limits)
+    timeout = (limits.connect_seconds, limits.read_seconds)
+    token = _limits.set(limits)
     try:
         return _adapter().send(
             request,
@@ -128,7 +128,7 @@ def send(request: PreparedRequest, guard: Guard) -> Response:
             proxies={urlsplit(url).scheme: proxy.url} if proxy else {},
         )
     finally:
-        _guard.reset(token)
+        _limits.reset(token)
 
 
 @lru_cache
@@ -138,7 +138,7 @@ def _adapter() -> HTTPAdapter:
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
             super().init_poolmanager(*args, **kwargs)
-            _use_guarded(self.poolmanager)
+            _use_checked(self.poolmanager)
 
         def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
             if proxy.startswith("socks"):
@@ -146,24 +146,24 @@ def _adapter() -> HTTPAdapter:
                     self.proxy_manager[proxy] = _socks_manager(proxy, _HOSTS, _KEPT)
                 return self.proxy_manager[proxy]
             manager = super().proxy_manager_for(proxy, **kwargs)
-            _use_guarded(manager)
+            _use_checked(manager)
             return manager
 
     return Adapter(_HOSTS, _KEPT)
 
 
-def _use_guarded(manager: PoolManager) -> None:
+def _use_checked(manager: PoolManager) -> None:
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
-def _check_behind_proxy(host: str, guard: Guard) -> None:
+def _check_behind_proxy(host: str, limits: RequestLimits) -> None:
     """Check the host that a proxy is to lead to as far as it can be told here."""
-    if guard.allow_private:
+    if limits.allow_private:
         return
     if is_local_name(host):
         raise _private(f"{host} is this machine, which is private")
     host = bare(host)
-    _permitted(host, _addresses_here(host, guard.connect_seconds), guard)
+    _allowed(host, _addresses_here(host, limits.connect_seconds), limits)
 
 
 @lru_cache(1024)
@@ -177,15 +177,15 @@ def _addresses_here(host: str, seconds: float) -> list[str]:
 class _Reader(io.RawIOBase):
     """Reads a socket, each time for no longer than is left: what drips would else renew its time-out for ever."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, guard: Guard) -> None:
-        self._raw, self._socket, self._guard = raw, sock, guard
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, limits: RequestLimits) -> None:
+        self._raw, self._socket, self._limits = raw, sock, limits
         self._limit = sock.gettimeout() or READ_TIMEOUT
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._socket.settimeout(self._guard.seconds(self._limit))
+        self._socket.settimeout(self._limits.seconds(self._limit))
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -196,8 +196,8 @@ class _Reader(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        guard = _guard.get()
-        self.fp = guard.watch(io.BufferedReader(_Reader(self.fp.detach(), sock, guard)))
+        limits = _limits.get()
+        self.fp = limits.watch(io.BufferedReader(_Reader(self.fp.detach(), sock, limits)))
 
 
 class _Connection(HTTPConnection):
@@ -205,26 +205,28 @@ class _Connection(HTTPConnection):
     _peer = ""
 
     def _new_conn(self) -> socket.socket:
-        guard = _guard.get()
+        limits = _limits.get()
         host = self._dns_host.strip("[]")
-        addresses = look_up(host, guard.read_seconds)
+        addresses = look_up(host, limits.read_seconds)
         if not self.proxy:  # which the user chose
-            addresses = _permitted(host, addresses, guard)
-        return self._open(host, self.port, addresses, guard)
+            addresses = _allowed(host, addresses, limits)
+        return self._open(host, self.port, addresses, limits)
 
-    def _open(self, host: str, port: int, addresses: list[str], guard: Guard) -> socket.socket:
+    def _open(self, host: str, port: int, addresses: list[str], limits: RequestLimits) -> socket.socket:
         limit = float(self.timeout or CONNECT_TIMEOUT)
         failure: OSError | None = None
         for address in addresses:
             try:
-                sock = create_connection((address, port), guard.seconds(limit), socket_options=self.socket_options)
+                sock = create_connection(
+                    (address, port), limits.seconds(limit), socket_options=self.socket_options
+                )
             except OSError as error:
                 failure = error
                 continue
             try:
                 self._peer = str(sock.getpeername()[0])
-                self._check_peer(guard)
-                sock.settimeout(guard.seconds(limit))
+                self._check_peer(limits)
+                sock.settimeout(limits.seconds(limit))
             except BaseException:
                 sock.close()
                 raise
@@ -232,13 +234,13 @@ class _Connection(HTTPConnection):
         raise failure or OSError(f"{host} has no address")
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # opened under another guard, it may be
-            self._check_peer(_guard.get())
+        if self.sock is not None:  # perhaps opened under other limits
+            self._check_peer(_limits.get())
         super().request(*args, **kwargs)
 
-    def _check_peer(self, guard: Guard) -> None:
+    def _check_peer(self, limits: RequestLimits) -> None:
         if not self.proxy:
-            guard.check(self.host.strip("[]"), self._peer)
+            limits.check(self.host.strip("[]"), self._peer)
 
 
 class _SecureConnection(_Connection, HTTPSConnection):
@@ -249,14 +251,14 @@ class _SocksConnection(_Connection):
     socks: ClassVar[Proxy]
 
     def _new_conn(self) -> socket.socket:
-        guard = _guard.get()
+        limits = _limits.get()
         proxy = urlsplit(self.socks.url)
         assert proxy.hostname and proxy.port
         try:
-            addresses = look_up(proxy.hostname, guard.read_seconds)
-            sock = self._open(proxy.hostname, proxy.port, addresses, guard)
+            addresses = look_up(proxy.hostname, limits.read_seconds)
+            sock = self._open(proxy.hostname, proxy.port, addresses, limits)
             try:
-                lead(self.socks, self._target(guard), self.port, sock.sendall, partial(_receive, sock, guard))
+                lead(self.socks, self._target(limits), self.port, sock.sendall, partial(_receive, sock, limits))
             except BaseException:
                 sock.close()
                 raise
@@ -264,20 +266,20 @@ class _SocksConnection(_Connection):
             raise ProxyError("it cannot be used", error) from error
         return sock
 
-    def _target(self, guard: Guard) -> str:
+    def _target(self, limits: RequestLimits) -> str:
         """Return what the proxy is to connect to: with socks5:// an address, with socks5h:// the name itself."""
         host = self._dns_host.strip("[]")
-        found = [] if self.socks.scheme == "socks5h" else _addresses_here(host, guard.connect_seconds)
-        return next(iter(_permitted(host, found, guard)), host)
+        found = [] if self.socks.scheme == "socks5h" else _addresses_here(host, limits.connect_seconds)
+        return next(iter(_allowed(host, found, limits)), host)
 
-    def _check_peer(self, guard: Guard) -> None:
+    def _check_peer(self, limits: RequestLimits) -> None:
         """The peer is the proxy, which the user chose."""
 
 
-def _receive(sock: socket.socket, guard: Guard, size: int) -> bytes:
+def _receive(sock: socket.socket, limits: RequestLimits, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        sock.settimeout(guard.read_seconds)
+        sock.settimeout(limits.read_seconds)
         more = sock.recv(size - len(data))
         if not more:
             raise ConnectionError("it closed the connection")
@@ -314,13 +316,13 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
-def _permitted(host: str, addresses: list[str], guard: Guard) -> list[str]:
-    """Return those addresses of a host that the guard lets pass.
+def _allowed(host: str, addresses: list[str], limits: RequestLimits) -> list[str]:
+    """Return those addresses of a host that the limits allow.
 
     Raises:
         InputError: of kind `blocked`: it lets none pass.
     """
-    permitted = [address for address in addresses if guard.allow_private or is_public(address)]
-    if addresses and not permitted:
-        guard.check(host, addresses[0])
-    return permitted
+    allowed = [address for address in addresses if limits.allow_private or is_public(address)]
+    if addresses and not allowed:
+        limits.check(host, addresses[0])
+    return allowed

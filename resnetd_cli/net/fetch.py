@@ -17,7 +17,7 @@ from resnetd_cli.system.deadline import Deadline
 if TYPE_CHECKING:
     from requests import Response
 
-    from resnetd_cli.net.connections import Guard
+    from resnetd_cli.net.connections import RequestLimits
 
 MAX_BYTES = 256 * 2**20
 TIMEOUT = 60.0
@@ -89,14 +89,14 @@ def fetch(
     """
     _check(url)
 
-    from resnetd_cli.net.connections import Guard
+    from resnetd_cli.net.connections import RequestLimits
 
     deadline = Deadline(timeout)
-    guard = Guard(deadline, typed or allow_private_hosts)
+    limits = RequestLimits(deadline, typed or allow_private_hosts)
     visit = _Visit()
     for _ in range(MAX_REDIRECTS + 1):
         try:
-            with closing(guard), visit.get(url, guard) as response:
+            with closing(limits), visit.get(url, limits) as response:
                 target = visit.target(response)
                 if target is None:
                     return _body(response, max_bytes, deadline)
@@ -104,7 +104,7 @@ def fetch(
             raise
         except Exception as error:  # of requests, urllib3, the standard library, the system
             raise _input_error(error, url, deadline) from error
-        url, guard = target, Guard(deadline, allow_private_hosts)
+        url, limits = target, RequestLimits(deadline, allow_private_hosts)
         _check(url)
     raise InputError(ErrorKind.CONNECTION, f"more than {MAX_REDIRECTS} redirects", hint="open it in a browser")
 
@@ -125,7 +125,7 @@ class _Visit:
         self._session = requests.Session()
         self._auth: tuple[bytes, bytes] | None = None
 
-    def get(self, url: str, guard: Guard) -> Response:
+    def get(self, url: str, limits: RequestLimits) -> Response:
         """Return the answer of one address, its body still to be read.
 
         Raises:
@@ -144,7 +144,7 @@ class _Visit:
         cookies = self._session.cookies
         request = requests.Request("GET", url, headers=_HEADERS, cookies=cookies, auth=self._auth).prepare()
         host = host_of(str(request.url))
-        response = ask(lambda: send(request, guard), host, guard.deadline)
+        response = ask(lambda: send(request, limits), host, limits.deadline)
         cookies.update(response.cookies)
         return response
 

@@ -20,7 +20,7 @@ from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 from resnetd_cli.pipeline.engines.base import Engine
 from resnetd_cli.pipeline.options import InputOptions, Parallelism
 from resnetd_cli.pipeline.preprocess import preprocess
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.pipeline.sources.readahead import ReadAhead
 from resnetd_cli.results import Failure, Preprocessing
 from resnetd_cli.system.memory import is_shortage

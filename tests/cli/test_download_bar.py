@@ -8,7 +8,7 @@ import time
 import pytest
 from rich.console import Console
 
-from resnetd_cli.cli.download import rich_bar
+from resnetd_cli.cli.download_bar import rich_bar
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typer.main import get_command
 from resnetd_cli.cli import console
 from resnetd_cli.cli.app import app
 from resnetd_cli.cli.hints import HINTS, hint_for, hint_of, options_in
-from resnetd_cli.cli.running import tell_failure, with_hint
+from resnetd_cli.cli.result_loop import tell_failure, with_hint
 from resnetd_cli.errors import ErrorKind, InputError, OutputExists, Reason, UsageError
 from resnetd_cli.results import Failure
 
@@ -34,8 +34,8 @@ def _commands() -> dict[str, frozenset[str]]:
 COMMANDS = _commands()
 SHARED = {
     "training_run.py": ("finetune", "train"),
-    "inputs.py": ("predict", "features", "bench"),
-    "records.py": ("predict", "features"),
+    "input_arguments.py": ("predict", "features", "bench"),
+    "record_output.py": ("predict", "features"),
 }
 """Modules of the command line whose hints are for some commands only."""
 

@@ -16,15 +16,15 @@ import pytest
 from helpers.paths import CAT, COFFEE, ROOT
 from helpers.program import Cli, Resnetd, is_one_error
 
-from resnetd_cli.cli import records
+from resnetd_cli.cli import record_output
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.hints import hint_of
-from resnetd_cli.cli.records import Records
-from resnetd_cli.cli.spared import guarded, is_image
+from resnetd_cli.cli.protected_files import checked_inputs, is_image
+from resnetd_cli.cli.record_output import Records
 from resnetd_cli.errors import ErrorKind, OutputError, UsageError
 from resnetd_cli.pipeline.sinks.arrays import ArrayStream
 from resnetd_cli.pipeline.sinks.base import open_array_sink
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Classified, Embedded, Failure, Prediction
 from resnetd_cli.system import files
 from resnetd_cli.system.files import OutputFile, open_atomic
@@ -428,7 +428,7 @@ def test_the_header_of_an_array_is_as_long_for_any_count(tmp_path: Path) -> None
     assert len(lengths) == 1
 
 
-# --- inputs and images are spared ---
+# --- inputs and images are never replaced ---
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
@@ -485,7 +485,7 @@ def test_an_input_that_comes_later_is_not_replaced(tmp_path: Path) -> None:
     output.write_text("not lost", encoding="utf-8")
     for later in (f"{tmp_path}/./x.csv", output.as_uri()):
         names = [str(tmp_path / "a.jpg"), later, "b.jpg"]
-        sources = guarded((Source(name, bytes) for name in names), None, tmp_path / "y.csv", output)
+        sources = checked_inputs((Source(name, bytes) for name in names), None, tmp_path / "y.csv", output)
         assert next(sources).name == names[0]
         with pytest.raises(UsageError, match=r"x\.csv is one of the inputs"):
             next(sources)
@@ -603,7 +603,7 @@ def test_features_go_to_standard_output_as_npy(
 
 
 def test_an_array_does_not_go_to_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "is_tty", lambda _: True)
+    monkeypatch.setattr(record_output, "is_tty", lambda _: True)
     assert is_one_error(cli("features", "x.jpg", "-o", "-"), 2)
     assert is_one_error(cli("predict", "x.jpg", "-o", "x.csv", "--features-out", "-"), 2)
 

@@ -30,7 +30,7 @@ from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.evaluation.temperature import store_temperature
 from resnetd_cli.models import trained_on
 from resnetd_cli.models.names import ModelChoice
-from resnetd_cli.pipeline.sources.inputs import expand
+from resnetd_cli.pipeline.sources.expand import expand
 from resnetd_cli.results import Classified, FittedTemperature
 
 COFFEE, CAT = (str(ROOT / "samples" / name) for name in ("coffee.jpg", "cat.jpg"))

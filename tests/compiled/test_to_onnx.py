@@ -27,7 +27,7 @@ from resnetd_cli.compiled.exported_file import read_card
 from resnetd_cli.errors import ModelError, UnknownModel, UsageError
 from resnetd_cli.evaluation.temperature import store_temperature
 from resnetd_cli.models.names import ModelChoice
-from resnetd_cli.pipeline.sources.inputs import expand
+from resnetd_cli.pipeline.sources.expand import expand
 from resnetd_cli.results import Agreement, Classified, FittedTemperature, Preprocessing
 
 pytestmark = pytest.mark.slow

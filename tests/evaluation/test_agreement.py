@@ -12,7 +12,7 @@ from resnetd_cli.about import agreement_facts
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.evaluation.agreement import measure_agreement
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Agreement, Failure
 from resnetd_cli.views.agreement import in_words
 

@@ -27,7 +27,7 @@ from resnetd_cli.evaluation.bench import BenchReport, Trial
 from resnetd_cli.loading import Loader
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.pipeline.options import Parallelism
-from resnetd_cli.pipeline.sources.inputs import Source, expand
+from resnetd_cli.pipeline.sources.expand import Source, expand
 from resnetd_cli.results import Preprocessing
 from resnetd_cli.views.bench import write_report
 

@@ -23,11 +23,11 @@ from helpers.fake_pipeline import FakeEngine, answers, jitter, pipeline, source
 from helpers.paths import COFFEE, ROOT
 from helpers.program import Resnetd
 
-from resnetd_cli.cli import app, limits, stopping
+from resnetd_cli.cli import app, open_file_limit, signals
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ResnetdError
 from resnetd_cli.pipeline.decode.image import decode
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.pipeline.sources.readahead import ReadAhead
 from resnetd_cli.system import files
 
@@ -244,11 +244,11 @@ def test_the_least_number_of_open_files_is_told(monkeypatch: pytest.MonkeyPatch)
     wanted: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "setrlimit", lambda _, bounds: wanted.append(bounds))
     with pytest.raises(ResnetdError, match="only 12 files") as caught:
-        limits.check()
+        open_file_limit.check()
     assert "ulimit -n" in str(hint_of(caught.value))
     assert wanted == [(12, 12)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 4096))
-    limits.check()
+    open_file_limit.check()
     assert wanted[-1] == (64, 4096)
 
 
@@ -400,7 +400,7 @@ def test_nothing_is_kept_in_the_home_but_the_caches(machine: Machine) -> None:
 # --- SIGTERM, SIGHUP ---
 
 SIGNALS = [(signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")]
-signals = pytest.mark.parametrize(("number", "code", "note"), SIGNALS, ids=["SIGTERM", "SIGHUP"])
+with_each_signal = pytest.mark.parametrize(("number", "code", "note"), SIGNALS, ids=["SIGTERM", "SIGHUP"])
 RESNETD = ["-m", "resnetd_cli"]
 # Sends itself a signal at the moment when a module is imported for the first time.
 IN_IMPORT = """
@@ -426,7 +426,7 @@ def give_names(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 @pytest.mark.slow
-@signals
+@with_each_signal
 @pytest.mark.parametrize("target", ["predict x.csv", "features x.npy"])
 def test_what_was_written_to_a_file_is_kept_under_another_name(
     machine: Machine, number: signal.Signals, code: int, note: str, target: str
@@ -446,7 +446,7 @@ def test_what_was_written_to_a_file_is_kept_under_another_name(
 
 
 @pytest.mark.slow
-@signals
+@with_each_signal
 def test_nothing_is_left_of_a_compilation(machine: Machine, number: signal.Signals, code: int, note: str) -> None:
     cache = machine.home / f"cache-{note}"
 
@@ -460,7 +460,7 @@ def test_nothing_is_left_of_a_compilation(machine: Machine, number: signal.Signa
 
 
 @pytest.mark.slow
-@signals
+@with_each_signal
 def test_a_server_that_keeps_silent_is_not_waited_for(
     machine: Machine, number: signal.Signals, code: int, note: str
 ) -> None:
@@ -479,7 +479,7 @@ def test_a_server_that_keeps_silent_is_not_waited_for(
 
 
 @pytest.mark.slow
-@signals
+@with_each_signal
 @pytest.mark.parametrize(
     "module", ["typer", "resnetd_cli.cli.commands.predict", "numpy", "numpy.linalg", "onnxruntime", "PIL.Image"]
 )
@@ -519,13 +519,13 @@ def test_signals_that_come_together_are_one() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        stopping.heed()
+        signals.heed()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        with pytest.raises(stopping.Stopped) as caught:
+        with pytest.raises(signals.Stopped) as caught:
             signal.raise_signal(signal.SIGTERM)
         assert (caught.value.exit_code, caught.value.note) == (143, "terminated")
         signal.raise_signal(signal.SIGTERM)  # not again, for what is being cleared away
-        assert stopping.raised.pop() is caught.value
+        assert signals.raised.pop() is caught.value
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
@@ -535,10 +535,10 @@ def test_a_signal_that_a_library_made_an_error_of_still_counts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def lose(_: object) -> int:
-        stopping.raised.append(stopping.Stopped(signal.SIGTERM))
+        signals.raised.append(signals.Stopped(signal.SIGTERM))
         raise ImportError("import numpy failed")
 
     monkeypatch.setattr(app, "_invoke", lose)
-    monkeypatch.setattr(stopping, "raised", [])
+    monkeypatch.setattr(signals, "raised", [])
     assert app.run(["list-models"]) == 143
     assert capsys.readouterr().err == "terminated\n"

@@ -387,7 +387,7 @@ def test_one_wait_has_its_own_bound(server: FaultServer, path: str, monkeypatch:
 
 
 def test_bound_of_one_wait_grows_with_that_of_the_whole() -> None:
-    short, long = (connections.Guard(Deadline(seconds), allow_private=True) for seconds in (60, 600))
+    short, long = (connections.RequestLimits(Deadline(seconds), allow_private=True) for seconds in (60, 600))
     assert (short.connect_seconds, short.read_seconds) == (5, 20)
     assert (long.connect_seconds, long.read_seconds) == (50, 200)
 

@@ -25,7 +25,7 @@ from resnetd_cli.errors import ErrorKind, InputError, LabelsError
 from resnetd_cli.pipeline.sinks.base import open_array_sink, open_sink
 from resnetd_cli.pipeline.sinks.text import rows, to_json
 from resnetd_cli.pipeline.sources.companions import is_companion
-from resnetd_cli.pipeline.sources.inputs import Source, expand, expand_list
+from resnetd_cli.pipeline.sources.expand import Source, expand, expand_list
 from resnetd_cli.results import Classified, Failure, Prediction
 from resnetd_cli.system.escaping import csv_line, json_safe, printable, tsv_line, without_formulas
 

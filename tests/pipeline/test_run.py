@@ -15,7 +15,7 @@ from resnetd_cli.errors import ErrorKind
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.pipeline.run import Pipeline
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Failure, Preprocessing
 
 # --- order and completeness ---

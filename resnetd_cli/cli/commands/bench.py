@@ -8,8 +8,8 @@ import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.cli.inputs import Inputs
-from resnetd_cli.cli.numbers import number
+from resnetd_cli.cli.input_arguments import InputArguments
+from resnetd_cli.cli.number_parsers import number
 from resnetd_cli.errors import ExitCode
 from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 
@@ -46,12 +46,12 @@ def bench(
     """
     choice = ModelChoice.of(model, weights, image_size)
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
-    given = Inputs(inputs or [], files_from, null) if inputs or files_from or null else None
+    given = InputArguments(inputs or [], files_from, null) if inputs or files_from or null else None
     sources = given.sources() if given else None
 
-    from resnetd_cli.cli import running
+    from resnetd_cli.cli import result_loop
     from resnetd_cli.cli.outputs import TextOutput
-    from resnetd_cli.cli.spared import model_files
+    from resnetd_cli.cli.protected_files import model_files
     from resnetd_cli.views.bench import write_report
 
     target = TextOutput.choose(
@@ -71,7 +71,7 @@ def bench(
 
     sample = synthetic_sample() if sources is None else read_sample(sources, model)
     for failure in sample.failures:
-        running.tell_failure(failure)
+        result_loop.tell_failure(failure)
     if given:
         given.tell_skipped()
     runtime = Runtime(engine, precision, device, batch_size)

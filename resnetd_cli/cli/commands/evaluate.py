@@ -11,7 +11,7 @@ import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.cli.numbers import whole
+from resnetd_cli.cli.number_parsers import whole
 from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import TIMEOUT
 from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
@@ -148,9 +148,9 @@ def evaluate(  # noqa: PLR0915
     check_options(models, weights, fail_under, fit=fit, temperature=temperature)
     check_per_image(per_image, with_logits=with_logits)
 
-    from resnetd_cli.cli import running
+    from resnetd_cli.cli import result_loop
     from resnetd_cli.cli.outputs import TextOutput, check_outputs
-    from resnetd_cli.cli.spared import model_files
+    from resnetd_cli.cli.protected_files import model_files
     from resnetd_cli.views.evaluation import image_notes, write_reports
 
     reads = [data, weights, labels, *model_files(*(choice.model for choice in choices))]
@@ -178,7 +178,7 @@ def evaluate(  # noqa: PLR0915
     of_classes = f" of {counted(len(images.classes), 'class')}" if images.classes else ""
     terminal.note(f"{data}, {images.split}: {counted(len(images), 'image', ',')}{of_classes}")
     terminal.notes(images.notes)
-    failures = running.Failures()
+    failures = result_loop.Failures()
     decoding = DecodeOptions(
         max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
     )
@@ -193,7 +193,7 @@ def evaluate(  # noqa: PLR0915
             downloads=Downloads(offline, terminal.download_bar),
             note=terminal.note,
         ).load()
-        running.tell_engine(classifier)
+        result_loop.tell_engine(classifier)
         return classifier
 
     # All are loaded first: what is wrong with the second is told before the first is measured.

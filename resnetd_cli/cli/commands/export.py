@@ -44,9 +44,9 @@ def export(
     choice = ModelChoice.of(model, weights, image_size)
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
 
-    from resnetd_cli.cli import outputs, running
-    from resnetd_cli.cli.inputs import images_of
-    from resnetd_cli.cli.spared import model_files
+    from resnetd_cli.cli import outputs, result_loop
+    from resnetd_cli.cli.input_arguments import images_of
+    from resnetd_cli.cli.protected_files import model_files
     from resnetd_cli.loading import Loader
     from resnetd_cli.models.hub import Downloads
     from resnetd_cli.models.names import is_exported
@@ -68,7 +68,7 @@ def export(
         downloads=Downloads(offline, terminal.download_bar),
         note=terminal.note,
     )
-    failures = running.Failures()
+    failures = result_loop.Failures()
     card = export(loader, path, overwrite=overwrite)
     terminal.note(f"{path}: {card.name} in {card.precision}, {path.stat().st_size / 1e6:.1f} MB")
     if verification:

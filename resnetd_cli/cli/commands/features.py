@@ -8,7 +8,7 @@ import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
-from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.cli.input_arguments import InputArguments
 from resnetd_cli.errors import UsageError
 from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import CONNECTIONS, MAX_BYTES, TIMEOUT
@@ -65,21 +65,21 @@ def features(
     Beside the array, FILE.index.csv names every input, with its row or why it has none.
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
-    given = Inputs(inputs or [], files_from, null, all_files, follow)
+    given = InputArguments(inputs or [], files_from, null, all_files, follow)
     choice = ModelChoice.of(model, weights, image_size)
     reading = ReadOptions(max_bytes, timeout, allow_private_hosts, connections)
     sources = given.sources(reading)
 
-    from resnetd_cli.cli import outputs, records, running, spared
+    from resnetd_cli.cli import outputs, protected_files, record_output, result_loop
 
     if output is None:
         raise UsageError(
             "features go to a file", hint="--out feats.npy, or predict --features -f jsonl for records"
         )
     path = outputs.as_path(output)
-    sink = records.array_sink(path, overwrite=overwrite, keep=not fail_fast, escape_formulas=escape_formulas)
-    paths = records.array_paths(path)
-    reads = [*given.texts, files_from, weights, *spared.model_files(choice.model)]
+    sink = record_output.array_sink(path, overwrite=overwrite, keep=not fail_fast, escape_formulas=escape_formulas)
+    paths = record_output.array_paths(path)
+    reads = [*given.texts, files_from, weights, *protected_files.model_files(choice.model)]
     outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
     from resnetd_cli.loading import Loader
@@ -98,10 +98,10 @@ def features(
         downloads=Downloads(offline, terminal.download_bar),
         note=terminal.note,
     ).load()
-    running.tell_engine(classifier)
-    with records.open_arrays(sink):
-        results = classifier.embed(spared.guarded(sources, *paths))
-        code = running.drain(results, sink.write, given, fail_fast=fail_fast)
+    result_loop.tell_engine(classifier)
+    with record_output.open_arrays(sink):
+        results = classifier.embed(protected_files.checked_inputs(sources, *paths))
+        code = result_loop.drain(results, sink.write, given, fail_fast=fail_fast)
         if not sink.rows:
             sink.width = classifier.feature_width()
     index = f"; its index: {paths[1]}" if len(paths) > 1 else ""

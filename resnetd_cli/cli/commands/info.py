@@ -41,7 +41,7 @@ def info(
 
     from resnetd_cli import about
     from resnetd_cli.cli.outputs import TextOutput
-    from resnetd_cli.cli.spared import model_files
+    from resnetd_cli.cli.protected_files import model_files
     from resnetd_cli.views.listing import write_facts
 
     target = TextOutput.choose(

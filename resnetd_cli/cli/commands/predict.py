@@ -11,7 +11,7 @@ import typer
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import is_tty, terminal
-from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.cli.input_arguments import InputArguments
 from resnetd_cli.errors import UsageError
 from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import CONNECTIONS, MAX_BYTES, TIMEOUT
@@ -81,19 +81,19 @@ def predict(
     find . -name '*.jpg' -print0 | resnetd predict --files-from - -0 -f jsonl
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
-    given = Inputs(inputs or [], files_from, null, all_files, follow)
+    given = InputArguments(inputs or [], files_from, null, all_files, follow)
     choice = ModelChoice.of(model, weights, image_size)
     reading = ReadOptions(max_bytes, timeout, allow_private_hosts, connections)
     sources = given.sources(reading)
 
     import sys
 
-    from resnetd_cli.cli import outputs, records, running, spared
+    from resnetd_cli.cli import outputs, protected_files, record_output, result_loop
     from resnetd_cli.pipeline.sinks.base import choose_format
 
     path = outputs.as_path(output)
     on_terminal = path is None and is_tty(sys.stdout)
-    first, sources = running.look_ahead(sources) if on_terminal and not files_from else ([], sources)
+    first, sources = result_loop.look_ahead(sources) if on_terminal and not files_from else ([], sources)
     as_lines = (files_from or len(first) > 1) and top_k in (None, 1)
     format_name = choose_format(
         format.value, path, terminal=on_terminal, on_terminal="lines" if as_lines else "table"
@@ -102,11 +102,11 @@ def predict(
         raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
     arrays_path = outputs.as_path(features_out)
     writing = {"overwrite": overwrite, "keep": not fail_fast, "escape_formulas": escape_formulas}
-    arrays = records.array_sink(arrays_path, **writing) if features_out else None
+    arrays = record_output.array_sink(arrays_path, **writing) if features_out else None
     if arrays and arrays_path is None and path is None:
         raise UsageError("two outputs would be written to standard output", hint="-o FILE writes one of them")
-    paths = [path, *(records.array_paths(arrays_path) if arrays else [])]
-    reads = [*given.texts, files_from, weights, labels, *spared.model_files(choice.model)]
+    paths = [path, *(record_output.array_paths(arrays_path) if arrays else [])]
+    reads = [*given.texts, files_from, weights, labels, *protected_files.model_files(choice.model)]
     outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
     from resnetd_cli.loading import Loader
@@ -127,15 +127,15 @@ def predict(
         downloads=Downloads(offline, terminal.download_bar),
         note=terminal.note,
     ).load()
-    running.tell_engine(classifier)
+    result_loop.tell_engine(classifier)
     with ExitStack() as stack:
         if arrays:
-            stack.enter_context(records.open_arrays(arrays))
+            stack.enter_context(record_output.open_arrays(arrays))
         shares_terminal = on_terminal and is_tty(sys.stderr)
         lists_failures = shares_terminal and format_name == "lines"
         if lists_failures:
             stack.callback(given.tell_skipped)  # below the summary
-        answers = records.Records(
+        answers = record_output.Records(
             path,
             format_name,
             header=not no_header,
@@ -154,12 +154,12 @@ def predict(
             answers.write(result)
 
         results = classifier.predict(
-            spared.guarded(sources, *paths),
+            protected_files.checked_inputs(sources, *paths),
             top_k=top_k or _TOP_K,
             min_probability=min_probability,
             embeddings=bool(embeddings or arrays),
         )
-        code = running.drain(results, write, given, fail_fast=fail_fast, told=lists_failures)
+        code = result_loop.drain(results, write, given, fail_fast=fail_fast, told=lists_failures)
         if arrays and not arrays.rows:
             arrays.width = classifier.feature_width()
     return code

@@ -12,10 +12,10 @@ from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import ExitCode, ResnetdError, UsageError
 
 if TYPE_CHECKING:
-    from resnetd_cli.cli.running import Failures
+    from resnetd_cli.cli.result_loop import Failures
     from resnetd_cli.compiled.bundles import Bundle
     from resnetd_cli.loading import Loader
-    from resnetd_cli.pipeline.sources.inputs import Source
+    from resnetd_cli.pipeline.sources.expand import Source
     from resnetd_cli.results import Agreement
 
 _COLUMNS = {"model": "model", "precision": "precision", "engine": "engine", "megabytes": "MB", "folder": "folder"}
@@ -53,10 +53,10 @@ def pull(
     if calibrate and precision != "int8":
         raise UsageError("--calibrate goes with --precision int8", hint="add it, or leave --calibrate out")
 
-    from resnetd_cli.cli.inputs import images_of
+    from resnetd_cli.cli.input_arguments import images_of
     from resnetd_cli.cli.outputs import TextOutput
-    from resnetd_cli.cli.running import Failures
-    from resnetd_cli.cli.spared import model_files
+    from resnetd_cli.cli.protected_files import model_files
+    from resnetd_cli.cli.result_loop import Failures
     from resnetd_cli.loading import Loader
     from resnetd_cli.models.hub import Downloads
     from resnetd_cli.models.names import ModelChoice

@@ -1,4 +1,4 @@
-"""The child's side of `guard`: reads files from standard input, writes their pixels to standard output.
+"""The decoding process that `isolated` starts: reads files from standard input, writes pixels to standard output.
 
 Each question is a line of JSON and the file's bytes; each answer is a line of JSON and the pixels.
 """

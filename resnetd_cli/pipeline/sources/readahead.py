@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from resnetd_cli.net.fetch import HOST_CONNECTIONS, host_of
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 
 _HELD_BYTES = 2**26
 

@@ -101,7 +101,7 @@ def error_of(data: bytes, **options: object) -> InputError:
 
 
 def children() -> list[int]:
-    """Return the processes that the guard keeps."""
+    """Return the idle decoding processes."""
     return [child.pid for child in isolated._idle]
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.pipeline.sources.companions import is_companion
+from resnetd_cli.pipeline.sources.expand import expand
 from resnetd_cli.pipeline.sources.folders import Note, Skipped, Walker, image_extensions, kind_of
-from resnetd_cli.pipeline.sources.inputs import expand
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX names and links")
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.fake_pipeline import FakeEngine, answers, picture, pipeline, source
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.pipeline.sources.readahead import ReadAhead
 from resnetd_cli.results import Failure
 

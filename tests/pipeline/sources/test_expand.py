@@ -16,8 +16,8 @@ import pytest
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError, UsageError
 from resnetd_cli.pipeline.sources import patterns
+from resnetd_cli.pipeline.sources.expand import Source, expand, expand_list, is_single
 from resnetd_cli.pipeline.sources.folders import Walker
-from resnetd_cli.pipeline.sources.inputs import Source, expand, expand_list, is_single
 from resnetd_cli.pipeline.sources.reading import open_file, read_file
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files and names")

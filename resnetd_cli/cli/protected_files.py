@@ -1,4 +1,4 @@
-"""What no output may replace, whatever the options say: what the command reads, and images."""
+"""Refuse outputs that would replace an image or a file that the command reads, even with `--overwrite`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnetd_cli.system.files import is_stream
 
 if TYPE_CHECKING:
     from resnetd_cli.models.names import ModelRef
-    from resnetd_cli.pipeline.sources.inputs import Source
+    from resnetd_cli.pipeline.sources.expand import Source
 
 Named = str | Path | None
 _STDIN, _STDOUT = 0, 1
@@ -29,7 +29,7 @@ _HEAD = 64
 _HINT = "name a new file; a shell's pattern may have named this one"
 
 
-def check_spared(*paths: Path | None, reads: Iterable[Named] = ()) -> None:
+def check_protected(*paths: Path | None, reads: Iterable[Named] = ()) -> None:
     """Refuse outputs that would replace what the command reads, or an image.
 
     Args:
@@ -60,17 +60,17 @@ def check_name(path: Path) -> None:
         raise UsageError(f"{path} is named like an image", hint="choose another name: it would be taken for one")
 
 
-def guarded(sources: Iterator[Source], *paths: Path | None) -> Iterator[Source]:
-    """Pass inputs on, unless one is an output: those of lists, folders and patterns are known only when they come.
+def checked_inputs(sources: Iterator[Source], *paths: Path | None) -> Iterator[Source]:
+    """Yield inputs as they come, and fail if one of them is an output.
 
     Raises:
         UsageError: one is.
     """
     there = {identity: path for path in paths if path and (identity := _identity(path))}
-    return _guarded(sources, there) if there else sources
+    return _checked_inputs(sources, there) if there else sources
 
 
-def _guarded(sources: Iterator[Source], there: Mapping[tuple[int, int], Path]) -> Iterator[Source]:
+def _checked_inputs(sources: Iterator[Source], there: Mapping[tuple[int, int], Path]) -> Iterator[Source]:
     for source in sources:
         identity = None if source.is_remote else _identity(path_of_url(source.name) or source.name)
         if identity and identity in there:

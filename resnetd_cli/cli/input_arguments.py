@@ -1,4 +1,4 @@
-"""The INPUTs of one command line, checked, and as sources."""
+"""INPUT arguments and `--files-from`: check them, and turn them into sources."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from functools import cached_property
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.hints import hint_for
 from resnetd_cli.errors import UsageError
+from resnetd_cli.pipeline.sources.expand import Source, expand, expand_list, is_single
 from resnetd_cli.pipeline.sources.folders import Skipped, Walker
-from resnetd_cli.pipeline.sources.inputs import Source, expand, expand_list, is_single
 from resnetd_cli.pipeline.sources.lists import STDIN
 from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 
@@ -34,7 +34,7 @@ def images_of(option: str, texts: list[str] | None) -> list[Source] | None:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputArguments:
     """What the user named: INPUTs, or a list of them.
 
     Attributes:

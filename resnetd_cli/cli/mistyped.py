@@ -1,4 +1,4 @@
-"""What people type that the parser would misread: `help`, an image where a command belongs, `-kitten.jpg`."""
+"""Mistyped command lines: `help` for `--help`, no command before an image, a file name like `-kitten.jpg`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.pipeline.sources.inputs import names_input
+from resnetd_cli.pipeline.sources.expand import names_input
 from resnetd_cli.system.escaping import printable, shell_word
 
 _HELP = ("--help", "-h")

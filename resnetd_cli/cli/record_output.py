@@ -1,4 +1,4 @@
-"""The results of one image after the other, in files that are whole or, where a run ends early, say so."""
+"""Record and array files that appear under their name only when complete; an aborted run keeps its part."""
 
 from __future__ import annotations
 

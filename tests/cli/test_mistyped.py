@@ -17,8 +17,8 @@ from typer.main import get_command
 from resnetd_cli import __main__ as program
 from resnetd_cli.cli.app import app
 from resnetd_cli.cli.hints import hint_of
-from resnetd_cli.cli.many_values import _repeat
-from resnetd_cli.cli.misread import understood
+from resnetd_cli.cli.mistyped import understood
+from resnetd_cli.cli.multi_value_options import _repeat
 from resnetd_cli.errors import UsageError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX names")

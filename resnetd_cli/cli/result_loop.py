@@ -1,4 +1,4 @@
-"""What the commands that go through images share: the loop from results to sinks, and what they tell."""
+"""The loop that writes results to a sink, prints failures and decides the exit code."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.console import is_tty, terminal
-from resnetd_cli.cli.inputs import Inputs
+from resnetd_cli.cli.input_arguments import InputArguments
 from resnetd_cli.errors import ExitCode, InputError, ResnetdError
 from resnetd_cli.pipeline.engines.base import FP32
-from resnetd_cli.pipeline.sources.inputs import Source
+from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Failure
 from resnetd_cli.system.memory import return_large_blocks
 
 _FIRST = 200
-"""Inputs whose names are looked at before the first answer."""
+"""InputArguments whose names are looked at before the first answer."""
 
 
 def tell_engine(classifier: Classifier) -> None:
@@ -67,7 +67,7 @@ def look_ahead(sources: Iterator[Source]) -> tuple[list[Source], Iterator[Source
 def drain(
     results: Iterable[Any],
     write: Callable[[Any], None],
-    inputs: Inputs,
+    inputs: InputArguments,
     *,
     fail_fast: bool,
     told: bool = False,

@@ -1,4 +1,4 @@
-"""What the system allows the process."""
+"""Raise the limit on open files (`ulimit -n`) if it is too low."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from resnetd_cli.cli.numbers import number, whole
+from resnetd_cli.cli.number_parsers import number, whole
 
 
 @pytest.mark.parametrize(("text", "value"), [("2e8", 200_000_000), ("1_000", 1000), ("2.0", 2), ("8", 8), (8, 8)])

@@ -1,4 +1,4 @@
-"""Options that take several values, as the shell's globs give them: `--verify a.jpg b.jpg`."""
+"""Options that take several values, as a shell's glob gives them: `--verify a.jpg b.jpg`."""
 
 from __future__ import annotations
 
