@@ -10,10 +10,11 @@ from typing import Any
 from resnetd_cli.compiled import bundles, exported_file
 from resnetd_cli.compiled.bundles import BundleKey
 from resnetd_cli.compiled.card import Card
-from resnetd_cli.errors import ModelError, UsageError, first_line
-from resnetd_cli.models import checkpoints, embedded, hub, names
-from resnetd_cli.models.names import Kind, ModelCard, ModelChoice, ModelRef, ResolvedModel
-from resnetd_cli.models.network import Definition, define, hub_id, outline, with_weights
+from resnetd_cli.errors import UsageError
+from resnetd_cli.models import checkpoints, complexity, embedded, hub, names, table
+from resnetd_cli.models.names import Kind, ModelChoice, ModelRef, ResolvedModel
+from resnetd_cli.models.network import define, hub_id, with_weights
+from resnetd_cli.models.table import ModelCard
 from resnetd_cli.pipeline.engines.base import FP32, INT8
 from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
 from resnetd_cli.results import Agreement, Preprocessing, fitting
@@ -25,15 +26,6 @@ _FLOAT32_BYTES = 4
 _OF_WEIGHTS = ("top1", "top5", "test_top1", "test_top5")
 """Facts of published weights, not of an architecture."""
 _DIGITS = 7
-_STAGES = {
-    "resnet18d": ("basic", (2, 2, 2, 2)),
-    "resnet26d": ("bottleneck", (2, 2, 2, 2)),
-    "resnet34d": ("basic", (3, 4, 6, 3)),
-    "resnet50d": ("bottleneck", (3, 4, 6, 3)),
-    "resnet101d": ("bottleneck", (3, 4, 23, 3)),
-    "resnet152d": ("bottleneck", (3, 8, 36, 3)),
-    "resnet200d": ("bottleneck", (3, 24, 36, 3)),
-}
 _BLOCKS = {
     "basic": "basic blocks of two 3x3 convolutions",
     "bottleneck": "bottleneck blocks of a 1x1, a 3x3 and a 1x1 convolution",
@@ -120,17 +112,14 @@ def agreement_facts(agreement: Agreement | None) -> Facts:
 
 def list_cards(pattern: str) -> list[Facts]:
     """Return the facts of the table's models whose name matches, and whether their weights are here."""
-    found = [card for card in names.cards() if names.matches(card.name, pattern)]
-    return [{**asdict(card), "on_this_machine": hub.cached(card.hub_id) is not None} for card in found]
+    found = [card for card in table.cards() if names.matches(card.name, pattern)]
+    return [{**card.record, "on_this_machine": hub.cached(card.hub_id) is not None} for card in found]
 
 
 def list_timm(pattern: str) -> list[Facts]:
     """Return what timm knows, without building them, of its models whose name matches."""
-    import timm
-
     rows = []
-    for name in names.timm_names(pattern):
-        config = timm.get_pretrained_cfg(name)
+    for name, config in names.timm_configs(pattern):
         repo = config.hf_hub_id if config else None
         rows.append(
             {
@@ -146,31 +135,26 @@ def list_timm(pattern: str) -> list[Facts]:
 
 
 def _describe_card(card: ModelCard) -> Facts:
-    kind, stages = _STAGES[card.architecture]
     depth = card.architecture.removeprefix("resnet").removesuffix("d")
-    words = f"ResNet-D of {depth} layers: {_BLOCKS[kind]}, {' + '.join(map(str, stages))} of them in four stages."
+    stages = " + ".join(map(str, card.stages))
+    words = f"ResNet-D of {depth} layers: {_BLOCKS[card.block]}, {stages} of them in four stages."
     path = hub.cached(card.hub_id)
     return {
         "model": card.name,
         "architecture": words,
-        "tweak": _TWEAK + (_TWEAK_B if kind == "bottleneck" else ""),
+        "tweak": _TWEAK + (_TWEAK_B if card.block == "bottleneck" else ""),
         "classes": 1000,
         "params_m": card.params_m,
-        "gmacs": card.gmacs_train,
-        "gflops": round(2 * card.gmacs_train, 2),
-        "input_size": card.train_size,
-        "crop_pct": card.train_crop,
-        "crop_mode": "center",
-        "interpolation": card.interpolation,
-        "mean": card.mean,
-        "std": card.std,
-        "top1": card.top1_train,
-        "top5": card.top5_train,
-        "test_size": card.test_size,
-        "test_crop_pct": card.test_crop,
-        "test_gmacs": card.gmacs_test,
-        "test_top1": card.top1_test,
-        "test_top5": card.top5_test,
+        "gmacs": card.train.gmacs,
+        "gflops": round(2 * card.train.gmacs, 2),
+        **_describe_preprocessing(card.train.preprocessing),
+        "top1": card.train.top1,
+        "top5": card.train.top5,
+        "test_size": card.test.size,
+        "test_crop_pct": card.test.preprocessing.crop_pct,
+        "test_gmacs": card.test.gmacs,
+        "test_top1": card.test.top1,
+        "test_top5": card.test.top5,
         "temperature": 1.0,
         "temperatures": [],
         "license": card.license,
@@ -184,7 +168,7 @@ def _describe_timm(ref: ResolvedModel, image_size: str) -> Facts:
     definition = define(ref)
     config, how = definition.config, definition.preprocessing()
     test = definition.preprocessing("test")
-    params_m, gmacs = _measure(definition)
+    params_m, gmacs = complexity.count(definition)
     repo = hub_id(ref) or config.get("hf_hub_id")
     path = _local_weights(ref, repo)
     return {
@@ -217,7 +201,7 @@ def _with_weights(facts: Facts, ref: ResolvedModel, file: Path, *, is_compiled: 
     }
     if not is_compiled:
         definition = with_weights(define(ref), file)
-        params_m, gmacs = _measure(definition)
+        params_m, gmacs = complexity.count(definition)
         facts |= {
             "model": definition.name_with(file),
             "classes": definition.config.get("num_classes"),
@@ -296,25 +280,6 @@ def _describe_form(precision: str, card: Card | None, place: Path | None) -> Fac
         facts["int8_calibration_images"] = card.origin.calibration_images if card else None
     compared = agreement_facts(card.agreement if card else None)
     return facts | {f"{precision}_{key}": value for key, value in compared.items()}
-
-
-def _measure(definition: Definition) -> tuple[float, float | None]:
-    """Count a network's parameters, in millions, and multiply-adds, in thousands of millions."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    try:
-        network = outline(definition)
-    except Exception as error:
-        message = f"timm cannot build {definition.ref.name}: {first_line(error)}"
-        raise ModelError(message, hint="check its config.json") from error
-    params_m = round(sum(parameter.numel() for parameter in network.parameters()) / 1e6, 2)
-    try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, *definition.preprocessing().input_size, device="meta"))
-    except Exception:  # a few networks compute with values, which the meta device has none of
-        return params_m, None
-    return params_m, round(counter.get_total_flops() / 2e9, 2)
 
 
 def _local_weights(ref: ResolvedModel, repo: str | None) -> Path | None:

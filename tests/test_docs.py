@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from resnetd_cli.cli.app import app
 from resnetd_cli.errors import ErrorKind, ExitCode
-from resnetd_cli.models.names import cards
+from resnetd_cli.models.table import cards
 from resnetd_cli.pipeline.sinks.base import ARRAY_FORMATS, RECORD_FORMATS
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]

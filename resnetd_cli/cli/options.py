@@ -31,7 +31,8 @@ class GuardChoice(str, Enum):
 
 def complete_model(incomplete: str) -> list[str]:
     """Return the model names that begin like this, from the table alone: completion may not be slow."""
-    from resnetd_cli.models.names import EMBEDDED, cards
+    from resnetd_cli.models.names import EMBEDDED
+    from resnetd_cli.models.table import cards
 
     names = dict.fromkeys([EMBEDDED, *(card.architecture for card in cards()), *(card.name for card in cards())])
     return [name for name in names if name.startswith(incomplete)]

@@ -30,7 +30,8 @@ from typing import Any, NamedTuple
 from resnetd_cli import __version__
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, OutputError
-from resnetd_cli.models.names import ModelChoice, find_card
+from resnetd_cli.models.names import ModelChoice
+from resnetd_cli.models.table import find_card
 from resnetd_cli.system.cpus import processor
 from resnetd_cli.system.files import cache_dir, has_cache, sha256, umask, write_atomic
 

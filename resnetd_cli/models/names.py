@@ -1,21 +1,22 @@
-"""The ResNet-D family's table, and what a MODEL on the command line means."""
+"""What a MODEL on the command line stands for: a timm name, a hub repository, a folder, a file."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import fnmatch
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from resnetd_cli.errors import Reason, UnknownModel
 from resnetd_cli.models import foreign
+from resnetd_cli.models.table import ModelCard, cards, find_card
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import expand_user
 
@@ -58,47 +59,6 @@ _ALSO = {
     "maxvit_t": "maxvit_tiny_tf_224",
 }
 """What timm calls torchvision's models, where the names are too far apart to be found near each other."""
-_TABLE = Path(__file__).parent / "resnetd-models.csv"
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """The facts of one set of trained weights.
-
-    Attributes:
-        name: architecture and weights, as timm writes it: `resnet50d.ra2_in1k`.
-        default: these are the weights that the bare architecture's name stands for.
-        params_m: parameters, in millions.
-        train_size, test_size: side of the square input, in pixels.
-        train_crop, test_crop: `crop_pct` at that size.
-        gmacs_train, gmacs_test: multiply-adds of one image at that size, in thousands of millions.
-        top1_train, top5_train, top1_test, top5_test: ImageNet-1k accuracy at that size, in percent.
-        hub_id: repository on the Hugging Face hub.
-    """
-
-    name: str
-    default: bool
-    params_m: float
-    train_size: int
-    train_crop: float
-    gmacs_train: float
-    top1_train: float
-    top5_train: float
-    test_size: int
-    test_crop: float
-    gmacs_test: float
-    top1_test: float
-    top5_test: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    license: str
-    hub_id: str
-
-    @property
-    def architecture(self) -> str:
-        """The name without its weights: `resnet50d`."""
-        return self.name.partition(".")[0]
 
 
 class Kind(Enum):
@@ -205,20 +165,6 @@ class ModelChoice:
         )
 
 
-@lru_cache
-def cards() -> tuple[ModelCard, ...]:
-    """Return the ResNet-D table: seven models, fifteen sets of weights."""
-    with _TABLE.open(encoding="utf-8", newline="") as file:
-        return tuple(_card(row) for row in csv.DictReader(file))
-
-
-def find_card(name: str) -> ModelCard | None:
-    """Return the table's row for a full name or a bare architecture."""
-    return next(
-        (card for card in cards() if name in (card.name, card.architecture) and _stands_for(name, card)), None
-    )
-
-
 def resolve(model: str) -> ResolvedModel:
     """Find out what a MODEL means, with timm imported only for names outside the table.
 
@@ -254,21 +200,17 @@ def timm_names(pattern: str = "*") -> list[str]:
     return sorted(name for name in names if matches(name, pattern))
 
 
+def timm_configs(pattern: str) -> Iterator[tuple[str, Any]]:
+    """Yield the name of every timm model that matches, and its pretrained configuration or None."""
+    import timm
+
+    for name in timm_names(pattern):
+        yield name, timm.get_pretrained_cfg(name)
+
+
 def matches(name: str, pattern: str) -> bool:
     """Tell whether a model's name fits a PATTERN: a glob, or a part of the name."""
     return fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"*{pattern}*")
-
-
-def _card(row: dict[str, str]) -> ModelCard:
-    convert: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": "True".__eq__}
-    convert["tuple[float, ...]"] = lambda text: tuple(float(part) for part in text.split("/"))
-    types = ModelCard.__annotations__
-    row["name"] = row.pop("model")
-    return ModelCard(**{key: convert[types[key]](text) for key, text in row.items()})
-
-
-def _stands_for(name: str, card: ModelCard) -> bool:
-    return name == card.name or card.default
 
 
 def _hub_id(location: str) -> str:

@@ -17,15 +17,13 @@ from resnetd_cli.errors import UnknownModel
 from resnetd_cli.models.names import (
     DEFAULT_MODEL,
     Kind,
-    ModelCard,
     ModelRef,
     ResolvedModel,
-    cards,
-    find_card,
     matches,
     resolve,
     timm_names,
 )
+from resnetd_cli.models.table import ModelCard, cards, find_card
 
 ARCHITECTURES = tuple(f"resnet{depth}d" for depth in (18, 26, 34, 50, 101, 152, 200))
 every_card = pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
@@ -54,13 +52,13 @@ def test_row_says_what_timms_configuration_says(card: ModelCard) -> None:
     config = timm.get_pretrained_cfg(card.name)
     test_size = config.test_input_size or config.input_size
     test_crop = (config.test_crop_pct or config.crop_pct) if config.test_input_size else config.crop_pct
-    assert (3, card.train_size, card.train_size) == config.input_size
-    assert card.train_crop == config.crop_pct
-    assert (3, card.test_size, card.test_size) == test_size
-    assert card.test_crop == test_crop
-    assert card.mean == config.mean
-    assert card.std == config.std
-    assert card.interpolation == config.interpolation
+    assert (3, card.train.size, card.train.size) == config.input_size
+    assert card.train.preprocessing.crop_pct == config.crop_pct
+    assert (3, card.test.size, card.test.size) == test_size
+    assert card.test.preprocessing.crop_pct == test_crop
+    assert card.train.preprocessing.mean == config.mean
+    assert card.train.preprocessing.std == config.std
+    assert card.train.preprocessing.interpolation == config.interpolation
     assert card.license == config.license
     # timm writes `timm/` for "the repository of this very name".
     assert card.hub_id == config.hf_hub_id or (config.hf_hub_id == "timm/" and card.hub_id == f"timm/{card.name}")
@@ -89,16 +87,16 @@ def test_parameters_are_those_of_the_network(card: ModelCard) -> None:
 
 @every_card
 def test_multiply_adds_are_those_of_the_network_at_both_sizes(card: ModelCard) -> None:
-    assert card.gmacs_train == pytest.approx(gmacs(card.architecture, card.train_size), rel=0.02)
-    assert card.gmacs_test == pytest.approx(gmacs(card.architecture, card.test_size), rel=0.02)
+    assert card.train.gmacs == pytest.approx(gmacs(card.architecture, card.train.size), rel=0.02)
+    assert card.test.gmacs == pytest.approx(gmacs(card.architecture, card.test.size), rel=0.02)
 
 
 @every_card
 def test_accuracies_are_percentages_in_their_order(card: ModelCard) -> None:
-    assert 70 < card.top1_train < card.top5_train < 97
-    assert card.top1_train <= card.top1_test < card.top5_test < 97
-    if card.train_size == card.test_size:
-        assert (card.top1_train, card.top5_train) == (card.top1_test, card.top5_test)
+    assert 70 < card.train.top1 < card.train.top5 < 97
+    assert card.train.top1 <= card.test.top1 < card.test.top5 < 97
+    if card.train.size == card.test.size:
+        assert (card.train.top1, card.train.top5) == (card.test.top1, card.test.top5)
 
 
 def test_card_is_found_by_its_full_name_or_as_its_architecture_s_default() -> None:
