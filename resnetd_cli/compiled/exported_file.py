@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METADATA_KEY = "resnetd"
-"""The entry of the file's metadata that holds the card, as JSON."""
+"""The key of the metadata that holds the card, as JSON."""
 TRAINED_ON_KEY = "resnetd-trained-on"
-"""The entry with the marks of the images that the model was trained on, one after the other, as Base64."""
+"""The key of the marks of the images that the model was trained on, concatenated, as Base64."""
 SHA256_KEY = "resnetd-sha256"
-"""The entry with the SHA-256 of the file without this entry, in hexadecimal."""
+"""The key of the SHA-256 of the file without this entry, in hexadecimal."""
 
 
 def write_file(graph: Path, card: Card, stream: IO[bytes], marks: NDArray[np.uint8] | None = None) -> None:
     """Write a graph and its card as one file.
 
     Args:
-        graph: the graph, which may be a file that this wrote before.
-        card: what the file says of itself.
-        stream: where to write.
-        marks: those of the images that the model was trained on: uint8, shape (N, 16); None where that is unknown.
+        graph: the graph, which may be an exported file.
+        card: the card to put into it.
+        stream: the output.
+        marks: those of the images that the model was trained on: uint8, shape (N, 16); None if unknown.
     """
     import onnx
 
@@ -50,11 +50,11 @@ def write_file(graph: Path, card: Card, stream: IO[bytes], marks: NDArray[np.uin
 
 
 class ExportedFile(NamedTuple):
-    """What an exported file says of itself.
+    """The content of an exported file beside the graph.
 
     Attributes:
-        card: how to run it.
-        marks: those of the images that the model was trained on: uint8, shape (N, 16); None where that is unknown.
+        card: all that running it takes.
+        marks: those of the images that the model was trained on: uint8, shape (N, 16); None if unknown.
     """
 
     card: Card
@@ -62,23 +62,23 @@ class ExportedFile(NamedTuple):
 
 
 def read_file(path: Path) -> ExportedFile:
-    """Return all that an exported file says of itself.
+    """Return the card and the marks in an exported file.
 
     Raises:
         UnknownModel: there is no such file.
-        ModelError: it is not one that `resnetd export` wrote, is damaged, or asks for what none of those needs.
+        ModelError: `resnetd export` did not write it, it is damaged, or it is unsafe (see `onnx_check`).
     """
     texts = _read_texts(path)
     return ExportedFile(_card_in(texts, path), _marks_in(texts, path))
 
 
 def read_card(path: Path) -> Card:
-    """Return how to run an exported file; see `read_file` for what is raised."""
+    """Return the card in an exported file; raises what `read_file` does."""
     return _card_in(_read_texts(path), path)
 
 
 def read_trained_on(path: Path) -> NDArray[np.uint8] | None:
-    """Return the marks of `ExportedFile`; see `read_file` for what is raised."""
+    """Return the marks in an exported file; raises what `read_file` does."""
     return _marks_in(_read_texts(path), path)
 
 
@@ -111,7 +111,7 @@ def _marks_in(texts: Mapping[str, str], path: Path) -> NDArray[np.uint8] | None:
 
 
 def _read_texts(path: Path) -> dict[str, str]:
-    """Return an exported file's metadata, having made sure of the whole file."""
+    """Return the metadata of an exported file, after checking the whole file and its hash."""
     if not os.path.isfile(path):
         raise UnknownModel(f"no model file {path}", reason=Reason.NO_EXPORTED_FILE)
     try:
@@ -130,7 +130,7 @@ def _read_texts(path: Path) -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong with a card, in words."""
+    """Return what is wrong with a card."""
     if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
         return first_line(error)
     return "no card that can be read"

@@ -1,4 +1,4 @@
-"""How quick a model is on this machine: each stage by itself, the whole, and the settings that are quickest."""
+"""Benchmarking a model on this machine: the time of each stage, the throughput, and the fastest settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from resnetd_cli.results import Failure
 SECONDS = 30.0
 STAGES = ("read", "decode", "preprocess", "model")
 _SAMPLE = 32
-"""Inputs that are read and kept in memory; they come again until the time is over."""
+"""Inputs that are read into memory; they are repeated until the time is over."""
 _SYNTHETIC = 8
 _SIZE = (500, 375)
 _STAGES_SHARE = 0.2
@@ -35,13 +35,13 @@ Load = Callable[[int | None], Classifier]
 
 @dataclass(frozen=True)
 class Trial:
-    """How quick the whole was with some settings.
+    """The throughput with some settings.
 
     Attributes:
         settings: those.
         images_per_second: the median of the runs.
-        images: how many went through, in all runs.
-        runs: how many.
+        images: the number of images in all runs.
+        runs: the number of runs.
     """
 
     settings: Parallelism
@@ -57,12 +57,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sample:
-    """The images to measure with, in memory.
+    """The images of a benchmark, in memory.
 
     Attributes:
-        images: those that can be decoded.
+        images: the inputs that can be decoded.
         failures: the inputs that cannot be read or decoded.
-        read_seconds: how long reading one took; the median.
+        read_seconds: the median time of reading one.
     """
 
     images: tuple[Source, ...]
@@ -72,18 +72,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What was measured.
+    """The results of a benchmark.
 
     Attributes:
         model: the model's full name.
-        engine: what ran it.
-        precision: in which it computed.
-        why: why that engine, in a few words.
-        cpus: processors that could be used.
-        images: different images it was measured with.
-        stages: seconds that each of `STAGES` takes for one image, on one worker; medians.
-        default: the trial of the settings that are taken by themselves.
-        trials: all that were tried, the default among them: those run most often first, and of them the quickest.
+        engine: the engine that ran it.
+        precision: the precision that it ran in.
+        why: why this engine ran it, in a few words.
+        cpus: usable processors.
+        images: the number of different images.
+        stages: the median seconds of each of `STAGES` for one image, on one worker.
+        default: the trial of the default settings.
+        trials: all trials, with the default: those run most often first, and of them the fastest.
     """
 
     model: str
@@ -98,17 +98,17 @@ class BenchReport:
 
     @property
     def bottleneck(self) -> str:
-        """The stage that takes longest."""
+        """The slowest stage."""
         return max(self.stages, key=self.stages.__getitem__)
 
     @property
     def best(self) -> Trial:
-        """The quickest of those that were run most often: a single run may have had luck."""
+        """The fastest of the trials run most often; a single run may be lucky."""
         return max(self.trials, key=_rank)
 
     @property
     def gain(self) -> float:
-        """How many times quicker the best settings are than the default ones."""
+        """How many times faster the best settings are than the default."""
         return self.best.images_per_second / self.default.images_per_second
 
     def record(self) -> dict[str, Any]:
@@ -132,14 +132,14 @@ class BenchReport:
 def measure(
     load: Load, sample: Sample, *, cpus: int, seconds: float = SECONDS, batch_size: int | None = None
 ) -> BenchReport:
-    """Time the stages and the whole, and look for better settings until the time is over.
+    """Time the stages and the throughput, and search for better settings until the time is over.
 
     Args:
         load: loads the model.
         sample: the images.
-        cpus: processors that can be used.
-        seconds: how long to measure, about. Loading comes on top, and the default settings are always measured.
-        batch_size: try only this one.
+        cpus: usable processors.
+        seconds: the approximate time, without loading. The default settings are always measured.
+        batch_size: the only batch size to try.
     """
     classifier = load(None)
     end = time.perf_counter() + seconds
@@ -185,10 +185,10 @@ def read_sample(sources: Iterable[Source], model: str) -> Sample:
 
     Args:
         sources: the inputs.
-        model: its name, for the failures.
+        model: the model's name, for failures.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no inputs.
         ResnetdError: none of them is an image.
     """
     images, failures, seconds = [], [], []
@@ -211,7 +211,7 @@ def read_sample(sources: Iterable[Source], model: str) -> Sample:
 
 
 def synthetic_sample() -> Sample:
-    """Return seeded JPEGs of 500 x 375 that are as rough, and so as long to decode, as photographs."""
+    """Return seeded JPEGs of 500 x 375 that take as long to decode as photographs."""
     import numpy as np
     from PIL import Image
 
@@ -219,7 +219,7 @@ def synthetic_sample() -> Sample:
     images = []
     for number in range(_SYNTHETIC):
         pixels = np.full((_SIZE[1], _SIZE[0], 3), 128, np.float32)
-        # As in nature, details are weaker the finer they are, and the fine ones have no colour of their own.
+        # As in photographs, finer details are weaker, and the finest have no colour.
         for side, strength in ((4, 60), (16, 30), (64, 15), (256, 20)):
             noise = random.normal(0, strength, (side * 3 // 4, side, 3 if side <= 16 else 1))
             planes = [
@@ -238,7 +238,7 @@ def _in_memory(name: str, data: bytes) -> Source:
 
 
 def _time_stages(classifier: Classifier, sample: Sample, end: float) -> dict[str, float]:
-    """Take images through the stages, one after the other, until the time is over."""
+    """Time the stages on one image after the other, until the time is over."""
     import numpy as np
 
     stages: dict[str, list[float]] = {stage: [] for stage in STAGES[1:]}
@@ -253,7 +253,7 @@ def _time_stages(classifier: Classifier, sample: Sample, end: float) -> dict[str
         prepared = time.perf_counter()
         classifier.engine.run(np.stack([pixels] * classifier.parallelism.batch_size))
         ended = time.perf_counter()
-        if count:  # the first takes longer: libraries are imported and memory is taken
+        if count:  # the first takes longer: libraries are imported and memory is allocated
             stages["decode"].append(decoded - began)
             stages["preprocess"].append(prepared - decoded)
             stages["model"].append((ended - prepared) / classifier.parallelism.batch_size)
@@ -261,16 +261,15 @@ def _time_stages(classifier: Classifier, sample: Sample, end: float) -> dict[str
 
 
 class _Search:
-    """Sends images through the whole pipeline with one settings after another, and keeps count.
+    """Runs images through the whole pipeline with different settings, and keeps the rates.
 
-    Only one model is loaded at a time: how many threads it may use is fixed when it is, for torch even for the
-    whole process.
+    Only one model is loaded at a time. Its threads are fixed at loading, with torch for the whole process.
 
     Args:
         load: loads the model.
-        classifier: the model as it is loaded now.
-        images: what to send.
-        guess: images a second that can be expected.
+        classifier: the loaded model.
+        images: the images.
+        guess: the expected images per second.
     """
 
     def __init__(self, load: Load, classifier: Classifier, images: Sequence[Source], guess: float) -> None:
@@ -282,13 +281,13 @@ class _Search:
         self._counts: dict[Parallelism, int] = {}
 
     def run(self, default: Parallelism, others: Sequence[Parallelism], end: float) -> None:
-        """Run each settings once, then the best again and again, for as long as there is time."""
+        """Run all settings once, then the best ones again while there is time."""
         slice_seconds = (end - time.perf_counter()) / (2 * (1 + len(others)))
         self._run(default, slice_seconds)
         for settings in others:
             if time.perf_counter() + slice_seconds > end:
                 return
-            with suppress(ModelError):  # not enough memory, say: what others do is still worth knowing
+            with suppress(ModelError):  # for example not enough memory; the other settings still count
                 self._run(settings, slice_seconds)
         best = sorted(self._rates.keys() - {default}, key=lambda settings: -self._rates[settings][0])
         finalists = sorted([default, *best[:_FINALISTS]], key=lambda settings: settings.threads or 0)
@@ -297,7 +296,7 @@ class _Search:
                 self._run(settings, slice_seconds)
 
     def trials(self) -> list[Trial]:
-        """Return what came out."""
+        """Return the results."""
         return [
             Trial(settings, median(rates), self._counts[settings], len(rates))
             for settings, rates in self._rates.items()
@@ -307,9 +306,9 @@ class _Search:
         if settings.threads != self._classifier.parallelism.threads:
             self._classifier = self._load(settings.threads)
         classifier = replace(self._classifier, parallelism=settings)
-        wave = settings.workers * settings.batch_size  # images under way at once
+        wave = settings.workers * settings.batch_size  # images in progress at once
         if settings not in self._rates:
-            self._send(classifier, wave)  # memory for batches of this size is taken the first time
+            self._send(classifier, wave)  # the first run allocates memory for this batch size
         rate = median(self._rates.get(settings, [self._guess]))
         count = wave * max(1, round(rate * seconds / wave))
         began = time.perf_counter()

@@ -52,7 +52,7 @@ class Track(Protocol):
 
 
 @dataclass(frozen=True)
-class Answers:
+class ImageAnswers:
     """What a model says of N images: arrays of shape (N,), or (N, C) where C is named.
 
     Attributes:
@@ -223,12 +223,12 @@ def _collect(
     rows: RowMaker | None,
     on_failure: Callable[[Failure], None],
     track: Track,
-) -> Answers:
+) -> ImageAnswers:
     """Run the model on all images. `keep` keeps the raw logits, to fit a temperature to."""
     import numpy as np
 
     count = len(images)
-    answers = Answers(
+    answers = ImageAnswers(
         predicted=np.full(count, -1, np.int32),
         confidence=np.zeros(count, np.float32),
         in_top5=np.zeros(count, np.bool_),
@@ -250,7 +250,9 @@ def _collect(
     return answers
 
 
-def _judge(answers: Answers, position: int, logits: NDArray[np.float32], target: int, temperature: float) -> None:
+def _judge(
+    answers: ImageAnswers, position: int, logits: NDArray[np.float32], target: int, temperature: float
+) -> None:
     """Keep what is needed of one image's logits."""
     import numpy as np
 
@@ -269,7 +271,7 @@ def _judge(answers: Answers, position: int, logits: NDArray[np.float32], target:
     answers.loss[position] = metrics.negative_log_likelihood(logits, target, temperature)
 
 
-def _write_rows(rows: RowMaker, answers: Answers, failures: dict[int, str], temperature: float) -> None:
+def _write_rows(rows: RowMaker, answers: ImageAnswers, failures: dict[int, str], temperature: float) -> None:
     """Write the rows of all images, whose logits were kept."""
     assert answers.logits is not None
     for position, logits in enumerate(answers.logits):
@@ -279,7 +281,7 @@ def _write_rows(rows: RowMaker, answers: Answers, failures: dict[int, str], temp
             rows.answered(position, logits, temperature)
 
 
-def _fit_temperature(answers: Answers, targets: NDArray[np.int64]) -> tuple[TemperatureFit, Answers]:
+def _fit_temperature(answers: ImageAnswers, targets: NDArray[np.int64]) -> tuple[TemperatureFit, ImageAnswers]:
     """Fit a temperature to raw logits, and return the answers that it gives."""
     assert answers.logits is not None
     answered = answers.answered
@@ -297,7 +299,7 @@ def _fit_temperature(answers: Answers, targets: NDArray[np.int64]) -> tuple[Temp
     return TemperatureFit(temperature, loss_before, loss, ece_before, ece), after
 
 
-def _verdict(answers: Answers, targets: NDArray[np.int64]) -> NDArray[np.int8]:
+def _verdict(answers: ImageAnswers, targets: NDArray[np.int64]) -> NDArray[np.int8]:
     """Return for each image whether its most probable class is its label; -1 where it has none or failed."""
     import numpy as np
 
@@ -319,7 +321,7 @@ def _real_scores(by_real: NDArray[np.int8]) -> RealScores:
 
 
 def _with_labels(
-    report: EvaluationReport, answers: Answers, targets: NDArray[np.int64], names: ClassNames
+    report: EvaluationReport, answers: ImageAnswers, targets: NDArray[np.int64], names: ClassNames
 ) -> EvaluationReport:
     """Add the metrics that need labels."""
     answered = answers.answered
@@ -356,7 +358,7 @@ def _class_rows(scores: metrics.ClassScores, names: ClassNames) -> Iterator[Clas
 
 
 def _mistakes(
-    images: LabelledImages, answers: Answers, targets: NDArray[np.int64], names: ClassNames, most: int
+    images: LabelledImages, answers: ImageAnswers, targets: NDArray[np.int64], names: ClassNames, most: int
 ) -> Iterator[Mistake]:
     """Yield the most confident mistakes first; equally confident ones in the order of the images."""
     import numpy as np

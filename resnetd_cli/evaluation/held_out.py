@@ -1,6 +1,6 @@
-"""Which images a model may be measured on: those that it was not trained on, known by what they show.
+"""Held-out images: those that a model was not trained on, recognised by their pixels.
 
-Names tell nothing: a link, a copy, a table of the same files and an image in a shard are the same image.
+Names do not matter: a link, a copy, a row of a table and an image in a shard can be the same image.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _DECODING = DecodeOptions()
 
 
 class Separated(NamedTuple):
-    """The images to measure on.
+    """The images to evaluate on.
 
     Attributes:
-        images: those that are left.
+        images: the images that are left.
         trained_on: how many of them each model was trained on; None where that is not known.
-        notes: what users should know, a line each.
+        notes: lines for users.
     """
 
     images: LabelledImages
@@ -67,20 +67,20 @@ def separate(
     workers: int | None = None,
     looked: Callable[[int], object] = lambda count: None,
 ) -> Separated:
-    """Leave out the images that any of some models was trained on.
+    """Leave out the images that any of the models was trained on.
 
-    Images that cannot be decoded stay: measuring them tells why they fail.
+    Images that cannot be decoded stay, so that the evaluation reports why.
 
     Args:
-        images: to measure on. They are decoded once, unless nothing is known of any of the models.
+        images: the images. They are decoded, unless nothing is known about the training of any model.
         models: what each model was trained on.
         include: leave none out.
-        decoding: bounds of decoding.
+        decoding: limits of decoding.
         workers: threads.
-        looked: is called with the number of images that were looked at since its last call.
+        looked: called with the number of images decoded since its last call.
 
     Raises:
-        DataError: none is left.
+        DataError: no image is left.
     """
     import numpy as np
 
@@ -89,7 +89,7 @@ def separate(
         return Separated(images, [None] * len(models), notes)
     seen = np.zeros((len(models), len(images)), bool)
     can_be_decoded = np.zeros(len(images), bool)
-    # As images are marked in training, and where the model is shown them as they are stored, as that, too.
+    # Upright, as training marks images, and also as stored if the model gets them so.
     for ignore_exif in (False, True) if decoding.ignore_exif else (False,):
         way = replace(decoding, ignore_exif=ignore_exif, allow_truncated=False)
         marks, is_marked = _marks(images, way, workers or usable_cpus(), looked)
@@ -111,7 +111,7 @@ def _left(
     """Return the images that no model was trained on.
 
     Raises:
-        DataError: there are none that can be decoded.
+        DataError: none of them can be decoded.
     """
     import numpy as np
 
@@ -150,7 +150,7 @@ def _unknown(model: Known) -> str:
 def _marks(
     images: LabelledImages, decoding: DecodeOptions, workers: int, looked: Callable[[int], object]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return the marks of images, (N, 16), and which have one: those that can be decoded."""
+    """Return the marks of images, (N, 16), and which images have one because they can be decoded."""
     import numpy as np
 
     with Pool(workers, thread_name_prefix="resnetd-marks") as pool:

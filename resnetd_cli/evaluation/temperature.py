@@ -1,6 +1,6 @@
-"""Temperature scaling (Guo et al. 2017): one number that makes probabilities mean what they say.
+"""Temperature scaling (Guo et al. 2017): fitting a temperature, and storing it with a model.
 
-Logits are divided by it before they become probabilities. Which class comes first does not change.
+Logits are divided by the temperature before softmax, so that probabilities match accuracy. The ranking stays.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ROWS = 256
-"""Logits of so many images are in memory as float64 at once."""
+"""Images whose logits are in memory as float64 at once."""
 _STEPS = 100
 _EXACT = 1e-10
 
 
 def fit_temperature(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> float:
-    """Return the temperature at which the negative log-likelihood is least.
+    """Return the temperature that minimises the negative log-likelihood.
 
-    In one over the temperature it is convex: its slope, which has one zero, is followed by Newton's method,
-    and halved towards where that leaves the bounds.
+    The loss is convex in one over the temperature. Newton's method finds the zero of its slope, with bisection
+    where a step leaves the bounds.
 
     Args:
         logits: shape (N, C).
         actual: the class of each image, shape (N,).
 
     Raises:
-        DataError: these images tell of no temperature.
+        DataError: no temperature fits these images.
     """
     low, high = 1 / MOST_TEMPERATURE, 1 / LEAST_TEMPERATURE
     if _slope(logits, actual, high)[0] <= 0:
@@ -82,7 +82,7 @@ def _slope(logits: NDArray[np.float32], actual: NDArray[np.int64], inverse: floa
 
 
 def temperature_file(choice: ModelChoice) -> Path | None:
-    """Return the file that a MODEL's temperature is kept in; None where it has none.
+    """Return the file that stores a MODEL's temperature; None if it has no such file.
 
     Raises:
         UnknownModel: there is no such model.
@@ -102,15 +102,15 @@ def temperature_file(choice: ModelChoice) -> Path | None:
 
 
 def store_temperature(file: Path, new: FittedTemperature, *, note: Callable[[str], None] = lambda _: None) -> None:
-    """Keep a temperature in the file that `temperature_file` named, and in what was compiled from it.
+    """Store a temperature in the file that `temperature_file` returned, and in the bundles compiled from it.
 
     Args:
         file: an exported file, or a folder's `config.json`.
         new: the temperature, and what it was fitted to.
-        note: is told, in a line, what else there is to know.
+        note: called with a line about whatever users should know.
 
     Raises:
-        ModelError, WeightsError: the model is not what it was.
+        ModelError, WeightsError: the model has changed.
         OutputError: it cannot be written.
     """
     if is_exported(file.name):
@@ -122,12 +122,12 @@ def store_temperature(file: Path, new: FittedTemperature, *, note: Callable[[str
         with open_atomic(file) as stream:
             exported_file.write_file(file, card, stream, marks)
         return
-    # Found first: to them a file that has changed is another.
+    # Found first: once the file has changed, they no longer match it.
     compiled = bundles.made_from(file)
     configs.write_temperature(file.parent, new)
     weights = checkpoints.find(file.parent)
     for bundle in compiled:
-        # One of other weights, loaded into this folder's network, only needs to know of the change.
+        # A bundle of other weights in this folder's network gets no temperature, only the new stamp.
         is_own = bundle.is_from(weights)
         temperatures = with_temperature(bundle.card.temperatures, new) if is_own else ()
         card = replace(bundle.card, temperatures=temperatures)

@@ -66,7 +66,7 @@ RECORD_FORMATS = {
 """The formats that `--format` names. A new one is a module with a sink, and a line here."""
 _ONLY_AUTO = {
     "lines": RecordFormat("resnetd_cli.pipeline.sinks.lines:LinesSink"),
-    "pairs": RecordFormat("resnetd_cli.pipeline.sinks.text:Pairs"),
+    "pairs": RecordFormat("resnetd_cli.pipeline.sinks.text:PairsFormat"),
 }
 """The formats that only `--format auto` chooses: `lines` for results, `pairs` for the facts of one thing."""
 ARRAY_FORMATS = {

@@ -129,7 +129,7 @@ class JsonSink:
         stream.write(to_json(listing.record, indent=1) + "\n")
 
 
-class Pairs:
+class PairsFormat:
     """The facts of one thing: lines of a key, a tab and a value, escaped as in tsv. It takes no results."""
 
     @staticmethod
