@@ -731,7 +731,7 @@ def test_compiled_model_depends_on_every_part_of_its_weights_and_on_their_config
 
 def test_name_of_an_older_timm_gets_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    monkeypatch.setattr("resnetd_cli.models.network.load_network", lambda *_, **__: None)
+    monkeypatch.setattr("resnetd_cli.loading.load_network", lambda *_, **__: None)
     loader_for("gluon_resnet50_v1d", note=notes.append)._network()
     assert notes == ["timm calls gluon_resnet50_v1d resnet50d.gluon_in1k now"]
     loader_for("resnet50d.gluon_in1k", note=notes.append)._network()
