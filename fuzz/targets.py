@@ -18,7 +18,7 @@ from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.compiled import exported_file
 from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError, ModelError
-from resnetd_cli.models import configs
+from resnetd_cli.models import config_json
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode_here
 from resnetd_cli.results import Preprocessing
 
@@ -75,7 +75,7 @@ def config(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_bytes(data)
         with suppress(ModelError):
-            configs.read("a model", Path(folder))
+            config_json.read("a model", Path(folder))
 
 
 def model(data: bytes) -> None:

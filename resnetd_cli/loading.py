@@ -13,7 +13,7 @@ from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.open_bundle import DamagedBundleError, find_intact, open_engine
 from resnetd_cli.errors import CacheError, ModelError, Reason, ResnetdError, UsageError
-from resnetd_cli.models import configs, names
+from resnetd_cli.models import config_json, names
 from resnetd_cli.models.hub import Downloads
 from resnetd_cli.models.names import ModelChoice, ModelRef
 from resnetd_cli.models.network import Network, load_network, pixels
@@ -325,9 +325,9 @@ class Loader:
     def _stored(self, model: Card | Network) -> tuple[FittedTemperature, ...]:
         """Return the temperatures that were stored with a MODEL, whatever they are for."""
         folder = self.model.path
-        if self.choice.weights is None or folder is None or not (folder / configs.NAME).is_file():
+        if self.choice.weights is None or folder is None or not (folder / config_json.NAME).is_file():
             return model.temperatures
-        return configs.read_temperatures(self.model.text, folder)
+        return config_json.read_temperatures(self.model.text, folder)
 
     def _uncalibrated(self, how: FittedTemperature, others: Sequence[FittedTemperature]) -> str:
         options = {

@@ -31,7 +31,7 @@ from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.mistyped import understood
 from resnetd_cli.cli.multi_value_options import ManyValuesCommand
 from resnetd_cli.errors import ExitCode, Reason, ResnetdError, first_line, innermost
-from resnetd_cli.models import hub_settings
+from resnetd_cli.models import hub_environment
 from resnetd_cli.system.files import current_folder, too_many_files_hint, write_error
 from resnetd_cli.system.wording import system_reason
 
@@ -185,7 +185,7 @@ def _help_hint(error: Exception) -> str:
 def _quiet_libraries() -> None:
     """Keep libraries' own chatter off the terminal; what matters of it comes as an error."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    hub_settings.put_in_order()
+    hub_environment.put_in_order()
     # numpy multiplies no matrices here, and for want of threads this library of its interrupts the whole process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import logging

@@ -16,7 +16,7 @@ from resnetd_cli.datasets.packed_texts import Texts, TextsBuilder
 from resnetd_cli.datasets.parquet_tables import PARQUET
 from resnetd_cli.datasets.table_columns import LABELS
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
-from resnetd_cli.models import hub_settings
+from resnetd_cli.models import hub_environment
 from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions, read_regular_file
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import expand_user
@@ -87,7 +87,7 @@ def open_hugging_face(location: str, *, offline: bool = False) -> Dataset:
         message = f"{printable(location)} needs a package more"
         raise DataError(message, hint="pip install 'resnetd[hfds]'") from error
     if not (offline or os.path.exists(expand_user(name))):
-        hub_settings.connect()
+        hub_environment.connect()
     try:
         with quiet(), _no_bars():
             found = _load(name, offline=offline)

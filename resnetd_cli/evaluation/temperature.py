@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.compiled import bundles, exported_file
 from resnetd_cli.errors import CacheError, DataError
-from resnetd_cli.models import checkpoints, configs
+from resnetd_cli.models import checkpoints, config_json
 from resnetd_cli.models.names import Kind, ModelChoice, is_exported
 from resnetd_cli.results import LEAST_TEMPERATURE, MOST_TEMPERATURE, FittedTemperature, with_temperature
 from resnetd_cli.system.files import check_writable, open_atomic
@@ -93,9 +93,9 @@ def temperature_file(choice: ModelChoice) -> Path | None:
     model = choice.model.resolved
     file = Path(model.location)
     if model.kind is not Kind.EXPORTED:
-        if model.kind is not Kind.FOLDER or model.file or not configs.keeps_temperature(file):
+        if model.kind is not Kind.FOLDER or model.file or not config_json.keeps_temperature(file):
             return None
-        file /= configs.NAME
+        file /= config_json.NAME
     if file.is_file():
         check_writable(file, overwrite=True)
     return file
@@ -124,7 +124,7 @@ def store_temperature(file: Path, new: FittedTemperature, *, note: Callable[[str
         return
     # Found first: once the file has changed, they no longer match it.
     compiled = bundles.made_from(file)
-    configs.write_temperature(file.parent, new)
+    config_json.write_temperature(file.parent, new)
     weights = checkpoints.find(file.parent)
     for bundle in compiled:
         # A bundle of other weights in this folder's network gets no temperature, only the new stamp.

@@ -13,7 +13,7 @@ from textwrap import shorten
 from typing import Any
 
 from resnetd_cli.errors import Reason, ResnetdError, WeightsError
-from resnetd_cli.models import foreign, pickles
+from resnetd_cli.models import other_tools, pickles
 from resnetd_cli.system.escaping import printable, shell_word
 from resnetd_cli.system.memory import is_shortage, limited
 from resnetd_cli.system.wording import short_reason
@@ -208,7 +208,7 @@ def _origin(file: Path) -> str:
         found = read(file)
         if architecture := found[0].architecture:
             return f"the file says that it is a {architecture}: name that as MODEL"
-        if tool := foreign.tool_of_tensors(found[0].tensors):
+        if tool := other_tools.tool_of_tensors(found[0].tensors):
             return f"its tensors have the names of {tool}; {_HINT}"
     return _HINT
 
@@ -327,7 +327,7 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
         message = f"{file} is damaged, or a pickle of a newer protocol than torch.save's own, which is not read"
         return WeightsError(message, hint="save it again with torch, best as .safetensors")
     asks = f", it asks for {shorten(printable(name), 80, placeholder='...')}" if name else ""
-    if tool := foreign.tool_of_pickle(name or ""):
+    if tool := other_tools.tool_of_pickle(name or ""):
         asks += f" of {tool}"
     return WeightsError(
         f"{file} holds more than weights{asks}: loading it could run code, so it is refused",
@@ -340,7 +340,7 @@ def _something_else(file: Path) -> WeightsError | None:
     for start, (what, hint) in _NO_WEIGHTS.items():
         if _starts_with(file, start):
             return WeightsError(f"{file} is {what}, not a weights file", hint=hint)
-    if (tool := foreign.tool_of_file(file.name)) and not _starts_with(file, pickles.ZIP, _PICKLE):
+    if (tool := other_tools.tool_of_file(file.name)) and not _starts_with(file, pickles.ZIP, _PICKLE):
         return WeightsError(f"{file} is a model of {tool}, not a weights file of torch's", hint=_WANTED)
     return None
 

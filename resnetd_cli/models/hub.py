@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from resnetd_cli.errors import Advice, HubError, Reason, ResnetdError, UsageError, innermost
-from resnetd_cli.models import hub_settings
+from resnetd_cli.models import hub_environment
 from resnetd_cli.system.files import hash_file, sha256
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def fetch(repo: str, filenames: Sequence[str] = WEIGHTS, downloads: Downloads = 
     path = cached(repo, filenames)
     if path and _is_intact(path, _etags(path)):
         return path
-    hub_settings.check()
+    hub_environment.check()
     from huggingface_hub import constants
 
     if downloads.offline or constants.HF_HUB_OFFLINE:
@@ -89,7 +89,7 @@ def fetch(repo: str, filenames: Sequence[str] = WEIGHTS, downloads: Downloads = 
             reason=Reason.HUB,
             details=("run it online once, or ", ""),
         )
-    hub_settings.connect()
+    hub_environment.connect()
     if path:
         _discard(path)
     return _download(repo, filenames, downloads.progress())
@@ -124,7 +124,7 @@ def _transfer(
 
     name, revision = _split(repo)
     bar = _silent_bar() if progress is None or constants.HF_HUB_DISABLE_PROGRESS_BARS else progress
-    given = hub_settings.timeouts()
+    given = hub_environment.timeouts()
     waits, seconds = (given, sum(given)) if given else ((_PROBE_SECONDS, _PROBE_SECONDS), _PROBE_SECONDS)
     filename, etag = _within(seconds, lambda: _find(name, revision, filenames, waits, token))
     path = Path(hf_hub_download(name, filename, revision=revision, tqdm_class=bar, token=token))
@@ -219,7 +219,7 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
     reason = " ".join(str(cause).split()) or type(cause).__name__
     way = proxy_for(constants.ENDPOINT)
     through = f" through {way}" if way else ""
-    message = f"cannot get {repo} from {hub_settings.shown()}{through}: {reason}"
+    message = f"cannot get {repo} from {hub_environment.shown()}{through}: {reason}"
     return HubError(message, **_ways_out(_cure(error, cause, way)))
 
 
@@ -235,7 +235,7 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
 
     from resnetd_cli.net.proxies import proxy_for
 
-    endpoint, status = hub_settings.shown(), error.response.status_code
+    endpoint, status = hub_environment.shown(), error.response.status_code
     messages: dict[type[Exception], tuple[str, str]] = {
         GatedRepoError: (f"{repo} is gated on {endpoint}", "ask for access, then set HF_TOKEN"),
         RepositoryNotFoundError: (
@@ -260,7 +260,7 @@ def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
     from resnetd_cli.net.proxies import certificates_hint
 
     if isinstance(cause, TimeoutError) or "Timeout" in type(error).__name__:
-        return f"{hub_settings.ETAG_TIMEOUT}=60 and {hub_settings.DOWNLOAD_TIMEOUT}=60 wait longer"
+        return f"{hub_environment.ETAG_TIMEOUT}=60 and {hub_environment.DOWNLOAD_TIMEOUT}=60 wait longer"
     if isinstance(cause, ssl.SSLCertVerificationError):
         return certificates_hint()
     return way.hint(str(cause)) if way else ""
@@ -277,7 +277,7 @@ def _token_source() -> str:
     """Return where huggingface_hub has its token from."""
     from huggingface_hub import constants
 
-    for variable in (hub_settings.TOKEN, "HUGGING_FACE_HUB_TOKEN"):
+    for variable in (hub_environment.TOKEN, "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(variable):
             return variable
     return constants.HF_TOKEN_PATH
@@ -303,7 +303,7 @@ def _state(repo: str, filenames: Sequence[str], path: Path | None) -> str:
 
 def _folder(repo: str) -> Path:
     """Return where huggingface_hub keeps a repository."""
-    hub_settings.put_in_order()
+    hub_environment.put_in_order()
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE, "--".join(["models", *_split(repo)[0].split("/")]))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetd_cli.errors import Reason, UnknownModel
-from resnetd_cli.models import foreign
+from resnetd_cli.models import other_tools
 from resnetd_cli.models.table import ModelCard, cards, find_card
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import expand_user
@@ -239,7 +239,7 @@ def _hub_location(model: str) -> str | None:
 
 def _is_path(model: str) -> bool:
     """Tell whether a MODEL is written like a path, which no name of timm's is."""
-    has_suffix = foreign.is_weights(model) or foreign.tool_of_file(model) is not None
+    has_suffix = other_tools.is_weights(model) or other_tools.tool_of_file(model) is not None
     return has_suffix or "/" in model or "\\" in model or model.startswith((".", "~", _FOLDER_SCHEME))
 
 
@@ -274,11 +274,11 @@ def _folder(location: str, path: Path) -> ResolvedModel:
     if snapshot := _snapshot(path):
         return ResolvedModel(location, Kind.FOLDER, str(snapshot))
     names = _names_in(path)
-    if tool := foreign.tool_of_folder(names):
+    if tool := other_tools.tool_of_folder(names):
         raise UnknownModel(
             f"{location} holds a model of {tool}, which timm does not read", reason=Reason.MODEL_OF_ANOTHER_TOOL
         )
-    weights = sorted(name for name in names if foreign.is_weights(name))
+    weights = sorted(name for name in names if other_tools.is_weights(name))
     message, near = f"{location} has no {_CONFIG}", _near_folder(location, path, names)
     if weights and not near:
         details = (shell_word(os.path.join(location, weights[0])),)
@@ -321,9 +321,9 @@ def _file(location: str, path: Path) -> ResolvedModel:
         UnknownModel: it is not a file of a model folder's weights.
     """
     is_there = os.path.isfile(path)
-    if is_there and foreign.is_weights(path.name) and (home := _home(path)):
+    if is_there and other_tools.is_weights(path.name) and (home := _home(path)):
         return ResolvedModel(location, Kind.FOLDER, str(home), file=path)
-    if tool := foreign.tool_of_model(location) or foreign.tool_of_file(path.name):
+    if tool := other_tools.tool_of_model(location) or other_tools.tool_of_file(path.name):
         raise UnknownModel(
             f"{location} is a model of {tool}, which timm does not read", reason=Reason.MODEL_OF_ANOTHER_TOOL
         )
@@ -334,13 +334,13 @@ def _file(location: str, path: Path) -> ResolvedModel:
             reason=Reason.MODEL_AT_URL,
         )
     if is_there:
-        what = "a file of weights" if foreign.is_weights(path.name) else "a file"
+        what = "a file of weights" if other_tools.is_weights(path.name) else "a file"
         home = _home(path)
         message = f"{location} is {what}, not a model"
         if home:
             raise UnknownModel(message, hint=f"name its folder as the model: {shell_word(home)}")
         raise UnknownModel(message, reason=Reason.WEIGHTS_AS_MODEL, details=(shell_word(location),))
-    if foreign.is_weights(path.name):
+    if other_tools.is_weights(path.name):
         raise UnknownModel(f"no file {location}", hint="check the path", reason=Reason.NO_WEIGHTS_FILE)
     looks_like_hub = _HUB_ID.fullmatch(location) and not location.startswith(".")
     hint = f"a repository on the hub is hf-hub:{location}" if looks_like_hub else "check the path"
@@ -377,7 +377,7 @@ def _timm(model: str) -> ResolvedModel | None:
 def _unknown(model: str) -> UnknownModel:
     import timm
 
-    tool = foreign.tool_of_model(model)
+    tool = other_tools.tool_of_model(model)
     message = f"unknown model {model!r}" + (f", a name of {tool}" if tool else "")
     tagged = timm.list_pretrained(model.partition(".")[0])
     if tagged:

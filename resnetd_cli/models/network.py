@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli.class_names import files, shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import LabelsError, ModelError, Reason, ResnetdError, UsageError, WeightsError, first_line
-from resnetd_cli.models import checkpoints, configs, embedded, fitting, hub, rehearsal
+from resnetd_cli.models import checkpoint_tensors, checkpoints, config_json, dry_run, embedded, hub
 from resnetd_cli.models.hub import Downloads
 from resnetd_cli.models.names import Kind, ModelChoice, ResolvedModel
 from resnetd_cli.results import LARGEST_SIDE, FittedTemperature, Preprocessing, with_temperature
@@ -100,14 +100,14 @@ class Definition:
         side = pixels(image_size)
 
         def is_taken_by(module: nn.Module) -> None:
-            if not rehearsal.takes(module.eval(), (side, side)):
-                rehearsal.refuse_size(self.architecture, self.arguments, self.config, side)
+            if not dry_run.takes(module.eval(), (side, side)):
+                dry_run.refuse_size(self.architecture, self.arguments, self.config, side)
 
         try:
             yield is_taken_by
         except (ModelError, WeightsError):
             if self.config.get("fixed_input_size"):
-                rehearsal.refuse_size(self.architecture, self.arguments, self.config, side)
+                dry_run.refuse_size(self.architecture, self.arguments, self.config, side)
             raise
 
     def class_names(self, classes: int, *, own_weights: bool) -> ClassNames:
@@ -215,8 +215,8 @@ def define(ref: ResolvedModel, downloads: Downloads = Downloads()) -> Definition
     folder = Path(ref.location)
     if ref.kind is Kind.HUB:
         folder = hub.fetch(ref.location, hub.CONFIG, downloads).parent
-    config, architecture, arguments = configs.read(ref.name, folder)
-    return Definition(ref, architecture, config, arguments, configs.read_temperatures(ref.name, folder))
+    config, architecture, arguments = config_json.read(ref.name, folder)
+    return Definition(ref, architecture, config, arguments, config_json.read_temperatures(ref.name, folder))
 
 
 def find_weights(definition: Definition, file: Path | None = None, downloads: Downloads = Downloads()) -> Path:
@@ -340,7 +340,9 @@ def _load(definition: Definition, file: Path, *, is_embedded: bool) -> dict[str,
         if is_embedded:
             return {"state_dict": embedded.to_timm(found[0].tensors)}
         architecture, config = definition.architecture, definition.config
-        return {"state_dict": fitting.fit(file, found, architecture, config, lambda: outline(definition))}
+        return {
+            "state_dict": checkpoint_tensors.fit(file, found, architecture, config, lambda: outline(definition))
+        }
 
 
 @contextmanager

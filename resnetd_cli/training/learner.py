@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resnetd_cli.evaluation.metrics import TOP5
-from resnetd_cli.models import rehearsal
+from resnetd_cli.models import dry_run
 from resnetd_cli.training.dropout import set_dropout
 from resnetd_cli.training.learning_rate import LearningRate
 from resnetd_cli.training.loss import make_task
@@ -193,7 +193,7 @@ def fewest_images(start: Start, recipe: Recipe, images: int, processes: int) -> 
     size = start.preprocessing.input_size[1:]
 
     def learns_from(count: int) -> bool:
-        return rehearsal.learns_from(start.module, count, size, lambda module: set_train_mode(module, recipe))
+        return dry_run.learns_from(start.module, count, size, lambda module: set_train_mode(module, recipe))
 
     if learns_from(1) or not learns_from(2):  # one that cannot be tried fails with its own error in training
         return 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli import __version__
 from resnetd_cli.errors import Reason, ResnetdError, UsageError
-from resnetd_cli.models import checkpoints, configs
+from resnetd_cli.models import checkpoints, config_json
 from resnetd_cli.models.names import Kind
 from resnetd_cli.system.cpus import processor
 from resnetd_cli.system.files import sha256
@@ -45,9 +45,9 @@ def origin(network: Network, *, own_weights: bool = False) -> Origin:
     ref, weights = network.definition.ref, network.file.absolute()
     files = [weights]
     if ref.kind is Kind.FOLDER:
-        files.append(Path(ref.location).absolute() / configs.NAME)
+        files.append(Path(ref.location).absolute() / config_json.NAME)
     elif ref.kind is Kind.HUB and not own_weights:
-        files.append(weights.parent / configs.NAME)
+        files.append(weights.parent / config_json.NAME)
     return [{"file": str(path), **_hashes(path)} for path in files]
 
 
@@ -111,9 +111,9 @@ def versions() -> dict[str, str]:
 
 def _hashes(path: Path) -> dict[str, str]:
     """Return the SHA-256 of a file, and for a `config.json` that of its settings, in hexadecimal."""
-    if path.name != configs.NAME:
+    if path.name != config_json.NAME:
         return {"sha256": sha256(*checkpoints.parts(path))}
-    settings = json.dumps(configs.read(str(path.parent), path.parent), sort_keys=True)
+    settings = json.dumps(config_json.read(str(path.parent), path.parent), sort_keys=True)
     return {"sha256": sha256(path), _SETTINGS: hashlib.sha256(settings.encode()).hexdigest()}
 
 

@@ -28,7 +28,7 @@ from resnetd_cli.evaluation.metrics import Coverage
 from resnetd_cli.evaluation.records import Evaluated
 from resnetd_cli.loading import load
 from resnetd_cli.models import trained_on
-from resnetd_cli.models.configs import write_temperature
+from resnetd_cli.models.config_json import write_temperature
 from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.pipeline.options import Runtime

@@ -20,7 +20,7 @@ from PIL import Image
 from resnetd_cli import __version__
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import DataError, UsageError
-from resnetd_cli.models.configs import write_temperature
+from resnetd_cli.models.config_json import write_temperature
 from resnetd_cli.results import FittedTemperature
 from resnetd_cli.training import head, network, recipe
 from resnetd_cli.training.callbacks import Callbacks

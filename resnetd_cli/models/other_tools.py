@@ -1,4 +1,4 @@
-"""Names and files of other tools: whose they are, so that an error can say so."""
+"""Names and files of other tools (Keras, open_clip, Ultralytics, ...), so that an error can say whose they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Hugging Face hub as the environment describes it: its address, its time-outs, the way to it.
+"""The Hugging Face hub as the environment describes it: `HF_*` variables, time-outs, proxies, certificates.
 
 huggingface_hub reads its variables when it is imported, and some of what people write there it cannot read. So
 they are put in order before.

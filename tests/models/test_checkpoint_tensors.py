@@ -13,7 +13,7 @@ from torch import nn
 
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import WeightsError
-from resnetd_cli.models import checkpoints, fitting
+from resnetd_cli.models import checkpoint_tensors, checkpoints
 
 NAME = "test_resnet"
 Tensors = Mapping[str, torch.Tensor]
@@ -37,7 +37,7 @@ def fit(tmp_path: Path, network: nn.Module) -> Callable[..., dict[str, Any]]:
     def save_and_fit(content: object, name: str = "w.pth") -> dict[str, Any]:
         torch.save(content, tmp_path / name)
         found = checkpoints.read(tmp_path / name)
-        return fitting.fit(tmp_path / name, found, NAME, network.pretrained_cfg, lambda: network)
+        return checkpoint_tensors.fit(tmp_path / name, found, NAME, network.pretrained_cfg, lambda: network)
 
     return save_and_fit
 
@@ -113,7 +113,7 @@ def test_optimizer_that_names_its_parameters_is_not_the_network(tensors: Tensors
 def test_names_of_timm_need_no_outline(tmp_path: Path, network: nn.Module, tensors: Tensors) -> None:
     torch.save({"model": dict(tensors), "epoch": 3}, tmp_path / "w.pth")
     found = checkpoints.read(tmp_path / "w.pth")
-    fitted = fitting.fit(
+    fitted = checkpoint_tensors.fit(
         tmp_path / "w.pth", found, NAME, network.pretrained_cfg, lambda: pytest.fail("a network was built")
     )
     assert_same(fitted, tensors)

@@ -1,4 +1,4 @@
-"""What a network can take, found out by trying, on torch's device without data: nothing is computed."""
+"""What a network can take (image sizes, batch sizes), found by dry runs on torch's meta device, without data."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import WeightsError
-from resnetd_cli.models import foreign
+from resnetd_cli.models import other_tools
 from resnetd_cli.system.escaping import printable
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _choose(
     if not chosen.has_classifier:
         own |= _classifier_beside(beside, matrices, classifier)
     if matrices:
-        tool = foreign.tool_of_tensors(tensors)
+        tool = other_tools.tool_of_tensors(tensors)
         raise WeightsError(
             f"{file} has weights that no {architecture} has, beside those under {printable(chosen.prefix)!r}: "
             f"{_listed(matrices)}",

@@ -19,18 +19,18 @@ from huggingface_hub import constants
 
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import HubError, UsageError
-from resnetd_cli.models import hub_settings
+from resnetd_cli.models import hub_environment
 from resnetd_cli.models.hub import CONFIG, WEIGHTS, fetch
 
 REPO = "me/tiny"
 CONTENT = {"config.json": b'{"architecture": "resnet18"}', "model.safetensors": bytes(range(256)) * 40}
 COMMIT = "c0ffee" + "0" * 34
 VARIABLES = (
-    hub_settings.ENDPOINT,
-    hub_settings.TOKEN,
-    hub_settings.ETAG_TIMEOUT,
-    hub_settings.DOWNLOAD_TIMEOUT,
-    *hub_settings.CACHE,
+    hub_environment.ENDPOINT,
+    hub_environment.TOKEN,
+    hub_environment.ETAG_TIMEOUT,
+    hub_environment.DOWNLOAD_TIMEOUT,
+    *hub_environment.CACHE,
     "HF_HUB_OFFLINE",
     "TRANSFORMERS_OFFLINE",
     "HF_HUB_DISABLE_XET",
@@ -45,7 +45,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "")  # so that it is restored, however the tests change it
         monkeypatch.delenv(name)
-    monkeypatch.setattr(hub_settings, "_found", {})
+    monkeypatch.setattr(hub_environment, "_found", {})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -95,9 +95,9 @@ def test_endpoint_is_understood_however_it_is_written(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", value)
-    hub_settings.check()
+    hub_environment.check()
     assert os.environ.get("HF_ENDPOINT") == expected
-    hub_settings.check()
+    hub_environment.check()
     assert os.environ.get("HF_ENDPOINT") == expected
 
 
@@ -122,7 +122,7 @@ def test_variable_that_cannot_be_read_is_a_usage_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    hub_settings.put_in_order()
+    hub_environment.put_in_order()
     assert name not in os.environ  # what imports huggingface_hub for other ends goes on
     with pytest.raises(UsageError, match=name) as caught:
         fetch(REPO)
@@ -138,7 +138,7 @@ def test_seconds_are_whole_ones_for_huggingface_hub(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None
 ) -> None:
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", value)
-    hub_settings.check()
+    hub_environment.check()
     assert os.environ.get("HF_HUB_ETAG_TIMEOUT") == expected
 
 
@@ -148,13 +148,13 @@ def test_seconds_are_whole_ones_for_huggingface_hub(
 )
 def test_switches_are_read_in_every_spelling(monkeypatch: pytest.MonkeyPatch, value: str, expected: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    hub_settings.check()
+    hub_environment.check()
     assert os.environ["HF_HUB_OFFLINE"] == expected
 
 
 def test_cache_that_is_set_to_nothing_is_not_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "")
-    hub_settings.check()
+    hub_environment.check()
     assert "HF_HOME" not in os.environ
 
 
@@ -163,7 +163,7 @@ def test_user_without_a_home_does_not_get_a_folder_named_tilde(
 ) -> None:
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "own"))
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    hub_settings.check()
+    hub_environment.check()
     assert os.environ["HF_HOME"] == str(tmp_path / "own" / "huggingface")
 
 

@@ -7,7 +7,7 @@ import timm
 
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import UsageError
-from resnetd_cli.models import rehearsal
+from resnetd_cli.models import dry_run
 from resnetd_cli.training import network, recipe, train_mode
 from resnetd_cli.training.plan import NetworkChoice
 
@@ -33,7 +33,7 @@ def test_a_single_image_is_enough_only_where_it_has_several_places(
     def prepare(twin: object) -> None:
         train_mode.set_train_mode(twin, settings)  # type: ignore[arg-type]
 
-    assert rehearsal.learns_from(module, images, (side, side), prepare) is learns
+    assert dry_run.learns_from(module, images, (side, side), prepare) is learns
     assert all(tensor.equal(before[name]) for name, tensor in module.state_dict().items())
 
 
