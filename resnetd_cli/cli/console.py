@@ -1,4 +1,4 @@
-"""The terminal: one object owns what people see on stderr, so that stdout carries data only."""
+"""The terminal: one object writes all notes, errors and progress bars to stderr; stdout carries only data."""
 
 from __future__ import annotations
 

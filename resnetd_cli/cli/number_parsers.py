@@ -1,4 +1,4 @@
-"""Options that are numbers, in every usual notation: `2e8`, `1_000`, `.5`."""
+"""Parsers of numeric options, in every usual notation: `2e8`, `1_000`, `.5`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a command writes: checked before the work, opened after it."""
+"""The outputs of a command: checked before the work, opened after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress bar of the commands that go through images."""
+"""The progress bar of the commands that process images."""
 
 from __future__ import annotations
 

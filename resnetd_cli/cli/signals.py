@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a run as Ctrl-C does: what was begun is cleared away; the exit code names the signal."""
+"""Ctrl-C, SIGTERM and SIGHUP: clean up, then exit with the code that names the signal."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from resnetd_cli.evaluation.records import (
 )
 from resnetd_cli.evaluation.temperature import fit_temperature
 from resnetd_cli.pipeline import postprocess
-from resnetd_cli.pipeline.decode.image import TURNED
+from resnetd_cli.pipeline.decode.exif_orientation import TURNED
 from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Failure, shortest
 from resnetd_cli.system.wording import counted

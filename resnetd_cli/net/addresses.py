@@ -1,4 +1,4 @@
-"""Where a host's name leads, and whether that is the public internet."""
+"""Resolve host names, and tell private addresses from public ones."""
 
 from __future__ import annotations
 

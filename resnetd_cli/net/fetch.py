@@ -1,4 +1,4 @@
-"""Fetching a URL into memory, within bounds."""
+"""Fetch a URL into memory, within limits: redirects, bytes, time, error messages."""
 
 from __future__ import annotations
 

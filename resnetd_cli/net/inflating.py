@@ -1,4 +1,4 @@
-"""Undoing the compression of what a server sends, in steps that each come to an end."""
+"""Decompress what a server sends (gzip, deflate) in bounded steps."""
 
 from __future__ import annotations
 

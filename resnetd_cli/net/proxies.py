@@ -1,4 +1,4 @@
-"""What the environment says about the way to servers: proxies, and whom to trust."""
+"""Proxies and certificates from the environment."""
 
 from __future__ import annotations
 

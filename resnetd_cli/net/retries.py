@@ -1,4 +1,4 @@
-"""Asking a server again: after what, how often, and how long to leave it alone before."""
+"""Retry requests: after which answers, how often, and how long to wait (`Retry-After`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leading a connection through a SOCKS 5 proxy, as RFC 1928 and RFC 1929 say."""
+"""Connect through a SOCKS 5 proxy (RFC 1928 and RFC 1929)."""
 
 from __future__ import annotations
 

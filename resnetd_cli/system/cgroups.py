@@ -1,4 +1,4 @@
-"""Limits that containers and services have: Linux's control groups, of versions 1 and 2."""
+"""Read the CPU and memory quotas of Linux's control groups, versions 1 and 2, which containers set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processors: how many this process may keep busy, and what they can do."""
+"""How many processors this process may use, and which instructions they have."""
 
 from __future__ import annotations
 

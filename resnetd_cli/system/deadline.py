@@ -1,4 +1,4 @@
-"""How long something may still take, by a clock that nobody sets."""
+"""Deadlines, by a monotonic clock."""
 
 from __future__ import annotations
 

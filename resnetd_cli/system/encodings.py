@@ -1,4 +1,4 @@
-"""In which encoding a text is that somebody brought, or what it is instead of a text."""
+"""Find the encoding of a text by its byte-order mark or its zeros, and tell texts from other files."""
 
 from __future__ import annotations
 

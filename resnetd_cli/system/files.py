@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the folder the program keeps its own in."""
+"""Write files whole or not at all; check outputs before the work; find the cache folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory: how much may be taken by what reads strangers' files, and how it goes back to the system."""
+"""Limit the memory of the decoding process, and return freed memory to the system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping libraries' remarks off the terminal and out of the data."""
+"""Keep messages of libraries off the terminal and out of the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads, where the system may give fewer than are asked for."""
+"""Start threads even where the system grants fewer than asked for."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ def _commands() -> dict[str, frozenset[str]]:
 
 COMMANDS = _commands()
 SHARED = {
+    "evaluation.py": ("evaluate",),
     "training_run.py": ("finetune", "train"),
     "input_arguments.py": ("predict", "features", "bench"),
     "record_output.py": ("predict", "features"),

@@ -22,7 +22,8 @@ from resnetd_cli.evaluation import evaluate
 from resnetd_cli.evaluation.image_rows import ImageRow, PredictedClass, TrueClass
 from resnetd_cli.evaluation.images import open_images
 from resnetd_cli.loading import load
-from resnetd_cli.pipeline.decode.image import TURNED, DecodeOptions, decode
+from resnetd_cli.pipeline.decode.exif_orientation import TURNED
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.views.per_image import COLUMNS, RowOptions, check_name, open_rows
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.pipeline.decode import bmp, greys, isolated, jpeg, png
+from resnetd_cli.pipeline.decode.exif_orientation import TURNED, turn_upright
 from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -50,10 +51,6 @@ _FETCH = "fetch or export it again"
 _LARGE, _SMALL_BLOCK = 4_000_000, 2**11
 """Pixels of an image that is read in blocks of so many bytes: a progressive JPEG may take long over each byte."""
 _BAND = 256
-TURNED = "resnetd_turned"
-"""The entry of a decoded image's `info` that says that it was turned upright, as its EXIF says."""
-_ORIENTATION = 0x0112
-_TURNING = range(2, 9)
 GUARD_SUSPECT = "suspect"
 GUARD_ALL = "all"
 
@@ -170,7 +167,7 @@ class _Decoding:
                 raise _truncated()
             if strict and image.format in ("JPEG", "MPO"):
                 self._check_blocks(image, data)
-            turned = not self._options.ignore_exif and _turn_upright(image)
+            turned = not self._options.ignore_exif and turn_upright(image)
             rgb = _to_rgb(image)
             rgb.info[TURNED] = turned
             return rgb
@@ -314,18 +311,6 @@ def _pixels_in(message: str) -> int:
 def is_heif(data: bytes) -> bool:
     """Tell a HEIC or HEIF image by its first bytes."""
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
-
-
-def _turn_upright(image: Image.Image) -> bool:
-    """Turn an image as its EXIF says, and tell whether that turned it."""
-    from PIL import ImageOps
-
-    # A damaged EXIF block says nothing of the picture, which may be sound: that shows when it is loaded.
-    with suppress(Exception):
-        turns = image.getexif().get(_ORIENTATION) in _TURNING
-        ImageOps.exif_transpose(image, in_place=True)
-        return turns
-    return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

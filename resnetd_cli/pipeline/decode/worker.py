@@ -12,7 +12,8 @@ import sys
 from typing import IO, Any
 
 from resnetd_cli.errors import ErrorKind, InputError
-from resnetd_cli.pipeline.decode.image import TURNED, DecodeOptions, decode_here
+from resnetd_cli.pipeline.decode.exif_orientation import TURNED
+from resnetd_cli.pipeline.decode.image import DecodeOptions, decode_here
 from resnetd_cli.system.deadline import FOREVER
 from resnetd_cli.system.memory import limit
 

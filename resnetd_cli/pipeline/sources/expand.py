@@ -1,4 +1,4 @@
-"""From what the user typed to a lazy stream of inputs, each with its name and a way to read its bytes."""
+"""Expand INPUT arguments (files, folders, globs, URLs, lists) into a lazy stream of sources."""
 
 from __future__ import annotations
 

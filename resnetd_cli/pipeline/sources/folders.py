@@ -1,4 +1,4 @@
-"""Walks through folders: which of their files are images, and what was skipped."""
+"""Walk through folders for images, and count what is skipped."""
 
 from __future__ import annotations
 

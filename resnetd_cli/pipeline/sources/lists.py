@@ -1,4 +1,4 @@
-"""Lists of inputs, as people and programs of all systems write them, read as they come and within bounds."""
+"""Read lists of inputs (`--files-from`) as they arrive: any encoding, lines or NUL-separated, within limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patterns of file names, as shells know them: `*`, `?`, `[abc]`, `**` for folders, and `{jpg,png}`."""
+"""Match file name patterns as a shell does: `*`, `?`, `[abc]`, `**` for folders, and `{jpg,png}`."""
 
 from __future__ import annotations
 

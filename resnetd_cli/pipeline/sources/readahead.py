@@ -1,4 +1,4 @@
-"""Reading inputs from servers before their turn, a few at once: most of that time is waiting."""
+"""Fetch URLs ahead of their turn, a few at once: most of that time is spent waiting."""
 
 from __future__ import annotations
 

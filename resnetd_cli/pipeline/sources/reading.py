@@ -1,4 +1,4 @@
-"""The bytes of one input, within bounds: of a file, of standard input, of a URL."""
+"""Read the bytes of one input, within limits: a file, standard input or a URL."""
 
 from __future__ import annotations
 

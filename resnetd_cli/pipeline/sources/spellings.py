@@ -1,4 +1,4 @@
-"""Names of files as other systems and programs spell them. The name exactly as written always comes first."""
+"""File names as other systems and programs spell them. The exact spelling is always tried first."""
 
 from __future__ import annotations
 
