@@ -17,10 +17,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier as Classifier
     from resnetd_cli.loading import load as load
+    from resnetd_cli.pipeline.options import Runtime as Runtime
 
-__all__ = ["Classifier", "__version__", "load"]
+__all__ = ["Classifier", "Runtime", "__version__", "load"]
 
-_LAZY = {"Classifier": "resnetd_cli.classifier", "load": "resnetd_cli.loading"}
+_LAZY = {
+    "Classifier": "resnetd_cli.classifier",
+    "Runtime": "resnetd_cli.pipeline.options",
+    "load": "resnetd_cli.loading",
+}
 
 
 def __getattr__(name: str) -> Any:
