@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import traceback
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -14,19 +15,6 @@ from typer.main import get_command
 
 from resnetd_cli import __version__
 from resnetd_cli.cli import open_file_limit, signals
-from resnetd_cli.cli.commands import (
-    bench,
-    evaluate,
-    export,
-    features,
-    finetune,
-    info,
-    labels,
-    list_models,
-    predict,
-    pull,
-    train,
-)
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.mistyped import understood
 from resnetd_cli.cli.multi_value_options import ManyValuesCommand
@@ -40,17 +28,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,  # plain help takes half the time of Rich panels
 )
-app.command("predict", short_help="Name what is in each image.")(predict.predict)
-app.command("features", short_help="Turn each image into numbers, as an array file.")(features.features)
-app.command("finetune", short_help="Teach a trained network your own classes.")(finetune.finetune)
-app.command("train", short_help="Train a network from scratch.")(train.train)
-app.command("evaluate", short_help="Measure how often a model is right.")(evaluate.evaluate)
-app.command("bench", short_help="Measure how quick a model is on this machine.")(bench.bench)
-app.command("list-models", short_help="List the models.")(list_models.list_models)
-app.command("pull", cls=ManyValuesCommand, short_help="Make models ready before they are used.")(pull.pull)
-app.command("export", cls=ManyValuesCommand, short_help="Write a model as one .onnx file.")(export.export)
-app.command("info", short_help="Tell what a model is.")(info.info)
-app.command("labels", short_help="Search the names of the classes.")(labels.labels)
+COMMANDS = {
+    "predict": "Name what is in each image.",
+    "features": "Turn each image into numbers, as an array file.",
+    "finetune": "Teach a trained network your own classes.",
+    "train": "Train a network from scratch.",
+    "evaluate": "Measure how often a model is right.",
+    "bench": "Measure how quick a model is on this machine.",
+    "list-models": "List the models.",
+    "pull": "Make models ready before they are used.",
+    "export": "Write a model as one .onnx file.",
+    "info": "Tell what a model is.",
+    "labels": "Search the names of the classes.",
+}
+"""The commands, as `resnetd --help` lists them. A new one is a module with a function of that name, and a line."""
+for _name, _line in COMMANDS.items():
+    _word = _name.replace("-", "_")
+    _module = import_module(f"resnetd_cli.cli.commands.{_word}")
+    app.command(_name, cls=ManyValuesCommand, short_help=_line)(getattr(_module, _word))
 
 
 def _show_version(wanted: bool) -> None:

@@ -12,11 +12,12 @@ from resnetd_cli.errors import UsageError
 
 
 class ManyValuesCommand(TyperCommand):
-    """A command whose list options take all the words up to the next option."""
+    """A command whose options of a metavar in `...` take all the words up to the next option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line."""
-        options = {name for parameter in self.params if parameter.multiple for name in parameter.opts}
+        many = (parameter for parameter in self.params if (parameter.metavar or "").endswith("..."))
+        options = {name for parameter in many for name in parameter.opts if name.startswith("-")}
         return super().parse_args(ctx, list(_repeat(args, options)))
 
 
