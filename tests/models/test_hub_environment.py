@@ -20,8 +20,9 @@ from huggingface_hub import constants
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import HubError, UsageError
 from resnetd_cli.models import hub_environment
-from resnetd_cli.models.hub import CONFIG, WEIGHTS, fetch
+from resnetd_cli.models.hub import CONFIG, WEIGHTS, Downloads, fetch
 
+OFFLINE = Downloads(offline=True)
 REPO = "me/tiny"
 CONTENT = {"config.json": b'{"architecture": "resnet18"}', "model.safetensors": bytes(range(256)) * 40}
 COMMIT = "c0ffee" + "0" * 34
@@ -293,8 +294,8 @@ def dereference(folder: Path) -> None:
 
 
 def answers(repo: str = REPO) -> None:
-    assert fetch(repo, offline=True).read_bytes() == CONTENT["model.safetensors"]
-    assert fetch(repo, CONFIG, offline=True).read_bytes() == CONTENT["config.json"]
+    assert fetch(repo, downloads=OFFLINE).read_bytes() == CONTENT["model.safetensors"]
+    assert fetch(repo, CONFIG, downloads=OFFLINE).read_bytes() == CONTENT["config.json"]
 
 
 def test_cache_copied_without_links_is_used(staged: Path) -> None:
@@ -313,7 +314,7 @@ def test_file_copied_beside_its_blob_must_equal_it(staged: Path) -> None:
     dereference(staged)
     file = snapshot(staged) / "model.safetensors"
     file.write_bytes(CONTENT["model.safetensors"][:-1] + b"?")
-    assert f"{REPO} is damaged on this machine ({file})" in failure(offline=True).message
+    assert f"{REPO} is damaged on this machine ({file})" in failure(downloads=OFFLINE).message
 
 
 def test_cache_without_refs_is_used_if_it_has_one_snapshot(staged: Path) -> None:
@@ -325,9 +326,11 @@ def test_cache_without_refs_is_refused_if_it_has_several_snapshots(staged: Path)
     shutil.rmtree(staged / "refs")
     other = staged / "snapshots" / COMMIT
     shutil.copytree(snapshot(staged), other)
-    assert failure(offline=True).message.startswith(f"{staged} has 2 snapshots, and refs/main names none of them")
-    assert fetch(f"{REPO}@{COMMIT}", offline=True) == other / "model.safetensors"
-    assert fetch(f"{REPO}@{COMMIT[:7]}", offline=True) == other / "model.safetensors"
+    assert failure(downloads=OFFLINE).message.startswith(
+        f"{staged} has 2 snapshots, and refs/main names none of them"
+    )
+    assert fetch(f"{REPO}@{COMMIT}", downloads=OFFLINE) == other / "model.safetensors"
+    assert fetch(f"{REPO}@{COMMIT[:7]}", downloads=OFFLINE) == other / "model.safetensors"
 
 
 def test_ref_that_ends_in_a_line_break_is_read(staged: Path) -> None:
@@ -338,7 +341,7 @@ def test_ref_that_ends_in_a_line_break_is_read(staged: Path) -> None:
 
 def test_snapshot_that_a_ref_does_not_name_is_not_taken(staged: Path) -> None:
     (staged / "refs" / "main").write_text(COMMIT)
-    assert "is not on this machine" in failure(offline=True).message
+    assert "is not on this machine" in failure(downloads=OFFLINE).message
 
 
 def test_snapshot_named_like_the_branch_is_used(staged: Path) -> None:
@@ -349,7 +352,7 @@ def test_snapshot_named_like_the_branch_is_used(staged: Path) -> None:
 
 def test_links_without_their_blobs_are_named(staged: Path) -> None:
     shutil.rmtree(staged / "blobs")
-    error = failure(offline=True)
+    error = failure(downloads=OFFLINE)
     assert str(snapshot(staged) / "model.safetensors") in error.message
     assert "broken link" in error.message
 
@@ -376,19 +379,19 @@ def test_git_lfs_pointer_is_not_taken_for_weights(hub: Hub, staged: Path) -> Non
     digest = hashlib.sha256(CONTENT["model.safetensors"]).hexdigest()
     file.unlink()
     file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 10240\n")
-    assert "a Git LFS pointer" in failure(offline=True).message
+    assert "a Git LFS pointer" in failure(downloads=OFFLINE).message
     assert fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
 
 
 def test_offline_error_says_where_was_looked(tmp_path: Path) -> None:
-    assert failure(offline=True).message == (
+    assert failure(downloads=OFFLINE).message == (
         f"{REPO} is not on this machine ({tmp_path / 'hub'}), and this is an offline run"
     )
 
 
 def test_cache_that_hf_home_names_in_place_of_its_parent_is_told(staged: Path) -> None:
     staged.rename(staged.parents[1] / staged.name)
-    assert f"{REPO} is in {staged.parents[1]}, which HF_HUB_CACHE may name" in failure(offline=True).message
+    assert f"{REPO} is in {staged.parents[1]}, which HF_HUB_CACHE may name" in failure(downloads=OFFLINE).message
 
 
 def test_damaged_file_in_a_cache_that_may_not_be_written_to_is_one_line(
