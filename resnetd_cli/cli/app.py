@@ -29,17 +29,17 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help takes half the time of Rich panels
 )
 COMMANDS = {
-    "predict": "Name what is in each image.",
-    "features": "Turn each image into numbers, as an array file.",
+    "predict": "Classify images.",
+    "features": "Write an embedding of each image to an array file.",
     "finetune": "Teach a trained network your own classes.",
     "train": "Train a network from scratch.",
     "evaluate": "Measure how often a model is right.",
-    "bench": "Measure how quick a model is on this machine.",
+    "bench": "Measure how fast a model is on this machine.",
     "list-models": "List the models.",
-    "pull": "Make models ready before they are used.",
+    "pull": "Download and compile models ahead of use.",
     "export": "Write a model as one .onnx file.",
-    "info": "Tell what a model is.",
-    "labels": "Search the names of the classes.",
+    "info": "Describe a model.",
+    "labels": "Search the ImageNet class names.",
 }
 """The commands, as `resnetd --help` lists them. A new one is a module with a function of that name, and a line."""
 for _name, _line in COMMANDS.items():

@@ -23,14 +23,14 @@ class Format(str, Enum):
 
 
 class GuardChoice(str, Enum):
-    """What is decoded in a process of its own."""
+    """Which images are decoded in a separate process."""
 
     SUSPECT = "suspect"
     ALL = "all"
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Return the model names that begin like this, from the table alone: completion may not be slow."""
+    """Return the model names that start with this text, from the table only, to keep completion fast."""
     from resnetd_cli.models.names import EMBEDDED
     from resnetd_cli.models.table import cards
 
@@ -48,28 +48,28 @@ Inputs = Annotated[
 ]
 FilesFrom = Annotated[
     Optional[str],
-    typer.Option("--files-from", metavar="FILE|-", help="Read inputs from a list, one a line."),
+    typer.Option("--files-from", metavar="FILE|-", help="Read inputs from a list, one per line."),
 ]
 Null = Annotated[bool, typer.Option("--null", "-0", help="The list is NUL-separated (find -print0).")]
 AllFiles = Annotated[
     bool,
-    typer.Option("--all-files", help="In folders, find images by their bytes, not only by their names."),
+    typer.Option("--all-files", help="In folders, detect images by content, not only by extension."),
 ]
 Follow = Annotated[
     bool,
     typer.Option("--follow", help="Follow links to folders; each folder is visited once."),
 ]
-IgnoreExif = Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images upright.")]
+IgnoreExif = Annotated[bool, typer.Option("--ignore-exif", help="Ignore the EXIF orientation.")]
 AllowTruncated = Annotated[
-    bool, typer.Option("--allow-truncated", help="Classify what could be read of a truncated image.")
+    bool, typer.Option("--allow-truncated", help="Use the readable part of a truncated image.")
 ]
 MaxPixels = Annotated[
     int,
-    typer.Option("--max-pixels", parser=whole(1), metavar="N", help="Refuse images of more pixels."),
+    typer.Option("--max-pixels", parser=whole(1), metavar="N", help="Reject images with more pixels."),
 ]
 MaxBytes = Annotated[
     int,
-    typer.Option("--max-bytes", parser=whole(1), metavar="N", help="Refuse inputs of more bytes."),
+    typer.Option("--max-bytes", parser=whole(1), metavar="N", help="Reject inputs with more bytes."),
 ]
 Timeout = Annotated[
     float,
@@ -77,18 +77,18 @@ Timeout = Annotated[
         "--timeout",
         parser=number(0.001, 86_400),
         metavar="SECONDS",
-        help="How long reading an input may take, and decoding it.",
+        help="Time limit for reading an input, and again for decoding it.",
     ),
 ]
 Connections = Annotated[
     int,
-    typer.Option("--connections", parser=whole(1, 256), metavar="N", help="URLs fetched at once."),
+    typer.Option("--connections", parser=whole(1, 256), metavar="N", help="Number of URLs to fetch at once."),
 ]
 AllowPrivateHosts = Annotated[
     bool,
     typer.Option(
         "--allow-private-hosts",
-        help="Let URLs from lists, and redirects, lead to addresses inside this network.",
+        help="Allow URLs from lists, and redirects, to reach private network addresses.",
     ),
 ]
 Guard = Annotated[
@@ -96,7 +96,7 @@ Guard = Annotated[
     typer.Option(
         "--guard",
         case_sensitive=False,
-        help="Decode all, or all but the usual formats, in a process that may crash.",
+        help="Which images to decode in a separate process: all, or all but common formats.",
     ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that fails.")]
@@ -108,23 +108,25 @@ Model = Annotated[
         "-m",
         envvar="RESNETD_MODEL",
         metavar="MODEL",
-        help="A timm name, embedded, hf-hub:OWNER/NAME, a model folder, or an exported .onnx.",
+        help="A timm name, embedded, hf-hub:OWNER/NAME, a model folder, or an exported .onnx file.",
         autocompletion=complete_model,
     ),
 ]
 Weights = Annotated[
     Optional[Path],
-    typer.Option("--weights", metavar="FILE", help="A .safetensors or .pth to load into it."),
+    typer.Option("--weights", metavar="FILE", help="Weights to load instead: a .safetensors or .pth file."),
 ]
 ImageSize = Annotated[
     str,
-    typer.Option("--image-size", metavar="train|test|N", help="Input size, in pixels."),
+    typer.Option(
+        "--image-size", metavar="train|test|N", help="Input size: the training or test size, or N pixels."
+    ),
 ]
 Labels = Annotated[
     Optional[str],
-    typer.Option("--labels", metavar="FILE|URL", help="Class names in place of the model's."),
+    typer.Option("--labels", metavar="FILE|URL", help="Class names to use instead of the model's."),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Use only weights that are on this machine.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only weights already on this machine.")]
 Engine = Annotated[
     str,
     typer.Option(
@@ -132,7 +134,7 @@ Engine = Annotated[
         parser=str.lower,
         metavar="|".join(("auto", *ENGINES)),
         envvar="RESNETD_ENGINE",
-        help="What runs the model.",
+        help="Engine that runs the model.",
     ),
 ]
 Calibrate = Annotated[
@@ -140,7 +142,7 @@ Calibrate = Annotated[
     typer.Option(
         "--calibrate",
         metavar="INPUT...",
-        help="Images to make the int8 form with; some 64 like those to come.",
+        help="Images to calibrate int8 with: about 64 that resemble your own.",
         show_default=False,
     ),
 ]
@@ -149,7 +151,7 @@ Verify = Annotated[
     typer.Option(
         "--verify",
         metavar="INPUT...",
-        help="Compare its answers on these images: int8 with fp32, fp32 with torch.",
+        help="Compare predictions on these images: int8 with fp32, or fp32 with torch.",
         show_default=False,
     ),
 ]
@@ -159,7 +161,7 @@ Precision = Annotated[
         "--precision",
         parser=str.lower,
         metavar="|".join(precisions()),
-        help="int8 needs pull before; fp16, bf16: torch.",
+        help="int8 requires an earlier pull; fp16 and bf16 run on torch.",
     ),
 ]
 Device = Annotated[
@@ -172,7 +174,7 @@ BatchSize = Annotated[
         "-b",
         parser=whole(1),
         metavar="N",
-        help="Images run at once.  [default: 1 on a CPU, 32 on a GPU]",
+        help="Images per batch.  [default: 1 on a CPU, 32 on a GPU]",
         show_default=False,
     ),
 ]
@@ -182,7 +184,7 @@ Workers = Annotated[
         "--workers",
         parser=whole(1),
         metavar="N",
-        help="Threads that decode and run.  [default: one a processor; 1 for one image]",
+        help="Threads that decode images and run the model.  [default: one per processor; 1 for a single image]",
         show_default=False,
     ),
 ]
@@ -192,7 +194,7 @@ Threads = Annotated[
         "--threads",
         parser=whole(1),
         metavar="N",
-        help="Threads that one run of the model uses.  [default: 1; all for one image]",
+        help="Threads per run of the model.  [default: 1; all cores for a single image]",
         show_default=False,
     ),
 ]
@@ -204,7 +206,7 @@ TopK = Annotated[
         "-k",
         parser=whole(1),
         metavar="K",
-        help="Classes named for each image.  [default: 5]",
+        help="Number of classes to show per image.  [default: 5]",
         show_default=False,
     ),
 ]
@@ -222,7 +224,7 @@ Temperature = Annotated[
     typer.Option(
         "--temperature",
         metavar="T",
-        help="Divide logits by it, in place of what evaluate --fit-temperature stored.",
+        help="Divide logits by T instead of the temperature that evaluate --fit-temperature stored.",
         show_default=False,
     ),
 ]
@@ -232,7 +234,7 @@ OutputFormat = Annotated[
         "--format",
         "-f",
         case_sensitive=False,
-        help="auto: by the name of the output, else table on a terminal and tsv in a pipe.",
+        help="auto: by the output's extension, else table on a terminal and tsv in a pipe.",
     ),
 ]
 PredictFormat = Annotated[
@@ -241,8 +243,8 @@ PredictFormat = Annotated[
         "--format",
         "-f",
         case_sensitive=False,
-        help="auto: by the name of the output, else tsv in a pipe, and on a terminal a table for one image, "
-        "a line for each of several and a summary; tables if -k asks for more classes.",
+        help="auto: by the output's extension, else tsv in a pipe. On a terminal: a table for one image, one line "
+        "each and a summary for several, or tables if -k asks for more classes.",
     ),
 ]
 FactsFormat = Annotated[
@@ -251,21 +253,25 @@ FactsFormat = Annotated[
         "--format",
         "-f",
         case_sensitive=False,
-        help="auto: by the name of the output, else table on a terminal and in a pipe a line for each key.",
+        help="auto: by the output's extension, else table on a terminal and one line per key in a pipe.",
     ),
 ]
 Output = Annotated[
     Optional[Path],
-    typer.Option("--output", "--out", "-o", metavar="PATH", help="Write here."),
+    typer.Option("--output", "--out", "-o", metavar="PATH", help="Write to PATH."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
-NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave out the first line of tsv and csv.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="Omit the header line of tsv and csv.")]
 EscapeFormulas = Annotated[
     bool,
-    typer.Option("--escape-formulas", help="Put ' before texts in csv and tsv that begin like a formula."),
+    typer.Option("--escape-formulas", help="In csv and tsv, put ' before text that looks like a formula."),
 ]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress bars.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes or progress, only errors.")]
-QuietAnyway = Annotated[bool, typer.Option("--quiet", "-q", hidden=True, help="There are no notes anyway.")]
-"""Of commands that write no notes and show no progress: accepted, so that -q can be given to every command."""
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; errors with their traceback.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Hide progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, no notes or progress.")]
+QuietAnyway = Annotated[
+    bool, typer.Option("--quiet", "-q", hidden=True, help="No effect: there are no notes to hide.")
+]
+"""For commands that write no notes and show no progress, so that every command accepts -q."""
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print more detail, and the traceback of an error.")
+]

@@ -1,4 +1,4 @@
-"""`resnetd bench`."""
+"""`resnetd bench`: measure the speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bench(
     null: options.Null = False,
     seconds: Annotated[
         float,
-        typer.Option("--seconds", parser=number(1, 3600), metavar="S", help="How long to measure, about."),
+        typer.Option("--seconds", parser=number(1, 3600), metavar="S", help="Approximate time to measure."),
     ] = 30.0,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
@@ -38,7 +38,7 @@ def bench(
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
 ) -> int:
-    """Measure how quick a model is on this machine, what holds it up, and which settings are quickest.
+    """Measure how fast a model is on this machine, what limits it, and which settings are fastest.
 
     resnetd bench
 

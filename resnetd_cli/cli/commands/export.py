@@ -1,4 +1,4 @@
-"""`resnetd export`."""
+"""`resnetd export`: write a model as one `.onnx` file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from resnetd_cli.system.escaping import shell_word
 def export(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="As --model takes it.", autocompletion=options.complete_model),
+        typer.Argument(
+            metavar="MODEL", help="The model, as for predict --model.", autocompletion=options.complete_model
+        ),
     ] = DEFAULT_MODEL,
     output: options.Output = None,
     precision: Annotated[
-        str, typer.Option("--precision", metavar="fp32|int8", help="int8: as pull made it.")
+        str, typer.Option("--precision", metavar="fp32|int8", help="int8 requires an earlier pull.")
     ] = "fp32",
     verify: options.Verify = None,
     weights: options.Weights = None,
@@ -39,7 +41,7 @@ def export(
 
     resnetd predict dog.jpg --model resnet50d.onnx
 
-    The file runs where neither torch nor timm is installed. --format is of what --verify found.
+    The file runs without torch and timm. --format is the format of the --verify report.
     """
     choice = ModelChoice.of(model, weights, image_size)
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)

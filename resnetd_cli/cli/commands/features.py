@@ -1,4 +1,4 @@
-"""`resnetd features`."""
+"""`resnetd features`: write the embeddings of images as an array file."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def features(
     workers: options.Workers = None,
     threads: options.Threads = None,
 ) -> int:
-    """Turn each image into numbers: row i of the array is the i-th image that could be read.
+    """Write an embedding of each image: row i of the array is the i-th readable image.
 
     resnetd features img.jpg --out feats.npy
 
     resnetd features photos/ --out photos.safetensors --layer layer3
 
-    Beside the array, FILE.index.csv names every input, with its row or why it has none.
+    FILE.index.csv, beside the array, lists every input with its row, or why it has none.
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     given = InputArguments(inputs or [], files_from, null, all_files, follow)

@@ -1,4 +1,4 @@
-"""`resnetd info`."""
+"""`resnetd info`: describe one model."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 def info(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="As --model takes it.", autocompletion=options.complete_model),
+        typer.Argument(
+            metavar="MODEL", help="The model, as for predict --model.", autocompletion=options.complete_model
+        ),
     ],
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
-    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print what to cite.")] = False,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the BibTeX entries to cite.")] = False,
     format: options.FactsFormat = options.Format.AUTO,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     quiet: options.QuietAnyway = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """Tell what a model is: its architecture, size, preprocessing and licence, and where its weights lie.
+    """Show a model's architecture, size, preprocessing and licence, and where its weights are.
 
     resnetd info resnet50d
 
@@ -58,7 +60,7 @@ def info(
 
 
 def _in_words(facts: Facts) -> dict[str, str]:
-    """Return the facts as people read them: related ones together, with their units."""
+    """Return the facts as readable text, with related ones together and with units."""
     size = facts["input_size"]
     others = " or --image-size N" if facts.get("any_size") else ""
     crop = f"{facts['crop_mode']} crop {facts['crop_pct']}"
@@ -102,7 +104,7 @@ def _test_size(facts: Facts) -> str | None:
 
 
 def _form_in_words(heading: str, precision: str, facts: Facts) -> dict[str, str]:
-    """Return what is known of a compiled form, and of how it compares."""
+    """Return where a compiled form is, and how it compares, as readable text."""
     place = facts.get(precision)
     if not place:
         return {}

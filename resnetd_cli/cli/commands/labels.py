@@ -1,4 +1,4 @@
-"""`resnetd labels`."""
+"""`resnetd labels`: search the ImageNet class names, or download them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _COLUMNS = {"index": "index", "id": "id", "name": "name", "definition": "definit
 def labels(
     query: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[QUERY]", help="Words of a name or of what it means, a WordNet id, or an index."),
+        typer.Argument(metavar="[QUERY]", help="Words from a name or definition, a WordNet id, or an index."),
     ] = None,
     subset: Annotated[
         str,
-        typer.Option("--set", metavar="NAME", help="imagenet-1k, -12k, -21k-goog, -21k-miil, -22k or -22k-ms."),
+        typer.Option(
+            "--set", metavar="NAME", help="Class set: imagenet-1k, -12k, -21k-goog, -21k-miil, -22k or -22k-ms."
+        ),
     ] = "imagenet-1k",
     download: Annotated[
         bool,
-        typer.Option("--download", help="Fetch the list of 1,000 names into the cache and print its path."),
+        typer.Option("--download", help="Download the list of 1,000 names into the cache and print its path."),
     ] = False,
-    url: Annotated[
-        Optional[str], typer.Option("--url", metavar="URL", help="Where --download fetches from.")
-    ] = None,
+    url: Annotated[Optional[str], typer.Option("--url", metavar="URL", help="Download from URL.")] = None,
     format: options.OutputFormat = options.Format.AUTO,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
@@ -37,7 +37,7 @@ def labels(
     quiet: options.QuietAnyway = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """Search the names of the classes.
+    """Search the ImageNet class names.
 
     resnetd labels terrier
 
@@ -68,7 +68,7 @@ def labels(
         )
     with target.open() as stream:
         rows = [asdict(entry) for entry in entries]
-        if target.format == "table":  # for people, who are to tell crane from crane
+        if target.format == "table":  # people must be able to tell one crane from the other
             rows = [{**row, "name": names.titles[row["index"]]} for row in rows]
         write_rows(rows, stream, target.format, header=not no_header, columns=_COLUMNS, essential="name")
     return 0

@@ -1,4 +1,4 @@
-"""`resnetd list-models`."""
+"""`resnetd list-models`: list the ResNet-D models, or every timm model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
 
-# A narrow terminal shows the first of them.
+# On a narrow terminal only the first columns fit.
 _CARD_COLUMNS = {
     "name": "model",
     "on_this_machine": "here",
@@ -33,9 +33,9 @@ _TIMM_COLUMNS = {
 
 
 def list_models(
-    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob, or a part of the name.")] = "*",
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob, or part of a name.")] = "*",
     all_models: Annotated[
-        bool, typer.Option("--all", "-a", help="Every timm model, not the ResNet-D family.")
+        bool, typer.Option("--all", "-a", help="List every timm model, not only the ResNet-D family.")
     ] = False,
     format: options.OutputFormat = options.Format.AUTO,
     output: options.Output = None,
@@ -44,7 +44,7 @@ def list_models(
     quiet: options.QuietAnyway = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """List the ResNet-D models: their size, their accuracy, and whether their weights are here.
+    """List the ResNet-D models, with their size and accuracy, and whether their weights are on this machine.
 
     resnetd list-models
 

@@ -1,4 +1,4 @@
-"""`resnetd predict`."""
+"""`resnetd predict`: classify images and write a record for each."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def predict(
     escape_formulas: options.EscapeFormulas = False,
     embeddings: Annotated[
         bool,
-        typer.Option("--features", help="Add each image's embedding to json and jsonl."),
+        typer.Option("--features", help="Include each image's embedding in json and jsonl."),
     ] = False,
     features_out: Annotated[
         Optional[Path],
         typer.Option(
             "--features-out",
             metavar="FILE",
-            help="Write the embeddings here: .npy, .npz or .safetensors.",
+            help="Write the embeddings to FILE: .npy, .npz or .safetensors.",
         ),
     ] = None,
     no_progress: options.NoProgress = False,
@@ -72,7 +72,7 @@ def predict(
     workers: options.Workers = None,
     threads: options.Threads = None,
 ) -> int:
-    """Name what is in each image: its most probable classes, and how probable they are.
+    """Classify images: the most probable classes of each, with their probabilities.
 
     resnetd predict dog.jpg
 

@@ -1,4 +1,4 @@
-"""`resnetd pull`."""
+"""`resnetd pull`: download, compile and quantise models ahead of use."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ _COLUMNS = {"model": "model", "precision": "precision", "engine": "engine", "meg
 def pull(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="As --model takes it.", autocompletion=options.complete_model),
+        typer.Argument(
+            metavar="MODEL...", help="Models, as for predict --model.", autocompletion=options.complete_model
+        ),
     ],
     precision: Annotated[
         str,
-        typer.Option("--precision", metavar="fp32|int8", help="int8: smaller, quicker, less exact."),
+        typer.Option("--precision", metavar="fp32|int8", help="int8 is smaller and faster, but less accurate."),
     ] = "fp32",
     calibrate: options.Calibrate = None,
     verify: options.Verify = None,
@@ -43,7 +45,7 @@ def pull(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """Download and compile models now, so that the first predict is as quick as the others.
+    """Download and compile models now, so that the first predict is as fast as later ones.
 
     resnetd pull resnet50d resnet101d
 
@@ -67,7 +69,7 @@ def pull(
     reads = [weights, *(calibrate or []), *(verify or []), *model_files(*(choice.model for choice in choices))]
     target = TextOutput.choose(format.value, output, overwrite=overwrite, reads=reads)
     calibration, verification = images_of("--calibrate", calibrate), images_of("--verify", verify)
-    for choice in choices:  # a misspelt name comes to light before the first download
+    for choice in choices:  # report a misspelt name before the first download
         _ = choice.model.resolved
     rows, failures, code = [], Failures(), ExitCode.OK
     for choice in choices:
