@@ -1,8 +1,8 @@
-"""Which tensors of a checkpoint are the network's: its averaged copy before the others, without prefixes.
+"""Find the network's tensors in a checkpoint: strip prefixes, and prefer the averaged (EMA) copy.
 
-A training script saves a network among other things: under a name (`{"net": ...}`), inside a module (`model.`,
-`backbone.module.`), beside an averaged copy, a loss with class weights, counters. The names that the architecture
-gives its tensors tell them apart, not a list of frameworks.
+Training scripts save a network together with other things: under a key (`{"net": ...}`), inside a module
+(`model.`, `backbone.module.`), next to an averaged copy, a loss with class weights, counters. The architecture's
+own tensor names identify the network, so there is no list of frameworks.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 _COUNTER = "num_batches_tracked"
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow)(?:$|[._])", re.IGNORECASE)
 _AVERAGES = "n_averaged"
-"""How torch's own averaged copies count what went into them."""
+"""The counter in torch's own averaged copies."""
 _MOST_NAMED = 3
 _SAVE_ALONE = "save the network alone: torch.save(model.state_dict(), 'weights.pth')"
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A network's tensors within a state dict, all under one prefix.
+    """One copy of the network in a state dict: tensors that share a prefix.
 
     Attributes:
-        source: where they are.
-        prefix: what stands before the architecture's own names.
-        share: of the architecture's names that are there, without the classifier's.
-        has_classifier: so are the classifier's.
+        source: the state dict.
+        prefix: the text before the architecture's own names.
+        share: share of the architecture's tensors that are present, without the classifier, 0 to 1.
+        has_classifier: whether the classifier's tensors are present.
     """
 
     source: StateDict
@@ -69,19 +69,19 @@ def fit(
     config: Mapping[str, Any],
     outline: Callable[[], nn.Module],
 ) -> dict[str, Any]:
-    """Return a network's tensors by the architecture's own names, as far as they can be told.
+    """Return a network's tensors under the architecture's own names, as far as these can be recognised.
 
-    What does not fit, and what timm converts as it loads, stays as it is in the file, for timm to judge.
+    Tensors that do not fit, and those that timm converts on loading, are returned unchanged for timm to check.
 
     Args:
         file: the checkpoint, for errors.
         found: its state dicts, best first.
         architecture: timm's name for the network.
         config: timm's pretrained configuration.
-        outline: builds the network without memory for its weights; called only where names alone do not tell.
+        outline: builds the network without memory for its weights; called only if names alone do not decide.
 
     Raises:
-        WeightsError: there are several networks, or weights beside the network's, or numbers that are no weights.
+        WeightsError: there are several networks, or weights that the network lacks, or integer weights.
     """
     classifier = _names(config.get("classifier"))
     landmarks = [f"{name}.weight" for name in (*_names(config.get("first_conv")), *classifier)]
@@ -94,7 +94,7 @@ def fit(
 
 
 def _is_plain(tensors: Tensors, landmarks: Sequence[str]) -> bool:
-    """Tell whether the names are the architecture's own, by its first and last layer, without counters."""
+    """Return whether the names are the architecture's own, judged by its first and last layer."""
     return all(name in tensors for name in landmarks) and not any(
         _is_counter(tensor) and not name.endswith(_COUNTER) for name, tensor in tensors.items()
     )
@@ -106,7 +106,7 @@ def _choose(
     from timm.models import clean_state_dict
 
     copies = [copy for source in found for copy in _copies(source, wanted, classifier)]
-    if not copies:  # of another architecture, or in names that timm converts
+    if not copies:  # another architecture, or names that timm converts
         return clean_state_dict(found[0].tensors)  # type: ignore[no-any-return]
     chosen = _best(file, copies, architecture)
     tensors = dict(chosen.source.tensors)
@@ -132,7 +132,7 @@ def _choose(
 
 
 def _best(file: Path, copies: Sequence[_Copy], architecture: str) -> _Copy:
-    """Return the copy that is whole; of several, the averaged one; of several, that of the best name."""
+    """Return the most complete copy; among equals prefer an averaged one, then the most usual name."""
     most = max((copy.share, copy.has_classifier) for copy in copies)
     best = [copy for copy in copies if (copy.share, copy.has_classifier) == most]
     best = [copy for copy in best if copy.is_averaged] or best
@@ -145,7 +145,7 @@ def _best(file: Path, copies: Sequence[_Copy], architecture: str) -> _Copy:
 
 
 def _save_one(file: Path, copies: Sequence[_Copy]) -> str:
-    """Return how one of several networks is saved alone."""
+    """Return a hint that shows how to save one of several networks on its own."""
     path = copies[-1].source.path
     if len({copy.source.path for copy in copies}) < len(copies) or not re.fullmatch(r"\w+", path):
         return _SAVE_ALONE
@@ -153,7 +153,7 @@ def _save_one(file: Path, copies: Sequence[_Copy]) -> str:
 
 
 def _copies(source: StateDict, wanted: Tensors, classifier: Sequence[str]) -> list[_Copy]:
-    """Return where in a state dict there may be a network: under which prefixes most of its names are."""
+    """Return the copies of the network in a state dict: each prefix that has at least half of its tensors."""
     head = {f"{name}.{kind}" for name in classifier for kind in ("weight", "bias")} & set(wanted)
     body = {name for name, tensor in wanted.items() if not _is_counter(tensor)} - head
     votes: Counter[str] = Counter()
@@ -170,9 +170,9 @@ def _copies(source: StateDict, wanted: Tensors, classifier: Sequence[str]) -> li
 
 
 def _classifier_beside(beside: Tensors, matrices: dict[str, Any], classifier: Sequence[str]) -> dict[str, Any]:
-    """Return the classifier where another prefix has it under the architecture's name: `head.fc` of mmpretrain.
+    """Return the classifier's tensors if they are under another prefix, such as mmpretrain's `head.fc`.
 
-    It must be all the weights there are beside the network's; it is taken out of the matrices.
+    They must be the only weights besides the network's; they are removed from `matrices`.
     """
     for layer in classifier:
         ending = f".{layer}.weight"

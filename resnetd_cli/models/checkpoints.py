@@ -1,4 +1,4 @@
-"""Checkpoint files: where in a folder they lie, what is in them, and what is wrong with them."""
+"""Read checkpoint files safely (.safetensors, .pth): find them in a folder, load tensors, explain errors."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _NO_WEIGHTS = {
     b"GGUF": ("a model of llama.cpp (GGUF)", _WANTED),
     b"\x89HDF\r\n\x1a\n": ("a model of Keras (HDF5)", _WANTED),
 }
-"""How files begin that are often given for weights, what they are, and what to do."""
+"""First bytes of files that are often mistaken for weights: what they are, and a hint."""
 _PICKLE = b"\x80"
 _KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model")
-"""What training scripts keep a network's tensors under, best first: averaged copies before the others."""
+"""Keys under which training scripts save a network, best first: averaged copies before the others."""
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-"""What torch's wrappers of layers add to the names of the layers' tensors."""
+"""Parts that torch's layer wrappers add to tensor names."""
 _DEEPEST, _MOST = 5, 1000
 _ARCHITECTURE_KEYS = ("arch", "architecture", "model_name", "backbone", "model")
 _ARCHITECTURE = re.compile(r"[\w.-]{3,80}", re.ASCII)
 _READING_BYTES = 2**29
 BUILDING_BYTES = 2**30
-"""Memory that reading a file, and building a network for it, may take beside its tensors."""
+"""Memory that reading a file, and building its network, may take in addition to the tensors."""
 _INDEX = ".index.json"
 _MAX_INDEX_BYTES = 2**24
 _PART = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)", re.ASCII)
 _BESIDE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|random_states)", re.IGNORECASE)
-"""What Hugging Face's Trainer and accelerate keep beside the weights."""
+"""Files that Hugging Face's Trainer and accelerate write beside the weights."""
 _MOST_NAMED = 5
 _NUMPY_RATIO = 20
 _FAMILIAR = ("torch.", "collections.", "_codecs.", "argparse.", "builtins.bytearray", "builtins.set")
-"""What the pickles of state dicts ask for."""
+"""Names that the pickles of ordinary state dicts import."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class StateDict:
     """Tensors by name, as a training script saved them.
 
     Attributes:
-        path: the names that lead to them in the file, joined by dots; empty where the file is nothing else.
-        tensors: by name, without torch's wrappers.
-        architecture: what the file says that it is, if it does.
+        path: the keys that lead to it in the file, joined by dots; empty at the top level.
+        tensors: by name, without the parts that torch's wrappers add.
+        architecture: the architecture that the file names, if any.
     """
 
     path: str
@@ -70,7 +70,7 @@ class StateDict:
 
     @property
     def rank(self) -> int:
-        """How likely it is the network that was trained, by what it is called: 0 is best."""
+        """How likely its key is to hold the trained network: 0 is best."""
         name = self.path.rpartition(".")[2]
         return _KEYS.index(name) if name in _KEYS else len(_KEYS)
 
@@ -78,10 +78,10 @@ class StateDict:
 def find(folder: Path) -> Path:
     """Return the checkpoint in a model folder, chosen as timm's `local-dir:` does.
 
-    The usual names come first, with those of checkpoints in several files, then the only file of an extension.
+    The usual names come first, including indices of sharded checkpoints, then the only file with an extension.
 
     Raises:
-        WeightsError: there is none, or it could be one of several.
+        WeightsError: there is none, or several could be meant.
     """
     named = ("model.safetensors", f"model.safetensors{_INDEX}", "pytorch_model.bin", f"pytorch_model.bin{_INDEX}")
     for path in (folder / name for name in (*named, "pytorch_model.pth", "model.pth")):
@@ -101,10 +101,10 @@ def find(folder: Path) -> Path:
 
 
 def parts(file: Path) -> list[Path]:
-    """Return the files that a checkpoint is made of: itself, or an index and the files that it names.
+    """Return the files of a checkpoint: the file itself, or an index and the shards that it names.
 
     Raises:
-        WeightsError: the index names none, or files in other folders.
+        WeightsError: the index is damaged, or names no shards, or shards in other folders.
     """
     if not file.name.endswith(_INDEX):
         return [file]
@@ -123,9 +123,9 @@ def parts(file: Path) -> list[Path]:
 
 
 def read(file: Path) -> list[StateDict]:
-    """Return what tensors a checkpoint holds, best first. Pickles are read with `weights_only=True` or not at all.
+    """Return the state dicts in a checkpoint, best first. Pickles are only read with `weights_only=True`.
 
-    The memory that this takes is bounded by the file's size, whatever the file claims to hold.
+    The file's size bounds the memory used, whatever the file claims to hold.
 
     Raises:
         WeightsError: it is damaged, not a checkpoint, or holds more than weights.
@@ -147,14 +147,14 @@ def read(file: Path) -> list[StateDict]:
             return found
     except ResnetdError:
         raise
-    except Exception as error:  # of whatever kind the libraries raise on a file that they do not read
+    except Exception as error:  # the libraries raise many types
         raise _unreadable(file, error) from error
 
 
 def class_count(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> int | None:
-    """Return the number of classes a checkpoint was trained for, by its classifier's shape.
+    """Return the number of classes a checkpoint was trained for, from the shape of its classifier.
 
-    0 means that it has no classifier; None, that this cannot be told.
+    0 means that it has no classifier; None, that the number is unknown.
     """
     classifier = config.get("classifier")
     if not classifier:
@@ -168,15 +168,15 @@ def class_count(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> int | 
 
 
 def building_bytes(file: Path) -> int:
-    """Return how much memory building the network of a checkpoint, and filling it, may take."""
+    """Return the most memory that building and loading a checkpoint's network may take."""
     return 4 * sum(part.stat().st_size for part in parts(file)) + BUILDING_BYTES
 
 
 def check_numpy(file: Path) -> None:
-    """Make sure of a NumPy archive that it holds about as much as its size tells, before timm reads it.
+    """Check that a NumPy archive does not unpack to far more than its size, before timm reads it.
 
     Raises:
-        WeightsError: it does not, or is none.
+        WeightsError: it does, or it is not an archive.
     """
     import zipfile
 
@@ -190,7 +190,7 @@ def check_numpy(file: Path) -> None:
 
 
 def does_not_fit(architecture: str, file: Path, error: Exception) -> WeightsError:
-    """Return what to tell of a checkpoint that timm could not load into the architecture."""
+    """Return the error for a checkpoint that timm could not load into the architecture."""
     text = str(error)
     if is_shortage(error):
         reason = "building the network takes more memory than there is, or than its weights explain"
@@ -203,7 +203,7 @@ def does_not_fit(architecture: str, file: Path, error: Exception) -> WeightsErro
 
 
 def _origin(file: Path) -> str:
-    """Return where a checkpoint that does not fit may come from, by what it says itself or by its names."""
+    """Return a hint about the origin of a checkpoint that does not fit, from its metadata or tensor names."""
     with suppress(WeightsError):
         found = read(file)
         if architecture := found[0].architecture:
@@ -214,9 +214,9 @@ def _origin(file: Path) -> str:
 
 
 def _load_pickle(file: Path) -> Any:
-    """Return what `torch.save` wrote: a zip archive, or in older files pickles one after the other.
+    """Load a file written by `torch.save`: a zip archive, or consecutive pickles in older files.
 
-    An archive is mapped into memory, not read: then no tensor reaches beyond the file.
+    Archives are memory-mapped, so no tensor can extend beyond the file.
     """
     import argparse
 
@@ -226,7 +226,7 @@ def _load_pickle(file: Path) -> Any:
     if is_archive:
         _check_archive(file)
     pickles.check(file)
-    # timm's training script keeps its arguments in a Namespace, which holds values and runs nothing.
+    # timm's training script saves its arguments as a Namespace, which holds values and runs no code.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
 
@@ -247,7 +247,7 @@ def _check_archive(file: Path) -> None:
 
 
 def _is_safetensors(file: Path) -> bool:
-    """Tell by the name, or else by the content: the length of a JSON object, in eight bytes, and the object."""
+    """Return whether a file is safetensors, by its extension or else by its header: a length and a JSON object."""
     if file.suffix == ".safetensors":
         return True
     with file.open("rb") as opened:
@@ -256,7 +256,7 @@ def _is_safetensors(file: Path) -> bool:
 
 
 def _state_dicts(content: object) -> list[StateDict]:
-    """Return all tensors by name that are in what a training script saved, best first."""
+    """Return every state dict in the content of a checkpoint, best first."""
     import torch
 
     architecture = _architecture(content)
@@ -281,7 +281,7 @@ def _state_dicts(content: object) -> list[StateDict]:
 
 
 def _architecture(content: object) -> str | None:
-    """Return what a checkpoint of PyTorch's examples (`arch`), timm or Lightning says of its network."""
+    """Return the architecture that a checkpoint of PyTorch's examples (`arch`), timm or Lightning names."""
     if not isinstance(content, Mapping):
         return None
     args = content.get("args")
@@ -291,7 +291,7 @@ def _architecture(content: object) -> str | None:
 
 
 def _without_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the names of torch's wrappers out of the tensors' names, unless two of them then have one name."""
+    """Remove the parts that torch's wrappers add to tensor names, unless two names would become equal."""
     plain = {".".join(part for part in key.split(".") if part not in _WRAPPERS): key for key in tensors}
     if len(plain) < len(tensors):
         return dict(tensors)
@@ -299,7 +299,7 @@ def _without_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_sizes(state_dicts: Sequence[StateDict], size: int) -> None:
-    """Refuse tensors that are larger than their file: ones that repeat a value, or have none at all."""
+    """Reject tensors that are larger than their file, because they repeat values or have no values."""
     import torch
 
     found = {id(tensor): tensor for each in state_dicts for tensor in each.tensors.values()}.values()
@@ -319,7 +319,7 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
         return other
     if "weights_only" not in text and "Unsupported" not in text:
         return WeightsError(f"{file} is not a weights file, or a damaged one: {short_reason(error)}", hint=_WANTED)
-    # What torch says goes on with how to load it nevertheless.
+    # torch's message explains how to load the file anyway, so it is not shown.
     if not _starts_with(file, pickles.ZIP, _PICKLE):
         return WeightsError(f"{file} is not a weights file, or a damaged one", hint=_WANTED)
     name = _asked_for(file, text)
@@ -336,7 +336,7 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
 
 
 def _something_else(file: Path) -> WeightsError | None:
-    """Return what to tell of a file that is known, by its content or its name, to be something else."""
+    """Return the error for a file whose content or name shows that it is not a checkpoint."""
     for start, (what, hint) in _NO_WEIGHTS.items():
         if _starts_with(file, start):
             return WeightsError(f"{file} is {what}, not a weights file", hint=hint)
@@ -351,7 +351,7 @@ def _starts_with(file: Path, *magic: bytes) -> bool:
 
 
 def _asked_for(file: Path, text: str) -> str | None:
-    """Return what a refused pickle asks for: torch names it, but not in pickles of newer protocols."""
+    """Return the name that a refused pickle imports; torch reports it only for older pickle protocols."""
     match = re.search(r"GLOBAL (\S+) was not an allowed global", text)
     if match:
         return match[1]
@@ -359,7 +359,7 @@ def _asked_for(file: Path, text: str) -> str | None:
 
 
 def _differences(text: str) -> str:
-    """Return how a state dict differs from a network, in words: how many tensors, and the first of each kind."""
+    """Describe how a state dict differs from a network: numbers of tensors, and the first of each kind."""
     counted = []
     for what, word in (("Missing", "missing"), ("Unexpected", "unexpected")):
         if match := re.search(rf"{what} key\(s\) in state_dict: (.*)", text):

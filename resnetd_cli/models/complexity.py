@@ -1,4 +1,4 @@
-"""How large a network is, and how much it computes: its parameters and multiply-adds, counted without weights."""
+"""Count a network's parameters and multiply-adds (MACs, FLOPs), without loading its weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from resnetd_cli.models.network import Definition, outline
 
 
 def count(definition: Definition) -> tuple[float, float | None]:
-    """Return a network's parameters, in millions, and multiply-adds of an image, in thousands of millions.
+    """Return a network's parameters, in millions, and multiply-adds per image, in billions (GMACs).
 
     The second is None for the few networks that cannot be traced without data.
 
@@ -26,6 +26,6 @@ def count(definition: Definition) -> tuple[float, float | None]:
     try:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             network(torch.empty(1, *definition.preprocessing().input_size, device="meta"))
-    except Exception:  # a few networks compute with values, which the meta device has none of
+    except Exception:  # a few networks need values, and the meta device has none
         return params_m, None
     return params_m, round(counter.get_total_flops() / 2e9, 2)

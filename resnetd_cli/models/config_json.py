@@ -1,4 +1,4 @@
-"""The `config.json` of a model folder or a hub repository: read within bounds, and checked."""
+"""Read and check the `config.json` of a model folder or hub repository, and store temperatures in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnetd_cli.system.wording import shortened
 NAME = "config.json"
 _TEMPERATURES = "temperatures"
 _TEMPERATURE = "temperature"
-"""A number, which earlier versions stored: of the size that the model was trained with, in fp32."""
+"""The key of earlier versions: a single number, for the training size in fp32."""
 _MOST_TEMPERATURES = 1000
 _MAX_BYTES = 2**24
 _MOST_CLASSES = 2**20
@@ -38,8 +38,8 @@ _OTHERS = {
     "transformers_version": "Hugging Face's transformers",
     "architectures": "Hugging Face's transformers",
 }
-"""Keys of other libraries' configurations, and whose they are. timm's have an `architecture`."""
-# Where the weights lie and how they are read is decided here, not by the configuration.
+"""Keys that identify other libraries' configurations. timm's have an `architecture`."""
+# A configuration may not decide where weights come from or how they are read.
 _PLACES = ("source", "file", "hf_hub_id", "url", "state_dict", "custom_load")
 _RESERVED = (
     "pretrained_strict",
@@ -56,10 +56,10 @@ def read(owner: str, folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]
 
     Args:
         owner: what to call the model in errors.
-        folder: where its `config.json` lies.
+        folder: the folder of its `config.json`.
 
     Raises:
-        ModelError: it is not one that timm reads, or asks for what a model has no need of.
+        ModelError: timm cannot read it, or it holds settings that no model needs.
     """
     from timm.models._hub import _parse_model_cfg
 
@@ -91,10 +91,10 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_others(owner: str, content: Mapping[str, Any]) -> None:
-    """Say whose model it is, where a configuration is another library's.
+    """Reject another library's configuration, and name the library.
 
     Raises:
-        ModelError: it is.
+        ModelError: it is another library's.
     """
     for mark, library in _OTHERS.items():
         if mark in content:
@@ -106,7 +106,7 @@ def _refuse_others(owner: str, content: Mapping[str, Any]) -> None:
 
 
 def _as_timm_writes(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with what transformers' wrapper of timm, and people, write differently."""
+    """Return a configuration in timm's form, from what transformers' timm wrapper or people wrote."""
     content = {key: value for key, value in content.items() if value is not None or key not in _MAY_BE_NULL}
     ids: dict[str, Any] = {
         key: content.pop(key) for key in ("id2label", "label2id", "class_to_idx") if key in content
@@ -122,11 +122,11 @@ def _as_timm_writes(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_index(names: Any, *, by_name: bool) -> Any:
-    """Return a map of names to indices turned round; anything else as it is.
+    """Return a map of names to indices inverted; anything else unchanged.
 
     Args:
-        names: as they are written.
-        by_name: its key says that names come first. A map of texts that are all numbers may be either, else.
+        names: the names as written in the file.
+        by_name: the map's key says that names come first; without it, a map of digits to digits is ambiguous.
     """
     if not isinstance(names, dict) or not names:
         return names
@@ -139,7 +139,7 @@ def _by_index(names: Any, *, by_name: bool) -> Any:
 
 
 def _are_placeholders(names: Any) -> bool:
-    """Tell whether names are those that transformers gives to classes that nobody named: `LABEL_7`."""
+    """Return whether the names are transformers' placeholders for unnamed classes: `LABEL_7`."""
     values = names.values() if isinstance(names, dict) else names if isinstance(names, list) else ()
     return bool(values) and all(isinstance(name, str) and _PLACEHOLDER.fullmatch(name) for name in values)
 
@@ -148,7 +148,7 @@ def read_temperatures(owner: str, folder: Path) -> tuple[FittedTemperature, ...]
     """Return the temperatures that `evaluate --fit-temperature` wrote into a folder's `config.json`.
 
     Raises:
-        ModelError: they are none, or the file cannot be read.
+        ModelError: they are invalid, or the file cannot be read.
     """
     try:
         content = _content(folder)
@@ -168,18 +168,18 @@ def _stored(content: Mapping[str, Any]) -> tuple[FittedTemperature, ...]:
 
 
 def keeps_temperature(folder: Path) -> bool:
-    """Tell whether a folder's `config.json` has room beside timm's own keys."""
+    """Return whether a folder's `config.json` can hold a temperature: timm's older layout cannot."""
     try:
         content = json.loads((folder / NAME).read_bytes())
-    except (OSError, ValueError, RecursionError):  # loading the model will tell
+    except (OSError, ValueError, RecursionError):  # loading the model reports it
         return False
     return isinstance(content, dict) and "pretrained_cfg" in content
 
 
 def write_temperature(folder: Path, new: FittedTemperature) -> None:
-    """Write a temperature into a folder's `config.json`, in place of one that was fitted to the same.
+    """Write a temperature into a folder's `config.json`; it replaces one for the same size and precision.
 
-    The file keeps its indentation, and is replaced whole or not at all.
+    The file keeps its indentation, and is replaced atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -212,7 +212,7 @@ def _check_architecture(architecture: object) -> None:
 
 
 def _check_arguments(arguments: object) -> None:
-    """Refuse arguments that are not the network's, but tell timm where from and how to load it."""
+    """Reject arguments that are not for the network but change where timm loads weights from, or how."""
     import timm
 
     if not isinstance(arguments, Mapping):

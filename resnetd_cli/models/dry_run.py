@@ -1,4 +1,4 @@
-"""What a network can take (image sizes, batch sizes), found by dry runs on torch's meta device, without data."""
+"""Find out which image and batch sizes a network accepts, by dry runs on torch's meta device."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LARGER = 128
-"""Pixels by which a side is made larger, in search of one that a network takes: a multiple of its patches."""
+"""How many pixels larger than the requested size to search: enough for a multiple of any patch size."""
 _SECONDS = 5.0
-"""How long that search may take."""
+"""Time limit of that search."""
 
 
 def refuse_size(architecture: str, arguments: Mapping[str, Any], config: Mapping[str, Any], side: int) -> None:
-    """Say which size a network takes that does not take square images of so many pixels a side.
+    """Report that a network does not accept an image size, with the next larger size that it accepts.
 
     Args:
-        architecture: timm's name of it.
-        arguments: what else it is built with.
-        config: timm's configuration of it.
-        side: in pixels.
+        architecture: timm's name for the network.
+        arguments: further arguments for `timm.create_model`.
+        config: timm's pretrained configuration.
+        side: side of the square images, in pixels.
 
     Raises:
-        UsageError: the hint names the next larger size that it takes.
+        UsageError: the hint names the next larger size.
     """
     own = tuple(config.get("input_size") or (3, 224, 224))
     is_fixed = bool(config.get("fixed_input_size"))
@@ -43,7 +43,7 @@ def refuse_size(architecture: str, arguments: Mapping[str, Any], config: Mapping
             return _runs(lambda: _build(architecture, {**arguments, "img_size": size}), size)
         return _runs(of_any_size, size)
 
-    if not would_take(own[1:]):  # of one that cannot be tried, nothing is known
+    if not would_take(own[1:]):  # dry runs do not work with this network, so nothing is known
         return
     smallest, too_small, deadline = own[1], side, Deadline(_SECONDS)
     for size in range(side + 1, side + _LARGER + 1):
@@ -66,18 +66,18 @@ def refuse_size(architecture: str, arguments: Mapping[str, Any], config: Mapping
 
 
 def takes(module: nn.Module, size: tuple[int, int]) -> bool:
-    """Tell whether a network, in evaluation mode, takes an image of this height and width."""
+    """Return whether a network in evaluation mode accepts an image of this height and width."""
     return _runs(lambda: copy.deepcopy(module), size)
 
 
 def learns_from(
     module: nn.Module, images: int, size: tuple[int, int], prepare: Callable[[nn.Module], None]
 ) -> bool:
-    """Tell whether a network can learn from so many images at once; normalisation may need more than one.
+    """Return whether a network can train on a batch of this size; normalisation may need more than one image.
 
     Args:
         module: the network.
-        images: how many.
+        images: the batch size.
         size: height and width.
         prepare: puts a network in training mode.
     """
@@ -106,6 +106,6 @@ def _runs(build: Callable[[], nn.Module], size: tuple[int, int], images: int = 1
         module = build().to("meta")
         with torch.no_grad():
             module(torch.empty(images, 3, *size, device="meta"))
-    except Exception:  # of whatever kind the network raises
+    except Exception:  # networks raise many types
         return False
     return True

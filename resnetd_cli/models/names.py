@@ -1,4 +1,4 @@
-"""What a MODEL on the command line stands for: a timm name, a hub repository, a folder, a file."""
+"""Resolve a MODEL from the command line: a timm name, a hub repository, a folder or a file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _REPLACED = {
     "resmlp_12_224_dino": "resmlp_12_224.fb_dino",
     "resmlp_24_224_dino": "resmlp_24_224.fb_dino",
 }
-"""Former names for which timm's own table gives other weights than they had."""
+"""Deprecated names that timm's own table maps to different weights."""
 _ALSO = {
     "mobilenet_v2": "mobilenetv2_100",
     "mobilenet_v3_small": "mobilenetv3_small_100",
@@ -58,7 +58,7 @@ _ALSO = {
     "swin_b": "swin_base_patch4_window7_224",
     "maxvit_t": "maxvit_tiny_tf_224",
 }
-"""What timm calls torchvision's models, where the names are too far apart to be found near each other."""
+"""timm's names for torchvision's models, where the spellings are too different to be found by similarity."""
 
 
 class Kind(Enum):
@@ -76,12 +76,12 @@ class ResolvedModel:
     """What a MODEL stands for.
 
     Attributes:
-        name: as the records carry it.
+        name: the model's name in records.
         kind: where its definition comes from.
         location: timm's name, with the tag of its weights if it has any; the hub's OWNER/NAME; the folder; or the
             exported file.
-        file: the folder's file of weights, where the MODEL names that.
-        former: what older versions of timm called it, where the MODEL is that.
+        file: the weights file in the folder, if the MODEL names one.
+        former: the MODEL, if it is a name from an older version of timm.
     """
 
     name: str
@@ -100,19 +100,19 @@ class ResolvedModel:
 class ModelRef:
     """A MODEL as the user wrote it.
 
-    What it stands for is looked up when it is first asked for, and then kept. Only `resolved` may import timm, so
-    that a compiled model runs without it.
+    It is resolved on first use, and the result is kept. Only `resolved` may import timm, so that a compiled model
+    runs without it.
     """
 
     text: str
 
     def __str__(self) -> str:
-        """Return it as the user wrote it."""
+        """Return the text that the user wrote."""
         return self.text
 
     @property
     def is_exported(self) -> bool:
-        """Whether it is an exported `.onnx` file, by its name alone."""
+        """Whether it is an exported `.onnx` file, judged by its extension."""
         return is_exported(self.text)
 
     @cached_property
@@ -120,13 +120,13 @@ class ModelRef:
         """What it stands for.
 
         Raises:
-            UnknownModel: nothing; the hint names similar models.
+            UnknownModel: no model has this name; the hint lists similar ones.
         """
         return resolve(self.text)
 
     @cached_property
     def path(self) -> Path | None:
-        """The folder or file that it names, absolute; None where it is a name."""
+        """The absolute path of the folder or file that it names; None if it is not a path."""
         if self.text == EMBEDDED or find_card(self.text):
             return None
         path = expand_user(self.text.removeprefix(_FOLDER_SCHEME))
@@ -134,7 +134,7 @@ class ModelRef:
 
     @cached_property
     def folder(self) -> Path | None:
-        """The model folder that it names, or names a file of, absolute; None where there is none."""
+        """The absolute path of the model folder that it names, or that contains the file it names; else None."""
         path = self.path
         return path if path is None or path.is_dir() else _home(path)
 
@@ -166,10 +166,10 @@ class ModelChoice:
 
 
 def resolve(model: str) -> ResolvedModel:
-    """Find out what a MODEL means, with timm imported only for names outside the table.
+    """Find out what a MODEL stands for. timm is imported only for names outside the table.
 
     Raises:
-        UnknownModel: neither a timm name nor a model folder; the hint names near ones.
+        UnknownModel: it is neither a timm name nor a model folder; the hint lists similar names.
     """
     if is_exported(model):
         return ResolvedModel(model, Kind.EXPORTED, str(expand_user(model)))
@@ -183,14 +183,14 @@ def resolve(model: str) -> ResolvedModel:
 
 
 def is_exported(name: str) -> bool:
-    """Tell whether a file is named like an exported model."""
+    """Return whether a file has the extension of an exported model."""
     return name.lower().endswith(EXPORTED_SUFFIX)
 
 
 def timm_names(pattern: str = "*") -> list[str]:
-    """Return the names of every timm model that matches, each set of trained weights on its own.
+    """Return the names of all matching timm models, one for each set of trained weights.
 
-    Architectures that timm has no weights for are there by their bare name.
+    Architectures without weights in timm are listed by their bare name.
     """
     import timm
 
@@ -201,7 +201,7 @@ def timm_names(pattern: str = "*") -> list[str]:
 
 
 def timm_configs(pattern: str) -> Iterator[tuple[str, Any]]:
-    """Yield the name of every timm model that matches, and its pretrained configuration or None."""
+    """Yield the name of each matching timm model with its pretrained configuration, or None."""
     import timm
 
     for name in timm_names(pattern):
@@ -209,7 +209,7 @@ def timm_configs(pattern: str) -> Iterator[tuple[str, Any]]:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Tell whether a model's name fits a PATTERN: a glob, or a part of the name."""
+    """Return whether a model's name matches a PATTERN: a glob, or part of the name."""
     return fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"*{pattern}*")
 
 
@@ -229,7 +229,7 @@ def _hub_id(location: str) -> str:
 
 
 def _hub_location(model: str) -> str | None:
-    """Return OWNER/NAME, and perhaps @REVISION, of what names a hub repository; None of what does not."""
+    """Return OWNER/NAME or OWNER/NAME@REVISION if a MODEL names a hub repository, else None."""
     if match := _HUB_PAGE.match(model):
         owner, name, revision = match.groups()
         return f"{owner}/{name}" + (f"@{revision}" if revision and revision != "main" else "")
@@ -238,7 +238,7 @@ def _hub_location(model: str) -> str | None:
 
 
 def _is_path(model: str) -> bool:
-    """Tell whether a MODEL is written like a path, which no name of timm's is."""
+    """Return whether a MODEL looks like a path, which no timm name does."""
     has_suffix = other_tools.is_weights(model) or other_tools.tool_of_file(model) is not None
     return has_suffix or "/" in model or "\\" in model or model.startswith((".", "~", _FOLDER_SCHEME))
 
@@ -248,7 +248,7 @@ def _at_path(model: str) -> ResolvedModel:
     path = expand_user(location)
     if os.path.isdir(path):
         return _folder(location, path)
-    if _TIMM_NAME.fullmatch(model) and not os.path.exists(path):  # timm takes it so, too
+    if _TIMM_NAME.fullmatch(model) and not os.path.exists(path):  # timm accepts this form too
         return resolve(model.removeprefix(_TIMM_OWNER))
     return _file(location, path)
 
@@ -264,10 +264,10 @@ def _named(model: str) -> ResolvedModel:
 
 
 def _folder(location: str, path: Path) -> ResolvedModel:
-    """Return what a folder that is there means.
+    """Resolve an existing folder.
 
     Raises:
-        UnknownModel: it is not a model's; the hint says what is near.
+        UnknownModel: it is not a model folder; the hint names a model nearby, if there is one.
     """
     if (path / _CONFIG).is_file():
         return ResolvedModel(location, Kind.FOLDER, str(path))
@@ -287,7 +287,7 @@ def _folder(location: str, path: Path) -> ResolvedModel:
 
 
 def _snapshot(path: Path) -> Path | None:
-    """Return what a repository's folder in the hub's cache has for its main revision, or as its only one."""
+    """Return the snapshot of the main revision, or the only one, in a repository's folder of the hub's cache."""
     if not path.name.startswith(_CACHED):
         return None
     snapshots = [config.parent for config in sorted(path.glob(f"snapshots/*/{_CONFIG}"))]
@@ -298,7 +298,7 @@ def _snapshot(path: Path) -> Path | None:
 
 
 def _near_folder(location: str, path: Path, names: set[str]) -> str | None:
-    """Return where a model is that a folder without one seems to be meant for, if anywhere."""
+    """Return a hint to the model that was probably meant by a folder that is none, if there is one."""
     cached = next((part for part in path.absolute().parts if part.startswith(_CACHED)), None)
     if cached and (repo := cached.removeprefix(_CACHED).replace("--", "/")).count("/") == 1:
         return f"the hub's cache holds {repo} there: the model is hf-hub:{repo}"
@@ -315,10 +315,10 @@ def _names_in(path: Path) -> set[str]:
 
 
 def _file(location: str, path: Path) -> ResolvedModel:
-    """Return what a file, or a path of something that is not there, means.
+    """Resolve a file, or a path that does not exist.
 
     Raises:
-        UnknownModel: it is not a file of a model folder's weights.
+        UnknownModel: it is not a weights file in a model folder.
     """
     is_there = os.path.isfile(path)
     if is_there and other_tools.is_weights(path.name) and (home := _home(path)):
@@ -348,13 +348,13 @@ def _file(location: str, path: Path) -> ResolvedModel:
 
 
 def _home(file: Path) -> Path | None:
-    """Return the model folder that a file of weights belongs to: its own, or the run's with `checkpoints`."""
+    """Return the model folder of a weights file: the one that contains it, or the run of its `checkpoints`."""
     folders = [file.parent, *([file.parent.parent] if file.parent.name == "checkpoints" else [])]
     return next((folder for folder in folders if (folder / _CONFIG).is_file()), None)
 
 
 def _timm(model: str) -> ResolvedModel | None:
-    """Return what timm knows under a name, with the tag of its default weights where it has any."""
+    """Resolve a timm name, with the tag of its default weights if it has any; None if timm does not know it."""
     import timm
 
     architecture, _, tag = model.partition(".")
@@ -393,5 +393,5 @@ def _unknown(model: str) -> UnknownModel:
 
 
 def _folded(name: str) -> str:
-    """Return a model's name as it is compared with others: `ResNet-50_D` is near `resnet50d`."""
+    """Return a model's name in the form used to find similar ones: `ResNet-50_D` resembles `resnet50d`."""
     return re.sub(r"[-_ ]", "", name.lower())

@@ -1,4 +1,4 @@
-"""From a MODEL to a timm network with its weights loaded."""
+"""Build the timm network of a MODEL and load its weights; work out its preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _MOST_MODULES = 100_000
-"""In a network: timm's largest have a few thousand."""
+"""Limit for one network: timm's largest have a few thousand."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Definition:
     """What is known of a model before its weights are loaded.
 
     Attributes:
-        ref: the MODEL it came from.
+        ref: the MODEL.
         architecture: timm's name for the network.
         config: timm's pretrained configuration, as a dictionary.
-        arguments: what else `timm.create_model` needs to build the same network.
-        stored: the temperatures that were stored with it.
+        arguments: further arguments for `timm.create_model`.
+        stored: the temperatures stored with it.
     """
 
     ref: ResolvedModel
@@ -47,11 +47,11 @@ class Definition:
     stored: tuple[FittedTemperature, ...] = ()
 
     def name_with(self, file: Path) -> str:
-        """Return what the network is called with other weights than its own."""
+        """Return the network's name when it has these weights instead of its own."""
         return f"{self.architecture}:{file.name}"
 
     def preprocessing(self, image_size: str = "train") -> Preprocessing:
-        """Return how the model wants its images, by timm's own rules.
+        """Return the model's preprocessing, by timm's own rules.
 
         Args:
             image_size: `train` or `test` for the configuration's size and crop, or the side in pixels.
@@ -76,7 +76,7 @@ class Definition:
 
     @property
     def temperatures(self) -> tuple[FittedTemperature, ...]:
-        """The temperatures that were stored with it, each with the size that it was fitted to."""
+        """The temperatures stored with it, each with the image size that it was fitted for."""
         if not self.stored:
             return ()
         own = self.preprocessing()
@@ -87,12 +87,13 @@ class Definition:
 
     @contextmanager
     def checked_size(self, image_size: str) -> Iterator[Callable[[nn.Module], None]]:
-        """Make sure that the network that is built meanwhile takes images of a size that was given in pixels.
+        """Check that the network built within this context accepts an image size given in pixels.
 
-        Gives a function that tries it.
+        Yields:
+            A function to call with the network, which checks it.
 
         Raises:
-            UsageError: it cannot be built for them, or does not take them.
+            UsageError: the network cannot be built for that size, or does not accept it.
         """
         if image_size in ("train", "test"):
             yield lambda module: None
@@ -114,11 +115,11 @@ class Definition:
         """Return the model's own class names, those of its ImageNet subset, or numbers.
 
         Args:
-            classes: how many the network has.
-            own_weights: it was given other weights: names that do not fit them are not theirs.
+            classes: number of classes of the network.
+            own_weights: the user provided the weights, so names that do not fit them are ignored.
 
         Raises:
-            LabelsError: its own names do not fit it.
+            LabelsError: the model's own names do not fit it.
         """
         own = self.config.get("label_names")
         if own and not (own_weights and isinstance(own, Sized) and len(own) != classes):
@@ -128,17 +129,17 @@ class Definition:
 
 @dataclass(frozen=True)
 class Network:
-    """A timm network with its weights loaded, and what goes with it.
+    """A timm network with its weights loaded, its preprocessing and its class names.
 
     Attributes:
-        name: as the records carry it.
+        name: the model's name in records.
         definition: what it was built from.
         module: in evaluation mode, on the CPU, float32.
-        file: the weights it was loaded from.
-        preprocessing: how it wants its images.
-        class_names: of its classes.
-        misfit: what is wrong with its class names, where something is: they are numbers then.
-        temperatures: what its logits are divided by before they become probabilities, by size and precision.
+        file: the weights file.
+        preprocessing: how images are prepared.
+        class_names: the names of its classes.
+        misfit: why its own class names do not fit, if so; the class names are then numbers.
+        temperatures: divisors of its logits, by image size and precision.
     """
 
     name: str
@@ -152,14 +153,14 @@ class Network:
 
 
 def load_network(choice: ModelChoice, downloads: Downloads = Downloads()) -> Network:
-    """Download what a model needs, build it, and load its weights.
+    """Download a model's files, build the network, and load its weights.
 
     Raises:
         ResnetdError: see `ModelRef.resolved`, `define`, `find_weights` and `build`.
     """
     ref, image_size = choice.model.resolved, choice.image_size
     own_weights = choice.weights is not None
-    # Downloads, and what can go wrong with them, come before the seconds that importing torch and timm takes.
+    # Download first, so that its errors come before the seconds that importing torch and timm takes.
     if not own_weights:
         prefetch(ref, downloads)
     definition = define(ref, downloads)
@@ -168,7 +169,7 @@ def load_network(choice: ModelChoice, downloads: Downloads = Downloads()) -> Net
     with definition.checked_size(image_size) as is_taken_by:
         module = build(definition, file, own_weights=own_weights, image_size=image_size)
         is_taken_by(module)
-    # With other weights it is not the model of that name any more.
+    # With other weights it is no longer the model of that name.
     name = definition.name_with(file) if own_weights else ref.name
     classes = int(getattr(module, "num_classes", 0) or 0)
     temperatures = () if own_weights or not _has_own_weights(ref) else definition.temperatures
@@ -181,7 +182,7 @@ def load_network(choice: ModelChoice, downloads: Downloads = Downloads()) -> Net
 
 
 def _has_own_weights(ref: ResolvedModel) -> bool:
-    """Tell whether a MODEL stands for its folder's own weights, and not for another file in it."""
+    """Return whether a MODEL means its folder's own weights, and not another file in the folder."""
     if ref.file is None:
         return True
     with suppress(WeightsError, OSError):
@@ -190,10 +191,10 @@ def _has_own_weights(ref: ResolvedModel) -> bool:
 
 
 def prefetch(ref: ResolvedModel, downloads: Downloads = Downloads()) -> None:
-    """Download what is sure to be needed, without importing timm; do nothing where only timm can tell.
+    """Download the files that are certainly needed, without importing timm; do nothing if only timm knows them.
 
     Raises:
-        HubError: the hub did not give it.
+        HubError: the download failed.
     """
     repo, names = hub_id(ref), hub.CONFIG if ref.kind is Kind.HUB else hub.WEIGHTS
     if repo and not hub.cached(repo, names):
@@ -204,8 +205,8 @@ def define(ref: ResolvedModel, downloads: Downloads = Downloads()) -> Definition
     """Look up a model's configuration: in timm, on the hub, or in its folder.
 
     Raises:
-        HubError: the hub did not give it.
-        ModelError: the configuration is not one that timm reads.
+        HubError: the download failed.
+        ModelError: timm cannot read the configuration.
     """
     import timm
 
@@ -220,15 +221,15 @@ def define(ref: ResolvedModel, downloads: Downloads = Downloads()) -> Definition
 
 
 def find_weights(definition: Definition, file: Path | None = None, downloads: Downloads = Downloads()) -> Path:
-    """Return the file with the model's weights, downloaded if need be.
+    """Return the model's weights file, after downloading it if necessary.
 
     Args:
         definition: the model.
-        file: `--weights`, in place of the model's own.
-        downloads: whether they may be downloaded.
+        file: the file to use instead of the model's own weights, from `--weights`.
+        downloads: whether files may be downloaded.
 
     Raises:
-        WeightsError: there are none, or no way to them.
+        WeightsError: there are no weights, or they cannot be downloaded.
     """
     ref, config = definition.ref, definition.config
     if file is not None:
@@ -251,7 +252,7 @@ def find_weights(definition: Definition, file: Path | None = None, downloads: Do
 
 
 def hub_id(ref: ResolvedModel) -> str | None:
-    """Return the hub repository of a model's weights where it is known without timm."""
+    """Return the hub repository of a model's weights if it is known without timm."""
     if ref.kind is Kind.HUB:
         return ref.location
     return ref.card.hub_id if ref.card else None
@@ -263,11 +264,11 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     Args:
         definition: the model.
         file: its weights.
-        own_weights: the file is the user's: its classifier may have any number of classes.
-        image_size: as in `Definition.preprocessing`; networks of a fixed input size are built for it.
+        own_weights: the user provided the file: its classifier may have any number of classes.
+        image_size: as in `Definition.preprocessing`; networks with a fixed input size are built for it.
 
     Returns:
-        the network in evaluation mode, on the CPU, float32.
+        The network in evaluation mode, on the CPU, float32.
 
     Raises:
         WeightsError: the file cannot be read, or belongs to another architecture.
@@ -278,7 +279,7 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
     is_embedded = definition.ref.kind is Kind.EMBEDDED and not own_weights
     classes, overlay = None, _load(definition, file, is_embedded=is_embedded)
     if "state_dict" in overlay and not is_embedded:
-        # timm would drop a classifier of another size than the configuration's, and answer at random.
+        # timm would drop a classifier whose size differs from the configuration's, and predict at random.
         classes = checkpoints.class_count(overlay["state_dict"], config)
     if classes or (classes == 0 and own_weights):
         arguments["num_classes"] = config["num_classes"] = classes
@@ -297,7 +298,7 @@ def build(definition: Definition, file: Path, *, own_weights: bool, image_size: 
 
 
 def with_weights(definition: Definition, file: Path) -> Definition:
-    """Return the definition of a network with other weights, with as many classes as they have and no temperature.
+    """Return a network's definition for other weights: with their number of classes, and without temperatures.
 
     Raises:
         WeightsError: the file cannot be read, or holds more than the network.
@@ -311,7 +312,7 @@ def with_weights(definition: Definition, file: Path) -> Definition:
 
 
 def outline(definition: Definition) -> nn.Module:
-    """Build a network without memory for its weights, so that its tensors have names and shapes and no values.
+    """Build a network on the meta device: its tensors have names and shapes, but no values and no memory.
 
     Raises:
         Exception: whatever timm raises on a configuration that it cannot build.
@@ -327,7 +328,7 @@ def outline(definition: Definition) -> nn.Module:
 
 
 def _load(definition: Definition, file: Path, *, is_embedded: bool) -> dict[str, Any]:
-    """Return what tells timm to take this checkpoint. timm does not read it itself, unless it is NumPy's.
+    """Return the `pretrained_cfg_overlay` that makes timm use this checkpoint. timm reads only `.npz` itself.
 
     Raises:
         WeightsError: it cannot be read, or holds more than the network.
@@ -347,7 +348,7 @@ def _load(definition: Definition, file: Path, *, is_embedded: bool) -> dict[str,
 
 @contextmanager
 def _fitting(definition: Definition, file: Path) -> Iterator[None]:
-    """Turn whatever timm raises where weights and network do not fit into `WeightsError`."""
+    """Turn any error that timm raises for weights that do not fit into `WeightsError`."""
     try:
         yield
     except ResnetdError:
@@ -358,10 +359,10 @@ def _fitting(definition: Definition, file: Path) -> Iterator[None]:
 
 @contextmanager
 def bounded_building(memory: int) -> Iterator[None]:
-    """Stop the building of a network that a configuration made endless: beyond so many bytes, or modules.
+    """Limit the memory (bytes) and the modules of a network while it is built, as configurations may be hostile.
 
     Raises:
-        MemoryError: it was stopped; or what torch makes of a lack of memory.
+        MemoryError: a limit was reached; torch may raise its own error for lack of memory.
     """
     from torch.nn.modules import module
 
@@ -380,10 +381,10 @@ def bounded_building(memory: int) -> Iterator[None]:
 
 
 def pixels(image_size: str) -> int:
-    """Return the side in pixels that an image size other than `train` and `test` means.
+    """Return the side in pixels of an image size other than `train` and `test`.
 
     Raises:
-        UsageError: it is not a number, or not a sensible one.
+        UsageError: it is not a number, or out of range.
     """
     if not re.fullmatch(r"[0-9]{2,4}", image_size) or not 16 <= int(image_size) <= LARGEST_SIDE:
         raise UsageError(
@@ -393,7 +394,7 @@ def pixels(image_size: str) -> int:
 
 
 def _download_url(url: str, *, offline: bool) -> Path:
-    """Fetch weights that lie on a plain web address; their hash is part of the file's name."""
+    """Download weights from a plain URL; the file name contains their hash."""
     from timm.models._hub import download_cached_file, get_cache_dir
 
     target = Path(get_cache_dir()) / url.rpartition("/")[2]

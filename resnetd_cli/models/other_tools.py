@@ -1,4 +1,4 @@
-"""Names and files of other tools (Keras, open_clip, Ultralytics, ...), so that an error can say whose they are."""
+"""Recognise models of other tools (Keras, open_clip, Ultralytics, ...), so that errors can name the tool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
-"""How files with weights are named, of whatever tool that builds on torch; and `.npz`, of JAX."""
+"""Extensions of weights files: those of tools built on torch, and JAX's `.npz`."""
 _FILES = {
     ".caffemodel": "Caffe",
     ".engine": "TensorRT",
@@ -51,7 +51,7 @@ _PICKLES = {
     "lightning": "Lightning",
     "deepspeed": "DeepSpeed",
 }
-# Spelled as the tools spell them: only looked at where timm does not know the name.
+# In the tools' own spelling; only used for names that timm does not know.
 _NAMES = {
     r"(?i:yolo|rtdetr)[\w.-]*": "Ultralytics",
     r"RN(50|101)(x\d+)?|ViT-[A-Za-z]+[-/]\d+.*|(coca_|EVA0|MobileCLIP|ViTamin)[\w-]+": "CLIP or open_clip",
@@ -75,7 +75,7 @@ _TENSORS = {
 
 
 def tool_of_tensors(names: Iterable[str]) -> str | None:
-    """Return who names the tensors of a network so, by most of the names, if any other tool does."""
+    """Return the tool that uses most of these tensor names, if any."""
     names = list(names)
     for pattern, tool in _TENSORS.items():
         if 2 * sum(bool(re.match(pattern, name)) for name in names) > len(names):
@@ -84,25 +84,25 @@ def tool_of_tensors(names: Iterable[str]) -> str | None:
 
 
 def tool_of_file(name: str) -> str | None:
-    """Return whose model files are named like this, if any tool's are."""
+    """Return the tool whose model files have this extension, if any."""
     return _FILES.get(PurePath(name).suffix.lower())
 
 
 def tool_of_folder(names: set[str]) -> str | None:
-    """Return whose model folders hold files of these names, if any tool's do."""
+    """Return the tool whose model folders contain one of these file names, if any."""
     return next((tool for name, tool in _FOLDERS.items() if name in names), None)
 
 
 def tool_of_model(name: str) -> str | None:
-    """Return whose models are named like this, if any other tool's are."""
+    """Return the tool whose models have names like this, if any."""
     return next((tool for pattern, tool in _NAMES.items() if re.fullmatch(pattern, name)), None)
 
 
 def tool_of_pickle(asked: str) -> str | None:
-    """Return whose objects a pickle holds, by the name of something that it asks for."""
+    """Return the tool whose objects a pickle holds, from a name that it imports."""
     return next((tool for start, tool in _PICKLES.items() if f"{asked}.".startswith(f"{start}.")), None)
 
 
 def is_weights(name: str) -> bool:
-    """Tell whether a file is named like one with weights."""
+    """Return whether a file has the extension of a weights file."""
     return PurePath(name).suffix.lower() in WEIGHTS

@@ -1,4 +1,4 @@
-"""What a pickle asks for, and how large its objects grow, found out without making any of them."""
+"""Inspect a pickle without loading it: which names it imports, and whether its objects explode (pickle bombs)."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from typing import IO, Any, NamedTuple
 
 ZIP = b"PK\x03\x04"
 _LEGACY_PICKLES = 5
-"""What `torch.save` wrote before it wrote archives: so many pickles, one after the other, and then raw numbers."""
+"""Before archives, `torch.save` wrote this many consecutive pickles, followed by raw numbers."""
 _LONGEST_NAME = 1000
-"""torch would search a longer one for hours."""
+"""torch would spend hours on a longer one."""
 _SEARCHED = 2**20
 _MOST_OBJECTS = 2**20
 _CHARACTERS = 16
-"""A text counts as one part for each so many characters."""
+"""Characters of text that count as one part."""
 _ROOM = 2**22
 _GROWTH = 64
-"""How many parts there may be, each counted wherever it is used: `_ROOM`, and so many for each that is made."""
+"""Limit on parts, counting each wherever it is used: `_ROOM` plus `_GROWTH` for each part that is created."""
 _MUTATES = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"})
 
 
 class PickleBombError(ValueError):
-    """The objects of a pickle are far larger than the pickle."""
+    """A pickle's objects are far larger than the pickle."""
 
 
 def opcodes(file: Path) -> Iterator[tuple[int, pickletools.OpcodeInfo, Any]]:
-    """Yield the instructions of the pickles that `torch.load` would read, up to the first damage.
+    """Yield the opcodes of the pickles that `torch.load` would read, up to the first damage.
 
-    Each is the number of its pickle in the file, the instruction, and its argument.
+    Yields:
+        The number of the pickle in the file, the opcode, and its argument.
     """
     try:
         for number, stream in enumerate(_streams(file)):
             for code, argument, _ in pickletools.genops(stream):
                 yield number, code, argument
-    except Exception:  # of whatever kind; torch will say what it thinks of the file
+    except Exception:  # any type; torch will report the damage
         return
 
 
 def names(file: Path) -> Iterator[str]:
-    """Yield the names of what a file's pickles ask for."""
+    """Yield the names that a file's pickles import."""
     texts: list[str] = []
     for _, code, argument in islice(opcodes(file), _SEARCHED):
         if code.name in ("GLOBAL", "INST"):
@@ -54,10 +55,10 @@ def names(file: Path) -> Iterator[str]:
 
 
 def check(file: Path) -> None:
-    """Make sure that the objects of a file's pickles can be printed and compared in the usual time.
+    """Check that the objects in a file's pickles can be traversed in reasonable time.
 
-    A list that holds the same list twice, and so on, doubles with every few bytes: whatever goes through all of
-    it, as an error message of torch's does, never ends.
+    A list that holds the same list twice, and so on, doubles every few bytes, and code that traverses it, such as
+    torch's error messages, never finishes.
 
     Raises:
         PickleBombError: the objects are far larger than the file.
@@ -72,7 +73,7 @@ def check(file: Path) -> None:
             raise ValueError("it asks for something with an endless name")
         try:
             objects.step(code.name, argument)
-        except (IndexError, KeyError):  # nothing there: torch will stop here, too
+        except (IndexError, KeyError):  # an invalid pickle: torch will stop here too
             break
     objects.check()
 
@@ -80,7 +81,7 @@ def check(file: Path) -> None:
 def _streams(file: Path) -> Iterator[IO[bytes]]:
     import zipfile
 
-    size = file.stat().st_size  # beyond which only a compressed record can go, which is refused
+    size = file.stat().st_size  # only a compressed record can be larger, and those are rejected
     with file.open("rb") as stream:
         if stream.read(len(ZIP)) != ZIP:
             stream.seek(0)
@@ -95,13 +96,13 @@ def _streams(file: Path) -> Iterator[IO[bytes]]:
 
 
 class _Effect(NamedTuple):
-    """What an instruction does with the stack.
+    """How an opcode changes the stack.
 
     Attributes:
-        to_mark: it takes all down to the last mark.
-        takes: how many it takes, below the mark if there is one.
-        mutates: it changes the lowest that it takes.
-        makes: it leaves something.
+        to_mark: it pops everything down to the last mark.
+        takes: how many further items it pops.
+        mutates: it changes the lowest item that it pops, and leaves it on the stack.
+        makes: it pushes something.
     """
 
     to_mark: bool
@@ -125,13 +126,13 @@ _VALUES = frozenset(
     for name, effect in _EFFECTS.items()
     if effect == _Effect(to_mark=False, takes=0, mutates=False, makes=True)
 ) - {"MARK", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", *_GETS}
-"""What makes a value that has no parts, and never gets any."""
+"""Opcodes that push a value that never has parts."""
 
 
 class _Objects:
-    """The objects that a pickle makes, by number, and what they are made of.
+    """The objects that a pickle creates, by number, and their parts.
 
-    On the stack an object is its number, a mark None, and a value without parts its size, made negative.
+    On the stack, an object is its number, a mark is None, and a value without parts is its negated size.
     """
 
     def __init__(self) -> None:
@@ -143,7 +144,7 @@ class _Objects:
         self._made = 0
 
     def step(self, name: str, argument: Any) -> None:
-        """Follow an instruction."""
+        """Execute an opcode."""
         if name in _VALUES:
             size = 1 + (len(argument) // _CHARACTERS if isinstance(argument, (str, bytes)) else 0)
             self._made += size
@@ -189,10 +190,10 @@ class _Objects:
                 self._holders.setdefault(part, []).append(holder)
 
     def check(self) -> None:
-        """Count the parts of every object, each wherever it is used, from those without objects in them up.
+        """Count the parts of all objects, each wherever it is used, starting from the innermost.
 
         Raises:
-            PickleBombError: there are far more than were made, or objects hold each other.
+            PickleBombError: there are far more than were created, or objects contain each other.
         """
         bound, total, count = _ROOM + _GROWTH * self._made, 0, 0
         ready = [number for number, left in enumerate(self._parts_left) if not left]

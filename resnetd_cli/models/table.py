@@ -19,7 +19,7 @@ _COLUMNS: dict[str, Any] = {
     **dict.fromkeys(("test_crop", "gmacs_test", "top1_test", "top5_test"), float),
     **dict.fromkeys(("mean", "std"), lambda text: tuple(map(float, text.split("/")))),
 }
-"""How the columns are read that are not text."""
+"""Parsers of the columns that are not text."""
 _STAGES = {
     "resnet18d": ("basic", (2, 2, 2, 2)),
     "resnet26d": ("bottleneck", (2, 2, 2, 2)),
@@ -33,11 +33,11 @@ _STAGES = {
 
 @dataclass(frozen=True)
 class SizeCard:
-    """The facts of a set of trained weights at one image size.
+    """Facts about a set of trained weights at one image size.
 
     Attributes:
-        preprocessing: how the images are prepared.
-        gmacs: multiply-adds of one image, in thousands of millions.
+        preprocessing: how images are prepared.
+        gmacs: multiply-adds per image, in billions.
         top1, top5: ImageNet-1k accuracy, in percent.
     """
 
@@ -54,15 +54,15 @@ class SizeCard:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The facts of one set of trained weights.
+    """Facts about one set of trained weights.
 
     Attributes:
-        name: architecture and weights, as timm writes it: `resnet50d.ra2_in1k`.
-        default: the bare architecture's name stands for these weights.
+        name: timm's name for architecture and weights: `resnet50d.ra2_in1k`.
+        default: the architecture's bare name stands for these weights.
         params_m: parameters, in millions.
-        train: at the size it was trained with.
-        test: at the larger size that timm recommends for testing.
-        license: as SPDX writes it.
+        train: facts at the training size.
+        test: facts at the larger size that timm recommends for testing.
+        license: SPDX identifier.
         hub_id: repository on the Hugging Face hub.
         record: its row of the table, by column, as `list-models` writes it.
     """

@@ -1,6 +1,6 @@
-"""The images that a model was trained on, kept beside it as the marks of their contents; see `content`.
+"""The record of a model's training images (`trained-on.npy`), so that `evaluate` can leave them out.
 
-They are stored beside `config.json`, sorted, as a numpy array: uint8, shape (N, 16).
+It holds the marks (content hashes, see `content`) of the images, sorted, as a numpy array: uint8, shape (N, 16).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 NAME = "trained-on.npy"
 MOST = 2**21
-"""Of more images no marks are kept: 32 MiB of them, and 43 as text in an exported file."""
+"""Most marks to keep: 32 MiB, or 43 MiB as text in an exported file. For more images none are kept."""
 DIGEST = "trained_on"
-"""In the metadata of a run's weights, the `digest` of their marks; empty if there are too many to keep."""
+"""Metadata key in a run's weights: the `digest` of their marks; empty if there are too many to keep."""
 RUN = "run.json"
-"""What a run leaves beside its model."""
+"""The file that a training run writes beside its model."""
 CHECKPOINTS = "checkpoints"
 _HEADER_BYTES = 4096
 
 
 def together(*parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return marks sorted, each once.
+    """Return marks sorted and without duplicates.
 
     Args:
         parts: uint8, shape (N, 16) each.
@@ -46,10 +46,10 @@ def together(*parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def unpack(data: bytes) -> NDArray[np.uint8]:
-    """Return the marks in some bytes, one after the other: uint8, shape (N, 16).
+    """Return the marks that are concatenated in bytes: uint8, shape (N, 16).
 
     Raises:
-        ValueError: they are no whole number of marks, or more than `MOST`.
+        ValueError: the length is not a multiple of a mark's, or there are more than `MOST`.
     """
     import numpy as np
 
@@ -67,11 +67,11 @@ def contains(known: NDArray[np.uint8], marks: NDArray[np.uint8]) -> NDArray[np.b
 
 
 def write(folder: Path, marks: NDArray[np.uint8]) -> None:
-    """Keep marks beside a model.
+    """Write marks beside a model.
 
     Args:
-        folder: of its `config.json`.
-        marks: those of all the images it was trained on; see `MOST`.
+        folder: the folder of its `config.json`.
+        marks: the marks of all its training images, at most `MOST`.
 
     Raises:
         OutputError: they cannot be written.
@@ -84,10 +84,10 @@ def write(folder: Path, marks: NDArray[np.uint8]) -> None:
 
 
 def read(folder: Path) -> NDArray[np.uint8] | None:
-    """Return the marks beside a model: uint8, shape (N, 16); None where none were kept.
+    """Return the marks beside a model: uint8, shape (N, 16); None if there are none.
 
     Args:
-        folder: of its `config.json`.
+        folder: the folder of its `config.json`.
 
     Raises:
         ModelError: they are damaged.
@@ -112,12 +112,12 @@ def read(folder: Path) -> NDArray[np.uint8] | None:
 
 
 class Known(NamedTuple):
-    """What is known of the images that a model was trained on.
+    """What is known about a model's training images.
 
     Attributes:
-        model: what the user calls the model, or its weights.
-        marks: of the images: uint8, shape (N, 16); None: they are not known.
-        is_run: the model is from a run of `finetune` or `train`, which keeps marks as a rule.
+        model: the MODEL, or the weights file, as the user wrote it.
+        marks: the marks of the images: uint8, shape (N, 16); None if unknown.
+        is_run: the model comes from `finetune` or `train`, which normally keep marks.
     """
 
     model: str
@@ -126,9 +126,9 @@ class Known(NamedTuple):
 
 
 def known(choice: ModelChoice) -> Known:
-    """Look up which images a model in a folder was trained on; with other weights, which these were trained on.
+    """Look up the training images of a model in a folder, or of the weights that replace its own.
 
-    Marks beside weights that name other marks do not count.
+    Marks whose digest differs from the one in the weights are ignored.
 
     Raises:
         ModelError: the marks are damaged.
@@ -146,12 +146,12 @@ def known(choice: ModelChoice) -> Known:
 
 
 def digest(marks: NDArray[np.uint8]) -> str:
-    """Return the SHA-256 of marks, whatever their order, in hexadecimal."""
+    """Return the SHA-256 of marks, in hexadecimal, regardless of their order."""
     return hashlib.sha256(together(marks).tobytes()).hexdigest()
 
 
 def _weights_file(choice: ModelChoice) -> Path | None:
-    """Return the file of a model's weights; None if loading the model will report what is wrong."""
+    """Return a model's weights file; None if it is unclear, which loading the model will report."""
     if choice.weights is not None:
         return choice.weights
     path = choice.model.path
@@ -163,7 +163,7 @@ def _weights_file(choice: ModelChoice) -> Path | None:
 
 
 def _named_in(weights: Path | None) -> str | None:
-    """Return the digest that a file of weights holds; None where it holds none."""
+    """Return the digest in a weights file's metadata; None if there is none."""
     from safetensors import SafetensorError, safe_open
 
     if weights is None or weights.suffix != ".safetensors":
@@ -175,10 +175,10 @@ def _named_in(weights: Path | None) -> str | None:
 
 
 def home(choice: ModelChoice) -> Path | None:
-    """Return the folder that keeps a model's marks: beside its weights; None if it is no model folder."""
+    """Return the folder of a model's marks, beside its weights; None if the model is not a folder."""
     return choice.model.folder if choice.weights is None else beside(choice.weights.absolute())
 
 
 def beside(weights: Path) -> Path:
-    """Return the folder of a weight file's marks: its own, or the run's whose checkpoint it is."""
+    """Return the folder of a weights file's marks: its own folder, or its run if it is a checkpoint."""
     return weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
