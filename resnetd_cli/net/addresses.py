@@ -1,4 +1,4 @@
-"""Resolve host names, and tell private addresses from public ones."""
+"""Resolve host names (DNS), and tell public IP addresses from private ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from functools import lru_cache
 _SPECIAL_V4 = (
     "0.0.0.0/8",  # this network
     "10.0.0.0/8",  # private
-    "100.64.0.0/10",  # shared by the customers of a provider
+    "100.64.0.0/10",  # shared by a provider's customers (carrier-grade NAT)
     "127.0.0.0/8",  # loopback
-    "169.254.0.0/16",  # link-local, and the metadata of clouds
+    "169.254.0.0/16",  # link-local, and the metadata services of clouds
     "172.16.0.0/12",  # private
-    "192.0.0.0/24",  # protocols: the anycast addresses in it lead to the nearest router, too
+    "192.0.0.0/24",  # protocol assignments; its anycast addresses reach the nearest router
     "192.0.2.0/24",  # documentation
     "192.88.99.0/24",  # 6to4 relays, abandoned
     "192.168.0.0/16",  # private
@@ -26,28 +26,28 @@ _SPECIAL_V4 = (
     "240.0.0.0/4",  # reserved, and broadcast
 )
 _SPECIAL_V6 = (
-    "2001::/23",  # protocols: Teredo, benchmarks, ORCHID
+    "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID
     "2001:db8::/32",  # documentation
     "3fff::/20",  # documentation
 )
-"""Networks that are not public: IANA's special-purpose registries of 2025-10-09, multicast, and what is reserved.
+"""Networks that are not public: IANA's special-purpose registries as of 2025-10-09, multicast and reserved ranges.
 
-https://www.iana.org/assignments/iana-ipv4-special-registry/ and .../iana-ipv6-special-registry/. We keep our own
-copy because that of Python's `ipaddress` is as old as the Python.
+https://www.iana.org/assignments/iana-ipv4-special-registry/ and .../iana-ipv6-special-registry/. This is our own
+copy because the one in `ipaddress` is only as recent as the Python release.
 """
 _UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
-"""All that IANA has allocated to public hosts lies in here."""
+"""IANA allocates public addresses only from this range."""
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-"""IPv4 addresses as a NAT64 gateway takes them."""
+"""The prefix of IPv4 addresses translated by a NAT64 gateway."""
 _ISATAP = (0x5EFE, 0x02005EFE)
-"""What stands before the IPv4 address of an ISATAP interface."""
+"""The 32 bits before the IPv4 address in an ISATAP interface identifier."""
 _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is one of the public internet: not of a private network, this host or a group.
+    """Return whether an IP address belongs to the public internet: not private, loopback, multicast or reserved.
 
-    An IPv6 address that holds an IPv4 address is public only if that one is.
+    An IPv6 address that embeds an IPv4 address is public only if the embedded address is.
 
     Raises:
         ValueError: it is not an IP address.
@@ -64,32 +64,32 @@ def is_public(address: str) -> bool:
 
 
 def is_local_name(host: str) -> bool:
-    """Tell whether a name means the machine it is used on, whatever a look-up says."""
+    """Return whether a name always means the local machine, such as `localhost`."""
     name = host.lower().rstrip(".")
     return name in _LOCAL_NAMES or name.endswith(".localhost")
 
 
 def bare(host: str) -> str:
-    """Return a URL's host without brackets, zone and closing dots: with them it is the same host."""
+    """Return a URL's host without brackets, zone and trailing dots, none of which change what it refers to."""
     return host.strip("[]").partition("%")[0].rstrip(".")
 
 
 def look_up(host: str, seconds: float) -> list[str]:
-    """Return the IP addresses of a host, in the order in which to try them.
+    """Return the IP addresses of a host, in the order to try them.
 
     Args:
-        host: a name, or an address in any spelling that the system takes.
-        seconds: how long it may take.
+        host: a name, or an address in any spelling the system accepts.
+        seconds: the longest time to wait.
 
     Raises:
-        OSError: there is no such name, or no answer in time (TimeoutError).
-        UnicodeError: it cannot be a name.
+        OSError: the name does not exist, or there was no answer in time (TimeoutError).
+        UnicodeError: it is not a valid host name.
     """
     try:
         return _addresses(host, socket.AI_NUMERICHOST)
     except socket.gaierror:
         pass  # a name
-    # In a thread of its own: nothing else ends a look-up before the system gives it up.
+    # In a separate thread, because getaddrinfo takes no timeout.
     answer: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -109,7 +109,7 @@ def look_up(host: str, seconds: float) -> list[str]:
 
 
 def _inner(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address that an IPv6 address holds: mapped, 6to4, NAT64 or ISATAP."""
+    """Return the IPv4 address embedded in an IPv6 address: mapped, 6to4, NAT64 or ISATAP."""
     if found := ip.ipv4_mapped or ip.sixtofour:
         return found
     if ip in _TRANSLATED or int(ip) >> 32 & 0xFFFFFFFF in _ISATAP:

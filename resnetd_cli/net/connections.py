@@ -1,4 +1,4 @@
-"""Connections that refuse private addresses before anything is sent, and that keep to a deadline."""
+"""HTTP connections that refuse private IP addresses before sending anything, and that stop at a deadline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from urllib3.util.connection import create_connection
 from resnetd_cli.errors import ErrorKind, InputError, Reason, UsageError
 from resnetd_cli.net.addresses import bare, is_local_name, is_public, look_up
 from resnetd_cli.net.proxies import Proxy, certificates, proxy_for
-from resnetd_cli.net.socks import lead
+from resnetd_cli.net.socks import connect
 from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from requests.adapters import HTTPAdapter
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds to wait for a connection; more where the deadline is far away."""
+"""Seconds to wait for a connection; longer if the deadline is far away."""
 READ_TIMEOUT = 20.0
-"""Seconds to wait for the next bytes, and for the address of a name; more where the deadline is far away."""
+"""Seconds to wait for the next bytes, or for a DNS answer; longer if the deadline is far away."""
 _CONNECT_SHARE, _READ_SHARE = 1 / 12, 1 / 3
-"""Of the time for the whole, what one wait may take."""
+"""The share of the total time that a single wait may take."""
 _HOSTS, _KEPT = 16, 8
-"""Of how many hosts connections are kept, and how many of each."""
+"""The number of hosts to keep connections to, and of connections to keep for each."""
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Limits of the requests for one URL: how long they may take, and where they may lead.
+    """Limits on the requests for one URL: how long they may take, and which addresses they may reach.
 
     Attributes:
-        deadline: when they must have ended.
-        allow_private: whether they may lead to addresses that are not public.
+        deadline: when they must be finished.
+        allow_private: whether they may reach addresses that are not public.
     """
 
     deadline: Deadline
@@ -50,10 +50,10 @@ class RequestLimits:
     _readers: list[io.BufferedReader] = field(default_factory=list)
 
     def check(self, host: str, address: str) -> None:
-        """Check an address that a host has.
+        """Check one address of a host.
 
         Raises:
-            InputError: of kind `blocked`.
+            InputError: of kind `blocked`: the address is private, and that is not allowed.
         """
         if self.allow_private or is_public(address):
             return
@@ -61,7 +61,7 @@ class RequestLimits:
         raise _private(f"{host} {where}")
 
     def seconds(self, limit: float) -> float:
-        """Return how long one wait may be.
+        """Return how long a single wait may take: `limit`, or the time left if that is shorter.
 
         Raises:
             TimeoutError: the deadline has passed.
@@ -81,12 +81,12 @@ class RequestLimits:
         return self.seconds(max(READ_TIMEOUT, self.deadline.seconds * _READ_SHARE))
 
     def watch(self, reader: io.BufferedReader) -> io.BufferedReader:
-        """Remember who reads a connection, to close it with `close`."""
+        """Remember the reader of a connection, so that `close` can close it."""
         self._readers.append(reader)
         return reader
 
     def close(self) -> None:
-        """Close what still reads: a broken answer would hold its socket until it is collected as garbage."""
+        """Close all readers: after a broken response, the socket would stay open until garbage collection."""
         for reader in self._readers:
             reader.close()
 
@@ -99,15 +99,15 @@ _limits: ContextVar[RequestLimits] = ContextVar("limits")
 
 
 def send(request: PreparedRequest, limits: RequestLimits) -> Response:
-    """Send a request, over a kept connection if there is one; the body of the answer is still to be read.
+    """Send a request, reusing a connection if possible, and return the response with its body unread.
 
     Args:
-        request: what to send.
-        limits: its limits, which also hold while the body is read.
+        request: the request to send.
+        limits: its limits, which also apply while the body is read.
 
     Raises:
-        InputError: of kind `blocked`, or `connection` (the proxy that the environment names cannot be used).
-        Exception: what requests and urllib3 raise.
+        InputError: of kind `blocked`, or `connection` (the proxy set in the environment cannot be used).
+        Exception: whatever requests and urllib3 raise.
     """
     url = str(request.url)
     try:
@@ -157,7 +157,7 @@ def _use_checked(manager: PoolManager) -> None:
 
 
 def _check_behind_proxy(host: str, limits: RequestLimits) -> None:
-    """Check the host that a proxy is to lead to as far as it can be told here."""
+    """Check a host that is reached through a proxy, as far as its name can be resolved here."""
     if limits.allow_private:
         return
     if is_local_name(host):
@@ -171,11 +171,11 @@ def _addresses_here(host: str, seconds: float) -> list[str]:
     try:
         return look_up(host, seconds)
     except (OSError, UnicodeError):
-        return []  # the proxy knows more names
+        return []  # only the proxy can resolve it
 
 
 class _Reader(io.RawIOBase):
-    """Reads a socket, each time for no longer than is left: what drips would else renew its time-out for ever."""
+    """Reads a socket, with a timeout of the time left: a server that drips bytes would reset a fixed timeout."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, limits: RequestLimits) -> None:
         self._raw, self._socket, self._limits = raw, sock, limits
@@ -208,7 +208,7 @@ class _Connection(HTTPConnection):
         limits = _limits.get()
         host = self._dns_host.strip("[]")
         addresses = look_up(host, limits.read_seconds)
-        if not self.proxy:  # which the user chose
+        if not self.proxy:  # the user chose the proxy, so its address is not checked
             addresses = _allowed(host, addresses, limits)
         return self._open(host, self.port, addresses, limits)
 
@@ -234,7 +234,7 @@ class _Connection(HTTPConnection):
         raise failure or OSError(f"{host} has no address")
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # perhaps opened under other limits
+        if self.sock is not None:  # a reused connection, perhaps opened under other limits
             self._check_peer(_limits.get())
         super().request(*args, **kwargs)
 
@@ -258,7 +258,7 @@ class _SocksConnection(_Connection):
             addresses = look_up(proxy.hostname, limits.read_seconds)
             sock = self._open(proxy.hostname, proxy.port, addresses, limits)
             try:
-                lead(self.socks, self._target(limits), self.port, sock.sendall, partial(_receive, sock, limits))
+                connect(self.socks, self._target(limits), self.port, sock.sendall, partial(_receive, sock, limits))
             except BaseException:
                 sock.close()
                 raise
@@ -267,13 +267,13 @@ class _SocksConnection(_Connection):
         return sock
 
     def _target(self, limits: RequestLimits) -> str:
-        """Return what the proxy is to connect to: with socks5:// an address, with socks5h:// the name itself."""
+        """Return what to ask the proxy for: an address with socks5://, the host name with socks5h://."""
         host = self._dns_host.strip("[]")
         found = [] if self.socks.scheme == "socks5h" else _addresses_here(host, limits.connect_seconds)
         return next(iter(_allowed(host, found, limits)), host)
 
     def _check_peer(self, limits: RequestLimits) -> None:
-        """The peer is the proxy, which the user chose."""
+        """Check nothing: the peer is the proxy, which the user chose."""
 
 
 def _receive(sock: socket.socket, limits: RequestLimits, size: int) -> bytes:
@@ -288,7 +288,7 @@ def _receive(sock: socket.socket, limits: RequestLimits, size: int) -> bytes:
 
 
 def _socks_manager(url: str, connections: int, kept: int) -> PoolManager:
-    """Return what keeps the connections through a SOCKS proxy."""
+    """Return the pool of connections through a SOCKS proxy."""
     scheme, _, authority = url.partition("://")
 
     class Connection(_SocksConnection):
@@ -317,10 +317,10 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 def _allowed(host: str, addresses: list[str], limits: RequestLimits) -> list[str]:
-    """Return those addresses of a host that the limits allow.
+    """Return the addresses of a host that the limits allow.
 
     Raises:
-        InputError: of kind `blocked`: it lets none pass.
+        InputError: of kind `blocked`: none of its addresses is allowed.
     """
     allowed = [address for address in addresses if limits.allow_private or is_public(address)]
     if addresses and not allowed:

@@ -1,4 +1,4 @@
-"""Fetch a URL into memory, within limits: redirects, bytes, time, error messages."""
+"""Fetch a URL into memory: redirects, limits on bytes and time, and error messages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 2**20
 TIMEOUT = 60.0
-"""Seconds that one input may take."""
+"""Seconds to spend on one input."""
 CONNECTIONS = 8
 """URLs fetched at once."""
 HOST_CONNECTIONS = 4
-"""Of these, from one host."""
+"""URLs fetched at once from one host."""
 MAX_REDIRECTS = 10
 AROUND_URLS = string.whitespace + "\u00a0\u200b\ufeff\"'"
-"""What comes along when URLs are copied, or stands around them in lists."""
+"""Characters often copied along with a URL, or found around URLs in lists."""
 _CHUNK = 2**16
 _HEADERS = {"User-Agent": "resnetd", "Accept-Encoding": "identity"}
 _NOT_IN_HOSTS = frozenset(' "#%/<>?@[\\]^`{|}') | frozenset(map(chr, range(0x20))) | {"\x7f"}
@@ -38,19 +38,19 @@ _FORM = "write it as https://HOST/PATH"
 
 
 def is_url(text: str) -> bool:
-    """Tell whether the text is meant as a URL, of whatever scheme."""
+    """Return whether the text looks like a URL, with any scheme."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme.replace("+", "").isalnum()
 
 
 def bare_url(text: str) -> str:
-    """Return a URL without white space and quotation marks around it; any other text as it is."""
+    """Return a URL without surrounding white space and quotation marks; any other text unchanged."""
     bare = text.strip(AROUND_URLS)
     return bare if is_url(bare) else text
 
 
 def host_of(url: str) -> str:
-    """Return the host that a URL names, "" if it names none."""
+    """Return the host in a URL, "" if there is none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -58,7 +58,7 @@ def host_of(url: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """Return a URL without the user's name and password, if it has them, as errors may show it."""
+    """Return a URL without user name and password, so that errors can show it."""
     scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return scheme + separator + authority.rpartition("@")[2] + slash + path
@@ -74,14 +74,14 @@ def fetch(
 ) -> bytes:
     """Return the body of an http(s) URL.
 
-    A server that is busy or breaks the connection is asked again, and redirects are followed, a few times.
+    Requests are retried a few times if the server is busy or drops the connection. Redirects are followed.
 
     Args:
         url: what to fetch.
-        max_bytes: beyond which it is `too_large`.
-        timeout: seconds that it may take in all.
-        typed: the user wrote the URL, so that it may lead to a private address; a redirect may not.
-        allow_private_hosts: URLs of others and redirects may, too.
+        max_bytes: the most bytes to accept; more are `too_large`.
+        timeout: the total time allowed, in seconds.
+        typed: the user typed this URL, so it may point to a private address. Its redirects may not.
+        allow_private_hosts: redirects and URLs from lists may point to private addresses, too.
 
     Raises:
         InputError: of kind `blocked` (not http(s), malformed, or private), `connection`, `timeout`,
@@ -102,7 +102,7 @@ def fetch(
                     return _body(response, max_bytes, deadline)
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # of requests, urllib3, the standard library, the system
+        except Exception as error:  # from requests, urllib3, the standard library or the system
             raise _input_error(error, url, deadline) from error
         url, limits = target, RequestLimits(deadline, allow_private_hosts)
         _check(url)
@@ -110,33 +110,33 @@ def fetch(
 
 
 def too_many_bytes(bound: int, size: int | None = None) -> InputError:
-    """Return the error of an input of more bytes than the bound: of so many, or of some number beyond it."""
+    """Return the error for an input larger than the bound. `size`: its bytes, if known."""
     message = f"more than {bound:,} bytes" if size is None else f"{size:,} bytes, more than {bound:,}"
     return InputError(ErrorKind.TOO_LARGE, message, reason=Reason.TOO_MANY_BYTES)
 
 
 class _Visit:
-    """The requests of one fetch, with what goes along from one to the next."""
+    """The requests of one fetch: the first one and its redirects, which share a session."""
 
     def __init__(self) -> None:
         import requests
 
-        # It sends nothing itself: it would read redirects to their end, and look for passwords in ~/.netrc.
+        # Only for cookies and redirects. Its own `send` would read whole redirect bodies and consult ~/.netrc.
         self._session = requests.Session()
         self._auth: tuple[bytes, bytes] | None = None
 
     def get(self, url: str, limits: RequestLimits) -> Response:
-        """Return the answer of one address, its body still to be read.
+        """Request one URL and return the response with its body unread.
 
         Raises:
             InputError: see `fetch`.
-            Exception: what requests and urllib3 raise.
+            Exception: whatever requests and urllib3 raise.
         """
         import requests
         from requests.utils import get_auth_from_url
 
         from resnetd_cli.net.connections import send
-        from resnetd_cli.net.retries import ask
+        from resnetd_cli.net.retries import send_with_retries
 
         name, password = get_auth_from_url(url)
         if name or password:
@@ -144,12 +144,12 @@ class _Visit:
         cookies = self._session.cookies
         request = requests.Request("GET", url, headers=_HEADERS, cookies=cookies, auth=self._auth).prepare()
         host = host_of(str(request.url))
-        response = ask(lambda: send(request, limits), host, limits.deadline)
+        response = send_with_retries(lambda: send(request, limits), host, limits.deadline)
         cookies.update(response.cookies)
         return response
 
     def target(self, response: Response) -> str | None:
-        """Return where an answer redirects to. Elsewhere the password does not go along."""
+        """Return where a response redirects to, or None; a redirect to another site drops the password."""
         location = self._session.get_redirect_target(response)
         if location is None:
             return None
@@ -160,7 +160,7 @@ class _Visit:
 
 
 def _check(url: str) -> None:
-    """Check what a URL says before anything is asked of anybody."""
+    """Check the form of a URL before anything is looked up or sent."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -171,7 +171,7 @@ def _check(url: str) -> None:
         )
     if not parts.hostname:
         raise InputError(ErrorKind.BLOCKED, "the URL names no host", hint=_FORM)
-    # Libraries disagree on these, and some trip over them.
+    # Libraries disagree on these characters, and some crash on them.
     if ":" not in parts.hostname and (odd := sorted(_NOT_IN_HOSTS.intersection(parts.hostname))):
         raise InputError(ErrorKind.BLOCKED, f"malformed URL: {odd[0]!r} in the name of the host", hint=_FORM)
 
@@ -187,7 +187,7 @@ def _body(response: Response, max_bytes: int, deadline: Deadline) -> bytes:
     announced = response.raw.length_remaining
     if announced is not None and announced > max_bytes:
         raise too_many_bytes(max_bytes, announced)
-    body = io.BytesIO()  # which grows, and gives its bytes, without a second copy of them
+    body = io.BytesIO()  # grows and returns its bytes without a second copy
     for chunk in _chunks(response, max_bytes, deadline):
         if body.tell() + len(chunk) > max_bytes:
             raise too_many_bytes(max_bytes)
@@ -231,7 +231,7 @@ def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
         return InputError(ErrorKind.TIMEOUT, f"it took longer than {deadline.seconds:g} s", reason=Reason.TOO_SLOW)
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
         return InputError(ErrorKind.TIMEOUT, "the server did not answer in time", reason=Reason.SERVER_TOO_SLOW)
-    # InvalidURL and its like, of requests and of urllib3; the standard library's client asserts what it expects.
+    # InvalidURL and similar errors of requests and urllib3, and failed assertions of http.client.
     if isinstance(error, (ValueError, AssertionError)) and not isinstance(
         error, requests.exceptions.InvalidHeader
     ):
@@ -248,16 +248,16 @@ def _input_error(error: Exception, url: str, deadline: Deadline) -> InputError:
 
 
 def _broken_body(error: Exception) -> str | None:
-    """Return what a server did whose answer is not whole; None if the error is another."""
+    """Return in words how a server broke off its response; None for other errors."""
     from http.client import IncompleteRead
 
     from urllib3.exceptions import InvalidChunkLength, ProtocolError
 
     causes = [error, error.__cause__, error.__context__]
     if any(isinstance(cause, InvalidChunkLength) for cause in causes):
-        return "sent an answer that is not valid HTTP: a chunk of it has no length"
+        return "sent invalid HTTP: a chunk without a valid length"
     broken = next((cause for cause in causes if isinstance(cause, IncompleteRead)), None)
-    # What urllib3 knows is of the whole, in numbers; what the standard library knows is of a chunk.
+    # urllib3 counts the bytes of the whole body; the standard library knows only those of one chunk.
     if broken and isinstance(broken.partial, int) and broken.expected is not None:
         return f"ended the answer early: {broken.partial:,} of {broken.partial + broken.expected:,} bytes came"
     if broken or (isinstance(error, ProtocolError) and isinstance(error.__context__, ValueError)):
@@ -266,6 +266,6 @@ def _broken_body(error: Exception) -> str | None:
 
 
 def _malformed(error: Exception, url: str) -> InputError:
-    # Such messages repeat the URL, and it may have a password.
+    # These messages repeat the URL, which may contain a password.
     detail = "" if "@" in url else f": {first_line(error)}"
     return InputError(ErrorKind.BLOCKED, f"malformed URL{detail}", hint=_FORM)

@@ -1,4 +1,4 @@
-"""Decompress what a server sends (gzip, deflate) in bounded steps."""
+"""Decompress HTTP responses (Content-Encoding: gzip, deflate) in bounded steps."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _NAMES = {"gzip": GZIP, "x-gzip": GZIP, "deflate": DEFLATE}
 _UNKNOWN = frozenset({"br", "zstd", "dcb", "dcz", "compress", "x-compress"})
 _MOST_LAYERS = 2
 _MOST_EMPTY_MEMBERS = 100
-"""Of a gzip file. Each costs time and gives nothing."""
+"""Empty members of a gzip file to accept: each costs time and yields nothing."""
 _STEP = 2**16
-"""Bytes taken, and given, at once."""
+"""Bytes decompressed at once."""
 _ZLIB_METHOD = 8
 _HINT = "open it in a browser"
 
 
 def codings(header: str) -> list[str]:
-    """Return the compressions that a Content-Encoding names, the outermost first; unknown words are ignored.
+    """Return the compressions named in a Content-Encoding header, outermost first; unknown words are ignored.
 
     Raises:
-        InputError: of kind `connection`: it is compressed in another way, or again and again.
+        InputError: of kind `connection`: a compression is not supported, or there are too many layers.
     """
     names = [name.strip().lower() for name in header.split(",")]
     if unknown := _UNKNOWN.intersection(names):
@@ -36,15 +36,15 @@ def codings(header: str) -> list[str]:
 
 
 def inflate(chunks: Iterable[bytes], coding: str, tick: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield what compressed chunks hold, in chunks.
+    """Yield decompressed chunks.
 
     Args:
         chunks: the compressed bytes.
         coding: `gzip` or `deflate`.
-        tick: is called after each step, however little came of it, with the number of bytes that did.
+        tick: called after each step with the number of bytes it yielded, which may be 0.
 
     Raises:
-        InputError: of kind `connection`: it is not what it says, or ends early.
+        InputError: of kind `connection`: the data is not in this format, or ends early.
     """
     stream: zlib._Decompress | None = None
     members = empty = 0
@@ -56,7 +56,7 @@ def inflate(chunks: Iterable[bytes], coding: str, tick: Callable[[int], None]) -
             try:
                 data = stream.decompress(rest, _STEP)
             except zlib.error as error:
-                if members > 1:  # what comes after the end counts for nothing
+                if members > 1:  # garbage after the end is ignored
                     return
                 raise _broken(f"the server says that it is {coding}, and it is not") from error
             tick(len(data))
@@ -75,7 +75,7 @@ def inflate(chunks: Iterable[bytes], coding: str, tick: Callable[[int], None]) -
 
 
 def _window(coding: str, start: bytes) -> int:
-    """Return zlib's name for the format: `deflate` has zlib's header by the book, and none from some servers."""
+    """Return zlib's `wbits`: by the standard `deflate` has a zlib header, but some servers send none."""
     if coding == GZIP:
         return 16 + zlib.MAX_WBITS
     return zlib.MAX_WBITS if start[0] & 15 == _ZLIB_METHOD else -zlib.MAX_WBITS
@@ -83,7 +83,7 @@ def _window(coding: str, start: bytes) -> int:
 
 def _check_empty(members: int) -> None:
     if members > _MOST_EMPTY_MEMBERS:
-        raise _broken("the gzip that the server sent has many members with nothing in them")
+        raise _broken("the server sent a gzip with many empty members")
 
 
 def _broken(message: str) -> InputError:

@@ -1,4 +1,4 @@
-"""Proxies and certificates from the environment."""
+"""Proxies (`HTTPS_PROXY`, `NO_PROXY`, ...) and certificates (`REQUESTS_CA_BUNDLE`, ...) from the environment."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from resnetd_cli.errors import UsageError
 from resnetd_cli.net.addresses import bare
 
 _SCHEMES = {"http": "http", "https": "https", "socks": "socks5", "socks5": "socks5", "socks5h": "socks5h"}
-"""How proxies are spoken to, by what people write."""
+"""The protocol of a proxy, by the scheme that people write."""
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy, and who named it.
+    """A proxy, and where it is configured.
 
     Attributes:
         scheme: http, https, socks5 or socks5h.
-        authority: its host and port, after a name and a password if it wants them.
-        variable: the environment variable that names it; "" where the system's settings do.
+        authority: its host and port, after a user name and password if it has them.
+        variable: the environment variable that sets it; "" if it comes from the system's settings.
     """
 
     scheme: str
@@ -35,7 +35,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Its URL, with the password."""
+        """Its URL, including the password."""
         return f"{self.scheme}://{self.authority}"
 
     @property
@@ -44,7 +44,7 @@ class Proxy:
         return self.scheme.startswith("socks")
 
     def hint(self, reason: str) -> str:
-        """Return what to try where the proxy did not answer, for this reason."""
+        """Return what to try if the proxy did not answer for this reason."""
         variable = self.variable or "the settings of the system"
         if self.scheme == "https" and "SSL" in reason:
             return f"if the proxy itself does not use TLS, write {variable}=http://HOST:PORT"
@@ -56,13 +56,13 @@ class Proxy:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """Return the proxy through which a URL is to be reached; None if there is none.
+    """Return the proxy to use for a URL, or None.
 
-    Variables are read as curl and most libraries read them: lower case wins over upper case, and `ALL_PROXY` is
-    for schemes without a proxy of their own. `NO_PROXY` lists names, addresses and networks; both cases count.
+    Variables are read as in curl and most libraries: lower case wins over upper case, and `ALL_PROXY` applies to
+    schemes without a specific proxy. `NO_PROXY` lists names, addresses and networks; `no_proxy` adds to it.
 
     Raises:
-        UsageError: what the environment says is not a proxy.
+        UsageError: the environment's proxy is malformed or not supported.
     """
     parts = urlsplit(url)
     host = bare(parts.hostname or "").lower()
@@ -79,10 +79,10 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def certificates() -> tuple[str, str] | None:
-    """Return the variable that names the certificates to trust, and what it names; None if none does.
+    """Return the variable that names the certificates to trust, and its value; None if none is set.
 
     Raises:
-        UsageError: there is no such file or folder.
+        UsageError: the file or folder does not exist.
     """
     for variable in _CERTIFICATES:
         value = os.environ.get(variable)
@@ -96,7 +96,7 @@ def certificates() -> tuple[str, str] | None:
 
 
 def certificates_hint() -> str:
-    """Return what to try where nobody vouches for a server's certificate."""
+    """Return what to try when a server's certificate cannot be verified."""
     try:
         named = certificates()
     except UsageError as error:
@@ -107,10 +107,10 @@ def certificates_hint() -> str:
 
 
 def _value(name: str) -> tuple[str, str]:
-    """Return a variable that is set, in small letters or else in capitals, and its value."""
+    """Return the variable that is set, lower case first, and its value."""
     spellings = [name, name.upper()]
     if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
-        spellings.pop()  # in a CGI script it is what a client sent as `Proxy:`
+        spellings.pop()  # in a CGI script, HTTP_PROXY is the client's `Proxy:` header (httpoxy)
     for spelling in spellings:
         if spelling in os.environ:
             return spelling, os.environ[spelling].strip().strip("'\"")
@@ -139,7 +139,7 @@ def _parse(variable: str, value: str) -> Proxy:
         host, port = parts.hostname, parts.port or _PORTS[scheme]
     except ValueError:
         host, port = None, 0
-    # A # or / that a password holds ends the address before its time.
+    # An unescaped # or / in a password ends the authority too early.
     if not host or "@" in parts.path + parts.query + parts.fragment:
         hint = "write it as http://HOST:PORT; in a password, %23 stands for #, %2F for / and %40 for @"
         raise UsageError(f"{named} is malformed", hint=hint)
@@ -152,7 +152,7 @@ def _is_excepted(host: str, port: int | None, exceptions: str) -> bool:
 
 
 def _matches(entry: str, host: str, port: int | None) -> bool:
-    """Tell whether an entry of NO_PROXY means a host."""
+    """Return whether an entry of NO_PROXY matches a host."""
     entry = entry.rpartition("://")[2]
     if entry.startswith("["):
         entry, _, rest = entry[1:].partition("]")
@@ -167,7 +167,7 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
     except ValueError:
-        pass  # a name, one of them
+        pass  # one of them is a name
     name = entry.rstrip(".")
     if name.startswith(("*.", ".")):
         name = name.lstrip("*.")

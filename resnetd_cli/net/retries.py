@@ -1,4 +1,4 @@
-"""Retry requests: after which answers, how often, and how long to wait (`Retry-After`)."""
+"""Retry HTTP requests: after which responses, how often, and how long to wait (backoff, `Retry-After`)."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from requests import Response
 
 TRIES = 3
-"""How often an address is asked in all."""
+"""Requests for one URL, retries included."""
 FIRST_PAUSE = 0.5
-"""Seconds before the second try; each pause is twice the one before."""
+"""Seconds before the first retry; each pause is twice as long as the one before."""
 STATUSES = frozenset({429, 500, 502, 503, 504})
-"""Answers that another try may better."""
-_resting: dict[str, Deadline] = {}
-"""Hosts that asked to be left alone, and until when."""
+"""Responses that are worth a retry."""
+_retry_after_ends: dict[str, Deadline] = {}
+"""Hosts that sent `Retry-After`, and until when they are not to be asked."""
 
 
-def ask(send: Callable[[], Response], host: str, deadline: Deadline) -> Response:
-    """Return the answer of a host, the last one if each is an error.
+def send_with_retries(send: Callable[[], Response], host: str, deadline: Deadline) -> Response:
+    """Send a request, with retries, and return the response; if all tries fail with a status, the last one.
 
     Args:
-        send: asks once.
-        host: that is asked. While it wants to be left alone, it is.
-        deadline: until when that may take. A try that would come after it is not waited for.
+        send: sends the request once.
+        host: the host it goes to. Nothing is sent until the host's `Retry-After` is over.
+        deadline: when to give up. There is no retry that could only start after it.
 
     Raises:
-        InputError: of kind `http_status`: the host wants to be left alone for longer than is left.
-        requests.RequestException: there was no answer.
+        InputError: of kind `http_status`: the host's `Retry-After` is later than the deadline.
+        requests.RequestException: there was no response.
     """
     import requests
 
     for tries in range(1, TRIES + 1):
-        _wait(rest_left(host), deadline, "the server")
+        _wait(retry_after_left(host), deadline, "the server")
         wait = _pause(tries)
         is_last = tries == TRIES or wait >= deadline.left
         try:
@@ -48,7 +48,7 @@ def ask(send: Callable[[], Response], host: str, deadline: Deadline) -> Response
                 raise
         else:
             asked = _retry_after(response) if response.status_code in STATUSES else 0.0
-            _leave_alone(host, asked)
+            _note_retry_after(host, asked)
             if asked and asked >= deadline.left:
                 response.close()
                 _wait(asked, deadline, f"the server answered {status_of(response)} and")
@@ -60,14 +60,14 @@ def ask(send: Callable[[], Response], host: str, deadline: Deadline) -> Response
     raise AssertionError("the last try returns or raises")
 
 
-def rest_left(host: str) -> float:
-    """Return the seconds for which a host is still to be left alone."""
-    rest = _resting.get(host)
-    return rest.left if rest else 0.0
+def retry_after_left(host: str) -> float:
+    """Return the seconds left of a host's `Retry-After`."""
+    end = _retry_after_ends.get(host)
+    return end.left if end else 0.0
 
 
 def status_of(response: Response) -> str:
-    """Return an answer's status as it is shown: `404 Not Found`."""
+    """Return a response's status for messages: `404 Not Found`."""
     return " ".join(f"{response.status_code} {response.reason or ''}".split())
 
 
@@ -75,24 +75,24 @@ def _wait(seconds: float, deadline: Deadline, who: str) -> None:
     if seconds and seconds >= deadline.left:
         raise InputError(
             ErrorKind.HTTP_STATUS,
-            f"{who} asks to be left alone for {seconds:,.0f} s, longer than is left",
+            f"{who} asks for a wait of {seconds:,.0f} s, longer than the time left",
             reason=Reason.SERVER_BUSY,
         )
     time.sleep(seconds)
 
 
 def _is_broken(error: Exception) -> bool:
-    """Tell whether the connection was refused, or broke before the answer."""
+    """Return whether the connection was refused, or broke before the response."""
     return isinstance(innermost(error), ConnectionError)
 
 
 def _pause(tries: int) -> float:
-    # Not all the same, so that those who failed together do not come back together.
+    # With jitter, so that requests that failed together are not retried together.
     return FIRST_PAUSE * 2.0 ** (tries - 1) * random.uniform(1.0, 1.25)  # noqa: S311
 
 
 def _retry_after(response: Response) -> float:
-    """Return the seconds for which a server asks to be left alone; 0 if it does not."""
+    """Return the seconds in a response's `Retry-After`; 0 without one."""
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 
@@ -102,6 +102,6 @@ def _retry_after(response: Response) -> float:
         return 0.0
 
 
-def _leave_alone(host: str, seconds: float) -> None:
-    if seconds > rest_left(host):
-        _resting[host] = Deadline(seconds)
+def _note_retry_after(host: str, seconds: float) -> None:
+    if seconds > retry_after_left(host):
+        _retry_after_ends[host] = Deadline(seconds)

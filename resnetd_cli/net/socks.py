@@ -24,20 +24,20 @@ _REFUSALS = {
 }
 
 
-def lead(
+def connect(
     proxy: Proxy, host: str, port: int, send: Callable[[bytes], object], receive: Callable[[int], bytes]
 ) -> None:
-    """Have a proxy connect to a host: what is sent afterwards goes there.
+    """Ask a proxy to connect to a host: whatever is sent afterwards reaches that host.
 
     Args:
-        proxy: whose connection it is.
-        host: a name, or an IP address.
-        port: of the host.
+        proxy: the proxy, with user name and password if it has them.
+        host: a name or an IP address.
+        port: the host's port.
         send: sends bytes to the proxy.
-        receive: returns exactly so many bytes of its answer.
+        receive: returns exactly this many bytes from the proxy.
 
     Raises:
-        OSError: it does not.
+        OSError: the proxy refuses or does not speak SOCKS 5.
     """
     name, _, password = (unquote(part) for part in proxy.authority.rpartition("@")[0].partition(":"))
     methods = [_NO_LOGIN, _LOGIN] if name else [_NO_LOGIN]
@@ -55,7 +55,7 @@ def lead(
     _, refusal, _, kind = receive(4)
     if refusal:
         raise OSError(_REFUSALS.get(refusal, f"it answered {refusal}"))
-    receive((_LENGTHS.get(kind) or receive(1)[0]) + 2)  # where it is connected from
+    receive((_LENGTHS.get(kind) or receive(1)[0]) + 2)  # the address that the proxy connects from
 
 
 def _address(host: str) -> bytes:

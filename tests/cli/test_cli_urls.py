@@ -168,7 +168,7 @@ def test_proxy_of_the_environment(server: FaultServer, run_resnetd: Resnetd) -> 
     assert [request.path for request in server.requests] == [url]
 
 
-def test_https(run_resnetd: Resnetd) -> None:
+def test_https_url_is_fetched(run_resnetd: Resnetd) -> None:
     with FaultServer(body=COFFEE, tls=True) as server:
         ended = predict(run_resnetd, f"{server.url}/ok", REQUESTS_CA_BUNDLE=str(CERTIFICATE))
         assert [kind(row) for row in records(ended)] == ["ok"]

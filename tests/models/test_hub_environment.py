@@ -202,7 +202,7 @@ def test_proxy_that_cannot_be_used_is_named(hub: Hub, monkeypatch: pytest.Monkey
     assert hub.requests == []
 
 
-def test_proxy_that_wants_a_password_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_that_asks_for_a_password_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultServer() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://user:secret@"))
         for name in CONTENT:

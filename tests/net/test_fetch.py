@@ -1,4 +1,4 @@
-"""Fetching over real sockets: what comes, what does not, and which kind of failure it is."""
+"""Fetching over real sockets: bodies, redirects, retries, timeouts, proxies, and the kind of each failure."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def secure_server(anew: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault
 
 @pytest.fixture(autouse=True)
 def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No proxy, no kept connection, no host that is to be left alone; and no long pauses."""
+    """No proxy, no kept connection, no pending `Retry-After` and no long pauses."""
     for name in (*PROXIES, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(retries, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(retries, "_resting", {})
+    monkeypatch.setattr(retries, "_retry_after_ends", {})
     yield
     connections._adapter().close()
     connections._adapter.cache_clear()
@@ -103,25 +103,25 @@ def is_soon(condition: Callable[[], bool]) -> bool:
         "/moved-to-spaces",
     ],
 )
-def test_body_comes_whole(server: FaultServer, path: str) -> None:
+def test_body_is_fetched_whole(server: FaultServer, path: str) -> None:
     assert get(server.url + path) == BODY
 
 
 @pytest.mark.parametrize("path", ["/bad-length", "/negative-length", "/superscript-length"])
-def test_length_that_is_none_does_not_count(server: FaultServer, path: str) -> None:
+def test_invalid_content_length_is_ignored(server: FaultServer, path: str) -> None:
     assert get(server.url + path) == BODY
 
 
-def test_what_comes_after_the_announced_length_is_left(server: FaultServer) -> None:
+def test_bytes_after_the_content_length_are_ignored(server: FaultServer) -> None:
     assert get(server.url + "/short-length") == BODY[:1000]
     assert get(server.url + "/ok") == BODY
 
 
-def test_scheme_may_be_written_in_capitals(server: FaultServer) -> None:
+def test_scheme_in_capitals_is_accepted(server: FaultServer) -> None:
     assert get(server.url.replace("http", "HTTP") + "/ok") == BODY
 
 
-def test_request_says_who_asks_and_wants_the_bytes_as_they_are(server: FaultServer) -> None:
+def test_request_sends_user_agent_and_identity_encoding(server: FaultServer) -> None:
     get(server.url + "/ok")
     headers = server.requests[-1].headers
     assert headers["User-Agent"].startswith("resnetd")
@@ -139,12 +139,12 @@ def test_request_says_who_asks_and_wants_the_bytes_as_they_are(server: FaultServ
         ("/ok#part", "/ok"),
     ],
 )
-def test_names_and_queries_are_sent_escaped_once(server: FaultServer, written: str, sent: str) -> None:
+def test_paths_and_queries_are_escaped_once(server: FaultServer, written: str, sent: str) -> None:
     assert get(server.url + written) == BODY
     assert server.requests[-1].path == sent
 
 
-def test_name_outside_ascii_is_looked_up_in_its_ascii_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_ascii_host_is_resolved_in_its_ascii_form(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def look_up(host: str, _: float) -> list[str]:
@@ -156,18 +156,18 @@ def test_name_outside_ascii_is_looked_up_in_its_ascii_form(monkeypatch: pytest.M
     assert asked == ["xn--bcher-kva.example"]
 
 
-def test_ipv6() -> None:
+def test_ipv6_url_is_fetched() -> None:
     with FaultServer("::1") as server:
         assert get(server.url + "/ok") == BODY
         assert server.requests[-1].headers["Host"] == f"[::1]:{server.server_port}"
 
 
-def test_https(secure_server: FaultServer) -> None:
+def test_https_url_is_fetched(secure_server: FaultServer) -> None:
     assert get(secure_server.url + "/ok") == BODY
     assert get(secure_server.url.replace("127.0.0.1", "localhost") + "/ok") == BODY
 
 
-def test_certificate_that_nobody_vouches_for_is_a_connection_failure(
+def test_untrusted_certificate_is_a_connection_failure(
     secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
@@ -176,7 +176,7 @@ def test_certificate_that_nobody_vouches_for_is_a_connection_failure(
     assert "certificate" in error.message
 
 
-def test_connections_are_used_again(server: FaultServer) -> None:
+def test_connections_are_reused(server: FaultServer) -> None:
     for _ in range(5):
         get(server.url + "/ok")
     assert len({request.client for request in server.requests}) == 1
@@ -189,14 +189,14 @@ def test_connections_are_used_again(server: FaultServer) -> None:
     ("path", "status"),
     [("/missing", "404"), ("/forbidden", "403"), ("/broken", "500"), ("/busy", "503"), ("/moved-away", "404")],
 )
-def test_error_status_is_named(server: FaultServer, path: str, status: str) -> None:
+def test_error_status_is_in_the_message(server: FaultServer, path: str, status: str) -> None:
     error = failure(server.url + path)
     assert error.kind is ErrorKind.HTTP_STATUS
     assert status in error.message
 
 
 @pytest.mark.parametrize("path", ["/empty", "/no-content"])
-def test_zero_bytes_are_empty(server: FaultServer, path: str) -> None:
+def test_body_of_zero_bytes_is_empty(server: FaultServer, path: str) -> None:
     assert failure(server.url + path).kind is ErrorKind.EMPTY
 
 
@@ -220,7 +220,7 @@ def test_zero_bytes_are_empty(server: FaultServer, path: str) -> None:
         "/round",
     ],
 )
-def test_connection_that_breaks_is_told(server: FaultServer, path: str) -> None:
+def test_broken_connection_is_a_connection_failure(server: FaultServer, path: str) -> None:
     assert failure(server.url + path).kind is ErrorKind.CONNECTION
 
 
@@ -229,20 +229,20 @@ def test_connection_that_breaks_is_told(server: FaultServer, path: str) -> None:
     [
         ("/cut", "127.0.0.1 ended the answer early: 1,000 of 2,000 bytes came"),
         ("/chunked-cut", "127.0.0.1 ended the answer early"),
-        ("/bad-chunk", "127.0.0.1 sent an answer that is not valid HTTP: a chunk of it has no length"),
+        ("/bad-chunk", "127.0.0.1 sent invalid HTTP: a chunk without a valid length"),
     ],
 )
-def test_an_answer_that_is_not_whole_is_told_in_our_words(server: FaultServer, path: str, message: str) -> None:
+def test_broken_response_message_is_ours(server: FaultServer, path: str, message: str) -> None:
     error = failure(server.url + path)
     assert (error.kind, error.message, hint_of(error)) == (ErrorKind.CONNECTION, message, "try again")
 
 
-def test_redirects_end(server: FaultServer) -> None:
+def test_too_many_redirects_fail(server: FaultServer) -> None:
     assert "redirects" in failure(server.url + "/round").message
     assert len(server.requests) == fetch.MAX_REDIRECTS + 1
 
 
-def test_no_server_is_a_connection_failure_that_names_the_host() -> None:
+def test_refused_connection_names_the_host() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -256,31 +256,31 @@ def test_no_server_is_a_connection_failure_that_names_the_host() -> None:
 
 
 @pytest.mark.parametrize("path", ["/ok", "/no-length", "/chunked", "/gzip"])
-def test_more_bytes_than_allowed_are_too_large(server: FaultServer, path: str) -> None:
+def test_body_over_max_bytes_is_too_large(server: FaultServer, path: str) -> None:
     assert failure(server.url + path, max_bytes=len(BODY) - 1).kind is ErrorKind.TOO_LARGE
     assert get(server.url + path, max_bytes=len(BODY)) == BODY
 
 
-def test_every_layer_of_compression_is_bounded_by_bytes(server: FaultServer) -> None:
+def test_max_bytes_bounds_every_layer_of_compression(server: FaultServer) -> None:
     """Nothing comes of the inner layer, so the bytes of the body alone would tell nothing."""
     error = failure(server.url + "/large-inner-layer", max_bytes=2**20)
     assert (error.kind, error.message) == (ErrorKind.TOO_LARGE, "more than 1,048,576 bytes")
 
 
-def test_empty_members_cannot_keep_the_decoder_busy(server: FaultServer) -> None:
+def test_gzip_with_many_empty_members_is_refused(server: FaultServer) -> None:
     began = time.monotonic()
     assert failure(server.url + "/empty-members").kind is ErrorKind.CONNECTION
     assert time.monotonic() - began < 2
 
 
-def test_decompression_is_bounded_by_time() -> None:
+def test_decompression_stops_at_the_deadline() -> None:
     squeezed = gzip.compress(bytes(2**24))
     with pytest.raises(TimeoutError):
         for _ in inflating.inflate([squeezed], "gzip", fetch._meter(2**30, Deadline(0.0))):
             pass
 
 
-def test_announced_size_is_enough_to_refuse(server: FaultServer) -> None:
+def test_content_length_over_max_bytes_is_refused_before_the_body(server: FaultServer) -> None:
     # The server stalls in this body: only the header can have told.
     error = failure(server.url + "/announced", max_bytes=2000, timeout=10)
     assert error.kind is ErrorKind.TOO_LARGE
@@ -288,7 +288,7 @@ def test_announced_size_is_enough_to_refuse(server: FaultServer) -> None:
 
 
 @pytest.mark.parametrize("path", ["/flood", "/bomb", "/layered-bomb"])
-def test_bomb_takes_no_more_memory_than_the_bound(server: FaultServer, path: str) -> None:
+def test_decompression_bomb_takes_no_more_memory_than_max_bytes(server: FaultServer, path: str) -> None:
     get(server.url + "/ok")
     bound = 2**22
     tracemalloc.start()
@@ -299,11 +299,11 @@ def test_bomb_takes_no_more_memory_than_the_bound(server: FaultServer, path: str
         tracemalloc.stop()
     # The server's own buffers count, too: it is in this process.
     assert peak < bound + 4 * 2**20
-    if path == "/flood":  # the others are so small that the server is rid of them at once
+    if path == "/flood":  # the other bodies are small enough to be sent at once
         assert is_soon(server.gone.is_set)
 
 
-def test_body_is_held_once(server: FaultServer) -> None:
+def test_body_is_in_memory_only_once(server: FaultServer) -> None:
     tracemalloc.start()
     try:
         assert get(server.url + "/large", max_bytes=LARGE_SIZE) == bytes(LARGE_SIZE)
@@ -317,7 +317,7 @@ SLOW = ["/drip", "/drip-status", "/drip-headers", "/drip-chunks", "/drip-continu
 
 
 @pytest.mark.parametrize("path", SLOW)
-def test_timeout_is_that_of_the_whole(server: FaultServer, path: str) -> None:
+def test_timeout_covers_the_whole_fetch(server: FaultServer, path: str) -> None:
     threads = threading.active_count()
     began = time.monotonic()
     error = failure(server.url + path, timeout=0.5)
@@ -331,12 +331,12 @@ def test_timeout_is_that_of_the_whole(server: FaultServer, path: str) -> None:
     assert is_soon(lambda: threading.active_count() <= threads)
 
 
-def test_timeout_may_be_as_long_as_one_likes(server: FaultServer) -> None:
+def test_very_long_timeout_is_accepted(server: FaultServer) -> None:
     for timeout in (1e12, float("inf")):
         assert get(server.url.replace("127.0.0.1", "localhost") + "/moved", timeout=timeout) == BODY
 
 
-def test_timeout_holds_with_tls(secure_server: FaultServer) -> None:
+def test_timeout_covers_tls(secure_server: FaultServer) -> None:
     for path in ("/drip", "/drip-headers"):
         secure_server.forget()
         began = time.monotonic()
@@ -345,7 +345,7 @@ def test_timeout_holds_with_tls(secure_server: FaultServer) -> None:
         assert is_soon(secure_server.gone.is_set)
 
 
-def test_timeout_holds_for_a_tls_greeting_that_does_not_come() -> None:
+def test_timeout_covers_a_tls_handshake_without_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         port = silent.getsockname()[1]
@@ -353,7 +353,7 @@ def test_timeout_holds_for_a_tls_greeting_that_does_not_come() -> None:
         assert time.monotonic() - began < 5
 
 
-def test_timeout_holds_for_retries_and_redirects(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_covers_retries_and_redirects(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert failure(server.url + "/slow-round", timeout=0.3).kind is ErrorKind.TIMEOUT
     monkeypatch.setattr(retries, "FIRST_PAUSE", 10.0)
     began = time.monotonic()
@@ -361,7 +361,7 @@ def test_timeout_holds_for_retries_and_redirects(server: FaultServer, monkeypatc
     assert time.monotonic() - began < 5
 
 
-def test_timeout_holds_for_a_name_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_covers_dns(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
 
     def ask(host: str, flags: int = 0) -> list[str]:
@@ -378,7 +378,9 @@ def test_timeout_holds_for_a_name_that_nobody_answers(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("path", ["/wait", "/wait-in-the-body"])
-def test_one_wait_has_its_own_bound(server: FaultServer, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_wait_is_shorter_than_the_timeout(
+    server: FaultServer, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connections, "READ_TIMEOUT", 0.1)
     error = failure(server.url + path, timeout=3)
     assert error.kind is ErrorKind.TIMEOUT
@@ -386,7 +388,7 @@ def test_one_wait_has_its_own_bound(server: FaultServer, path: str, monkeypatch:
     assert "--timeout" in str(hint_of(error))
 
 
-def test_bound_of_one_wait_grows_with_that_of_the_whole() -> None:
+def test_single_wait_grows_with_the_timeout() -> None:
     short, long = (connections.RequestLimits(Deadline(seconds), allow_private=True) for seconds in (60, 600))
     assert (short.connect_seconds, short.read_seconds) == (5, 20)
     assert (long.connect_seconds, long.read_seconds) == (50, 200)
@@ -394,7 +396,7 @@ def test_bound_of_one_wait_grows_with_that_of_the_whole() -> None:
 
 @pytest.mark.skipif(not FILES.is_dir(), reason="only Linux tells which files are open")
 @pytest.mark.parametrize("path", ["/ok", "/two-lengths", "/cut", "/bad-chunk", "/missing", "/round", "/babble"])
-def test_no_socket_is_left_open(server: FaultServer, path: str) -> None:
+def test_sockets_are_closed_after_failures(server: FaultServer, path: str) -> None:
     before = len(list(FILES.iterdir()))
     error = None
     try:
@@ -406,7 +408,7 @@ def test_no_socket_is_left_open(server: FaultServer, path: str) -> None:
     assert (error is None) == (path == "/ok")
 
 
-# --- another try ---
+# --- retries ---
 
 
 @pytest.mark.parametrize(
@@ -419,24 +421,24 @@ def test_no_socket_is_left_open(server: FaultServer, path: str) -> None:
         ("/hangs-up-at-first", 2),
     ],
 )
-def test_server_is_asked_again(server: FaultServer, path: str, tries: int) -> None:
+def test_busy_or_broken_server_is_retried(server: FaultServer, path: str, tries: int) -> None:
     assert get(server.url + path) == BODY
     assert len(server.requests) == tries
 
 
 @pytest.mark.parametrize("path", ["/busy", "/broken", "/hang-up"])
-def test_tries_are_few(server: FaultServer, path: str) -> None:
+def test_retries_end(server: FaultServer, path: str) -> None:
     failure(server.url + path)
     assert len(server.requests) == retries.TRIES
 
 
 @pytest.mark.parametrize("path", ["/missing", "/forbidden", "/cut", "/babble", "/bad-gzip", "/empty"])
-def test_what_another_try_would_not_better_is_asked_for_once(server: FaultServer, path: str) -> None:
+def test_permanent_failure_is_not_retried(server: FaultServer, path: str) -> None:
     failure(server.url + path)
     assert len(server.requests) == 1
 
 
-def test_server_that_comes_up_later_is_found() -> None:
+def test_server_that_starts_later_is_reached() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -456,21 +458,21 @@ def test_server_that_comes_up_later_is_found() -> None:
             assert fetched.result(20) == BODY
 
 
-def test_pauses_grow() -> None:
+def test_pauses_between_retries_grow() -> None:
     pauses = [retries._pause(tries) for tries in (1, 2, 3)]
     assert all(0.01 * 2**number <= pause <= 0.0125 * 2**number for number, pause in enumerate(pauses))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["/limited-at-first", "/limited-by-date-at-first"])
-def test_server_is_left_alone_for_as_long_as_it_asks(server: FaultServer, path: str) -> None:
+def test_retry_after_is_waited_for(server: FaultServer, path: str) -> None:
     began = time.monotonic()
     assert get(server.url + path) == BODY
     assert time.monotonic() - began >= 0.9
 
 
 @pytest.mark.parametrize("path", ["/limited", "/limited-by-date"])
-def test_longer_rest_than_is_left_fails_at_once(server: FaultServer, path: str) -> None:
+def test_retry_after_past_the_deadline_fails_at_once(server: FaultServer, path: str) -> None:
     began = time.monotonic()
     error = failure(server.url + path, timeout=30)
     assert time.monotonic() - began < 5
@@ -480,7 +482,7 @@ def test_longer_rest_than_is_left_fails_at_once(server: FaultServer, path: str) 
     assert len(server.requests) == 1
 
 
-def test_rest_holds_for_other_urls_of_the_host_alone(server: FaultServer) -> None:
+def test_retry_after_applies_to_the_whole_host_and_no_other(server: FaultServer) -> None:
     failure(server.url + "/limited")
     error = failure(server.url + "/ok")
     assert error.kind is ErrorKind.HTTP_STATUS
@@ -489,8 +491,8 @@ def test_rest_holds_for_other_urls_of_the_host_alone(server: FaultServer) -> Non
         assert get(other.url + "/ok") == BODY
 
 
-def test_other_urls_of_the_host_wait_for_a_short_rest(server: FaultServer) -> None:
-    retries._leave_alone("127.0.0.1", 0.4)
+def test_other_urls_of_the_host_wait_for_retry_after(server: FaultServer) -> None:
+    retries._note_retry_after("127.0.0.1", 0.4)
     began = time.monotonic()
     assert get(server.url + "/ok") == BODY
     assert time.monotonic() - began >= 0.4
@@ -511,7 +513,7 @@ def test_other_urls_of_the_host_wait_for_a_short_rest(server: FaultServer) -> No
         "://127.0.0.1/",
     ],
 )
-def test_only_http_is_fetched(url: str) -> None:
+def test_url_of_another_scheme_is_blocked(url: str) -> None:
     assert failure(url).kind is ErrorKind.BLOCKED
 
 
@@ -555,11 +557,11 @@ def test_malformed_url_is_blocked(url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/to-file", "/to-ftp", "/to-data", "/to-nowhere"])
-def test_redirect_does_not_lead_out_of_http(server: FaultServer, path: str) -> None:
+def test_redirect_to_another_scheme_is_blocked(server: FaultServer, path: str) -> None:
     assert failure(server.url + path).kind is ErrorKind.BLOCKED
 
 
-def test_url_that_is_not_utf_8_is_one_failure() -> None:
+def test_url_with_invalid_utf_8_is_blocked() -> None:
     assert failure("http://127.0.0.1:9/caf\udce9.jpg").kind in (ErrorKind.BLOCKED, ErrorKind.CONNECTION)
     assert failure("http://caf\udce9.host/").kind is ErrorKind.BLOCKED
 
@@ -580,7 +582,7 @@ def test_url_that_is_not_utf_8_is_one_failure() -> None:
         "example.org@127.0.0.1",
     ],
 )
-def test_listed_url_does_not_lead_to_this_host(server: FaultServer, host: str) -> None:
+def test_listed_url_of_this_machine_is_blocked(server: FaultServer, host: str) -> None:
     error = failure(f"http://{host}:{server.server_port}/ok", typed=False, allow_private_hosts=False)
     assert error.kind is ErrorKind.BLOCKED
     assert "private" in error.message
@@ -590,30 +592,30 @@ def test_listed_url_does_not_lead_to_this_host(server: FaultServer, host: str) -
     assert not server.requests
 
 
-def test_listed_url_may_lead_there_with_leave(server: FaultServer) -> None:
+def test_listed_url_of_this_machine_is_fetched_with_allow_private_hosts(server: FaultServer) -> None:
     assert get(server.url + "/ok", typed=False, allow_private_hosts=True) == BODY
 
 
-def test_typed_url_may_lead_there(server: FaultServer) -> None:
+def test_typed_url_of_this_machine_is_fetched(server: FaultServer) -> None:
     assert fetch.fetch(server.url + "/ok") == BODY
 
 
 @pytest.mark.parametrize("path", ["/moved", "/moved-in-full", "/to-private", "/to-metadata"])
-def test_redirect_of_a_typed_url_may_not(server: FaultServer, path: str) -> None:
+def test_redirect_of_a_typed_url_to_this_machine_is_blocked(server: FaultServer, path: str) -> None:
     error = failure(server.url + path, allow_private_hosts=False, timeout=10)
     assert error.kind is ErrorKind.BLOCKED
     assert "private" in error.message
     assert len(server.requests) == 1
 
 
-def test_connection_that_a_typed_url_opened_is_not_used_for_a_listed_one(server: FaultServer) -> None:
+def test_listed_url_does_not_reuse_a_private_connection(server: FaultServer) -> None:
     assert fetch.fetch(server.url + "/ok") == BODY
     error = failure(server.url + "/ok", typed=False, allow_private_hosts=False)
     assert error.kind is ErrorKind.BLOCKED
     assert len(server.requests) == 1
 
 
-def test_name_with_public_and_private_addresses_leads_to_the_public_ones(
+def test_host_with_public_and_private_addresses_uses_the_public_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried: list[str] = []
@@ -642,7 +644,7 @@ def test_peer_is_checked_before_anything_is_sent(server: FaultServer, monkeypatc
 
 
 # IANA's registries of special-purpose addresses, of 2025-10-09: https://www.iana.org/assignments/ with
-# iana-ipv4-special-registry/ and iana-ipv6-special-registry/. Rows that hold IPv4 addresses are in test_is_public.
+# iana-ipv4-special-registry/ and iana-ipv6-special-registry/. Rows with embedded IPv4 addresses are in test_is_public.
 SPECIAL = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -696,7 +698,7 @@ NEIGHBOURS += ["198.17.255.255", "198.20.0.0", "223.255.255.255", "2001:200::", 
 
 
 @pytest.mark.parametrize(("networks", "expected"), [(SPECIAL, False), (REACHABLE, True), (NEIGHBOURS, True)])
-def test_special_purpose_addresses_are_those_of_the_registries(networks: list[str], expected: bool) -> None:
+def test_special_purpose_registries_are_not_public(networks: list[str], expected: bool) -> None:
     for text in networks:
         network = ipaddress.ip_network(text)
         middle = network[network.num_addresses // 2]
@@ -765,7 +767,7 @@ def test_is_public(address: str, expected: bool) -> None:
 # --- passwords ---
 
 
-def test_password_is_sent_where_it_belongs_and_nowhere_else(server: FaultServer) -> None:
+def test_password_is_not_sent_to_another_host(server: FaultServer) -> None:
     with_password = server.url.replace("://", "://us%40er:p%C3%A4ss@")
     assert get(with_password + "/locked") == BODY
     basic = "Basic " + base64.b64encode("us@er:päss".encode()).decode()
@@ -776,9 +778,7 @@ def test_password_is_sent_where_it_belongs_and_nowhere_else(server: FaultServer)
     assert [request.headers.get("Authorization") for request in server.requests] == [basic, None]
 
 
-def test_passwords_of_the_home_folder_are_not_sent(
-    server: FaultServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_netrc_passwords_are_not_sent(server: FaultServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / ".netrc").write_text("default login user password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -787,7 +787,7 @@ def test_passwords_of_the_home_folder_are_not_sent(
 
 
 @pytest.mark.parametrize("path", ["/missing", "/hang-up", "/cut", "/round", "/to-nowhere"])
-def test_errors_do_not_repeat_a_password(server: FaultServer, path: str) -> None:
+def test_errors_do_not_show_the_password(server: FaultServer, path: str) -> None:
     error = failure(server.url.replace("://", "://user:secret@") + path)
     assert "secret" not in error.message + str(hint_of(error))
 
@@ -801,7 +801,7 @@ def test_errors_do_not_repeat_a_password(server: FaultServer, path: str) -> None
         ("dog.jpg", "dog.jpg"),
     ],
 )
-def test_without_secrets(url: str, shown: str) -> None:
+def test_without_secrets_removes_user_and_password(url: str, shown: str) -> None:
     assert fetch.without_secrets(url) == shown
 
 
@@ -824,13 +824,13 @@ def _no_names(host: str, seconds: float) -> list[str]:
     return addresses._addresses(host, socket.AI_NUMERICHOST)
 
 
-def test_proxy_of_the_environment_leads_to_names_that_are_unknown_here(proxy: FaultServer) -> None:
+def test_http_proxy_resolves_host_unknown_here(proxy: FaultServer) -> None:
     url = "http://pictures.example/ok"
     assert fetch.fetch(url, typed=False) == BODY
     assert [request.path for request in proxy.requests] == [url]
 
 
-def test_proxy_is_not_used_for_hosts_that_are_excepted(proxy: FaultServer) -> None:
+def test_no_proxy_hosts_bypass_the_proxy(proxy: FaultServer) -> None:
     assert failure("http://direct.example/ok").kind is ErrorKind.CONNECTION
     assert not proxy.requests
 
@@ -856,7 +856,7 @@ def test_proxy_is_not_used_for_hosts_that_are_excepted(proxy: FaultServer) -> No
         "localhost.localdomain",
     ],
 )
-def test_listed_private_address_is_not_asked_of_a_proxy(proxy: FaultServer, host: str) -> None:
+def test_private_host_is_blocked_before_the_http_proxy_is_asked(proxy: FaultServer, host: str) -> None:
     error = failure(f"http://{host}/ok", typed=False, allow_private_hosts=False)
     assert error.kind is ErrorKind.BLOCKED
     assert not proxy.requests
@@ -865,14 +865,14 @@ def test_listed_private_address_is_not_asked_of_a_proxy(proxy: FaultServer, host
 
 
 @pytest.mark.parametrize("char", [*"%|<>^{}`\\ ", '"', "%2f", "\x7f"], ids=ascii)
-def test_host_that_no_host_can_be_called_is_blocked_before_a_proxy_is_asked(proxy: FaultServer, char: str) -> None:
+def test_host_with_invalid_characters_is_blocked_before_the_proxy_is_asked(proxy: FaultServer, char: str) -> None:
     assert failure(f"http://a{char}b/ok").kind is ErrorKind.BLOCKED
     proxy.answers["/to-odd"] = fault_server.to(f"http://a{char}b/ok")
     assert failure("http://pictures.example/to-odd").kind is ErrorKind.BLOCKED
     assert [request.path for request in proxy.requests] == ["http://pictures.example/to-odd"]
 
 
-def test_whatever_a_library_raises_is_a_failure(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_library_error_is_a_connection_failure(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def trip(*_: object) -> None:
         raise AssertionError
 
@@ -890,7 +890,7 @@ def test_proxy_tunnels_https(proxy: FaultServer, secure_server: FaultServer) -> 
     assert failure(f"https://localhost:{port}/drip", timeout=0.5).kind is ErrorKind.TIMEOUT
 
 
-def test_timeout_holds_with_a_proxy(proxy: FaultServer) -> None:
+def test_timeout_covers_the_proxy(proxy: FaultServer) -> None:
     assert failure("http://pictures.example/drip", timeout=0.5).kind is ErrorKind.TIMEOUT
     assert is_soon(proxy.gone.is_set)
 
@@ -910,7 +910,7 @@ def test_timeout_holds_with_a_proxy(proxy: FaultServer) -> None:
         ("http://", "proxy"),
     ],
 )
-def test_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+def test_unusable_proxy_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
     monkeypatch.setenv("http_proxy", value)
     monkeypatch.setenv("HTTP_PROXY", value)
     monkeypatch.delenv("NO_PROXY")
@@ -920,7 +920,7 @@ def test_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, valu
     assert "secret" not in error.message + str(hint_of(error))
 
 
-def test_proxy_that_wants_a_password_is_named(proxy: FaultServer, secure_server: FaultServer) -> None:
+def test_proxy_that_asks_for_a_password_is_named(proxy: FaultServer, secure_server: FaultServer) -> None:
     proxy.answers["/password"] = fault_server.answer(407)
     error = failure("http://pictures.example/password")
     assert error.kind is ErrorKind.HTTP_STATUS
@@ -938,7 +938,7 @@ def socks(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sock
 
 
 @pytest.mark.parametrize("scheme", ["socks", "socks5", "socks5h"])
-def test_socks_proxy_leads_to_names_that_are_unknown_here(
+def test_socks5h_proxy_resolves_host_unknown_here(
     server: FaultServer, socks: SocksServer, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", f"{scheme}://{socks.address}/")
@@ -947,7 +947,7 @@ def test_socks_proxy_leads_to_names_that_are_unknown_here(
     assert server.requests[-1].headers["Host"] == "pictures.example:8080"
 
 
-def test_socks5_asks_for_the_address_that_was_checked(socks: SocksServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socks5_connects_to_the_checked_address(socks: SocksServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "look_up", lambda host, _: ["127.0.0.1" if "127" in host else "198.41.0.4"])
     fetch.fetch("http://pictures.example/ok", typed=False)
     monkeypatch.setenv("ALL_PROXY", f"socks5://{socks.address}")
@@ -955,7 +955,7 @@ def test_socks5_asks_for_the_address_that_was_checked(socks: SocksServer, monkey
     assert socks.requests == [("pictures.example", 80), ("198.41.0.4", 80)]
 
 
-def test_socks_proxy_tunnels_https_and_holds_the_timeout(
+def test_socks_proxy_tunnels_https_within_the_timeout(
     socks: SocksServer, secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     socks.behind = ("127.0.0.1", secure_server.server_port)
@@ -964,7 +964,7 @@ def test_socks_proxy_tunnels_https_and_holds_the_timeout(
     assert failure("https://localhost:8443/drip", timeout=0.5).kind is ErrorKind.TIMEOUT
 
 
-def test_socks_proxy_with_a_password(
+def test_socks_proxy_receives_the_password(
     server: FaultServer, socks: SocksServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     socks.login = ("us er", "p@ss")
@@ -980,7 +980,7 @@ def test_socks_proxy_with_a_password(
     assert "secret" not in error.message
 
 
-def test_what_a_socks_proxy_refuses_is_told(socks: SocksServer) -> None:
+def test_refusal_of_a_socks_proxy_is_explained(socks: SocksServer) -> None:
     socks.refusal = 4
     error = failure("http://pictures.example/ok")
     assert error.kind is ErrorKind.CONNECTION
@@ -988,22 +988,20 @@ def test_what_a_socks_proxy_refuses_is_told(socks: SocksServer) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1.", "localhost", "[::1%25lo]", "169.254.169.254"])
-def test_listed_private_address_is_not_asked_of_a_socks_proxy(socks: SocksServer, host: str) -> None:
+def test_private_host_is_blocked_before_the_socks_proxy_is_asked(socks: SocksServer, host: str) -> None:
     error = failure(f"http://{host}/ok", typed=False, allow_private_hosts=False)
     assert error.kind is ErrorKind.BLOCKED
     assert not socks.requests
 
 
-def test_connection_through_socks_that_a_typed_url_opened_is_not_used_for_a_listed_one(
+def test_listed_url_does_not_reuse_a_private_socks_connection(
     socks: SocksServer,
 ) -> None:
     assert fetch.fetch("http://127.0.0.1/ok") == BODY
     assert failure("http://127.0.0.1/ok", typed=False, allow_private_hosts=False).kind is ErrorKind.BLOCKED
 
 
-def test_http_proxy_that_is_named_as_an_https_one_is_told(
-    proxy: FaultServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_http_proxy_configured_as_https_gets_a_hint(proxy: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", proxy.url.replace("http:", "https:"))
     error = failure("https://pictures.example/ok")
     assert error.kind is ErrorKind.CONNECTION
@@ -1017,7 +1015,7 @@ def test_proxy_without_a_scheme_is_used(proxy: FaultServer, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_certificates_of_every_variable_are_trusted(
+def test_every_certificate_variable_is_honoured(
     secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
@@ -1025,7 +1023,7 @@ def test_certificates_of_every_variable_are_trusted(
     assert get(secure_server.url + "/ok") == BODY
 
 
-def test_certificates_that_do_not_do_are_named(
+def test_insufficient_certificates_are_named(
     secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
@@ -1054,5 +1052,5 @@ def test_certificates_that_do_not_do_are_named(
         ("", False),
     ],
 )
-def test_is_url_knows_a_url_from_a_path(text: str, expected: bool) -> None:
+def test_is_url_distinguishes_urls_from_paths(text: str, expected: bool) -> None:
     assert fetch.is_url(text) is expected

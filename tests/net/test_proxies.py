@@ -1,4 +1,4 @@
-"""What the environment says about proxies, in every spelling that people use."""
+"""Proxies from the environment, in every spelling that people use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def chosen(url: str = "https://pictures.example/a.jpg") -> tuple[str, str] | Non
         (' "http://proxy:3128" ', "http://proxy:3128"),
     ],
 )
-def test_proxy_is_understood_however_it_is_written(monkeypatch: pytest.MonkeyPatch, value: str, url: str) -> None:
+def test_every_spelling_of_a_proxy_is_parsed(monkeypatch: pytest.MonkeyPatch, value: str, url: str) -> None:
     monkeypatch.setenv("https_proxy", value)
     assert chosen() == (url, "https_proxy")
     assert chosen("http://pictures.example/") is None
@@ -50,7 +50,7 @@ def test_proxy_is_understood_however_it_is_written(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "value", ["http://", "http://[", "http://u:se#cret@proxy:1", "http://u:se/cret@proxy:1", ":0"]
 )
-def test_malformed_proxy_is_an_error_that_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_malformed_proxy_error_names_the_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ALL_PROXY", value)
     with pytest.raises(UsageError, match="ALL_PROXY is malformed") as caught:
         chosen()
@@ -58,15 +58,13 @@ def test_malformed_proxy_is_an_error_that_names_its_variable(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("value", ["socks4://proxy:1", "ftp://proxy", "quic://proxy"])
-def test_proxy_that_is_not_supported_is_an_error_that_names_its_variable(
-    monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
+def test_unsupported_proxy_error_names_the_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ALL_PROXY", value)
     with pytest.raises(UsageError, match=r"ALL_PROXY: .* proxies are not supported"):
         chosen()
 
 
-def test_variable_of_the_scheme_wins_and_lower_case_before_upper(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scheme_variable_beats_all_proxy_and_lower_case_beats_upper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "a:1")
     assert chosen() == ("http://a:1", "ALL_PROXY")
     monkeypatch.setenv("all_proxy", "b:1")
@@ -80,7 +78,7 @@ def test_variable_of_the_scheme_wins_and_lower_case_before_upper(monkeypatch: py
     assert chosen() == ("http://b:1", "all_proxy")
 
 
-def test_proxy_that_a_client_sent_to_a_cgi_script_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_proxy_is_ignored_in_a_cgi_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "evil:1")
     assert chosen("http://pictures.example/") == ("http://evil:1", "HTTP_PROXY")
     monkeypatch.setenv("REQUEST_METHOD", "GET")
@@ -128,13 +126,15 @@ LONG = "localhost,127.0.0.0/8,127.0.0.1,::1,[::1],fd07:b51a:cc66::/64, .corp.exa
         ("a/b/c,:,://", "http://pictures.example/", False),
     ],
 )
-def test_no_proxy(monkeypatch: pytest.MonkeyPatch, exceptions: str, url: str, excepted: bool) -> None:
+def test_no_proxy_entries_match_hosts(
+    monkeypatch: pytest.MonkeyPatch, exceptions: str, url: str, excepted: bool
+) -> None:
     monkeypatch.setenv("ALL_PROXY", "proxy:1")
     monkeypatch.setenv("NO_PROXY", exceptions)
     assert (chosen(url) is None) == excepted
 
 
-def test_exceptions_of_both_cases_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_read_in_both_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "proxy:1")
     monkeypatch.setenv("NO_PROXY", "a.example")
     monkeypatch.setenv("no_proxy", "b.example")

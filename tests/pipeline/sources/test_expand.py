@@ -121,7 +121,7 @@ def test_a_name_longer_than_any_file_has_is_not_found(name: str) -> None:
     assert why(source).kind is ErrorKind.NOT_FOUND
 
 
-def test_zero_bytes_are_empty() -> None:
+def test_input_of_zero_bytes_is_empty() -> None:
     Path("dog.jpg").touch()
     assert why(only(expand(["dog.jpg"]))).kind is ErrorKind.EMPTY
 
