@@ -644,7 +644,7 @@ def test_peer_is_checked_before_anything_is_sent(server: FaultServer, monkeypatc
 
 
 # IANA's registries of special-purpose addresses, of 2025-10-09: https://www.iana.org/assignments/ with
-# iana-ipv4-special-registry/ and iana-ipv6-special-registry/. Rows with embedded IPv4 addresses are in test_is_public.
+# iana-ipv4-special-registry/ and iana-ipv6-special-registry/. Rows with embedded IPv4 addresses: test_is_public.
 SPECIAL = [
     "0.0.0.0/8",
     "10.0.0.0/8",
