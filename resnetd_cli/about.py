@@ -1,4 +1,4 @@
-"""What is known of a model: for `info` and `list-models`."""
+"""Describe models for `info` and `list-models`: size, accuracy, preprocessing, licence, engine, BibTeX."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
 from resnetd_cli.results import Agreement, Preprocessing, fitting
 
 Facts = dict[str, Any]
-"""Facts by name, in the order to show them; None where nothing is known."""
+"""Facts by name, in display order; None if unknown."""
 
 _FLOAT32_BYTES = 4
 _OF_WEIGHTS = ("top1", "top5", "test_top1", "test_top5")
-"""Facts of published weights, not of an architecture."""
+"""Facts about the published weights, not about the architecture."""
 _DIGITS = 7
 _BLOCKS = {
     "basic": "basic blocks of two 3x3 convolutions",
@@ -69,9 +69,9 @@ _BIBTEX_TIMM = """\
 
 
 def describe(choice: ModelChoice) -> Facts:
-    """Return what is known of a model. For the ResNet-D table neither torch nor timm is imported.
+    """Return the facts about a model. For the ResNet-D table neither torch nor timm is imported.
 
-    Other weights than the model's own are read, unless they were compiled before.
+    Weights that replace the model's own are read, unless they are compiled already.
 
     Raises:
         UnknownModel: there is no such model.
@@ -104,20 +104,20 @@ def bibtex(model: ModelRef) -> str:
 
 
 def agreement_facts(agreement: Agreement | None) -> Facts:
-    """Return the figures of an agreement, each None where none was measured."""
+    """Return the figures of an agreement; all are None if it was not measured."""
     if agreement is None:
         return {field.name: None for field in fields(Agreement)}
     return {name: round(value, _DIGITS) for name, value in asdict(agreement).items()}
 
 
 def list_cards(pattern: str) -> list[Facts]:
-    """Return the facts of the table's models whose name matches, and whether their weights are here."""
+    """Return the rows of matching models in the table, and whether their weights are on this machine."""
     found = [card for card in table.cards() if names.matches(card.name, pattern)]
     return [{**card.record, "on_this_machine": hub.cached(card.hub_id) is not None} for card in found]
 
 
 def list_timm(pattern: str) -> list[Facts]:
-    """Return what timm knows, without building them, of its models whose name matches."""
+    """Return facts about matching timm models from timm's configurations, without building the networks."""
     rows = []
     for name, config in names.timm_configs(pattern):
         repo = config.hf_hub_id if config else None
@@ -191,7 +191,7 @@ def _describe_timm(ref: ResolvedModel, image_size: str) -> Facts:
 
 
 def _with_weights(facts: Facts, ref: ResolvedModel, file: Path, *, is_compiled: bool) -> Facts:
-    """Return the facts of a model with other weights, of which its accuracy and its licence say nothing."""
+    """Return a model's facts when other weights replace its own, so accuracy and licence no longer apply."""
     facts = {name: value for name, value in facts.items() if name not in _OF_WEIGHTS} | {
         "weights": str(file),
         "license": None,
@@ -227,7 +227,7 @@ def _describe_exported(path: Path) -> Facts:
 
 
 def _describe_compiled(card: Card) -> Facts:
-    """Return the facts of a model that its compiled form knows."""
+    """Return the facts that a model's compiled form holds."""
     return {
         "model": card.name,
         "classes": len(card.class_names.names),
@@ -250,7 +250,7 @@ def _describe_preprocessing(how: Preprocessing) -> Facts:
 
 
 def _describe_engines(key: BundleKey) -> Facts:
-    """Return which engine runs a model on this machine, and why, and what is known of its compiled forms."""
+    """Return which engine runs a model on this machine, and why, and facts about its compiled forms."""
     forms = {precision: bundles.find(replace(key, precision=precision)) for precision in (FP32, INT8)}
     bundle = forms[FP32]
     asked = os.environ.get("RESNETD_ENGINE", "")
@@ -264,7 +264,7 @@ def _describe_engines(key: BundleKey) -> Facts:
     else:
         engine, why = graph_engine(asked).name, "it is compiled"
     facts: Facts = {"engine": engine, "engine_why": why}
-    # With other weights or another size, what was compiled knows best.
+    # With other weights or another size, the compiled form has the exact facts.
     if bundle and key != BundleKey(ModelChoice(key.choice.model)):
         facts |= _describe_compiled(bundle.card)
     for precision, form in forms.items():
@@ -274,7 +274,7 @@ def _describe_engines(key: BundleKey) -> Facts:
 
 
 def _describe_form(precision: str, card: Card | None, place: Path | None) -> Facts:
-    """Return where one compiled form of a model lies, and how it compares: int8 with fp32, fp32 with torch."""
+    """Return where one compiled form of a model is, and how it compares: int8 with fp32, fp32 with torch."""
     facts: Facts = {precision: str(place) if place else None}
     if precision == INT8:
         facts["int8_calibration_images"] = card.origin.calibration_images if card else None
@@ -291,7 +291,7 @@ def _local_weights(ref: ResolvedModel, repo: str | None) -> Path | None:
 
 
 def _file_mb(path: Path | None, params_m: float) -> float:
-    """Return the size of the weights in millions of bytes: of the file, else of the parameters in float32."""
+    """Return the size of the weights in MB: of the file if there is one, else of the parameters in float32."""
     return round(path.stat().st_size / 1e6 if path else params_m * _FLOAT32_BYTES, 1)
 
 

@@ -1,4 +1,4 @@
-"""The library's front door: a model ready to answer."""
+"""The Python API for a loaded model: `Classifier.predict`, `probabilities`, `logits` and `embed`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Input = Union[str, "PathLike[str]", Source]
 Inputs = Input | Iterable[Input]
-"""What the command line takes, or many of them, or sources."""
+"""One input or many: paths, globs or URLs, as on the command line, or `Source` objects."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Classifier:
     """A loaded model.
 
     Attributes:
-        name: the model's full name, as the records carry it.
-        engine: what runs the network.
-        preprocessing: how the network wants its images.
+        name: the model's full name, as in records.
+        engine: the engine that runs the network.
+        preprocessing: how images are prepared for the network.
         class_names: the names of its classes.
-        temperature: what logits are divided by before they become probabilities.
-        precision: in which the engine computes: `fp32`, `int8`, `fp16` or `bf16`.
+        temperature: the logits are divided by it before the softmax.
+        precision: the engine's precision: `fp32`, `int8`, `fp16` or `bf16`.
         inputs: how inputs are read and decoded.
         parallelism: how much runs at once.
-        why: why this engine runs it, in a few words.
+        why: the reason for this engine, in a few words.
     """
 
     name: str
@@ -65,9 +65,9 @@ class Classifier:
 
         Args:
             inputs: as on the command line.
-            top_k: how many classes each answer names.
-            min_probability: leave out classes below it; an answer without any abstains.
-            embeddings: give each answer its features too; the model must have been loaded with a layer.
+            top_k: number of classes in each result.
+            min_probability: leave out classes below it; a result without classes is an abstention.
+            embeddings: add the embedding to each result; the model must have been loaded with a layer.
 
         Yields:
             One `Classified` or `Failure` for each image, in order.
@@ -83,7 +83,7 @@ class Classifier:
         return self._run(inputs, finish)
 
     def probabilities(self, inputs: Inputs) -> Iterator[NDArray[np.float32] | Failure]:
-        """Give the probabilities of all classes for each input, in order: float32, shape (C,)."""
+        """Yield the probabilities of all classes for each input, in order: float32, shape (C,)."""
 
         def finish(
             name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
@@ -96,11 +96,11 @@ class Classifier:
     def logits(
         self, inputs: Inputs, *, decoded: Callable[[Image.Image], object] = lambda image: None
     ) -> Iterator[NDArray[np.float32] | Failure]:
-        """Give the logits of all classes for each input, in order, as they are: float32, shape (C,).
+        """Yield the logits of all classes for each input, in order, without temperature: float32, shape (C,).
 
         Args:
             inputs: as on the command line.
-            decoded: as of `Pipeline`.
+            decoded: as in `Pipeline`.
         """
 
         def finish(
@@ -112,7 +112,7 @@ class Classifier:
         return self._run(inputs, finish, decoded=decoded)
 
     def embed(self, inputs: Inputs) -> Iterator[Embedded | Failure]:
-        """Give the features of each input, in order, of the layer the model was loaded with."""
+        """Yield the embedding of each input, in order, from the layer the model was loaded with."""
 
         def finish(
             name: str, logits: NDArray[np.float32] | None, features: NDArray[np.float32] | None
@@ -124,7 +124,7 @@ class Classifier:
         return self._run(inputs, finish)
 
     def feature_width(self) -> int:
-        """Return how many features an image has, D, by running the network."""
+        """Return the width D of an embedding, by running the network once."""
         import numpy as np
 
         features = self.engine.run(np.zeros((1, *self.preprocessing.input_size), np.float32)).features

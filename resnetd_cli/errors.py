@@ -1,17 +1,17 @@
-"""Everything that can go wrong, and the exit code each ends with.
+"""The exceptions, with their exit codes, error kinds and reasons.
 
     ResnetdError                1  failed
-    ├── UsageError              2  the command line asks for something that cannot be
-    │   ├── UnknownModel           no such model (the hint names near ones)
-    │   └── OutputExists           the output is there already
-    ├── WeightsError               the weights cannot be had, or do not fit
-    │   └── HubError               the hub did not give them
-    ├── LabelsError                the class names cannot be had, or do not fit
-    ├── ModelError                 the model cannot do what was asked of it
-    ├── DataError                  the labelled images cannot be trained on, or measured with
+    ├── UsageError              2  the command line is wrong
+    │   ├── UnknownModel           no such model (the hint lists similar ones)
+    │   └── OutputExists           the output already exists
+    ├── WeightsError               the weights are missing or unreadable, or do not fit
+    │   └── HubError               the hub did not provide them
+    ├── LabelsError                the class names are missing or unreadable, or do not fit
+    ├── ModelError                 the model cannot do what was requested
+    ├── DataError                  the labelled images cannot be used for training or evaluation
     ├── OutputError                the output cannot be written
-    ├── CacheError                 the cache cannot be written; answers do not need it
-    └── InputError              3  one input failed; the run goes on and gives it a row
+    ├── CacheError                 the cache cannot be written; predictions do not need it
+    └── InputError              3  one input failed; the run continues and writes a row for it
 
 The library raises these and never prints or exits; `cli/app.py` holds the one handler.
 """
@@ -23,13 +23,13 @@ from typing import TypedDict
 
 
 class ExitCode(IntEnum):
-    """What the process ends with."""
+    """The exit codes of the program."""
 
     OK = 0
     FAILED = 1
     USAGE = 2
     PARTIAL = 3
-    """Finished; some inputs failed, and each has a row that says why."""
+    """Finished, but some inputs failed; each has a row that says why."""
     INTERRUPTED = 130
 
 
@@ -48,7 +48,7 @@ class ErrorKind(str, Enum):
 
 
 class Reason(Enum):
-    """Why something failed, where an option of the command line may help: `cli/hints.py` says which."""
+    """Why something failed. `cli/hints.py` turns it into a hint, as command-line options may help."""
 
     # Inputs: reading and decoding.
     TOO_MANY_BYTES = auto()
@@ -159,7 +159,7 @@ class Reason(Enum):
 
 
 class Advice(TypedDict):
-    """What helps against an error; see `ResnetdError`."""
+    """The part of an error that suggests a remedy; see `ResnetdError`."""
 
     hint: str | None
     reason: Reason | None
@@ -167,13 +167,13 @@ class Advice(TypedDict):
 
 
 class ResnetdError(Exception):
-    """Base of all errors that users are meant to read.
+    """Base of all errors that are shown to users.
 
     Args:
-        message: what happened, one line.
-        hint: what to try next, one line. It names no option: the library does not know which command runs.
-        reason: what the command line chooses a hint by, which it shows after `hint`.
-        details: what that hint names, such as a size that would do.
+        message: what happened, in one line.
+        hint: what to try next, in one line. It names no option: the library does not know which command runs.
+        reason: from which the command line makes a further hint, shown after `hint`.
+        details: values for that hint, such as a size that would work.
     """
 
     exit_code = ExitCode.FAILED
@@ -194,7 +194,7 @@ class ResnetdError(Exception):
 
     @property
     def advice(self) -> Advice:
-        """What helps, to pass on to another error."""
+        """Hint, reason and details, as arguments for another error."""
         return {"hint": self.hint, "reason": self.reason, "details": self.details}
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -209,7 +209,7 @@ def _remade(kind: type[ResnetdError], state: dict[str, object]) -> ResnetdError:
 
 
 class UsageError(ResnetdError):
-    """The command line asks for something that cannot be."""
+    """The command line is wrong."""
 
     exit_code = ExitCode.USAGE
 
@@ -219,27 +219,27 @@ class UnknownModel(UsageError):
 
 
 class OutputExists(UsageError):
-    """The output is there already and may not be overwritten."""
+    """The output already exists and may not be overwritten."""
 
 
 class WeightsError(ResnetdError):
-    """The weights cannot be had, or do not fit the model."""
+    """The weights are missing or unreadable, or do not fit the model."""
 
 
 class HubError(WeightsError):
-    """The hub did not give the weights."""
+    """The hub did not provide the weights."""
 
 
 class LabelsError(ResnetdError):
-    """The class names cannot be had, or do not fit the model."""
+    """The class names are missing or unreadable, or do not fit the model."""
 
 
 class ModelError(ResnetdError):
-    """The model cannot do what was asked of it."""
+    """The model cannot do what was requested."""
 
 
 class DataError(ResnetdError):
-    """The labelled images cannot be trained on, or measured with."""
+    """The labelled images cannot be used for training or evaluation."""
 
 
 class OutputError(ResnetdError):
@@ -254,11 +254,11 @@ class InputError(ResnetdError):
     """One input failed.
 
     Args:
-        kind: why, from the closed set.
-        message: what happened, one line.
-        hint: as of `ResnetdError`.
-        reason: likewise.
-        details: likewise.
+        kind: the kind of failure, from the closed set.
+        message: what happened, in one line.
+        hint: as for `ResnetdError`.
+        reason: as for `ResnetdError`.
+        details: as for `ResnetdError`.
     """
 
     exit_code = ExitCode.PARTIAL
@@ -277,13 +277,13 @@ class InputError(ResnetdError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or else its name."""
+    """Return the first line of an exception's message, or the name of its type if it has none."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__).rstrip(".")
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return what an error began with: network libraries wrap it several times."""
+    """Return the original cause of an error, which network libraries wrap several times."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return error

@@ -1,4 +1,4 @@
-"""From a MODEL to a classifier that is ready: the compiled form if there is one, or else timm's network."""
+"""Load a MODEL as a `Classifier`: choose the engine, and open the compiled form or build timm's network."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def load(
 
     Args:
         model: a timm name, `embedded`, `hf-hub:OWNER/NAME`, a folder, or an exported `.onnx` file.
-        weights: a checkpoint to load in place of the model's own.
+        weights: a checkpoint to load instead of the model's own weights.
         image_size: `train`, `test`, or pixels.
-        class_names: a file or URL with the names of the classes, in place of the model's own.
-        layer: the features that `Classifier.embed` gives: `pooled`, `logits`, or a stage's name.
-        offline: use only what is on this machine.
+        class_names: a file or URL with class names to use instead of the model's own.
+        layer: the layer for `Classifier.embed`: `pooled`, `logits`, or a stage's name.
+        offline: use only files on this machine.
         runtime: engine, precision, device, and how much runs at once.
         inputs: how inputs are read and decoded.
-        note: called with a line about whatever takes long or deserves attention.
+        note: called with a line about anything slow or noteworthy.
 
     Raises:
         ResnetdError: see `errors`.
@@ -81,14 +81,14 @@ class Loader:
     """How to load a model.
 
     Attributes:
-        choice: which model.
-        class_names: a file or URL with the names of the classes, in place of the model's own.
-        temperature: the divisor of the logits, in place of the model's own.
+        choice: the model, its weights and its image size.
+        class_names: a file or URL with class names to use instead of the model's own.
+        temperature: the divisor of the logits to use instead of the model's own.
         wanted: the outputs to compute.
         runtime: engine, precision, device, and how much runs at once.
         inputs: how inputs are read and decoded.
         downloads: whether files may be downloaded.
-        note: called with a line about whatever takes long or deserves attention.
+        note: called with a line about anything slow or noteworthy.
     """
 
     choice: ModelChoice
@@ -101,7 +101,7 @@ class Loader:
     note: Callable[[str], None] = lambda _: None
 
     def load(self) -> Classifier:
-        """Load it.
+        """Load the model.
 
         Raises:
             ResnetdError: see `errors`.
@@ -128,7 +128,7 @@ class Loader:
         return self._load_network(reason)
 
     def compile(self) -> Bundle:
-        """Return the compiled model, compiled now unless it was before. It may hold a failure instead.
+        """Return the compiled model, after compiling it if necessary. The bundle may hold a failure instead.
 
         Raises:
             CacheError: the cache cannot be written.
@@ -151,10 +151,10 @@ class Loader:
         return BundleKey(self.choice, self.runtime.precision)
 
     def check(self) -> None:
-        """Check the options before anything is downloaded, as far as that is possible.
+        """Check the options before anything is downloaded, as far as possible.
 
         Raises:
-            UsageError, LabelsError: one of them is wrong.
+            UsageError, LabelsError: an option is wrong.
         """
         self.runtime.check()
         if self.choice.image_size not in ("train", "test"):
@@ -175,7 +175,7 @@ class Loader:
         return self.runtime.engine == self._graph_engine.name
 
     def _why_network(self) -> str | None:
-        """Return why the network itself must run, not a compiled graph, as far as options and machine tell."""
+        """Return why timm's network must run, not a compiled graph, judging by options and machine; else None."""
         if self.runtime.engine == network_engine(self.runtime.engine).name:
             return "it was asked for"
         if self.runtime.precision not in self._graph_engine.precisions:
@@ -190,7 +190,7 @@ class Loader:
         return None if device.type in self._graph_engine.devices else f"the device is {device}"
 
     def _why_graph(self) -> str | None:
-        """Return why only a compiled graph can run, if so."""
+        """Return why only a compiled graph can run; else None."""
         name, precision = self._graph_engine.name, self.runtime.precision
         if self.model.is_exported:
             return f"an exported file runs on the {name} engine"
@@ -230,7 +230,7 @@ class Loader:
             raise ModelError(f"{self.model} cannot be loaded: {error}", hint="export it again") from error
 
     def _exported_card(self) -> Card:
-        """Return what an exported file says of itself, for images of the size that was asked for."""
+        """Return the card of an exported file, for the requested image size."""
         card = exported_file.read_card(Path(self.model.resolved.location))
         if card.temperature != 1:
             own = FittedTemperature.at(card.temperature, card.preprocessing, card.precision)
@@ -255,7 +255,7 @@ class Loader:
         if network.misfit is not None:
             if self.wanted.logits:
                 raise network.misfit
-            # Features need no names; but a compiled model is for predictions too.
+            # Features need no class names, but a compiled model must also serve predictions.
             reason = reason or network.misfit.message
 
         def compile_if_possible() -> Bundle | None:
@@ -268,7 +268,7 @@ class Loader:
                 self.note(f"{network.name} stays with the {network_engine().name} engine: {bundle.failure}")
             return bundle
 
-        # Even a single image waits for the compiler: answers in the last digits depend on the engine.
+        # Compile even for a single image: the last digits of results depend on the engine.
         if reason is None and (bundle := compile_if_possible()):
             reason = bundle.failure
             if reason is None:
@@ -279,7 +279,7 @@ class Loader:
         return self._classifier(network, engine, reason or "it is not compiled yet")
 
     def _network(self) -> Network:
-        current_folder()  # without one, torch's libraries end the process
+        current_folder()  # without one, torch's libraries abort the process
         name_temporary_folder()
         name_user()
         _import_numpy()
@@ -310,7 +310,7 @@ class Loader:
         )
 
     def temperature_of(self, model: Card | Network) -> float:
-        """Return what logits are divided by; say so where a temperature was stored for something else only."""
+        """Return the divisor of the logits; note if temperatures are stored only for other sizes or precisions."""
         if self.temperature is not None:
             return self.temperature
         if isinstance(model, Card) and self.model.is_exported and not model.temperatures:
@@ -323,7 +323,7 @@ class Loader:
         return 1.0 if found is None else found
 
     def _stored(self, model: Card | Network) -> tuple[FittedTemperature, ...]:
-        """Return the temperatures that were stored with a MODEL, whatever they are for."""
+        """Return all temperatures stored with the MODEL, also if other weights replace its own."""
         folder = self.model.path
         if self.choice.weights is None or folder is None or not (folder / config_json.NAME).is_file():
             return model.temperatures
@@ -361,5 +361,5 @@ def _check_temperature(value: float) -> None:
 
 
 def _import_numpy() -> None:
-    """Import numpy before torch, whose start-up in C imports it too, and there swallows an interrupt."""
+    """Import numpy before torch, whose C start-up would import it and swallow an interrupt."""
     import numpy as np  # noqa: F401

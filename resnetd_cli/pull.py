@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CALIBRATION_IMAGES = 256
-"""More of them change the ranges of the activations hardly any more."""
+"""Most images to calibrate with: more hardly change the ranges of the activations."""
 OnFailure = Callable[[Failure], None]
 
 
 def pull(
     loader: Loader, calibration: Sequence[Source] | None = None, *, on_failure: OnFailure = lambda _: None
 ) -> Bundle:
-    """Return a model's bundle, made now unless it is there.
+    """Return a model's bundle, after compiling or quantising it if necessary.
 
     Args:
         loader: the model, and the precision: `fp32` or `int8`.
-        calibration: images to quantise with; an int8 model that is there is then made anew.
-        on_failure: is told of each calibration image that cannot be read.
+        calibration: images to quantise with; an existing int8 model is replaced.
+        on_failure: called with the failure of each unreadable calibration image.
 
     Raises:
         ResnetdError: see `errors`.
@@ -64,12 +64,12 @@ def pull(
 
 
 def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
-    """Write a model as one `.onnx` file that says all that running it takes, and return what it says.
+    """Write a model as one `.onnx` file, with everything needed to run it, and return the file's card.
 
     Args:
-        loader: the model, the precision, and the class names where they are not its own.
-        path: where to write: whole or not at all.
-        overwrite: replace a file that is there.
+        loader: the model, the precision, and class names that replace its own.
+        path: the file, which is written atomically.
+        overwrite: replace an existing file.
 
     Raises:
         ResnetdError: see `errors`.
@@ -80,7 +80,7 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
     card = bundle.card
     if loader.class_names:
         card = replace(card, class_names=files.load(loader.class_names, len(card.class_names.names)))
-    # A file is of one precision, and of one size unless its graph takes any.
+    # A file has one precision, and one image size unless its graph accepts any.
     others = tuple(
         each
         for each in card.temperatures
@@ -95,12 +95,12 @@ def export(loader: Loader, path: Path, *, overwrite: bool = True) -> Card:
 
 
 def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) -> Agreement:
-    """Compare a compiled model with what it came from, and keep the figures in its bundle.
+    """Compare a compiled model with the form it was made from, and store the figures in its bundle.
 
     Args:
         loader: the model, and the precision: int8 is compared with fp32, and fp32 with torch.
         sources: images to compare on.
-        on_failure: is told of each that cannot be read.
+        on_failure: called with the failure of each unreadable image.
     """
     candidate = _run_by(loader, graph_engine().name).load()
     agreement = measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
@@ -113,32 +113,32 @@ def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) 
 
 
 def verify_file(loader: Loader, path: Path, sources: Iterable[Source], *, on_failure: OnFailure) -> Agreement:
-    """Compare an exported file with the network it came from, or an int8 one with the fp32 form.
+    """Compare an exported file with the network it came from, or an int8 file with the fp32 form.
 
     Args:
-        loader: what it was exported from.
+        loader: the model that was exported.
         path: the file.
         sources: images to compare on.
-        on_failure: is told of each that cannot be read.
+        on_failure: called with the failure of each unreadable image.
     """
     candidate = _run_by(Loader(ModelChoice.of(str(path)), inputs=loader.inputs), graph_engine().name).load()
     return measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
 
 
 def _reference(loader: Loader) -> Classifier:
-    """Return what a compiled form is compared with."""
+    """Return the form that a compiled form is compared with."""
     engine = (graph_engine() if loader.runtime.precision == INT8 else network_engine()).name
     return _run_by(loader, engine, FP32).load()
 
 
 def _run_by(loader: Loader, engine: str, precision: str | None = None) -> Loader:
-    """Return the loader of a model to compare: without a temperature, as one form's does not fit the other."""
+    """Return a loader for a comparison: without a temperature, because one form's does not fit the other."""
     runtime = replace(loader.runtime, engine=engine, precision=precision or loader.runtime.precision)
     return replace(loader, runtime=runtime, temperature=1.0)
 
 
 def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailure) -> Bundle:
-    # By loading it, which mends a damaged one; its features, as not every model has a classifier.
+    # Loading the fp32 form repairs a damaged one. Load features, as not every model has a classifier.
     loader_fp32 = replace(loader, runtime=replace(loader.runtime, engine=graph_engine().name, precision=FP32))
     reference = replace(loader_fp32, wanted=Wanted(logits=False, layer=LAYER_POOLED)).load()
     bundle = bundles.find(loader_fp32.bundle_key)
@@ -153,7 +153,7 @@ def _quantise(loader: Loader, calibration: Sequence[Source], on_failure: OnFailu
 def _images(
     classifier: Classifier, sources: Iterable[Source], on_failure: OnFailure
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the images that can be read, as the model reads them: float32, (3, H, W)."""
+    """Yield the readable images, preprocessed for the model: float32, (3, H, W)."""
     for source in sources:
         try:
             yield prepare(source, classifier.inputs.decoding, classifier.preprocessing)
@@ -162,7 +162,7 @@ def _images(
 
 
 def _spread(sources: Sequence[Source], count: int) -> list[Source]:
-    """Return at most so many of the sources, evenly spread: folders are sorted, often by class."""
+    """Return at most `count` sources, evenly spread, because folders are sorted, often by class."""
     if len(sources) <= count:
         return list(sources)
     return [sources[index * len(sources) // count] for index in range(count)]

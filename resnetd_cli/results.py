@@ -1,4 +1,4 @@
-"""What the library gives back: frozen records, and their form in JSON."""
+"""The records that the library returns (predictions, embeddings, failures, ...), and their JSON form."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 CROP_MODES = ("center", "squash", "border")
 LARGEST_SIDE = 8192
-"""Pixels: of `--image-size`, and of the input of any model."""
+"""Largest image size in pixels, for `--image-size` and for any model."""
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 100.0
-"""Beyond these, answers are all certain, or all the same."""
+"""Beyond these, every prediction is certain, or all classes are equally probable."""
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a model wants its images, in timm's terms.
+    """How images are prepared for a model, in timm's terms.
 
     Attributes:
         input_size: channels, height and width in pixels.
-        crop_pct: share of the resized image that the crop keeps.
+        crop_pct: fraction of the resized image that the crop keeps.
         crop_mode: `center`, `squash` or `border`.
         interpolation: `bilinear`, `bicubic`, `nearest`, `lanczos`, `box` or `hamming`.
         mean: per channel, on the 0 to 1 scale.
@@ -48,10 +48,10 @@ class Preprocessing:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Preprocessing:
-        """Return what `dataclasses.asdict` and JSON made a record of.
+        """Return the preprocessing in a record made by `dataclasses.asdict`, possibly read back from JSON.
 
         Raises:
-            ValueError, TypeError: it is something else.
+            ValueError, TypeError: it is not such a record.
         """
         fields: dict[str, Any] = {}
         for key, value in record.items():
@@ -59,7 +59,7 @@ class Preprocessing:
         return cls(**fields)
 
     def __post_init__(self) -> None:
-        # They come from files of all kinds, so their types are checked too.
+        # The values come from untrusted files, so check their types too.
         if not _are_sizes(self.input_size):
             raise _nonsense(f"input size {self.input_size!r}")
         checks = {
@@ -81,11 +81,11 @@ class Prediction:
 
     Attributes:
         rank: from 1.
-        index: of the class.
-        id: its WordNet id, if it has one.
-        label: its name, which another class may have too.
+        index: index of the class.
+        id: WordNet id of the class, if it has one.
+        label: name of the class; several classes may share a name.
         probability: 0 to 1.
-        sense: what tells it from other classes of this name; None where its name does.
+        sense: text that distinguishes classes that share a name; None if the name is unique.
     """
 
     rank: int
@@ -97,7 +97,7 @@ class Prediction:
 
     @property
     def title(self) -> str:
-        """The name that people see: `crane (bird)` where two classes are called crane."""
+        """The name to show to people: `crane (bird)`, as two classes are called crane."""
         return titled(self.label, self.sense)
 
     def record(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classified:
-    """The answer for one image. `embedding`: float32, shape (D,), where asked for. No predictions: it abstains."""
+    """The result of one image. No predictions: it abstains. `embedding`: float32, shape (D,), if requested."""
 
     input: str
     model: str
@@ -118,7 +118,7 @@ class Classified:
 
     @property
     def abstained(self) -> bool:
-        """Whether no class was as probable as was asked for."""
+        """Whether no class reached the minimum probability."""
         return not self.predictions
 
     def record(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Classified:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The features of one image: `embedding` is float32, shape (D,)."""
+    """The embedding of one image: float32, shape (D,)."""
 
     input: str
     model: str
@@ -147,7 +147,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one input has no answer."""
+    """Why one input failed."""
 
     input: str
     model: str
@@ -159,12 +159,12 @@ class Failure:
 
     @property
     def advice(self) -> Advice:
-        """What helps, to pass on to an error."""
+        """Hint, reason and details, as arguments for an error."""
         return {"hint": self.hint, "reason": self.reason, "details": self.details}
 
     @classmethod
     def of(cls, name: str, model: str, error: InputError) -> Failure:
-        """Return the failure that an error makes of an input of this name."""
+        """Return the failure of an input, from the error that it raised."""
         return cls(name, model, error.kind, error.message, **error.advice)
 
     def record(self) -> dict[str, Any]:
@@ -180,14 +180,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the answers of one form of a model compare with another's, on the same images.
+    """How the predictions of two forms of a model compare on the same images.
 
     Attributes:
-        images: how many were compared; those that cannot be read are not.
-        top1_agreement: share of them whose most probable class is the same, 0 to 1.
-        largest_difference: of any probability, over all classes of all images.
-        mean_difference: the mean over the images of an image's largest difference, which is over its classes.
-        speed_up: how many times faster it answers, from the file to the probabilities.
+        images: number of images compared, without unreadable ones.
+        top1_agreement: share of images with the same most probable class, 0 to 1.
+        largest_difference: largest difference in probability, over all classes of all images.
+        mean_difference: largest difference over an image's classes, averaged over the images.
+        speed_up: how many times faster the new form is, from the file to the probabilities.
     """
 
     images: int
@@ -199,16 +199,16 @@ class Agreement:
 
 @dataclass(frozen=True)
 class FittedTemperature:
-    """A temperature, and what it was fitted to: elsewhere it is not the model's.
+    """A temperature, and the image size and precision that it was fitted for; it is valid only there.
 
     Attributes:
-        temperature: what logits are divided by before they become probabilities.
-        precision: in which the logits were computed.
-        input_size: of the images, as in `Preprocessing`; None for the size that the model was trained with.
-        crop_pct: likewise.
+        temperature: the logits are divided by it before the softmax.
+        precision: precision in which the logits were computed.
+        input_size: as in `Preprocessing`; None for the size that the model was trained with.
+        crop_pct: as in `Preprocessing`; None for the crop that the model was trained with.
 
     Raises:
-        ValueError: one of them makes no sense.
+        ValueError: a value makes no sense.
     """
 
     temperature: float
@@ -217,7 +217,7 @@ class FittedTemperature:
     crop_pct: float | None = None
 
     def __post_init__(self) -> None:
-        # They come from files.
+        # The values come from untrusted files.
         check_temperature(self.temperature)
         if not isinstance(self.precision, str):
             raise _nonsense(f"a temperature of the precision {self.precision!r}")
@@ -228,32 +228,32 @@ class FittedTemperature:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """What it was fitted to."""
+        """The precision, image size and crop that it was fitted for."""
         return self.precision, self.input_size, self.crop_pct
 
     @property
     def size_and_precision(self) -> tuple[object, ...]:
-        """What it was fitted to, but for the crop, which seldom differs."""
+        """What it was fitted for, without the crop, which seldom differs."""
         return self.input_size, self.precision
 
     def in_words(self, *, exact: bool = False) -> str:
-        """Return what it was fitted to; with the crop if that has to be exact."""
+        """Return what it was fitted for, as text; with the crop if `exact`."""
         size = "the own size" if self.input_size is None else f"{self.input_size[1]} x {self.input_size[2]}"
         return f"{size}{f' (crop {self.crop_pct:g})' if exact else ''} in {self.precision}"
 
     @classmethod
     def at(cls, temperature: float, how: Preprocessing, precision: str) -> FittedTemperature:
-        """Return a temperature of logits that are computed so."""
+        """Return a temperature for this preprocessing and precision."""
         return cls(temperature, precision, how.input_size, how.crop_pct)
 
     def resolved(self, own: Preprocessing) -> FittedTemperature:
-        """Return it with the size that the model was trained with, where it has no other."""
+        """Return it with the model's own size filled in if it has none."""
         if self.input_size is not None:
             return self
         return replace(self, input_size=own.input_size, crop_pct=own.crop_pct)
 
     def fits(self, how: Preprocessing, precision: str) -> bool:
-        """Tell whether it is of logits that were computed so."""
+        """Return whether it was fitted for this preprocessing and precision."""
         return self.place == (precision, how.input_size, how.crop_pct)
 
     def record(self) -> dict[str, Any]:
@@ -262,10 +262,10 @@ class FittedTemperature:
 
     @classmethod
     def of(cls, value: object) -> FittedTemperature:
-        """Read what `record` gave.
+        """Return the temperature in a record made by `record`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: it is not such a record.
         """
         if not isinstance(value, Mapping) or value.keys() - {field.name for field in fields(cls)}:
             raise _nonsense(f"a temperature that is {value!r}")
@@ -276,21 +276,21 @@ class FittedTemperature:
 
 
 def fitting(stored: Iterable[FittedTemperature], how: Preprocessing, precision: str) -> float | None:
-    """Return the temperature of logits that are computed so, the last one of several; None where there is none."""
+    """Return the last stored temperature for this preprocessing and precision; None if there is none."""
     found = [each.temperature for each in stored if each.fits(how, precision)]
     return found[-1] if found else None
 
 
 def with_temperature(stored: Iterable[FittedTemperature], new: FittedTemperature) -> tuple[FittedTemperature, ...]:
-    """Return what is stored, with another in place of one that was fitted to the same."""
+    """Return the stored temperatures plus a new one, which replaces one fitted for the same."""
     return *(each for each in stored if each.place != new.place), new
 
 
 def check_temperature(value: object) -> float:
-    """Return what logits are divided by before they become probabilities, having made sure that it can be that.
+    """Return a temperature after checking that it is a number in range.
 
     Raises:
-        ValueError: it is not a number, or not a sensible one.
+        ValueError: it is not a number, or out of range.
     """
     if not isinstance(value, (int, float)) or not _is_number(value):
         raise _nonsense(f"the temperature {value!r}, which is not a number")
@@ -304,7 +304,7 @@ def _nonsense(what: str) -> ValueError:
 
 
 def _is_number(value: object) -> bool:
-    # Not math.isfinite, for which an integer can be too large.
+    # Not math.isfinite, which fails on very large integers.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
@@ -319,13 +319,13 @@ def _are_sizes(values: object) -> bool:
 
 
 def titled(name: str, sense: str | None) -> str:
-    """Return a class's name, with what tells it from other classes of this name, if anything has to."""
+    """Return a class's name, followed by its sense if several classes share the name."""
     return f"{name} ({sense})" if sense else name
 
 
 def shortest(value: np.float32) -> float:
-    """Return the float whose text is the shortest that still means this float32.
+    """Return the float whose text is the shortest that still denotes this float32.
 
-    JSON and TSV print a float32 as the 17 digits of its float64; eight or nine say the same.
+    JSON and TSV would print the 17 digits of its float64, although nine suffice.
     """
     return float(str(value))

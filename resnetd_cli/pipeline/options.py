@@ -1,4 +1,4 @@
-"""Options of a run, in groups: how inputs are read and decoded, which engine is wanted, how much runs at once."""
+"""Options of a run, in groups: reading and decoding inputs; engine, precision and device; parallelism."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnetd_cli.system.cpus import usable_cpus
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How inputs are read and decoded, and within which limits."""
+    """How inputs are read and decoded, with their limits."""
 
     reading: ReadOptions = ReadOptions()
     decoding: DecodeOptions = DecodeOptions()
@@ -27,9 +27,9 @@ class Parallelism:
     """How much runs at once.
 
     Attributes:
-        workers: threads that decode and run.
+        workers: threads that decode images and run the network.
         threads: threads that one run of the network may use; None for all cores.
-        batch_size: images that a worker runs at once.
+        batch_size: images in one run of the network.
     """
 
     workers: int = 1
@@ -39,16 +39,16 @@ class Parallelism:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How to run a model, as the user asks for it.
+    """How to run a model: the user's choices.
 
     Attributes:
         engine: `auto`, or an engine's name; by default the value of `RESNETD_ENGINE`.
-        precision: `fp32`; `int8`, once `pull` has made that form; `fp16` or `bf16`, on torch.
+        precision: `fp32`; `int8`, after `pull` has quantised the model; `fp16` or `bf16`, on torch.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        batch_size: images that a worker runs at once; None for the engine's default.
-        workers: threads that decode and run; None for one a core, or one where `single`.
-        threads: threads that one run of the network may use; None for one, or all cores where `single`.
-        single: a single image will come, so all cores work on it; otherwise each core works on its own image.
+        batch_size: images in one run of the network; None for the engine's default.
+        workers: threads that decode images and run the network; None for one per core, or one if `single`.
+        threads: threads that one run of the network may use; None for one, or all cores if `single`.
+        single: there is only one image, so all cores work on it; otherwise each core works on its own image.
     """
 
     engine: str = field(default_factory=lambda: os.environ.get("RESNETD_ENGINE") or AUTO)
@@ -73,7 +73,7 @@ class Runtime:
             raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
 
     def parallelism(self, batch_size: int = 1) -> Parallelism:
-        """Return what runs at once.
+        """Return the numbers of workers and threads, and the batch size.
 
         Args:
             batch_size: the engine's default.

@@ -1,7 +1,7 @@
-"""sources -> decode -> preprocess -> engine -> postprocess, as one generator.
+"""The pipeline: sources -> decode -> preprocess -> engine -> postprocess, as one generator.
 
-Each worker thread takes a few inputs through all the stages, so that decoding overlaps with inference, and no
-more than a window of images is in memory. Results come in input order, one for each source.
+Each worker thread takes a chunk of inputs through all stages, so that decoding overlaps with inference, and only a
+limited window of images is in memory. Results come in input order, one for each source.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 _WINDOW = 4
-"""Chunks under way for each worker: enough to keep it busy while the reader of the results does its part."""
+"""Chunks in flight per worker: enough to keep it busy while the consumer handles results."""
 
 
 @dataclass(frozen=True)
 class Pipeline(Generic[R]):
-    """The stages and what they need.
+    """The stages and their options.
 
     Attributes:
         engine: runs the network.
-        preprocessing: how the network wants its images.
+        preprocessing: how images are prepared for the network.
         finish: makes the result of one image from the input's name, its logits (C,) and its features (D,).
         model: the model's name, for failures.
         inputs: how inputs are read and decoded.
         parallelism: how much runs at once.
-        decoded: is called with each image, by the thread that decoded it.
+        decoded: called with each image, by the thread that decoded it.
     """
 
     engine: Engine
@@ -105,13 +105,13 @@ def prepare(
     how: Preprocessing,
     decoded: Callable[[Image.Image], object] = lambda image: None,
 ) -> NDArray[np.float32]:
-    """Return an input as the model reads it: float32, shape (3, H, W).
+    """Read, decode and preprocess an input: float32, shape (3, H, W).
 
     Args:
         source: the input.
-        decoding: bounds and rules of decoding.
-        how: how the model wants its images.
-        decoded: is called with the image.
+        decoding: limits and rules of decoding.
+        how: how images are prepared for the model.
+        decoded: called with the decoded image.
 
     Raises:
         InputError: it cannot be read or decoded, or there is not enough memory for it.
@@ -126,7 +126,7 @@ def prepare(
 
 @contextmanager
 def _as_failure(kind: ErrorKind, doing: str) -> Iterator[None]:
-    """Make whatever a library raises over one input that input's failure."""
+    """Turn any error that a library raises for one input into an `InputError`."""
     try:
         yield
     except (InputError, CancelledError):
@@ -151,7 +151,7 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def _map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int, window: int) -> Iterator[R]:
     """Yield `function(item)` for each item in order, computed by threads, at most a window ahead.
 
-    A thread of its own reads the items: where they come slowly, a result does not wait for the next item.
+    A separate thread reads the items, so that results do not wait for the next item if items come slowly.
     """
     pending: queue.Queue[Future[R] | BaseException | None] = queue.Queue(maxsize=window)
     stopped = threading.Event()

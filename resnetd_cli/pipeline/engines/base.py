@@ -1,4 +1,4 @@
-"""What an engine is: the protocol, and how one is asked to run a model. `table.py` lists them."""
+"""The protocol that every engine implements, and its options and outputs. `table.py` lists the engines."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Wanted:
 
     Attributes:
         logits: compute the logits. Without them, a network needs no classifier.
-        layer: the features to compute: `pooled`, `logits`, on torch also a stage of the network by its name; None
-            for no features.
+        layer: the layer to take features from: `pooled`, `logits`, or on torch a stage's name; None for no
+            features.
     """
 
     logits: bool = True
@@ -32,11 +32,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network says of a batch of N images.
+    """What a network computes for a batch of N images.
 
     Attributes:
-        logits: float32, shape (N, C); None where they were not asked for.
-        features: float32, shape (N, D); None where they were not asked for.
+        logits: float32, shape (N, C); None if not requested.
+        features: float32, shape (N, D); None if not requested.
     """
 
     logits: NDArray[np.float32] | None
@@ -47,11 +47,11 @@ class Engine(Protocol):
     """Runs one network. Safe to call from several threads at once."""
 
     name: str
-    """As in the table of engines."""
+    """Its name in the table of engines."""
     classes: int
-    """How many classes the network has; 0 without a classifier."""
+    """Number of classes; 0 if the network has no classifier."""
     batch_size: int
-    """How many images to run at once, unless the user chooses."""
+    """Default batch size."""
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Run the network on float32 images of shape (N, 3, H, W)."""
@@ -62,20 +62,20 @@ class GraphEngine(Engine, Protocol):
     """An engine that runs a compiled graph."""
 
     input_size: tuple[Any, ...]
-    """Channels, height and width of the images; text or None where any size works."""
+    """Channels, height and width of the images; text or None for a side of any length."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine is to run a model.
+    """How an engine runs a model.
 
     Attributes:
         wanted: the outputs to compute.
         threads: threads that one call of `run` may use; None for all cores.
-        precision: as in the engine's entry in the table.
+        precision: one of the precisions in the engine's table entry.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         size: height and width of the images; None for any.
-        optimised: the graph is the one that ONNX Runtime optimised for this machine.
+        optimised: the graph was already optimised by ONNX Runtime for this machine.
     """
 
     wanted: Wanted = Wanted()

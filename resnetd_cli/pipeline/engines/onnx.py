@@ -1,4 +1,4 @@
-"""The ONNX engine: a compiled model, run by ONNX Runtime on the CPU. Imports neither torch nor timm."""
+"""The ONNX engine: runs a compiled graph with ONNX Runtime on the CPU. Imports neither torch nor timm."""
 
 from __future__ import annotations
 
@@ -25,22 +25,19 @@ if TYPE_CHECKING:
 
 WEIGHTS_SUFFIX = ".bin"
 AXES = {2: "height", 3: "width"}
-"""What the axes of the images are called in graphs that take any size."""
+"""Names of the image axes in graphs that accept any size."""
 _SHARE_OF_MEMORY = 0.8
 _NO_MESSAGES = 4
 
 
 def import_onnxruntime() -> Any:
-    """Return the module, told to report nothing to its makers.
-
-    Left alone it keeps an identifier of the device in the home folder.
-    """
+    """Import onnxruntime with its telemetry disabled, which would store a device id in the home folder."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # Before it, as its start-up in C imports numpy too, and there loses the signal that asks to end.
+    # Import numpy first: onnxruntime's C start-up would import it and swallow an interrupt.
     import numpy as np  # noqa: F401
     import onnxruntime
 
-    # What concerns no graph, as threads that may not be bound to a core, has this logger.
+    # This logger is for messages without a graph, such as threads that cannot be pinned to a core.
     onnxruntime.set_default_logger_severity(_NO_MESSAGES)
     return onnxruntime
 
@@ -50,17 +47,17 @@ class OnnxEngine:
 
     Args:
         path: the graph.
-        size: height and width of the images that will come, for which a graph of any size is then made ready.
-        optimised: it was optimised for this machine, by `optimise`; it is run as it is.
+        size: height and width of the images, to prepare a graph of any size for.
+        optimised: `optimise` wrote the graph for this machine, so it is not optimised again.
         wanted: the outputs to compute; the layer is `pooled`, `logits`, or None.
-        threads: how many threads one call of `run` may use; None for all cores.
+        threads: threads that one call of `run` may use; None for all cores.
 
     Raises:
         ValueError: its inputs or outputs are not those of a compiled model.
         Exception: ONNX Runtime cannot load it.
 
     Attributes:
-        input_size: channels, height and width of the images that it takes; text or None where any will do.
+        input_size: channels, height and width of the images; text or None for a side of any length.
     """
 
     name = "onnx"
@@ -96,7 +93,7 @@ class OnnxEngine:
         """Run the graph on float32 images of shape (N, 3, H, W)."""
         try:
             given = dict(zip(self._wanted, self._session.run(self._wanted, {"images": images}), strict=True))
-        except Exception as error:  # of whatever kind ONNX Runtime raises
+        except Exception as error:  # ONNX Runtime raises many types
             if is_shortage(error):
                 raise MemoryError from error
             reason = short_reason(error)
@@ -121,7 +118,7 @@ def _input_size(session: Any) -> tuple[Any, ...]:
 
 
 def _classes(session: Any) -> int:
-    """Return how many classes the graph tells apart."""
+    """Return the number of classes of the graph; 0 if it has no logits."""
     outputs = {output.name: output for output in session.get_outputs()}
     if not outputs or any(output.type != "tensor(float)" for output in outputs.values()):
         raise ValueError("the graph does not give numbers")
@@ -134,9 +131,9 @@ def _classes(session: Any) -> int:
 
 
 def optimise(graph: Path, target: Path, size: tuple[int, int]) -> None:
-    """Write the graph as ONNX Runtime optimises it for this machine's processor, and images of this size.
+    """Write the graph as optimised by ONNX Runtime for this processor and image size.
 
-    Its weights go into a file of their own beside it, which is mapped into memory and not read.
+    The weights go into a separate file beside it, which is memory-mapped.
 
     Raises:
         OSError: the file cannot be written.
@@ -147,12 +144,12 @@ def optimise(graph: Path, target: Path, size: tuple[int, int]) -> None:
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     try:
         _session(graph, options)
-    except Exception as error:  # the graph has been loaded before: what can fail is the writing
+    except Exception as error:  # the graph has been loaded before, so only writing can fail
         raise OSError(first_line(error)) from error
 
 
 def _session(path: Path, options: Any) -> Any:
-    # ONNX Runtime would try anew on its own, and print that it does.
+    # With fallback enabled, ONNX Runtime would retry and print a message.
     session = import_onnxruntime().InferenceSession
     return session(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
@@ -163,11 +160,11 @@ def _options(threads: int | None, size: tuple[int, int] | None) -> Any:
         options.add_free_dimension_override_by_name(name, side)
     options.log_severity_level = _NO_MESSAGES
     options.inter_op_num_threads = 1
-    # Left alone, ONNX Runtime starts a thread for each core of the machine, whatever a container may use of it.
+    # By default ONNX Runtime starts a thread for each core of the machine, even in a container with fewer.
     threads = limited_cpus() if threads is None else threads
     if threads is not None:
         options.intra_op_num_threads = threads
-        # Threads that wait for work by spinning take the cores from the other workers, or use up a quota.
+        # Threads that spin while they wait take cores from other workers, or use up a CPU quota.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _bound_memory():
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -176,7 +173,7 @@ def _options(threads: int | None, size: tuple[int, int] | None) -> Any:
 
 @lru_cache(maxsize=1)
 def _bound_memory() -> bool:
-    """Bound what all graphs of this process may take: what is beyond fails, before the system ends the process."""
+    """Limit the memory of all graphs in this process, so that a run fails before the system kills the process."""
     import onnxruntime
 
     memory = usable()
@@ -190,7 +187,7 @@ def _bound_memory() -> bool:
 
 
 def build(path: Path, options: EngineOptions) -> OnnxEngine:
-    """Return an engine as the table of engines asks for it."""
+    """Return the engine for a graph; see `EngineSpec.build`."""
     return OnnxEngine(
         path,
         size=options.size,

@@ -1,4 +1,4 @@
-"""The torch engine: the timm network itself."""
+"""The torch engine: runs a timm network with PyTorch, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _GPU_BATCH = 32
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", r"C:\Windows\System32\nvcuda.dll")
-"""What is there where NVIDIA's, AMD's, WSL's or Windows's driver of a GPU is installed."""
+"""Files of the GPU drivers of NVIDIA, AMD, WSL and Windows."""
 
 
 class TorchEngine:
@@ -36,12 +36,12 @@ class TorchEngine:
     Args:
         network: in evaluation mode.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: `fp32`, `fp16` or `bf16`: in which it computes; what comes out is float32.
+        precision: `fp32`, `fp16` or `bf16`; the outputs are float32.
         wanted: the outputs to compute.
-        threads: how many threads one call of `run` may use; None for all cores.
+        threads: threads that one call of `run` may use; None for all cores.
 
     Raises:
-        UsageError: the device is not there, or the network has no such layer.
+        UsageError: the device does not exist, or the network has no such layer.
     """
 
     name = "torch"
@@ -64,8 +64,8 @@ class TorchEngine:
         self.batch_size = 1 if self.device.type == "cpu" else _GPU_BATCH
         self._form: dict[str, Any] = {"device": self.device, "dtype": _dtype(precision)}
         self.network = network.to(**self._form)
-        with suppress(RuntimeError):  # of networks that have weights of five dimensions
-            # Channels last is the layout that convolutions on CPUs and tensor cores read fastest.
+        with suppress(RuntimeError):  # networks with five-dimensional weights
+            # Convolutions on CPUs and tensor cores are fastest with channels last.
             self.network = self.network.to(memory_format=torch.channels_last)
         self.classes = int(getattr(network, "num_classes", 0) or 0)
         self._logits = wanted.logits and bool(self.classes)
@@ -100,12 +100,12 @@ class TorchEngine:
 
 
 def gpu_is_likely() -> bool:
-    """Tell, without the seconds that importing torch takes, whether it may find a GPU here."""
+    """Return whether there may be a GPU, without the seconds that importing torch takes."""
     return any(map(os.path.exists, _GPU_DRIVERS)) or (sys.platform, platform.machine()) == ("darwin", "arm64")
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the torch device of a name; `auto` takes CUDA, then Apple's MPS, then the CPU.
+    """Return the torch device with this name; `auto` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
         UsageError: this machine, or this torch, has no such device.
@@ -152,7 +152,7 @@ def _to_numpy(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
 
 
 def build(network: nn.Module, options: EngineOptions) -> TorchEngine:
-    """Return an engine as the table of engines asks for it."""
+    """Return the engine for a network; see `EngineSpec.build`."""
     return TorchEngine(
         network,
         device=options.device,

@@ -20,12 +20,12 @@ class EngineSpec:
     """An engine's entry in the table.
 
     Attributes:
-        name: what `--engine` calls it.
+        name: its name for `--engine`.
         module: the module whose `build(model, options)` returns the engine.
-        takes_graph: `model` is the path of a compiled ONNX graph, the engine a `GraphEngine`. Otherwise `model`
-            is a timm network: in evaluation mode, on the CPU, float32.
-        precisions: those it computes in.
-        devices: the kinds of devices it runs on: `cpu`, `cuda`, `mps`.
+        precisions: the precisions it supports.
+        devices: the types of devices it runs on: `cpu`, `cuda`, `mps`.
+        takes_graph: `model` is the path of a compiled ONNX graph, and the engine a `GraphEngine`. Otherwise
+            `model` is a timm network: in evaluation mode, on the CPU, float32.
         takes_optimised: it also runs graphs that ONNX Runtime has optimised for this machine, which load faster.
     """
 
@@ -37,7 +37,7 @@ class EngineSpec:
     takes_optimised: bool = False
 
     def build(self, model: Path | nn.Module, options: EngineOptions) -> Any:
-        """Return the engine, ready to run a model. Its libraries are imported now."""
+        """Return the engine for a model. This imports the engine's libraries."""
         return import_module(self.module).build(model, options)
 
 
@@ -48,20 +48,20 @@ ENGINES = {
         EngineSpec("torch", f"{_HERE}.pytorch", (FP32, "fp16", "bf16"), ("cpu", "cuda", "mps")),
     )
 }
-"""By name. Without `--engine`, the first that fits is used."""
+"""The engines by name. Without `--engine`, the first that fits is used."""
 
 
 def precisions() -> list[str]:
-    """Return the precisions that any engine has."""
+    """Return the precisions of all engines."""
     return list(dict.fromkeys(precision for spec in ENGINES.values() for precision in spec.precisions))
 
 
 def graph_engine(name: str | None = None, precision: str | None = None) -> EngineSpec:
-    """Return the engine of a name if it runs compiled graphs, else the first that does.
+    """Return the engine with this name if it runs compiled graphs, else the first that does.
 
     Args:
-        name: of an engine.
-        precision: prefer the first engine that has it.
+        name: the name of an engine.
+        precision: prefer the first engine that supports it.
     """
     graphs = [spec for spec in ENGINES.values() if spec.takes_graph]
     fitting = [spec for spec in graphs if precision is None or precision in spec.precisions] or graphs
@@ -69,6 +69,6 @@ def graph_engine(name: str | None = None, precision: str | None = None) -> Engin
 
 
 def network_engine(name: str | None = None) -> EngineSpec:
-    """Return the engine of a name if it runs timm's networks, else the first that does."""
+    """Return the engine with this name if it runs timm networks, else the first that does."""
     networks = [spec for spec in ENGINES.values() if not spec.takes_graph]
     return next((spec for spec in networks if spec.name == name), networks[0])
