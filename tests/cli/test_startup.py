@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 from helpers.paths import ROOT
@@ -15,10 +17,46 @@ from resnetd_cli.cli.app import app
 
 COMMANDS = sorted(get_command(app).commands)
 HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL")
-RUN = """
-import sys
+ANSWERED = [
+    (["--help"], "What is in this picture?"),
+    (["-h"], "What is in this picture?"),
+    (["--version"], f"resnetd {__version__}"),
+    (["info", "resnet50d"], "resnet50d.ra2_in1k"),
+    (["info", "resnet50d", "-f", "table"], "224 x 224"),
+    (["info", "resnet50d", "--bibtex"], "@inproceedings{he2019bag,"),
+    (["list-models"], "resnet200d.ra2_in1k"),
+    (["list-models", "-f", "table"], "resnet200d.ra2_in1k"),
+    (["labels", "terrier"], "n02085936"),
+    *(([command, "--help"], "Usage: resnetd " + command) for command in COMMANDS),
+]
+REFUSED = [
+    ([], 2),
+    (["predict"], 2),
+    (["predict", "x.jpg", "-k", "0"], 2),
+    (["predict", "x.jpg", "-o", "no/such/folder.csv"], 1),
+    (["features", "x.jpg"], 2),
+    (["bogus"], 2),
+    (["list-models", "bogus"], 2),
+    (["labels", "bogus"], 2),
+]
+# Runs every command line in a copy of one new interpreter: a cold start of each would take half a second.
+RUN_EACH = """
+import json, os, sys
 from resnetd_cli.cli.app import run
-code = run(sys.argv[1:])
+
+lines, heavy, folder = json.loads(sys.argv[1]), set(json.loads(sys.argv[2])), sys.argv[3]
+for number, arguments in enumerate(lines):
+    if child := os.fork():
+        os.waitpid(child, 0)
+        continue
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{folder}/{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
+    code = run(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(f"{folder}/{number}.json", "w") as file:
+        json.dump([code, sorted(heavy & set(sys.modules))], file)
+    os._exit(0)
 """
 REPORT = f"""
 print("imported:", *sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)
@@ -49,6 +87,29 @@ def imported(finished: subprocess.CompletedProcess[str]) -> list[str]:
     return modules
 
 
+class Started(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+    imported: list[str]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Started]:
+    """What each command line did in an interpreter that had run none before."""
+    folder = tmp_path_factory.mktemp("started")
+    lines = [arguments for arguments, _ in (*ANSWERED, *REFUSED)]
+    resnetd = Resnetd(folder / "home")
+    finished = cold(resnetd, RUN_EACH, json.dumps(lines), json.dumps(HEAVY), str(folder))
+    assert finished.returncode == 0, finished.stderr
+    results = {}
+    for number, arguments in enumerate(lines):
+        code, imported = json.loads((folder / f"{number}.json").read_text())
+        stdout, stderr = ((folder / f"{number}.{name}").read_text(encoding="utf-8") for name in ("out", "err"))
+        results[" ".join(arguments)] = Started(code, stdout, stderr, imported)
+    return results
+
+
 def test_the_report_sees_a_heavy_import(run_resnetd: Resnetd) -> None:
     assert imported(cold(run_resnetd, "import sys, numpy\ncode = 0" + REPORT)) == ["numpy"]
 
@@ -67,48 +128,17 @@ def test_the_package_gives_its_api_on_first_use(run_resnetd: Resnetd) -> None:
     assert "timm" not in imported(finished)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        pytest.param(["--help"], "What is in this picture?", id="--help"),
-        pytest.param(["-h"], "What is in this picture?", id="-h"),
-        pytest.param(["--version"], f"resnetd {__version__}", id="--version"),
-        pytest.param(["info", "resnet50d"], "resnet50d.ra2_in1k", id="info"),
-        pytest.param(["info", "resnet50d", "-f", "table"], "224 x 224", id="info-table"),
-        pytest.param(["info", "resnet50d", "--bibtex"], "@inproceedings{he2019bag,", id="bibtex"),
-        pytest.param(["list-models"], "resnet200d.ra2_in1k", id="list-models"),
-        pytest.param(["list-models", "-f", "table"], "resnet200d.ra2_in1k", id="list-models-table"),
-        pytest.param(["labels", "terrier"], "n02085936", id="labels"),
-        *(pytest.param([command, "--help"], "Usage: resnetd " + command, id=command) for command in COMMANDS),
-    ],
-)
-def test_answers_without_a_heavy_import(run_resnetd: Resnetd, arguments: list[str], words: str) -> None:
-    finished = cold(run_resnetd, RUN + REPORT, *arguments)
-    assert imported(finished) == []
-    assert finished.returncode == 0
-    assert words in finished.stdout
-    assert finished.stderr.count("\n") == 1  # the report alone
+@pytest.mark.parametrize(("arguments", "words"), ANSWERED)
+def test_answers_without_a_heavy_import(started: dict[str, Started], arguments: list[str], words: str) -> None:
+    result = started[" ".join(arguments)]
+    assert (result.code, result.stderr, result.imported) == (0, "", [])
+    assert words in result.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["predict"],
-        ["predict", "x.jpg", "-k", "0"],
-        ["predict", "x.jpg", "-o", "no/such/folder.csv"],
-        ["features", "x.jpg"],
-        ["bogus"],
-        ["list-models", "bogus"],
-        ["labels", "bogus"],
-    ],
-    ids=lambda arguments: " ".join(arguments) or "nothing",
-)
-def test_refuses_without_a_heavy_import(run_resnetd: Resnetd, arguments: list[str]) -> None:
-    finished = cold(run_resnetd, RUN + REPORT, *arguments)
-    assert imported(finished) == []
-    assert finished.returncode in (1, 2)
-    assert finished.stdout == ""
+@pytest.mark.parametrize(("arguments", "code"), REFUSED)
+def test_refuses_without_a_heavy_import(started: dict[str, Started], arguments: list[str], code: int) -> None:
+    result = started[" ".join(arguments)]
+    assert (result.code, result.stdout, result.imported) == (code, "", [])
 
 
 def test_nothing_named_shows_the_help_as_wrong_usage(run_resnetd: Resnetd) -> None:
