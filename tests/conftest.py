@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.hub import OWN_CLASSES, Hub, timm_files, write_model
 from helpers.paths import CAT, COFFEE
-from helpers.program import Cli, Ended, Resnetd
+from helpers.program import Cli, Ended, Resnetd, ResnetdHere
 
 # One thread for each worker of the suite: the networks of tests are too small for more. numpy and torch read it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -78,6 +78,12 @@ def cli(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch:
         return Ended(code, out.decode(errors="surrogateescape"), err.decode(errors="surrogateescape"))
 
     return _cli
+
+
+@pytest.fixture
+def run_here(cli: Cli, tmp_path: Path) -> ResnetdHere:
+    """As `run_resnetd`, and with its caches, but in this process."""
+    return ResnetdHere(tmp_path / "home", cli)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property, lru_cache
@@ -29,6 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pth")
 RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<filename>.+)")
@@ -386,6 +388,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _log(self, status: int | None) -> None:
         self.server.hub.log(Request(self.command, self.path, self.headers.get("Range"), status, self.name))
+
+
+@contextlib.contextmanager
+def use_hub(endpoint: str, cache: Path) -> Iterator[None]:
+    """Make huggingface_hub in this process use this hub and this cache."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", endpoint)
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        patch.setattr(constants, "ENDPOINT", endpoint)
+        patch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        huggingface_hub.close_session()
+        yield
+        huggingface_hub.close_session()
 
 
 @lru_cache(maxsize=8)
