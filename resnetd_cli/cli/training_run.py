@@ -156,7 +156,7 @@ def _train(plan: Plan, launch: Launch) -> dict[str, Any] | None:
                 survey_progress=display.survey,
                 unreadable=_report_failure,
                 surveyed=_report_survey,
-                downloads=terminal.download_bar(),
+                download_bar=terminal.download_bar,
                 began=launch.began,
             )
 

@@ -1,4 +1,4 @@
-"""How a run reports while it trains, and how it is asked to stop."""
+"""The functions that a training run calls: to report progress, and to ask whether to stop."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Callbacks:
     Attributes:
         monitor: called at each step and each epoch.
         note: called with a line for the user.
-        should_stop: tells whether the run was asked to stop.
+        should_stop: returns whether the run should stop.
         survey_progress: called in the first pass with the number of images looked at, and of all images.
         unreadable: called with each image that cannot be read.
         surveyed: called with what the first pass found.
-        downloads: a tqdm class for the bars of downloads.
+        download_bar: returns a tqdm class for download bars; None for no bars.
         began: when the command started, by `time.monotonic`.
         replacing: called just before the run's first files are written.
     """
@@ -36,6 +36,6 @@ class Callbacks:
     survey_progress: Callable[[int, int], object] = lambda done, total: None
     unreadable: Callable[[Failure], object] = lambda failure: None
     surveyed: Callable[[Survey, TrainValTest], object] = lambda survey, divided: None
-    downloads: type[Any] | None = None
+    download_bar: Callable[[], type[Any] | None] = lambda: None
     began: float = field(default_factory=time.monotonic)
     replacing: Callable[[], object] = lambda: None

@@ -74,29 +74,21 @@ def rebuilt(record: Mapping[str, Any], classes: int, recipe: Recipe) -> Start:
     return Start(module, preprocessing=preprocessing, **named)
 
 
-def pretrained(
-    choice: NetworkChoice,
-    classes: int,
-    recipe: Recipe,
-    *,
-    offline: bool = False,
-    progress: type[Any] | None = None,
-) -> Start:
+def pretrained(choice: NetworkChoice, classes: int, recipe: Recipe, downloads: Downloads = Downloads()) -> Start:
     """Return a network with trained weights and a new classifier, whose weights derive from the recipe's seed.
 
     Args:
         choice: the MODEL, and a checkpoint that replaces its weights.
         classes: number of classes.
         recipe: the settings.
-        offline: use only files on this machine.
-        progress: a tqdm class for downloads.
+        downloads: whether files may be downloaded.
 
     Raises:
         ResnetdError: as `models.network.load_network`.
         ModelError: it cannot be given another classifier.
     """
     model, image_size = choice.start.model, choice.start.image_size
-    network = load_network(choice.start, Downloads(offline, lambda: progress))
+    network = load_network(choice.start, downloads)
     definition, module = network.definition, network.module
     seed_all(recipe.seed)
     try:

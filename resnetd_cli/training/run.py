@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import Reason, UsageError
+from resnetd_cli.models.hub import Downloads
 from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.training import checkpoint, ineffective, network, provenance, resume, run_record
 from resnetd_cli.training.accelerator import open_accelerator
@@ -184,18 +185,16 @@ class _Run:
             UsageError: the model or the teacher has changed since the run started.
         """
         plan, before, classes = self.plan, self.before, len(self._classes)
-        offline, downloads = plan.runtime.offline, self.callbacks.downloads
+        downloads = Downloads(plan.runtime.offline, self.callbacks.download_bar)
         if before and self.folder.last.is_file():  # a checkpoint has the weights
             start = network.rebuilt(before.facts["network"], classes, self.recipe)
         elif plan.command == FINETUNE:
-            start = network.pretrained(plan.network, classes, self.recipe, offline=offline, progress=downloads)
+            start = network.pretrained(plan.network, classes, self.recipe, downloads)
         else:
             start = network.untrained(plan.network, classes, self.recipe)
         teacher, teacher_files = None, None
-        if plan.network.teacher is not None:
-            loaded = load_teacher(
-                plan.network.teacher, self._classes, plan.data.location, offline=offline, progress=downloads
-            )
+        if plan.network.teacher_choice is not None:
+            loaded = load_teacher(plan.network.teacher_choice, self._classes, plan.data.location, downloads)
             teacher, teacher_files = loaded.module, provenance.origin(loaded)
         files: dict[str, Origin | None] = {"model_files": start.files, "teacher_files": teacher_files}
         if before:

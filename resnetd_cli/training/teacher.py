@@ -1,9 +1,9 @@
-"""The teacher of a distillation: a network of the same classes, its answers in the order of ours."""
+"""Load the teacher for distillation (`--teacher`), and put its logits in the order of the student's classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resnetd_cli.class_names.matching import match
 from resnetd_cli.errors import DataError, UsageError
@@ -17,28 +17,25 @@ if TYPE_CHECKING:
     from resnetd_cli.models.network import Network
 
 
-def load_teacher(
-    model: str, classes: Sequence[str], data: str, *, offline: bool, progress: type[Any] | None
-) -> Network:
+def load_teacher(choice: ModelChoice, classes: Sequence[str], data: str, downloads: Downloads) -> Network:
     """Load the teacher's network.
 
     Args:
-        model: the teacher's MODEL.
-        classes: the names of the classes, in our order.
-        data: what to call the data set in errors.
-        offline: use only files on this machine.
-        progress: a tqdm class for downloads.
+        choice: the teacher.
+        classes: names of the student's classes, in order.
+        data: name of the data set for errors.
+        downloads: whether files may be downloaded.
 
     Raises:
         UsageError: its classes are not the same.
     """
-    teacher = load_network(ModelChoice.of(model), Downloads(offline, lambda: progress))
+    teacher = load_network(choice, downloads)
     try:
         order = match(tuple(classes), teacher.class_names).indices
     except DataError:
         order = []
     if sorted(order) != list(range(len(teacher.class_names))):
-        message = f"{model} does not tell the same classes apart as {data}"
+        message = f"{choice.model} does not tell the same classes apart as {data}"
         raise UsageError(message, hint="finetune it on the same images first, and name its run")
     reorder(teacher.module, order)
     return teacher
@@ -49,7 +46,7 @@ def reorder(module: nn.Module, order: Sequence[int]) -> None:
 
     Args:
         module: the network.
-        order: the present index of each class.
+        order: the current index of each class.
     """
     if list(order) != sorted(order):
         module.register_forward_hook(lambda _, images, logits: logits[:, list(order)])
