@@ -202,6 +202,7 @@ def test_generated_files_are_current(generator: ModuleType) -> None:
     assert generator.outdated() == []
 
 
+@pytest.mark.slow
 def test_check_finds_stale_files(generator: ModuleType, tmp_path: Path) -> None:
     texts = generator.build()
     for name, text in texts.items():
@@ -1003,6 +1004,7 @@ def test_numbers_after_a_name_may_be_its_own(write: Callable[[str, str | bytes],
 REPEATED = f"a: &a [{'x, ' * 2000}]\nb: &b [{'*a , ' * 2000}]\nnames: [{'*b , ' * 2000}]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

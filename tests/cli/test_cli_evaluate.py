@@ -77,6 +77,7 @@ def test_jsonl_is_the_same_in_a_line(cli: Cli, photos: Path) -> None:
     assert other.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "delimiter"), [("tsv", "\t"), ("csv", ",")])
 def test_rows_are_the_classes(cli: Cli, photos: Path, name: str, delimiter: str) -> None:
     ended = cli("evaluate", photos, "-f", name)
@@ -255,6 +256,7 @@ def test_fitting_on_training_images_is_noted(cli: Cli, own: tuple[Path, Path]) -
     assert "fitted on images that it was trained on, where a model is too often right\n" in ended.stderr
 
 
+@pytest.mark.slow
 def test_images_of_classes_that_the_model_lacks_are_skipped_on_request(cli: Cli, photos: Path) -> None:
     shutil.copytree(photos / "espresso", photos / "dress")
     ended = cli("evaluate", photos)
@@ -384,6 +386,7 @@ def test_temperature_divides_the_logits(cli: Cli, own: tuple[Path, Path]) -> Non
     assert probabilities(cli, image, "-m", own[0], "--temperature", "1") == plain
 
 
+@pytest.mark.slow
 def test_a_folders_temperature_is_stored_and_used(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     image = next(data.rglob("*.png"))
@@ -461,6 +464,7 @@ def figures_of(folder: Path, data: Path, size: int, temperature: float) -> tuple
     return float(-np.log(shares[np.arange(len(actual)), actual]).mean()), float(ece)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["number", "list"])
 def test_a_temperature_is_used_at_its_own_size_alone(cli: Cli, own: tuple[Path, Path], kept: str) -> None:
     folder, data = own
@@ -479,6 +483,7 @@ def test_a_temperature_is_used_at_its_own_size_alone(cli: Cli, own: tuple[Path, 
     assert f"{told}evaluate DIR --model {folder} --image-size 128 --fit-temperature fits one\n" in ended.stderr
 
 
+@pytest.mark.slow
 def test_temperatures_are_kept_side_by_side(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     fitted = {
@@ -624,6 +629,7 @@ def test_an_exported_file_keeps_its_temperature(cli: Cli, own: tuple[Path, Path]
     assert carried == stored(folder) == pytest.approx(temperature, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["name", "weights", "old layout"])
 def test_a_note_says_how_to_use_a_temperature_that_cannot_be_stored(
     cli: Cli, own: tuple[Path, Path], where: str

@@ -238,6 +238,7 @@ def test_labels_of_several_words_and_of_all(cli: Cli) -> None:
     assert len(json_of(cli("labels", "-f", "json", "--set", "imagenet-12k"))) == 11821
 
 
+@pytest.mark.slow
 def test_a_line_of_tsv_is_a_row_without_quotes_as_in_predict(cli: Cli) -> None:
     rows = json_of(cli("labels", "--set", "imagenet-22k", "-f", "json"))
     quoted = [row for row in rows if '"' in row["definition"]]

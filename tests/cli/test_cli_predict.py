@@ -91,6 +91,7 @@ def assert_same(rows: list[tuple[Any, ...]], others: list[tuple[Any, ...]], *, w
 # --- the answer ---
 
 
+@pytest.mark.slow
 def test_the_answers_are_right(records: list[dict[str, Any]]) -> None:
     cat, coffee = records
     assert (cat["input"], coffee["input"]) == (str(CAT), str(COFFEE))
@@ -293,6 +294,7 @@ def test_the_model_of_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch)
     assert "unknown model 'other'" in cli("predict", COFFEE, "-m", "other").stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "top"),
     [(["--image-size", "test"], "espresso"), (["--image-size", "320"], "espresso"), (["-b", "2"], "espresso")],
@@ -342,6 +344,7 @@ READERS: dict[str, Callable[[str], list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", READERS)
 def test_odd_names_come_back_as_they_are(cli: Cli, strange: list[str], format_name: str) -> None:
     ended = cli("predict", *strange, "-f", format_name, "-k", "1")
@@ -349,6 +352,7 @@ def test_odd_names_come_back_as_they_are(cli: Cli, strange: list[str], format_na
     assert READERS[format_name](ended.stdout) == strange
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", READERS)
 def test_odd_names_come_back_from_files_and_lists(cli: Cli, strange: list[str], format_name: str) -> None:
     Path("list").write_bytes(b"".join(os.fsencode(name) + b"\0" for name in strange))
@@ -365,6 +369,7 @@ def test_a_table_shows_odd_names_without_what_a_terminal_obeys(cli: Cli, strange
         assert name in ended.stdout
 
 
+@pytest.mark.slow
 def test_order_and_duplicates_of_many_inputs(cli: Cli) -> None:
     # Large and small, good and bad in turn, so that the threads overtake each other.
     from PIL import Image
@@ -400,6 +405,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(
     assert_same(as_rows(good), as_rows([cat, coffee, coffee, cat]))
 
 
+@pytest.mark.slow
 def test_folders_globs_and_lists_name_the_same_files_in_the_same_order(cli: Cli) -> None:
     Path("d/sub").mkdir(parents=True)
     for name in ("b.jpg", "a.JPG", "sub/c.jpeg"):

@@ -626,6 +626,7 @@ def test_an_output_named_like_an_image_is_refused(cli: Cli) -> None:
     assert not Path("new.jpeg").exists()
 
 
+@pytest.mark.slow
 def test_options_of_few_words_take_them_in_any_case(cli: Cli) -> None:
     ended = cli(
         "predict", COFFEE, "-k", "1", "-f", "JSONL", "--engine", "ONNX", "--device", "CPU", "--guard", "ALL"

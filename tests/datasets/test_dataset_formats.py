@@ -318,6 +318,7 @@ def test_many_threads_and_processes_read_the_same() -> None:
         assert list(pool.map(examples.read, [*range(100)] * 5)) == [png(number) for number in range(100)] * 5
 
 
+@pytest.mark.slow
 def test_an_index_of_many_images_takes_little_memory() -> None:
     write_tar(
         "x.tar", {f"n01440764/{number:08}.{ending}": b"1" for number in range(5_000) for ending in ("jpg", "cls")}

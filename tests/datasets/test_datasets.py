@@ -654,6 +654,7 @@ def test_tables_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal("t.parquet").message.startswith("t.parquet: the column path has ")
 
 
+@pytest.mark.slow
 def test_many_rows_of_one_long_text_take_little_memory() -> None:
     touch("1.png")
     long = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), pa.array(["x" * 900]))

@@ -85,6 +85,7 @@ def test_parameters_are_those_of_the_network(card: ModelCard) -> None:
     assert card.params_m == pytest.approx(count / 1e6, abs=0.005)
 
 
+@pytest.mark.slow
 @every_card
 def test_multiply_adds_are_those_of_the_network_at_both_sizes(card: ModelCard) -> None:
     assert card.train.gmacs == pytest.approx(gmacs(card.architecture, card.train.size), rel=0.02)

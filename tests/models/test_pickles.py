@@ -159,6 +159,7 @@ def training_state() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_archive", [True, False])
 def test_an_honest_training_state_is_read(is_archive: bool, tmp_path: Path) -> None:
     state = training_state()

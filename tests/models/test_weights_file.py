@@ -117,6 +117,7 @@ def test_weights_of_any_usual_form_are_the_network_s(
     assert classifier.preprocessing.input_size == (3, 160, 160)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mine.safetensors", "mine.pth"])
 def test_resnet18d_runs_with_the_weights_given(
     name: str, resnet18d_files: dict[str, bytes], tmp_path: Path

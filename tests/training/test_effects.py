@@ -305,6 +305,7 @@ def test_statistics_of_batches_are_refused_where_there_are_none() -> None:
     ineffective.check_network({"batch_norm": "update"}, resnet, "resnet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"backbone_lr": 0, "batch_norm": "freeze"}, {"freeze": True}])
 def test_gradients_that_are_not_applied_are_neither_computed_nor_clipped_by(
     changes: dict[str, Any], train: Callable[..., dict[str, torch.Tensor]]

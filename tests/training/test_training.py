@@ -78,6 +78,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_run_learns_and_writes_its_figures(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["images"] == {"train": 42, "val": 12, "test": 15}
@@ -166,6 +167,7 @@ def test_marks_of_too_many_images_are_not_kept(plan: Plan, monkeypatch: pytest.M
     assert len(kept_marks(run)) == 42
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [False, True])
 def test_a_split_is_the_same_when_it_is_read_again(data: Path, plan: Plan, tmp_path: Path, given: bool) -> None:
     first = begun(plan if given else change(plan, data=str(data / "train")))
@@ -237,6 +239,7 @@ def test_a_checkpoint_is_weights_too(finished: Path, data: Path) -> None:
     assert [item.index for item in run.predictions] == [item.index for item in weights.predictions]
 
 
+@pytest.mark.slow
 def test_the_rate_warms_up_and_falls_like_a_cosine(plan: Plan) -> None:
     log = Log()
     carry_out(plan, log)
@@ -250,6 +253,7 @@ def test_the_rate_warms_up_and_falls_like_a_cosine(plan: Plan) -> None:
     assert rates == pytest.approx(expected[3::4], abs=1e-9)  # of the last step of each epoch
 
 
+@pytest.mark.slow
 def test_reported_rate_is_the_one_the_optimiser_used(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     used, original = [], torch.optim.SGD.step
 
@@ -265,6 +269,7 @@ def test_reported_rate_is_the_one_the_optimiser_used(plan: Plan, monkeypatch: py
     assert [min(rates) for rates in used] == pytest.approx([lr / 2 for lr in told])
 
 
+@pytest.mark.slow
 def test_every_image_is_trained_on_as_often_as_the_summary_says(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +295,7 @@ def test_batch_size_changed_to_spread_images_evenly_is_noted(plan: Plan) -> None
     assert "42 images, spread evenly, make 2 steps of at most 21 an epoch" in notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [None, 3])
 def test_weights_are_those_of_a_plain_loop_over_all_images(plan: Plan, micro_batch: int | None) -> None:
     """Steps of 9, 9, 8, 8 and 8 images, and parts of 3 and 2, give each image the same say in its step."""

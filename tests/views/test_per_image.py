@@ -291,6 +291,7 @@ def test_an_image_of_any_mode_knows_whether_exif_turned_it(mode: str) -> None:
     assert (image.info[TURNED], image.size, image.mode) == (True, (6, 8), "RGB")
 
 
+@pytest.mark.slow
 def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:
     for number, orientation in enumerate([1, 3, 6, 9]):
         oriented(photos / "espresso" / f"{number}.png", orientation)

@@ -44,6 +44,7 @@ def peak(pid: int | str = "self") -> int:
     return int(found[1]) * 1024
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("name", list(bombs.BOMBS))
 def test_a_bomb_takes_no_memory(name: str, made: dict[str, bytes], reset_peak: None) -> None:

@@ -160,6 +160,7 @@ def test_one_image_that_failed_has_its_hint(shown: Shown) -> None:
     assert shown([failed("a.jpg", hint="try again")]) == ["a.jpg  error: zero bytes", "hint: try again"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     class Nowhere(Screen):
         def write(self, text: str) -> int:
