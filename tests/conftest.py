@@ -80,6 +80,18 @@ def cli(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch:
     return _cli
 
 
+@pytest.fixture(scope="session")
+def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables of a child that starts without torch: its cache holds the compiled embedded model."""
+    from helpers.loaders import loader_for
+
+    cache = str(tmp_path_factory.mktemp("compiled"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNETD_CACHE", cache)
+        loader_for("embedded").compile()
+    return {"RESNETD_CACHE": cache, "RESNETD_ENGINE": "onnx"}
+
+
 @pytest.fixture
 def run_here(cli: Cli, tmp_path: Path) -> ResnetdHere:
     """As `run_resnetd`, and with its caches, but in this process."""

@@ -23,7 +23,7 @@ from helpers.program import Resnetd
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals")]
 
 FORMATS = ("tsv", "csv", "json", "jsonl", "table")
-INPUTS = 200
+INPUTS = 500
 LINES = 40
 """Lines of output after which the signal comes."""
 ENOUGH = 8000
@@ -66,7 +66,12 @@ class Ended(NamedTuple):
 Interrupted = Callable[[str], Ended]
 
 
-def interrupt(arguments: list[str], home: Path, wait: Callable[[subprocess.Popen[bytes], Path], None]) -> Ended:
+def interrupt(
+    arguments: list[str],
+    home: Path,
+    wait: Callable[[subprocess.Popen[bytes], Path], None],
+    changes: dict[str, str],
+) -> Ended:
     """Start the program in an empty folder, wait, and send it what Ctrl-C sends.
 
     `wait` gets the process and the folder that has its output, in `stdout` and `stderr`, and its working folder.
@@ -77,7 +82,7 @@ def interrupt(arguments: list[str], home: Path, wait: Callable[[subprocess.Popen
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
-            env=Resnetd(home).env(RESNETD_MODEL="embedded", PYTHONPATH=str(ROOT)),
+            env=Resnetd(home).env(RESNETD_MODEL="embedded", PYTHONPATH=str(ROOT), **changes),
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=stderr,
@@ -145,15 +150,15 @@ INTO_FILES = {
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupted]:
+def interrupted(tmp_path_factory: pytest.TempPathFactory, without_torch: dict[str, str]) -> Iterator[Interrupted]:
     """Give how a run ended, by its format or its file. They all start at the first question, two at a time."""
     folder = tmp_path_factory.mktemp("interrupted")
     with ThreadPoolExecutor(2) as pool:
         futures = {
-            name: pool.submit(interrupt, [*PREDICT, "-f", name], folder / name, until_it_answers)
+            name: pool.submit(interrupt, [*PREDICT, "-f", name], folder / name, until_it_answers, without_torch)
             for name in FORMATS
         } | {
-            name: pool.submit(interrupt, arguments, folder / name, until_it_writes)
+            name: pool.submit(interrupt, arguments, folder / name, until_it_writes, without_torch)
             for name, arguments in INTO_FILES.items()
         }
         yield lambda name: futures[name].result()
@@ -214,13 +219,15 @@ def test_what_was_written_to_a_file_is_kept_under_another_name(interrupted: Inte
 
 
 @pytest.fixture(scope="module")
-def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[float | str], Ended]]:
+def starting(
+    tmp_path_factory: pytest.TempPathFactory, without_torch: dict[str, str]
+) -> Iterator[Callable[[float | str], Ended]]:
     """Give how a process ended that was interrupted so many seconds after its start, or in importing a module."""
     folder = tmp_path_factory.mktemp("starting")
 
     def after(seconds: float) -> Ended:
         arguments = ["-c", READY, "predict", "-", "-k", "1"]
-        ended = interrupt(arguments, folder / str(seconds), until_ready(seconds))
+        ended = interrupt(arguments, folder / str(seconds), until_ready(seconds), {})
         return ended._replace(stderr=ended.stderr.removeprefix("ready\n"))
 
     def importing(module: str) -> Ended:
@@ -228,7 +235,7 @@ def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[flo
         finished = subprocess.run(
             [sys.executable, "-c", IN_IMPORT, module, "predict", str(COFFEE), "-k", "1"],
             cwd=ROOT,
-            env=Resnetd(folder).env(RESNETD_MODEL="embedded"),
+            env=Resnetd(folder).env(RESNETD_MODEL="embedded", **({} if module in OF_TORCH else without_torch)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -246,6 +253,7 @@ def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[flo
 
 
 DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.8, 2.5)
+OF_TORCH = ("torch", "torch.nn", "timm", "timm.models", "torchvision")
 MODULES = (
     "typer",
     "resnetd_cli.cli.commands.predict",
@@ -253,12 +261,8 @@ MODULES = (
     "numpy",
     "numpy.linalg",
     "numpy._typing",
-    "torch",
-    "torch.nn",
-    "timm",
-    "timm.models",
-    "torchvision",
     "PIL.Image",
+    *OF_TORCH,
 )
 
 

@@ -102,7 +102,7 @@ LINES = (
 )
 
 
-def run_line(line: str, home: Path) -> Finished:
+def run_line(line: str, home: Path, changes: dict[str, str]) -> Finished:
     """Run a line in bash, where `resnetd` is a command, in a folder of its own with `coffee.jpg` and `photos/`."""
     (home / "bin").mkdir(parents=True)
     command = home / "bin" / "resnetd"
@@ -112,7 +112,7 @@ def run_line(line: str, home: Path) -> Finished:
     (folder / "photos").mkdir(parents=True)
     for name in ("coffee.jpg", "photos/a.jpg", "photos/b c.jpg", "photos/d.jpg"):
         shutil.copy(ROOT / "samples" / "coffee.jpg", folder / name)
-    environment = Resnetd(home).env(RESNETD_MODEL="embedded", PYTHONPATH=str(ROOT))
+    environment = Resnetd(home).env(RESNETD_MODEL="embedded", PYTHONPATH=str(ROOT), **changes)
     environment["PATH"] = f"{home / 'bin'}{os.pathsep}{environment['PATH']}"
     return subprocess.run(
         [str(BASH), "-o", "pipefail", "-c", line],
@@ -128,11 +128,14 @@ def run_line(line: str, home: Path) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def shell(tmp_path_factory: pytest.TempPathFactory, without_torch: dict[str, str]) -> Iterator[Shell]:
     """Give what a line of `LINES` did. They all start at the first question, two at a time."""
     folder = tmp_path_factory.mktemp("shell")
     with ThreadPoolExecutor(2) as pool:
-        futures = {line: pool.submit(run_line, line, folder / str(place)) for place, line in enumerate(LINES)}
+        futures = {
+            line: pool.submit(run_line, line, folder / str(place), without_torch)
+            for place, line in enumerate(LINES)
+        }
         yield lambda line: futures[line].result()
         pool.shutdown(cancel_futures=True)
 

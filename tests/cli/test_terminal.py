@@ -125,11 +125,13 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+def terminal(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, without_torch: dict[str, str]
+) -> Iterator[Terminal]:
     """A terminal of `request.param`: its columns, and changes to its environment."""
     columns, environment = request.param
     # A socket's path may have no more than about a hundred characters.
-    opened = Terminal(tmp_path_factory.mktemp("t"), columns, **environment)
+    opened = Terminal(tmp_path_factory.mktemp("t"), columns, **without_torch, **environment)
     yield opened
     opened.close()
 
