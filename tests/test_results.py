@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from resnetd_cli.errors import ErrorKind
-from resnetd_cli.pipeline.sinks.text import rows
+from resnetd_cli.pipeline.sinks.csv_json import rows
 from resnetd_cli.results import Classified, Embedded, Failure, Prediction, Preprocessing, shortest
 
 SAMOYED = Prediction(1, 258, "n02111889", "Samoyed", 0.6425)

@@ -87,7 +87,7 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runtime:
+class TrainingRuntime:
     """What the run uses of this machine.
 
     Attributes:
@@ -123,6 +123,6 @@ class Plan:
     network: NetworkChoice
     recipe: RecipeChoice
     output: Output
-    runtime: Runtime
+    runtime: TrainingRuntime
     seeds: int | None = None
     arguments: Sequence[str] = ()

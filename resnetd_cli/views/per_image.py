@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.evaluation.image_rows import ImageRow
-from resnetd_cli.pipeline.sinks.text import row_writer, to_json
+from resnetd_cli.pipeline.sinks.csv_json import row_writer, to_json
 from resnetd_cli.results import shortest
 from resnetd_cli.system.files import open_atomic, open_atomic_text
 

@@ -83,7 +83,7 @@ def written(format_name: str, stream: io.StringIO, text: str) -> str:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("format_name", [*FORMATS, "lines"])
+@pytest.mark.parametrize("format_name", [*FORMATS, "overview"])
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
 def test_no_format_makes_a_terminal_act(monkeypatch: pytest.MonkeyPatch, format_name: str, text: str) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -103,7 +103,7 @@ def test_markup_and_emoji_codes_are_shown_as_they_are(monkeypatch: pytest.Monkey
     monkeypatch.setenv("COLUMNS", "200")
     shown = STYLES.sub("", written("table", Screen(), text))
     assert shown.count(text) == 5, "name, class and id; name and message"
-    shown = STYLES.sub("", written("lines", Screen(), text))
+    shown = STYLES.sub("", written("overview", Screen(), text))
     assert shown.count(text) == 7, "name and class; name and message; class, name and hint in the summary"
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.monitors import Monitors
-from resnetd_cli.training.plan import DataChoice, NetworkChoice, Output, Plan, RecipeChoice, Runtime
+from resnetd_cli.training.plan import DataChoice, NetworkChoice, Output, Plan, RecipeChoice, TrainingRuntime
 from resnetd_cli.training.run import execute
 
 COLOURS = {"blue": (40, 60, 200), "green": (60, 180, 60), "red": (200, 50, 40)}
@@ -74,7 +74,7 @@ def make_plan(command: str, data: str, folder: Path, model: str | None = None, *
         network=NetworkChoice(model),
         recipe=RecipeChoice(),
         output=Output(folder),
-        runtime=Runtime(save_seconds=300.0),
+        runtime=TrainingRuntime(save_seconds=300.0),
     )
     return change(plan, **options)
 

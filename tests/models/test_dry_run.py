@@ -46,8 +46,9 @@ def test_a_single_image_is_enough_only_where_it_has_several_places(
     ],
 )
 def test_an_image_size_that_a_network_cannot_take_is_refused_with_one_that_it_takes(
-    architecture: str, side: str, hint: str
+    architecture: str, side: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dry_run, "_SECONDS", 300.0)  # a busy machine must not cut the search short
     with pytest.raises(UsageError) as caught:
         network.untrained(NetworkChoice(architecture, image_size=side), 3, UPDATE)
     assert caught.value.message == f"{architecture} does not take images of {side} pixels"

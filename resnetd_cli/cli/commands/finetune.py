@@ -63,7 +63,7 @@ def finetune(
         training_run.print_recipe(choice, "finetune", plot, has_teacher=teacher is not None, processes=processes)
         return
     images, folder = training_run.required("finetune", data, output, plot)
-    from resnetd_cli.training.plan import DataChoice, NetworkChoice, Output, Plan, Runtime
+    from resnetd_cli.training.plan import DataChoice, NetworkChoice, Output, Plan, TrainingRuntime
 
     plan = Plan(
         command="finetune",
@@ -71,7 +71,7 @@ def finetune(
         network=NetworkChoice(model, weights, image_size, teacher),
         recipe=choice,
         output=Output(folder, resume=resume, overwrite=overwrite),
-        runtime=Runtime(device=device, workers=workers, save_seconds=save_seconds, offline=offline),
+        runtime=TrainingRuntime(device=device, workers=workers, save_seconds=save_seconds, offline=offline),
         seeds=seeds,
         arguments=tuple(sys.argv[1:]),
     )

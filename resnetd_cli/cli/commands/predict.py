@@ -94,9 +94,9 @@ def predict(
     path = outputs.as_path(output)
     on_terminal = path is None and is_tty(sys.stdout)
     first, sources = result_loop.look_ahead(sources) if on_terminal and not files_from else ([], sources)
-    as_lines = (files_from or len(first) > 1) and top_k in (None, 1)
+    as_overview = (files_from or len(first) > 1) and top_k in (None, 1)
     format_name = choose_format(
-        format.value, path, terminal=on_terminal, on_terminal="lines" if as_lines else "table"
+        format.value, path, terminal=on_terminal, on_terminal="overview" if as_overview else "table"
     )
     if embeddings and format_name not in ("json", "jsonl"):
         raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
@@ -132,7 +132,7 @@ def predict(
         if arrays:
             stack.enter_context(record_output.open_arrays(arrays))
         shares_terminal = on_terminal and is_tty(sys.stderr)
-        lists_failures = shares_terminal and format_name == "lines"
+        lists_failures = shares_terminal and format_name == "overview"
         if lists_failures:
             stack.callback(given.tell_skipped)  # below the summary
         answers = record_output.Records(

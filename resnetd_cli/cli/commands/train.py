@@ -53,7 +53,7 @@ def train(
         training_run.print_recipe(choice, "train", plot, has_teacher=teacher is not None, processes=processes)
         return
     images, folder = training_run.required("train", data, output, plot)
-    from resnetd_cli.training.plan import DataChoice, NetworkChoice, Output, Plan, Runtime
+    from resnetd_cli.training.plan import DataChoice, NetworkChoice, Output, Plan, TrainingRuntime
 
     plan = Plan(
         command="train",
@@ -61,7 +61,7 @@ def train(
         network=NetworkChoice(model, None, image_size, teacher),
         recipe=choice,
         output=Output(folder, resume=resume, overwrite=overwrite),
-        runtime=Runtime(device=device, workers=workers, save_seconds=save_seconds, offline=offline),
+        runtime=TrainingRuntime(device=device, workers=workers, save_seconds=save_seconds, offline=offline),
         seeds=seeds,
         arguments=tuple(sys.argv[1:]),
     )

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli.errors import OutputError
 from resnetd_cli.pipeline.sinks.base import index_path
-from resnetd_cli.pipeline.sinks.text import row_writer
+from resnetd_cli.pipeline.sinks.csv_json import row_writer
 from resnetd_cli.results import Classified, Embedded, Failure
 from resnetd_cli.system.files import TEXT, OutputFile
 

@@ -58,17 +58,17 @@ class RecordFormat(NamedTuple):
 
 RECORD_FORMATS = {
     "table": RecordFormat("resnetd_cli.pipeline.sinks.table:TableSink", (".txt",)),
-    "tsv": RecordFormat("resnetd_cli.pipeline.sinks.text:TsvSink", (".tsv",)),
-    "csv": RecordFormat("resnetd_cli.pipeline.sinks.text:CsvSink", (".csv",)),
-    "json": RecordFormat("resnetd_cli.pipeline.sinks.text:JsonSink", (".json",)),
-    "jsonl": RecordFormat("resnetd_cli.pipeline.sinks.text:JsonLinesSink", (".jsonl", ".ndjson")),
+    "tsv": RecordFormat("resnetd_cli.pipeline.sinks.csv_json:TsvSink", (".tsv",)),
+    "csv": RecordFormat("resnetd_cli.pipeline.sinks.csv_json:CsvSink", (".csv",)),
+    "json": RecordFormat("resnetd_cli.pipeline.sinks.csv_json:JsonSink", (".json",)),
+    "jsonl": RecordFormat("resnetd_cli.pipeline.sinks.csv_json:JsonLinesSink", (".jsonl", ".ndjson")),
 }
 """The formats that `--format` names. A new one is a module with a sink, and a line here."""
 _ONLY_AUTO = {
-    "lines": RecordFormat("resnetd_cli.pipeline.sinks.lines:LinesSink"),
-    "pairs": RecordFormat("resnetd_cli.pipeline.sinks.text:PairsFormat"),
+    "overview": RecordFormat("resnetd_cli.pipeline.sinks.overview:OverviewSink"),
+    "pairs": RecordFormat("resnetd_cli.pipeline.sinks.csv_json:PairsFormat"),
 }
-"""The formats that only `--format auto` chooses: `lines` for results, `pairs` for the facts of one thing."""
+"""The formats that only `--format auto` chooses: `overview` for results, `pairs` for the facts of one thing."""
 ARRAY_FORMATS = {
     ".npy": "resnetd_cli.pipeline.sinks.arrays:npy",
     ".npz": "resnetd_cli.pipeline.sinks.arrays:npz",
@@ -85,7 +85,7 @@ def choose_format(
         wanted: what the user asked for.
         output: a file, whose suffix decides; None for standard output.
         terminal: whether standard output is a terminal.
-        on_terminal: the format there: `table`, or `lines`.
+        on_terminal: the format there: `table`, or `overview`.
         elsewhere: the format in a pipe, and in a file without a suffix: `tsv`, or `pairs`.
 
     Raises:

@@ -38,7 +38,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
         monkeypatch.setenv("COLUMNS", str(width))
         monkeypatch.setenv("TERM", "xterm")
         stream = Screen()
-        sink = open_sink("lines", stream, names=[result.input for result in results], **options)
+        sink = open_sink("overview", stream, names=[result.input for result in results], **options)
         for result in results:
             sink.write(result)
         sink.close()
@@ -167,7 +167,7 @@ def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -
             return len(text)
 
     monkeypatch.setenv("COLUMNS", "80")
-    sink = open_sink("lines", Nowhere())
+    sink = open_sink("overview", Nowhere())
 
     def go_on() -> None:
         for number in range(1000):

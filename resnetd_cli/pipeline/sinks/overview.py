@@ -1,4 +1,4 @@
-"""The `lines` format, for many images on a terminal: a line for each, and a summary at the end."""
+"""The overview of many images on a terminal: a line for each, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _parts(width: int, longest_name: int) -> _Parts:
     return _Parts(min(_NAME, rest - label, longest_name), label, percent, bar)
 
 
-class LinesSink:
+class OverviewSink:
     """A line for each image with its most probable class, or why there is none; at the end a summary.
 
     Args:
