@@ -1,4 +1,4 @@
-"""pull and int8: models made ready ahead of their use, and what is known of them afterwards."""
+"""`pull` and int8: compiling and quantising models ahead of use, and verifying them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that holds the embedded model in fp32 and int8."""
+    """A cache with the embedded model in fp32 and int8."""
     folder = tmp_path_factory.mktemp("pulled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESNETD_CACHE", str(folder))
@@ -69,7 +69,7 @@ def top(loader: Loader) -> list[tuple[str, float]]:
     return [(r.predictions[0].label, r.predictions[0].probability) for r in results if isinstance(r, Classified)]
 
 
-# --- the words of the command line ---
+# --- parsing the command line ---
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def top(loader: Loader) -> list[tuple[str, float]]:
         (["a", "--verify", "b", "--verify", "c", "d"], ["a"], None, ["b", "c", "d"]),
     ],
 )
-def test_an_option_takes_all_words_up_to_the_next(
+def test_option_takes_all_words_up_to_next_option(
     words: list[str], models: list[str], calibrate: list[str] | None, verify: list[str] | None
 ) -> None:
     command = get_command(app).commands["pull"]  # type: ignore[attr-defined]
@@ -114,7 +114,7 @@ def test_an_option_takes_all_words_up_to_the_next(
         (["predict", "x.jpg", "--precision", "int8", "--engine", "torch"], "int8 runs on the onnx engine"),
     ],
 )
-def test_wrong_usage_is_told_before_any_work(
+def test_wrong_usage_is_reported_before_any_work(
     words: list[str],
     message: str,
     cache: Path,
@@ -133,7 +133,7 @@ def test_wrong_usage_is_told_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_are_spread_over_a_sorted_folder() -> None:
+def test_calibration_images_are_spread_over_sorted_folder() -> None:
     sources = [Source(str(number), bytes) for number in range(1000)]
     chosen = [int(source.name) for source in pull._spread(sources, 256)]
     assert len(set(chosen)) == 256
@@ -142,7 +142,7 @@ def test_images_are_spread_over_a_sorted_folder() -> None:
     assert pull._spread(sources[:5], 256) == sources[:5]
 
 
-def test_no_words_are_no_images() -> None:
+def test_option_without_words_means_no_images() -> None:
     assert images_of("--verify", None) is None
     assert images_of("--verify", []) is None
 
@@ -151,7 +151,7 @@ def test_no_words_are_no_images() -> None:
 
 
 @pytest.mark.slow
-def test_int8_answers_like_fp32_from_a_quarter_of_the_bytes(with_int8: Path) -> None:
+def test_int8_agrees_with_fp32_at_a_quarter_of_the_size(with_int8: Path) -> None:
     fp32, int8 = (bundles.find(BundleKey(ModelChoice.of("embedded"), precision)) for precision in ("fp32", "int8"))
     assert fp32 is not None
     assert int8 is not None
@@ -164,7 +164,7 @@ def test_int8_answers_like_fp32_from_a_quarter_of_the_bytes(with_int8: Path) -> 
 
 
 @pytest.mark.slow
-def test_padding_is_a_number_in_the_graph(with_int8: Path) -> None:
+def test_int8_graph_has_constant_padding(with_int8: Path) -> None:
     import onnx
 
     bundle = bundles.find(BundleKey(ModelChoice.of("embedded")))
@@ -175,7 +175,7 @@ def test_padding_is_a_number_in_the_graph(with_int8: Path) -> None:
 
 
 @pytest.mark.slow
-def test_features_come_in_int8_too(with_int8: Path) -> None:
+def test_int8_model_has_features(with_int8: Path) -> None:
     fp32, int8 = (
         np.stack([r.embedding for r in loader.load().embed(IMAGES)])  # type: ignore[union-attr]
         for loader in (replace(each, wanted=Wanted(logits=False, layer="pooled")) for each in (FP32, INT8))
@@ -187,7 +187,7 @@ def test_features_come_in_int8_too(with_int8: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_verify_finds_stays_with_the_model(with_int8: Path, tmp_path: Path) -> None:
+def test_verify_stores_figures_with_model(with_int8: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     failures: list[Failure] = []
     sources = list(expand([*IMAGES, str(tmp_path / "broken.jpg")]))
@@ -205,25 +205,25 @@ def test_what_verify_finds_stays_with_the_model(with_int8: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_without_int8_the_error_says_how_to_make_it(cache: Path) -> None:
+def test_missing_int8_form_is_error_with_hint_how_to_make_it(cache: Path) -> None:
     with pytest.raises(ModelError, match="there is no int8 form of embedded here") as caught:
         INT8.load()
     assert hint_of(caught.value) == "resnetd pull embedded --precision int8 --calibrate FOLDER"
 
 
 @pytest.mark.slow
-def test_int8_needs_an_image_that_can_be_read(with_int8: Path, tmp_path: Path) -> None:
+def test_int8_without_readable_image_is_an_error(with_int8: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     failures: list[Failure] = []
     with pytest.raises(UsageError, match="no image to calibrate with"):
         pull.pull(INT8, list(expand([str(tmp_path)])), on_failure=failures.append)
     assert len(failures) == 1
-    assert bundles.find(INT8.bundle_key) is not None  # what was there is there still
+    assert bundles.find(INT8.bundle_key) is not None  # the existing form is kept
     assert not list(with_int8.glob("bundles/.*"))
 
 
 @pytest.mark.slow
-def test_pull_and_info_on_the_command_line(run_resnetd: Resnetd) -> None:
+def test_pull_and_info_report_the_same_int8_form(run_resnetd: Resnetd) -> None:
     words = ["pull", "embedded", "--precision", "int8", "--calibrate", *IMAGES, "--verify", *IMAGES, "-f", "json"]
     finished = run_resnetd(*words, RESNETD_ENGINE="auto")
     assert finished.returncode == 0, finished.stderr
@@ -255,7 +255,7 @@ def test_pull_and_info_on_the_command_line(run_resnetd: Resnetd) -> None:
 
 
 @pytest.mark.slow
-def test_images_that_cannot_be_read_are_told_by_the_exit_code(run_resnetd: Resnetd, tmp_path: Path) -> None:
+def test_unreadable_images_give_exit_code_3(run_resnetd: Resnetd, tmp_path: Path) -> None:
     words = ["pull", "embedded", "--verify", tmp_path / "absent.jpg", *IMAGES, "-f", "table"]
     finished = run_resnetd(*words)
     assert finished.returncode == 3
@@ -265,7 +265,7 @@ def test_images_that_cannot_be_read_are_told_by_the_exit_code(run_resnetd: Resne
 
 
 @pytest.mark.slow
-def test_a_model_without_a_classifier_has_an_int8_form(cache: Path, tmp_path: Path) -> None:
+def test_model_without_classifier_is_quantised(cache: Path, tmp_path: Path) -> None:
     import timm
     import torch
     from timm.models._hub import save_for_hf
@@ -279,21 +279,21 @@ def test_a_model_without_a_classifier_has_an_int8_form(cache: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_one_model_that_cannot_be_had_leaves_the_others(run_resnetd: Resnetd, hub: Hub) -> None:
+def test_failed_model_does_not_stop_the_others(run_resnetd: Resnetd, hub: Hub) -> None:
     words = ["pull", "resnet18d", "resnet34d", "embedded", "--no-header", "-f", "tsv"]
     finished = run_resnetd(*words, endpoint=hub.endpoint)
     assert finished.returncode == 1
     rows = [line.split("\t")[:3] for line in finished.stdout.splitlines()]
     assert rows == [["resnet18d.ra2_in1k", "fp32", "onnx"], ["embedded", "fp32", "onnx"]]
     assert "error: resnet34d: " in finished.stderr
-    # What was pulled answers at once, and without a hub.
+    # Pulled models need neither compiling nor the hub.
     answer = run_resnetd("predict", IMAGES[0], "-m", "resnet18d", "-v", RESNETD_ENGINE="auto")
     assert answer.returncode == 0
     assert answer.stderr == "resnet18d.ra2_in1k runs on onnx: it is compiled\n"
 
 
 @pytest.mark.slow
-def test_a_model_is_compiled_again_when_the_hub_moves_on(run_resnetd: Resnetd, hub: Hub) -> None:
+def test_new_revision_on_hub_is_compiled_again(run_resnetd: Resnetd, hub: Hub) -> None:
     run_resnetd("pull", "resnet18d", endpoint=hub.endpoint)
     arguments = ("predict", *IMAGES, "-m", "resnet18d", "-k", "1")
     assert run_resnetd(*arguments, RESNETD_ENGINE="auto").stderr == ""
@@ -328,7 +328,7 @@ def test_16_bit_floats_run_on_torch(cache: Path, precision: str) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps"])
-def test_a_device_that_is_not_there_is_told(device: str, cache: Path) -> None:
+def test_missing_device_is_an_error(device: str, cache: Path) -> None:
     import torch
 
     if getattr(torch, device.partition(":")[0]).is_available():
@@ -340,7 +340,7 @@ def test_a_device_that_is_not_there_is_told(device: str, cache: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_images_ask_torch_for_a_gpu_where_a_driver_is(
+def test_torch_looks_for_gpu_only_for_many_images_and_with_driver(
     with_int8: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -354,18 +354,18 @@ def test_many_images_ask_torch_for_a_gpu_where_a_driver_is(
     monkeypatch.setattr("resnetd_cli.loading.choose_device", choose)
     monkeypatch.setattr("resnetd_cli.loading.gpu_is_likely", lambda: True)
     many = loader_for("embedded", engine="auto")
-    assert many._why_torch() == "the device is meta"
+    assert many._why_network() == "the device is meta"
     assert asked == ["auto"]
     alone = loader_for("embedded", engine="auto", single=True)
     on_cpu = loader_for("embedded", engine="auto", device="cpu")
     for other in (alone, on_cpu, INT8, loader_for("x.onnx", engine="auto")):
-        assert other._why_torch() is None
+        assert other._why_network() is None
     monkeypatch.setattr("resnetd_cli.loading.gpu_is_likely", lambda: False)
-    assert many._why_torch() is None
+    assert many._why_network() is None
     assert asked == ["auto"]
 
 
-# --- a cache that is not well ---
+# --- full disk, killed process, unwritable cache ---
 
 FULL_DISK = """
 import resource, signal, sys
@@ -379,15 +379,15 @@ sys.exit(run(sys.argv[2:]))
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="file sizes have no limit to set")
 @pytest.mark.parametrize("room", [0, 1000, 10_000_000])
-def test_a_full_disk_costs_no_answer_and_leaves_nothing(room: int, cache: Path) -> None:
+def test_full_disk_does_not_stop_predictions_and_leaves_nothing(room: int, cache: Path) -> None:
     words = ["predict", *IMAGES, "-m", "embedded", "-k", "1", "--no-header", "--engine", "auto"]
     command = [sys.executable, "-c", FULL_DISK, str(room), *words]
-    # Pipes have no limit, files have.
+    # The limit applies to files, not to pipes.
     finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     assert finished.returncode == 0, finished.stderr
     assert [line.split("\t")[5] for line in finished.stdout.splitlines()] == ["tiger cat", "espresso"]
     assert "the compiled model cannot be kept: " in finished.stderr
-    assert "stays with the torch engine" not in finished.stderr  # room may come; the model is not to blame
+    assert "stays with the torch engine" not in finished.stderr  # the disk is to blame, not the model
     assert [path for path in cache.rglob("*") if path.is_file()] == []
     words = ["pull", "embedded"]
     finished = subprocess.run([*command[:4], *words], check=False, capture_output=True, text=True, cwd=ROOT)
@@ -404,7 +404,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_kill_in_the_middle_of_compiling_costs_no_answer(cache: Path) -> None:
+def test_kill_while_compiling_does_not_affect_later_run(cache: Path) -> None:
     words = ["predict", *IMAGES, "-m", "embedded", "-k", "1", "--no-header", "--engine", "auto"]
     command = [sys.executable, "-m", "resnetd_cli", *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
@@ -421,7 +421,7 @@ def test_kill_in_the_middle_of_compiling_costs_no_answer(cache: Path) -> None:
     assert list((cache / "bundles").iterdir()) == [bundle.folder]
 
 
-def test_a_cache_that_cannot_be_written_is_told_by_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_is_an_error_in_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "file"))
     with pytest.raises(CacheError, match="the compiled model cannot be kept: ") as caught:

@@ -1,4 +1,4 @@
-"""Records in their JSON form, and numbers in their shortest."""
+"""The JSON form of records, and the shortest text of a float32."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_answer_without_predictions_has_an_empty_list() -> None:
     assert Classified("a.jpg", "m", ()).record()["predictions"] == []
 
 
-def test_embedding_is_recorded_where_there_is_one() -> None:
+def test_embedding_is_in_record_if_present() -> None:
     embedding = np.array([0.1, -2.5, 0.0], np.float32)
     record = Classified("a.jpg", "m", (SAMOYED,), embedding).record()
     assert json.dumps(record["embedding"]) == "[0.1, -2.5, 0.0]"
@@ -83,7 +83,7 @@ def test_records_are_frozen(record: object) -> None:
 
 
 def random_float32() -> np.ndarray:
-    """Every kind of float32: probabilities, all bit patterns that are finite, and the ends of the range."""
+    """Return all kinds of float32: probabilities, random finite bit patterns, and the ends of the range."""
     generator = np.random.default_rng(0)
     patterns = generator.integers(0, 2**32, 20_000, dtype=np.uint32).view(np.float32)
     limits = np.finfo(np.float32)
@@ -92,20 +92,20 @@ def random_float32() -> np.ndarray:
     return np.concatenate([*numbers, np.array(ends, np.float32)])
 
 
-def test_shortest_means_the_same_float32() -> None:
+def test_shortest_text_denotes_same_float32() -> None:
     values = random_float32()
     assert len(values) > 30_000
     back = np.array([shortest(value) for value in values], np.float64).astype(np.float32)
     assert back.tobytes() == values.tobytes()
 
 
-def test_shortest_survives_json_as_the_same_float32() -> None:
+def test_shortest_text_survives_json() -> None:
     values = random_float32()[::50]
     back = json.loads(json.dumps([shortest(value) for value in values]))
     assert np.array(back, np.float32).tobytes() == values.tobytes()
 
 
-def test_shortest_needs_at_most_nine_digits_and_no_fewer_would_do() -> None:
+def test_shortest_text_has_at_most_nine_digits_and_no_fewer_suffice() -> None:
     for value in random_float32()[::20]:
         digits = f"{shortest(value):.17g}".partition("e")[0].lstrip("-").replace(".", "").strip("0")
         needed = next(n for n in range(1, 10) if np.float32(f"{value:.{n}g}") == value)
@@ -114,7 +114,7 @@ def test_shortest_needs_at_most_nine_digits_and_no_fewer_would_do() -> None:
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.1, "0.1"), (0.6425, "0.6425"), (1 / 3, "0.33333334"), (1, "1.0")])
-def test_shortest_prints_as_people_write_it(value: float, text: str) -> None:
+def test_shortest_text_is_usual_decimal(value: float, text: str) -> None:
     assert repr(shortest(np.float32(value))) == text
 
 

@@ -1,4 +1,4 @@
-"""`resnetd features`: arrays, the index beside them, and nothing half-written."""
+"""`resnetd features`: arrays, the index beside them, and runs that stop early."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_index(path: str) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_every_array_format_holds_the_same(cli: Cli) -> None:
+def test_every_array_format_holds_same_values(cli: Cli) -> None:
     Path("bad.jpg").write_text("no", encoding="utf-8")
     inputs = (CAT, "bad.jpg", COFFEE)
     for name in ("x.npy", "x.npz", "x.safetensors"):
@@ -54,7 +54,7 @@ def test_every_array_format_holds_the_same(cli: Cli) -> None:
     assert there() == sorted(["bad.jpg", *files])
 
 
-def test_the_index_names_every_input_and_tells_where_its_row_is(cli: Cli) -> None:
+def test_index_lists_every_input_with_its_row(cli: Cli) -> None:
     Path("bad.jpg").write_text("no", encoding="utf-8")
     Path("empty").mkdir()
     ended = cli("features", "missing.jpg", CAT, "bad.jpg", "empty", COFFEE, CAT, "-o", "x.npy")
@@ -81,7 +81,7 @@ def test_the_index_names_every_input_and_tells_where_its_row_is(cli: Cli) -> Non
     np.testing.assert_allclose(np.load("alone.npy"), array[1:2], atol=1e-5)
 
 
-def test_odd_names_come_back_from_the_index(cli: Cli) -> None:
+def test_odd_file_names_are_unchanged_in_index(cli: Cli) -> None:
     names = ["a\tb.jpg", "a\nb.jpg", "a\rb.jpg", 'a"b,c.jpg', "é.jpg", "\udcff.jpg"]
     kept = []
     for name in names:
@@ -97,7 +97,7 @@ def test_odd_names_come_back_from_the_index(cli: Cli) -> None:
     ]
 
 
-def test_when_no_input_succeeds_the_array_is_empty(cli: Cli) -> None:
+def test_array_is_empty_if_no_input_succeeds(cli: Cli) -> None:
     assert cli("features", "missing.jpg", "-o", "x.npy").code == 3
     array = np.load("x.npy")
     assert len(array) == 0
@@ -105,7 +105,7 @@ def test_when_no_input_succeeds_the_array_is_empty(cli: Cli) -> None:
     assert read_index("x.npy.index.csv")[1:] == [["", "missing.jpg", "error", "not_found: no such file or folder"]]
 
 
-def test_logits_are_what_predict_turns_into_probabilities(cli: Cli) -> None:
+def test_softmax_of_logits_equals_predict_probabilities(cli: Cli) -> None:
     assert cli("features", CAT, COFFEE, "-o", "x.npy", "--layer", "logits").code == 0
     logits = np.load("x.npy").astype(np.float64)
     assert logits.shape == (2, 1000)
@@ -120,7 +120,7 @@ def test_logits_are_what_predict_turns_into_probabilities(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("layer", "width"), [("blocks.0", 16), ("blocks.4", 112), ("pooled", 1280)])
-def test_layers_have_the_widths_of_the_network(cli: Cli, layer: str, width: int) -> None:
+def test_layer_has_its_width_in_network(cli: Cli, layer: str, width: int) -> None:
     ended = cli("features", COFFEE, "-o", "x.npy", "--layer", layer)
     assert (ended.code, ended.stdout) == (0, "")
     array = np.load("x.npy")
@@ -128,7 +128,7 @@ def test_layers_have_the_widths_of_the_network(cli: Cli, layer: str, width: int)
     assert np.ptp(array) > 0.01
 
 
-def test_a_stage_is_the_mean_of_its_maps(cli: Cli) -> None:
+def test_stage_feature_is_mean_of_its_maps(cli: Cli) -> None:
     import torch
     from PIL import Image
 
@@ -146,7 +146,7 @@ def test_a_stage_is_the_mean_of_its_maps(cli: Cli) -> None:
     np.testing.assert_allclose(np.load("x.npy")[0], seen[0].mean(dim=(2, 3))[0].numpy(), atol=1e-4)
 
 
-def test_overwrite_replaces_both(cli: Cli) -> None:
+def test_overwrite_replaces_array_and_index(cli: Cli) -> None:
     Path("x.npy").write_text("old", encoding="utf-8")
     Path("x.npy.index.csv").write_text("old", encoding="utf-8")
     assert cli("features", COFFEE, "-o", "x.npy", "--overwrite").code == 0
@@ -155,7 +155,7 @@ def test_overwrite_replaces_both(cli: Cli) -> None:
     assert there() == ["x.npy", "x.npy.index.csv"]
 
 
-def test_an_array_that_cannot_be_saved_leaves_its_rows(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_save_keeps_rows(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -171,7 +171,7 @@ def test_an_array_that_cannot_be_saved_leaves_its_rows(cli: Cli, monkeypatch: py
     assert np.load("x.npz.npy.partial").shape == (1, 1280)
 
 
-def test_an_engine_that_breaks_half_way_leaves_the_rows_so_far(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_failure_keeps_rows_so_far(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from resnetd_cli.pipeline.engines.pytorch import TorchEngine
 
     calls = itertools.count(1)
@@ -194,7 +194,7 @@ def test_an_engine_that_breaks_half_way_leaves_the_rows_so_far(cli: Cli, monkeyp
 
 @pytest.fixture
 def fed(run_resnetd: Resnetd, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start the program with a list of inputs on a pipe that stays open."""
+    """Start the program with its list of inputs on a pipe that stays open."""
     started: list[subprocess.Popen[bytes]] = []
 
     def _fed(*arguments: str) -> subprocess.Popen[bytes]:
@@ -218,7 +218,7 @@ def fed(run_resnetd: Resnetd, tmp_path: Path) -> Iterator[Callable[..., subproce
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
-def test_the_rows_so_far_are_left_when_stopped(
+def test_stopped_run_keeps_rows_so_far(
     fed: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, stop: signal.Signals
 ) -> None:
     process = fed("predict", "-f", "jsonl", "--features-out", "x.npy", "--no-progress")

@@ -1,4 +1,4 @@
-"""Folders on the command line: what is taken, and what the user hears of the rest."""
+"""Folders on the command line: which files are read, and what is reported as skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="POSIX links")
 
 @pytest.fixture(autouse=True)
 def photos(cli: Cli) -> None:
-    """A folder as a camera, a browser and a Mac leave it; `cli` moves to an empty folder first."""
+    """A folder with files of a camera, a browser and a Mac; `cli` changes to an empty folder first."""
     for folder in ("p/raw", "p/.thumbnails", "real"):
         Path(folder).mkdir(parents=True)
     shutil.copy(COFFEE, "p/coffee.jpg")
@@ -35,7 +35,7 @@ def names(stdout: str) -> list[str]:
 
 
 @posix
-def test_predict_counts_what_a_folder_holds_beside_images(cli: Cli) -> None:
+def test_predict_reports_skipped_files_and_links(cli: Cli) -> None:
     ended = cli("predict", "p", "-k", "1")
     assert (ended.code, names(ended.stdout)) == (0, ["p/coffee.jpg"])
     assert ended.stderr.splitlines() == [
@@ -46,14 +46,14 @@ def test_predict_counts_what_a_folder_holds_beside_images(cli: Cli) -> None:
 
 
 @posix
-def test_all_files_and_follow_find_what_is_skipped_otherwise(cli: Cli) -> None:
+def test_all_files_and_follow_find_skipped_images(cli: Cli) -> None:
     ended = cli("predict", "p", "-k", "1", "--all-files", "--follow")
     assert (ended.code, names(ended.stdout)) == (0, ["p/album/cat.jpg", "p/coffee.jpg", "p/photo"])
     assert ended.stderr.splitlines() == ["skipped 3 files: 2 cr2, 1 mp4"]
 
 
 @posix
-def test_features_takes_the_same(cli: Cli) -> None:
+def test_features_has_all_files_and_follow(cli: Cli) -> None:
     ended = cli("features", "p", "-o", "f.npy")
     assert (ended.code, np.load("f.npy").shape) == (0, (1, 1280))
     assert ended.stderr.splitlines()[0].startswith("skipped 4 files: 2 cr2, 1 mp4, 1 without extension")
@@ -62,28 +62,28 @@ def test_features_takes_the_same(cli: Cli) -> None:
 
 
 @posix
-def test_folders_of_a_list_are_counted_too(cli: Cli) -> None:
+def test_skipped_files_in_listed_folders_are_reported(cli: Cli) -> None:
     Path("list").write_text("p\nreal\n", encoding="utf-8")
     ended = cli("predict", "--files-from", "list", "-k", "1")
     assert names(ended.stdout) == ["p/coffee.jpg", "real/cat.jpg"]
     assert ended.stderr.startswith("skipped 4 files: ")
 
 
-def test_companions_are_taken_when_they_are_named(cli: Cli) -> None:
+def test_hidden_files_are_read_if_named(cli: Cli) -> None:
     ended = cli("predict", "p/.thumbnails", "p/._coffee.jpg", "-k", "1")
     assert (ended.code, names(ended.stdout)) == (3, ["p/.thumbnails/coffee.jpg", "p/._coffee.jpg"])
     assert ended.errors == ["error: p/._coffee.jpg: not an image, but metadata that macOS keeps beside a file"]
     assert ended.hints == ["hint: the image is the file without ._"]
 
 
-def test_a_list_without_end_is_wrong_usage(cli: Cli) -> None:
+def test_list_with_endless_line_is_usage_error(cli: Cli) -> None:
     Path("list").write_bytes(b"p/coffee.jpg\n" + b"x" * 70_000)
     ended = cli("predict", "--files-from", "list", "-k", "1")
     assert (ended.code, names(ended.stdout)) == (2, ["p/coffee.jpg"])
     assert ended.errors == ["error: list, entry 2: longer than 65,536 bytes"]
 
 
-def test_a_file_like_an_option_is_wrong_usage_and_writes_nothing(cli: Cli) -> None:
+def test_file_named_like_option_is_usage_error_and_writes_nothing(cli: Cli) -> None:
     shutil.copy(COFFEE, "-overview.png")
     ended = cli("predict", "-overview.png")
     assert (ended.code, ended.stdout) == (2, "")

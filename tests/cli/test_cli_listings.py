@@ -1,4 +1,4 @@
-"""`list-models`, `info` and `labels`: facts, patterns, formats, and the download of the class names."""
+"""The commands `list-models`, `info` and `labels`: facts, patterns, formats, and downloading class names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGES = {
 
 @pytest.fixture
 def cli(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Run a command line in this process, with no default model and an empty cache of weights."""
+    """Run a command line in this process, without a default model and with an empty cache."""
     monkeypatch.delenv("RESNETD_MODEL")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
@@ -47,7 +47,7 @@ def json_of(ended: Ended) -> Any:
 # --- list-models ---
 
 
-def test_the_family_and_its_facts(cli: Cli) -> None:
+def test_list_models_shows_resnet_d_family(cli: Cli) -> None:
     models = {row["name"]: row for row in json_of(cli("list-models", "-f", "json"))}
     assert len(models) == 15
     assert sum(row["default"] for row in models.values()) == 7
@@ -80,7 +80,7 @@ def test_weights_on_this_machine_are_marked(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_name", ["csv", "tsv", "jsonl"])
-def test_every_format_lists_the_same(cli: Cli, format_name: str) -> None:
+def test_every_format_lists_same_models(cli: Cli, format_name: str) -> None:
     expected = [(row["name"], row["params_m"]) for row in json_of(cli("list-models", "-f", "json"))]
     text = cli("list-models", "-f", format_name).stdout
     if format_name == "jsonl":
@@ -105,12 +105,12 @@ def test_no_header(cli: Cli) -> None:
         ("1[05][12]d.gluon", ["resnet101d.gluon_in1k", "resnet152d.gluon_in1k"]),
     ],
 )
-def test_a_pattern_is_a_glob_or_a_part(cli: Cli, pattern: str, expected: list[str]) -> None:
+def test_pattern_matches_as_glob_or_part(cli: Cli, pattern: str, expected: list[str]) -> None:
     found = [row["name"] for row in json_of(cli("list-models", pattern, "-f", "json"))]
     assert sorted(found) == expected
 
 
-def test_a_pattern_without_match(cli: Cli) -> None:
+def test_pattern_without_match_is_an_error(cli: Cli) -> None:
     assert cli("list-models", "vit_*") == (
         2,
         "",
@@ -118,7 +118,7 @@ def test_a_pattern_without_match(cli: Cli) -> None:
     )
 
 
-def test_all_looks_through_timm(cli: Cli) -> None:
+def test_all_lists_timm_models(cli: Cli) -> None:
     rows = json_of(cli("list-models", "resnet50d*", "--all", "-f", "json"))
     row = next(row for row in rows if row["name"] == "resnet50d.ra2_in1k")
     assert (row["input_size"], row["classes"]) == (224, 1000)
@@ -127,7 +127,7 @@ def test_all_looks_through_timm(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
-def test_a_narrow_table_shows_fewer_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_narrow_table_shows_fewer_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     ended = cli("list-models", "-f", "table")
     assert max(map(len, ended.stdout.splitlines())) <= columns
@@ -138,7 +138,7 @@ def test_a_narrow_table_shows_fewer_columns(cli: Cli, monkeypatch: pytest.Monkey
 # --- info ---
 
 
-def test_info_of_a_family_member(cli: Cli) -> None:
+def test_info_describes_resnet_d_model(cli: Cli) -> None:
     facts = json_of(cli("info", "resnet50d", "-f", "json"))
     assert facts["model"] == "resnet50d.ra2_in1k"
     assert "3 + 4 + 6 + 3" in facts["architecture"]
@@ -153,7 +153,7 @@ def test_info_of_a_family_member(cli: Cli) -> None:
     assert "not on this machine; the first predict fetches them" in shown
 
 
-def test_info_of_the_embedded_model(cli: Cli) -> None:
+def test_info_describes_embedded_model(cli: Cli) -> None:
     facts = json_of(cli("info", "embedded", "-f", "json"))
     assert (facts["model"], facts["params_m"], facts["classes"]) == ("embedded", 4.65, 1000)
     assert (facts["input_size"], facts["crop_pct"], facts["interpolation"]) == (224, 0.875, "bicubic")
@@ -163,12 +163,12 @@ def test_info_of_the_embedded_model(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("json", "{"), ("tsv", "model\t"), ("txt", "model ")])
-def test_info_to_a_file(cli: Cli, suffix: str, start: str) -> None:
+def test_info_file_has_format_of_its_extension(cli: Cli, suffix: str, start: str) -> None:
     assert cli("info", "resnet18d", "-o", f"x.{suffix}") == (0, "", "")
     assert Path(f"x.{suffix}").read_text(encoding="utf-8").startswith(start)
 
 
-def test_info_in_a_pipe_is_a_line_for_each_key(cli: Cli) -> None:
+def test_info_in_pipe_has_one_line_per_key(cli: Cli) -> None:
     facts = json_of(cli("info", "embedded", "-f", "json"))
     lines = [line.split("\t") for line in cli("info", "embedded").stdout.splitlines()]
     assert [key for key, _ in lines] == list(facts)
@@ -181,7 +181,7 @@ def test_info_in_a_pipe_is_a_line_for_each_key(cli: Cli) -> None:
     )
 
 
-def test_info_has_one_record_in_a_line_where_tsv_is_asked_for(cli: Cli) -> None:
+def test_info_as_tsv_is_one_row(cli: Cli) -> None:
     header, record = cli("info", "embedded", "-f", "tsv").stdout.splitlines()
     facts = json_of(cli("info", "embedded", "-f", "json"))
     assert header.split("\t") == list(facts)
@@ -196,7 +196,7 @@ def test_info_has_one_record_in_a_line_where_tsv_is_asked_for(cli: Cli) -> None:
         ("embedded", ["tan2019efficientnet", "wightman2019timm"]),
     ],
 )
-def test_bibtex(cli: Cli, model: str, keys: list[str]) -> None:
+def test_bibtex_has_entries_for_model(cli: Cli, model: str, keys: list[str]) -> None:
     ended = cli("info", model, "--bibtex")
     assert (ended.code, ended.stderr) == (0, "")
     found = [line.partition("{")[2].rstrip(",") for line in ended.stdout.splitlines() if line.startswith("@")]
@@ -207,7 +207,7 @@ def test_bibtex(cli: Cli, model: str, keys: list[str]) -> None:
 # --- labels ---
 
 
-def test_labels_that_match(cli: Cli) -> None:
+def test_labels_lists_matching_classes(cli: Cli) -> None:
     rows = json_of(cli("labels", "terrier", "-f", "json"))
     assert all("terrier" in " ".join([row["name"], *row["synonyms"], row["definition"]]) for row in rows)
     found = {row["index"]: (row["id"], row["name"]) for row in rows}
@@ -217,12 +217,12 @@ def test_labels_that_match(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("query", ["967", "n07920052", "espresso", "ESPRESSO"])
-def test_a_class_by_index_id_or_name(cli: Cli, query: str) -> None:
+def test_class_is_found_by_index_id_or_name(cli: Cli, query: str) -> None:
     rows = json_of(cli("labels", query, "-f", "json"))
     assert (967, "n07920052", "espresso") in [(row["index"], row["id"], row["name"]) for row in rows]
 
 
-def test_a_table_of_labels_tells_classes_of_one_name_apart(cli: Cli) -> None:
+def test_labels_table_distinguishes_classes_with_same_name(cli: Cli) -> None:
     ended = cli("labels", "crane", "-f", "table")
     shown = [line.split(maxsplit=2) for line in ended.stdout.splitlines() if "crane (" in line]
     assert [(index, title.partition("  ")[0]) for index, _, title in shown] == [
@@ -232,14 +232,14 @@ def test_a_table_of_labels_tells_classes_of_one_name_apart(cli: Cli) -> None:
     assert [row["name"] for row in json_of(cli("labels", "crane", "-f", "json"))] == ["crane", "crane"]
 
 
-def test_labels_of_several_words_and_of_all(cli: Cli) -> None:
+def test_labels_with_several_words_or_none(cli: Cli) -> None:
     assert [row["name"] for row in json_of(cli("labels", "tiger", "cat", "-f", "json"))] == ["tiger cat"]
     assert len(json_of(cli("labels", "-f", "json"))) == 1000
     assert len(json_of(cli("labels", "-f", "json", "--set", "imagenet-12k"))) == 11821
 
 
 @pytest.mark.slow
-def test_a_line_of_tsv_is_a_row_without_quotes_as_in_predict(cli: Cli) -> None:
+def test_labels_tsv_is_unquoted_like_predict_tsv(cli: Cli) -> None:
     rows = json_of(cli("labels", "--set", "imagenet-22k", "-f", "json"))
     quoted = [row for row in rows if '"' in row["definition"]]
     assert quoted
@@ -270,7 +270,7 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def test_download_prints_the_path_of_the_thousand_names(cli: Cli, server: str, tmp_path: Path) -> None:
+def test_labels_download_prints_path_of_thousand_names(cli: Cli, server: str, tmp_path: Path) -> None:
     ended = cli("labels", "--download", "--url", f"{server}/names.txt")
     path = tmp_path / "cache" / "imagenet_classes.txt"
     assert ended == (0, f"{path}\n", "")
@@ -290,7 +290,7 @@ def test_download_prints_the_path_of_the_thousand_names(cli: Cli, server: str, t
         ("/none", "the server answered 404"),
     ],
 )
-def test_a_download_that_fails_leaves_nothing(
+def test_failed_labels_download_leaves_nothing(
     cli: Cli, server: str, tmp_path: Path, page: str, error: str
 ) -> None:
     ended = cli("labels", "--download", "--url", server + page)
@@ -302,13 +302,13 @@ def test_a_download_that_fails_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_that_fails_keeps_what_was_there(cli: Cli, server: str, tmp_path: Path) -> None:
+def test_failed_labels_download_keeps_existing_file(cli: Cli, server: str, tmp_path: Path) -> None:
     assert cli("labels", "--download", "--url", f"{server}/names.txt").code == 0
     assert cli("labels", "--download", "--url", f"{server}/short.txt").code == 1
     assert (tmp_path / "cache" / "imagenet_classes.txt").read_bytes() == NAMES
 
 
-def test_a_downloaded_list_names_the_classes_of_predict(cli: Cli, server: str, tmp_path: Path) -> None:
+def test_downloaded_labels_work_in_predict(cli: Cli, server: str, tmp_path: Path) -> None:
     path = cli("labels", "--download", "--url", f"{server}/names.txt").stdout.strip()
     coffee = ROOT / "samples" / "coffee.jpg"
     ended = cli("predict", str(coffee), "-m", "embedded", "--labels", path, "-f", "jsonl", "-k", "1")
@@ -320,4 +320,4 @@ def test_quiet_is_offered_only_by_commands_that_write_notes(cli: Cli) -> None:
     silent = ["list-models", "info", "labels"]
     offers = {command: "--quiet" in cli(command, "--help").stdout for command in [*commands, *silent]}
     assert offers == {**dict.fromkeys(commands, True), **dict.fromkeys(silent, False)}
-    assert cli("labels", "terrier", "-q").code == 0  # accepted all the same
+    assert cli("labels", "terrier", "-q").code == 0  # still accepted

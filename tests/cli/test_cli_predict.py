@@ -1,4 +1,4 @@
-"""`resnetd predict` on the sample photographs, with the model that comes with the install."""
+"""`resnetd predict` on the sample photographs, with the embedded model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLUMNS = ["input", "status", "rank", "index", "id", "label", "probability", "er
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each format's file holds for the two samples, by its suffix."""
+    """The output for the two samples in each format, by extension."""
     folder = tmp_path_factory.mktemp("written")
     texts = {}
     for suffix in ("tsv", "csv", "json", "jsonl", "ndjson", "txt"):
@@ -58,7 +58,7 @@ def csv_rows(text: str) -> list[dict[str, str]]:
 
 
 def as_rows(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """Return a tuple for each prediction."""
+    """Return one tuple per prediction."""
     return [
         (record["input"], record["status"], *(item[key] for key in COLUMNS[2:6]), item["probability"])
         for record in records
@@ -67,7 +67,7 @@ def as_rows(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 def typed(rows: list[dict[str, str]]) -> list[tuple[Any, ...]]:
-    """Return rows of text as `as_rows` gives them."""
+    """Return rows of text in the form of `as_rows`."""
     return [
         (
             row["input"],
@@ -83,16 +83,16 @@ def typed(rows: list[dict[str, str]]) -> list[tuple[Any, ...]]:
 
 
 def assert_same(rows: list[tuple[Any, ...]], others: list[tuple[Any, ...]], *, within: float = 1e-6) -> None:
-    """Assert the same answers; the last digits of a probability may differ from run to run."""
+    """Assert equal predictions; the last digits of a probability may differ between runs."""
     assert [row[:-1] for row in rows] == [row[:-1] for row in others]
     assert [row[-1] for row in rows] == pytest.approx([row[-1] for row in others], abs=within)
 
 
-# --- the answer ---
+# --- predictions ---
 
 
 @pytest.mark.slow
-def test_the_answers_are_right(records: list[dict[str, Any]]) -> None:
+def test_predictions_are_right(records: list[dict[str, Any]]) -> None:
     cat, coffee = records
     assert (cat["input"], coffee["input"]) == (str(CAT), str(COFFEE))
     assert {record["model"] for record in records} == {"embedded"}
@@ -102,7 +102,7 @@ def test_the_answers_are_right(records: list[dict[str, Any]]) -> None:
     assert {item["label"] for item in cat["predictions"][:3]} == {"tabby", "tiger cat", "Egyptian cat"}
 
 
-def test_a_record_has_the_fields_of_the_contract(records: list[dict[str, Any]]) -> None:
+def test_record_has_documented_fields(records: list[dict[str, Any]]) -> None:
     for record in records:
         assert list(record) == ["input", "status", "model", "predictions"]
         assert record["status"] == "ok"
@@ -119,29 +119,29 @@ def test_index_id_and_label_belong_together(records: list[dict[str, Any]]) -> No
         assert (names.ids[index], names.names[index]) == (id, label)
 
 
-# --- the formats ---
+# --- formats ---
 
 
-def test_jsonl_and_ndjson_and_json_hold_the_same(written: dict[str, str], records: list[dict[str, Any]]) -> None:
+def test_jsonl_ndjson_and_json_hold_same_records(written: dict[str, str], records: list[dict[str, Any]]) -> None:
     assert_same(as_rows([json.loads(line) for line in written["ndjson"].splitlines()]), as_rows(records))
     assert_same(as_rows(json.loads(written["json"])), as_rows(records))
 
 
-def test_tsv_holds_the_same(written: dict[str, str], records: list[dict[str, Any]]) -> None:
+def test_tsv_holds_same_records(written: dict[str, str], records: list[dict[str, Any]]) -> None:
     assert written["tsv"].partition("\n")[0].split("\t") == COLUMNS
     rows = tsv_rows(written["tsv"])
     assert {row["error"] for row in rows} == {""}
     assert_same(typed(rows), as_rows(records), within=1e-6)
 
 
-def test_csv_holds_the_same(written: dict[str, str], records: list[dict[str, Any]]) -> None:
+def test_csv_holds_same_records(written: dict[str, str], records: list[dict[str, Any]]) -> None:
     assert written["csv"].partition("\n")[0].split(",") == COLUMNS
     rows = csv_rows(written["csv"])
     assert {row["error"] for row in rows} == {""}
     assert_same(typed(rows), as_rows(records), within=1e-6)
 
 
-def test_the_table_shows_the_same(written: dict[str, str], records: list[dict[str, Any]]) -> None:
+def test_table_shows_same_records(written: dict[str, str], records: list[dict[str, Any]]) -> None:
     lines = [line.rstrip() for line in written["txt"].splitlines()]
     for record in records:
         place = lines.index(record["input"])
@@ -154,7 +154,7 @@ def test_the_table_shows_the_same(written: dict[str, str], records: list[dict[st
             assert line.count("━") == pytest.approx(20 * item["probability"], abs=0.51)
 
 
-def test_a_file_is_the_same_text_as_standard_output(cli: Cli, written: dict[str, str]) -> None:
+def test_file_has_same_text_as_standard_output(cli: Cli, written: dict[str, str]) -> None:
     for arguments in ([], ["-o", "-"]):
         ended = cli("predict", *BOTH, *arguments)
         assert (ended.code, ended.stderr) == (0, "")
@@ -171,7 +171,7 @@ def test_a_file_is_the_same_text_as_standard_output(cli: Cli, written: dict[str,
         ("out.csv", ["-f", "jsonl"], '{"input": '),
     ],
 )
-def test_the_format_of_a_file(cli: Cli, name: str, arguments: list[str], start: str) -> None:
+def test_format_follows_option_or_extension(cli: Cli, name: str, arguments: list[str], start: str) -> None:
     assert cli("predict", COFFEE, "-o", name, *arguments) == (0, "", f"{name}: 1 input\n")
     assert Path(name).read_text(encoding="utf-8").startswith(start)
     assert Path(name).stat().st_mode & 0o777 == 0o666 & ~current_umask()
@@ -193,7 +193,7 @@ def test_no_header(cli: Cli, format_name: str, separator: str) -> None:
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {}])
-def test_a_table_in_a_pipe_has_no_escape_codes(
+def test_table_in_a_pipe_has_no_escape_codes(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     for name, value in environment.items():
@@ -204,7 +204,7 @@ def test_a_table_in_a_pipe_has_no_escape_codes(
 
 
 @pytest.mark.parametrize("columns", [40, 60, 70, 71, 80, 200])
-def test_a_table_fits_its_width(cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_table_fits_terminal_width(cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     name = "very-long-name-" * 15 + ".jpg"
     shutil.copy(COFFEE, name)
@@ -216,11 +216,11 @@ def test_a_table_fits_its_width(cli: Cli, monkeypatch: pytest.MonkeyPatch, colum
     assert "95.46%" in ended.stdout
 
 
-# --- how much ---
+# --- --top-k and --min-probability ---
 
 
 @pytest.mark.parametrize(("k", "count"), [(1, 1), (3, 3), (1000, 1000), (2000, 1000)])
-def test_top_k(cli: Cli, k: int, count: int) -> None:
+def test_top_k_limits_number_of_classes(cli: Cli, k: int, count: int) -> None:
     ended = cli("predict", COFFEE, "-k", str(k), "-f", "jsonl")
     predictions = json.loads(ended.stdout)["predictions"]
     assert [item["rank"] for item in predictions] == list(range(1, count + 1))
@@ -229,7 +229,7 @@ def test_top_k(cli: Cli, k: int, count: int) -> None:
         assert math.fsum(item["probability"] for item in predictions) == pytest.approx(1, abs=1e-5)
 
 
-def test_min_probability_leaves_out_what_is_below(cli: Cli) -> None:
+def test_min_probability_leaves_out_classes_below_it(cli: Cli) -> None:
     ended = cli("predict", *BOTH, "--min-probability", "0.1", "-f", "jsonl", "-k", "1000")
     shown = [record["predictions"] for record in map(json.loads, ended.stdout.splitlines())]
     assert [[item["label"] for item in items] for items in shown] == [
@@ -239,7 +239,7 @@ def test_min_probability_leaves_out_what_is_below(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("format_name", ["tsv", "csv", "json", "jsonl", "table"])
-def test_an_image_with_nothing_above_the_bound_is_still_there(cli: Cli, format_name: str) -> None:
+def test_image_without_class_above_min_probability_keeps_its_record(cli: Cli, format_name: str) -> None:
     ended = cli("predict", *BOTH, "--min-probability", "0.9", "-f", format_name)
     assert (ended.code, ended.stderr) == (0, "")
     assert str(CAT) in ended.stdout
@@ -248,19 +248,17 @@ def test_an_image_with_nothing_above_the_bound_is_still_there(cli: Cli, format_n
         assert [row["status"] for row in tsv_rows(ended.stdout)] == ["abstained", "ok"]
 
 
-# --- names of classes, features, models ---
+# --- labels, features, models ---
 
 
-def test_labels_from_a_file(cli: Cli, records: list[dict[str, Any]]) -> None:
+def test_labels_are_read_from_file(cli: Cli, records: list[dict[str, Any]]) -> None:
     Path("names.txt").write_text("".join(f"thing {i}\n" for i in range(1000)), encoding="utf-8")
     ended = cli("predict", COFFEE, "--labels", "names.txt", "-f", "jsonl")
     shown = [(item["index"], item["id"], item["label"]) for item in json.loads(ended.stdout)["predictions"]]
     assert shown == [(item["index"], None, f"thing {item['index']}") for item in records[1]["predictions"]]
 
 
-def test_features_in_records_and_beside_them_are_those_of_features(
-    cli: Cli, records: list[dict[str, Any]]
-) -> None:
+def test_predict_features_equal_features_command(cli: Cli, records: list[dict[str, Any]]) -> None:
     inputs = [str(CAT), "missing.jpg", str(COFFEE)]
     ended = cli("predict", *inputs, "--features", "--features-out", "beside.npy", "-f", "jsonl", "-q")
     assert ended.code == 3
@@ -275,17 +273,17 @@ def test_features_in_records_and_beside_them_are_those_of_features(
     np.testing.assert_array_equal(np.array([embeddings[0], embeddings[2]], np.float32), beside)
     np.testing.assert_allclose(alone, beside, atol=1e-5)
     assert Path("beside.npy.index.csv").read_bytes() == Path("alone.npy.index.csv").read_bytes()
-    # Giving features too does not change the answers.
+    # Adding features leaves the predictions unchanged.
     answers = [record for record in map(json.loads, ended.stdout.splitlines()) if record["status"] == "ok"]
     assert_same(as_rows(answers), as_rows(records))
 
 
-def test_features_out_does_not_change_the_records(cli: Cli, records: list[dict[str, Any]]) -> None:
+def test_features_out_leaves_records_unchanged(cli: Cli, records: list[dict[str, Any]]) -> None:
     ended = cli("predict", *BOTH, "--features-out", "x.npz", "-f", "jsonl")
     assert [list(json.loads(line)) for line in ended.stdout.splitlines()] == [list(records[0])] * 2
 
 
-def test_the_model_of_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_comes_from_environment_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNETD_MODEL", "no-such-model")
     assert "unknown model 'no-such-model'" in cli("predict", COFFEE).stderr
     ended = cli("predict", COFFEE, "-m", "embedded", "-f", "jsonl")
@@ -299,13 +297,13 @@ def test_the_model_of_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch)
     ("arguments", "top"),
     [(["--image-size", "test"], "espresso"), (["--image-size", "320"], "espresso"), (["-b", "2"], "espresso")],
 )
-def test_other_ways_to_the_same_answer(cli: Cli, arguments: list[str], top: str) -> None:
+def test_other_image_or_batch_size_gives_same_class(cli: Cli, arguments: list[str], top: str) -> None:
     ended = cli("predict", *BOTH, *arguments, "-f", "jsonl", "-k", "1")
     assert (ended.code, ended.stderr) == (0, "")
     assert json.loads(ended.stdout.splitlines()[1])["predictions"][0]["label"] == top
 
 
-# --- names of files, order ---
+# --- file names, order ---
 
 STRANGE = (
     "tab\there.jpg",
@@ -325,7 +323,7 @@ STRANGE = (
 
 @pytest.fixture
 def strange(cli: Cli) -> list[str]:
-    """Files of every odd name that this file system takes, one missing one, and a good one."""
+    """Files with every odd name that this file system allows, a missing file, and a normal one."""
     names = []
     for name in STRANGE:
         try:
@@ -346,7 +344,7 @@ READERS: dict[str, Callable[[str], list[str]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format_name", READERS)
-def test_odd_names_come_back_as_they_are(cli: Cli, strange: list[str], format_name: str) -> None:
+def test_odd_file_names_are_unchanged_in_output(cli: Cli, strange: list[str], format_name: str) -> None:
     ended = cli("predict", *strange, "-f", format_name, "-k", "1")
     assert ended.code == 3
     assert READERS[format_name](ended.stdout) == strange
@@ -354,7 +352,7 @@ def test_odd_names_come_back_as_they_are(cli: Cli, strange: list[str], format_na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format_name", READERS)
-def test_odd_names_come_back_from_files_and_lists(cli: Cli, strange: list[str], format_name: str) -> None:
+def test_odd_file_names_are_unchanged_in_files_and_lists(cli: Cli, strange: list[str], format_name: str) -> None:
     Path("list").write_bytes(b"".join(os.fsencode(name) + b"\0" for name in strange))
     ended = cli("predict", "--files-from", "list", "-0", "-f", format_name, "-k", "1", "-o", "out")
     assert ended.code == 3
@@ -362,7 +360,7 @@ def test_odd_names_come_back_from_files_and_lists(cli: Cli, strange: list[str], 
         assert READERS[format_name](file.read()) == strange
 
 
-def test_a_table_shows_odd_names_without_what_a_terminal_obeys(cli: Cli, strange: list[str]) -> None:
+def test_table_escapes_control_characters_in_file_names(cli: Cli, strange: list[str]) -> None:
     ended = cli("predict", *strange, "-f", "table", "-k", "1")
     assert all(line.isprintable() for line in ended.stdout.splitlines())
     for name in ("tab\\there.jpg", "new\\nline.jpg", "\\x1b[31mred.jpg", "[abc]*.jpg"):
@@ -370,8 +368,8 @@ def test_a_table_shows_odd_names_without_what_a_terminal_obeys(cli: Cli, strange
 
 
 @pytest.mark.slow
-def test_order_and_duplicates_of_many_inputs(cli: Cli) -> None:
-    # Large and small, good and bad in turn, so that the threads overtake each other.
+def test_many_inputs_keep_order_and_duplicates(cli: Cli) -> None:
+    # Alternate large and small, good and bad inputs, so that threads overtake each other.
     from PIL import Image
 
     with Image.open(COFFEE) as image:
@@ -393,7 +391,7 @@ def test_order_and_duplicates_of_many_inputs(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_an_answer_does_not_depend_on_its_neighbours(
+def test_prediction_does_not_depend_on_other_inputs(
     cli: Cli, records: list[dict[str, Any]], batch_size: int
 ) -> None:
     inputs = [str(CAT), "missing.jpg", str(COFFEE), str(COFFEE), str(CAT)]
@@ -406,7 +404,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(
 
 
 @pytest.mark.slow
-def test_folders_globs_and_lists_name_the_same_files_in_the_same_order(cli: Cli) -> None:
+def test_folders_globs_and_lists_give_same_files_in_same_order(cli: Cli) -> None:
     Path("d/sub").mkdir(parents=True)
     for name in ("b.jpg", "a.JPG", "sub/c.jpeg"):
         shutil.copy(COFFEE, f"d/{name}")

@@ -1,4 +1,4 @@
-"""`resnetd` with URLs, as its users run it, against a server that does all it can to hurt it."""
+"""`resnetd` with URLs, in a process, against a misbehaving server."""
 
 from __future__ import annotations
 
@@ -92,10 +92,12 @@ def listed(tmp_path: Path, urls: list[str]) -> Path:
     return path
 
 
-def test_every_fault_is_a_row_of_its_kind(server: FaultServer, run_resnetd: Resnetd, tmp_path: Path) -> None:
+def test_every_server_fault_is_a_row_of_its_kind(
+    server: FaultServer, run_resnetd: Resnetd, tmp_path: Path
+) -> None:
     expected = {server.url + path: kind for kind, paths in EXPECTED.items() for path in paths}
     expected.update((url, "blocked") for url in OTHER_SCHEMES)
-    # Not by kind: each among others.
+    # Mixed, not grouped by kind.
     urls = sorted(expected, key=lambda url: url[::-1])
     ended = predict(
         run_resnetd,
@@ -113,13 +115,13 @@ def test_every_fault_is_a_row_of_its_kind(server: FaultServer, run_resnetd: Resn
     assert ended.returncode == 3
     page = next(row for row in rows if row["input"].endswith("/page"))
     assert "web page" in page["error"]["message"]
-    # What libraries would say of it goes nowhere.
+    # Messages of libraries are not shown.
     *lines, last = ended.stderr.splitlines()
     assert {line.split()[0] for line in lines} == {"error:", "hint:"}
     assert last == f"{sum(kind != 'ok' for kind in expected.values())} of {len(urls)} inputs failed"
 
 
-def test_listed_urls_do_not_lead_into_the_network(
+def test_listed_urls_cannot_reach_private_network(
     server: FaultServer, run_resnetd: Resnetd, tmp_path: Path
 ) -> None:
     port = server.server_port
@@ -137,31 +139,31 @@ def test_listed_urls_do_not_lead_into_the_network(
     assert not server.requests
 
 
-def test_typed_url_may_and_its_redirects_may_not(server: FaultServer, run_resnetd: Resnetd) -> None:
+def test_typed_url_may_be_private_but_redirects_may_not(server: FaultServer, run_resnetd: Resnetd) -> None:
     ended = predict(run_resnetd, f"{server.url}/ok", f"{server.url}/moved-in-full")
     assert [kind(row) for row in records(ended)] == ["ok", "blocked"]
     assert "--allow-private-hosts" in ended.stderr
 
 
-def test_several_are_fetched_at_once_and_answered_in_order(run_resnetd: Resnetd, tmp_path: Path) -> None:
+def test_urls_are_fetched_concurrently_and_reported_in_order(run_resnetd: Resnetd, tmp_path: Path) -> None:
     with FaultServer(body=COFFEE) as one, FaultServer("::1", COFFEE) as other:
         urls = [f"{server.url}/at-once-4?{number}" for number in range(6) for server in (one, other)]
         ended = predict(
             run_resnetd, "--files-from", listed(tmp_path, urls), "--allow-private-hosts", "--connections", "8"
         )
         assert [(row["input"], kind(row)) for row in records(ended)] == [(url, "ok") for url in urls]
-        # Each server had as many at once as one host gets, so that eight were under way.
+        # Each server reached the limit per host, so eight requests ran at once.
         assert (one.most, other.most) == (4, 4)
 
 
-def test_one_connection_is_one(server: FaultServer, run_resnetd: Resnetd) -> None:
+def test_one_connection_fetches_one_url_at_a_time(server: FaultServer, run_resnetd: Resnetd) -> None:
     urls = [f"{server.url}/in-a-moment?{number}" for number in range(4)]
     ended = predict(run_resnetd, *urls, "--connections", "1")
     assert [kind(row) for row in records(ended)] == ["ok"] * 4
     assert server.most == 1
 
 
-def test_proxy_of_the_environment(server: FaultServer, run_resnetd: Resnetd) -> None:
+def test_proxy_from_environment_is_used(server: FaultServer, run_resnetd: Resnetd) -> None:
     url = "http://pictures.example/ok"
     ended = predict(run_resnetd, url, http_proxy=server.url, HTTP_PROXY=server.url)
     assert [kind(row) for row in records(ended)] == ["ok"]
@@ -174,13 +176,13 @@ def test_https_url_is_fetched(run_resnetd: Resnetd) -> None:
         assert [kind(row) for row in records(ended)] == ["ok"]
 
 
-def test_labels_are_not_read_from_other_schemes(run_resnetd: Resnetd) -> None:
+def test_labels_url_with_other_scheme_is_an_error(run_resnetd: Resnetd) -> None:
     ended = predict(run_resnetd, ROOT / "samples" / "coffee.jpg", "--labels", "file:///etc/hostname")
     assert ended.returncode == 1
     assert "file: URLs are not fetched" in ended.stderr
 
 
-def test_end_does_not_wait_for_what_drips(server: FaultServer, run_resnetd: Resnetd) -> None:
+def test_program_ends_without_waiting_for_slow_server(server: FaultServer, run_resnetd: Resnetd) -> None:
     process = run_resnetd.start(
         "predict",
         f"{server.url}/missing",

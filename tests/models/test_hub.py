@@ -1,4 +1,4 @@
-"""Weights from the hub: what arrives, what is kept, and what is said when it does not come."""
+"""Downloads from the hub: content, cache, and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS = "model.safetensors"
 
 
 def resumed_at(request: Request) -> int:
-    """Return the offset that a `Range: bytes=N-` asks for."""
+    """Return the offset N in `Range: bytes=N-`."""
     match = re.fullmatch(r"bytes=(\d+)-", request.range or "")
     assert match, request
     return int(match[1])
@@ -31,12 +31,12 @@ def resumed_at(request: Request) -> int:
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
 PHOTO = "samples/coffee.jpg"
 PREDICT = ("predict", PHOTO, "--model", "resnet18d", "--format", "jsonl")
-# An error about the hub names the ways out: a model that needs no download, a file at hand, and a mirror.
+# An error about the hub names alternatives: a model that needs no download, a local file, and a mirror.
 WAYS_OUT = ("--model embedded", "--weights", "HF_ENDPOINT")
 
 
 def recipe(files: dict[str, bytes], name: str, **options: int) -> list[float]:
-    """Return the probabilities of the photo by the plain timm recipe, in class order."""
+    """Return the photo's probabilities according to plain timm, in class order."""
     import safetensors.torch
     import timm
     import torch
@@ -56,12 +56,12 @@ def expected(resnet18d_files: dict[str, bytes]) -> list[float]:
     probabilities = recipe(resnet18d_files, "resnet18d.ra2_in1k")
     assert (
         max(probabilities) > 0.02
-    )  # a fresh network answers 0.001 to everything: a test against it could not fail
+    )  # an untrained network gives 0.001 to every class: a test against it could not fail
     return probabilities
 
 
 def assert_answers(run: Finished, expected: list[float]) -> list[dict[str, Any]]:
-    """Check that the run gave the recipe's answer; return its predictions."""
+    """Check that the run predicted like plain timm; return its predictions."""
     assert run.returncode == 0, run.stderr
     (record,) = [json.loads(line) for line in run.stdout.splitlines()]
     assert (record["input"], record["status"]) == (PHOTO, "ok")
@@ -75,7 +75,7 @@ def assert_answers(run: Finished, expected: list[float]) -> list[dict[str, Any]]
 
 
 def assert_fails_well(run: Finished, *says: str, ways_out: tuple[str, ...] = WAYS_OUT, within: float = 15) -> None:
-    """Check that the run failed in good time, with a line that says why and a hint that says what to do."""
+    """Check that the run failed quickly, with one line that says why and a hint."""
     assert run.returncode == 1, run.stdout + run.stderr
     assert run.stdout == ""
     assert "Traceback" not in run.stderr
@@ -86,12 +86,12 @@ def assert_fails_well(run: Finished, *says: str, ways_out: tuple[str, ...] = WAY
 
 
 def transfers(hub: Hub) -> list[Request]:
-    """The downloads of the weights; a look at the first byte is none."""
+    """Return the downloads of the weights, without requests for the first byte."""
     return [request for request in hub.body_requests(WEIGHTS) if request.range != "bytes=0-0"]
 
 
 def assert_no_weights(run: Resnetd | ResnetdHere) -> None:
-    """Check that nothing in the cache could be taken for the weights."""
+    """Check that nothing in the cache could be mistaken for the weights."""
     files = [path for path in run.hub_cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert [path for path in files if path.stat().st_size > 10_000] == []
     assert list(run.hub_cache.rglob(WEIGHTS)) == []
@@ -99,16 +99,14 @@ def assert_no_weights(run: Resnetd | ResnetdHere) -> None:
 
 @pytest.fixture
 def filled(hub: Hub, run_here: ResnetdHere, expected: list[float]) -> ResnetdHere:
-    """`run_here` with the weights in its cache, by a first run; the hub's log begins anew."""
+    """`run_here` after a first run has cached the weights; the hub's log is cleared."""
     assert_answers(run_here(*PREDICT, endpoint=hub.endpoint), expected)
     hub.forget_requests()
     return run_here
 
 
 @pytest.mark.slow
-def test_first_use_downloads_and_gives_the_answer_of_the_recipe(
-    hub: Hub, run_here: ResnetdHere, expected: list[float]
-):
+def test_first_use_downloads_and_predicts_like_plain_timm(hub: Hub, run_here: ResnetdHere, expected: list[float]):
     run = run_here(*PREDICT, endpoint=hub.endpoint)
     assert_answers(run, expected)
     assert json.loads(run.stdout)["model"] == "resnet18d.ra2_in1k"
@@ -116,9 +114,9 @@ def test_first_use_downloads_and_gives_the_answer_of_the_recipe(
 
 
 @pytest.mark.slow
-def test_a_model_in_the_cache_needs_no_hub(hub: Hub, filled: ResnetdHere, expected: list[float]):
+def test_cached_model_needs_no_hub(hub: Hub, filled: ResnetdHere, expected: list[float]):
     assert_answers(filled(*PREDICT, "--offline", endpoint=hub.endpoint), expected)
-    # Not even a question whether there is something newer: a hub that takes a minute to answer costs nothing.
+    # It does not even ask for a newer version, so a slow hub costs nothing.
     hub.fail("*", stall=True)
     assert_answers(filled(*PREDICT, endpoint=hub.endpoint), expected)
     assert hub.requests == []
@@ -127,7 +125,9 @@ def test_a_model_in_the_cache_needs_no_hub(hub: Hub, filled: ResnetdHere, expect
 
 
 @pytest.mark.slow
-def test_a_blob_in_the_shared_store_is_known_by_its_own_name(hub: Hub, filled: ResnetdHere, expected: list[float]):
+def test_blob_linked_to_shared_store_is_checked_by_its_own_name(
+    hub: Hub, filled: ResnetdHere, expected: list[float]
+):
     # huggingface_hub 2 keeps what it downloads through Xet once for all repositories: the blob is a link to a
     # file named by its Xet hash, which looks like a sha256 and is not the content's.
     (blob,) = filled.hub_cache.glob(f"*/blobs/{hub.etag(REPO, WEIGHTS)}")
@@ -142,7 +142,7 @@ def test_a_blob_in_the_shared_store_is_known_by_its_own_name(hub: Hub, filled: R
 
 
 @pytest.mark.slow
-def test_a_file_damaged_in_the_cache_is_fetched_anew(hub: Hub, filled: ResnetdHere, expected: list[float]):
+def test_damaged_file_in_cache_is_downloaded_again(hub: Hub, filled: ResnetdHere, expected: list[float]):
     (blob,) = filled.hub_cache.glob(f"*/blobs/{hub.etag(REPO, WEIGHTS)}")
     with blob.open("r+b") as file:
         file.seek(23_000_000)
@@ -153,7 +153,7 @@ def test_a_file_damaged_in_the_cache_is_fetched_anew(hub: Hub, filled: ResnetdHe
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("flags", "env"), [(["--offline"], {}), ([], {"HF_HUB_OFFLINE": "1"})])
-def test_offline_without_weights_asks_nobody(
+def test_offline_without_weights_fails_without_request(
     hub: Hub, run_here: ResnetdHere, flags: list[str], env: dict[str, str]
 ):
     assert_fails_well(run_here(*PREDICT, *flags, endpoint=hub.endpoint, **env), "offline", ways_out=WAYS_OUT[:2])
@@ -161,7 +161,7 @@ def test_offline_without_weights_asks_nobody(
 
 
 @pytest.mark.slow
-def test_a_download_cut_once_is_resumed(hub: Hub, run_here: ResnetdHere, expected: list[float]):
+def test_download_cut_once_is_resumed(hub: Hub, run_here: ResnetdHere, expected: list[float]):
     hub.fail(f"*/{WEIGHTS}", cut_at=30_000_000, times=1)
     assert_answers(run_here(*PREDICT, endpoint=hub.endpoint), expected)
     first, second = transfers(hub)
@@ -170,7 +170,7 @@ def test_a_download_cut_once_is_resumed(hub: Hub, run_here: ResnetdHere, expecte
 
 
 @pytest.mark.slow
-def test_a_download_cut_always_fails_and_leaves_nothing(hub: Hub, run_here: ResnetdHere, expected: list[float]):
+def test_download_cut_every_time_fails_and_leaves_nothing(hub: Hub, run_here: ResnetdHere, expected: list[float]):
     hub.fail(f"*/{WEIGHTS}", cut_at=30_000_000)
     assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint), within=30)
     assert_no_weights(run_here)
@@ -179,7 +179,7 @@ def test_a_download_cut_always_fails_and_leaves_nothing(hub: Hub, run_here: Resn
 
 
 @pytest.mark.slow
-def test_wrong_bytes_are_refused_and_removed(hub: Hub, run_here: ResnetdHere, expected: list[float]):
+def test_download_with_wrong_hash_is_an_error_and_removed(hub: Hub, run_here: ResnetdHere, expected: list[float]):
     hub.fail(f"*/{WEIGHTS}", corrupt=True)
     assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint), "sha256")
     assert_no_weights(run_here)
@@ -189,7 +189,7 @@ def test_wrong_bytes_are_refused_and_removed(hub: Hub, run_here: ResnetdHere, ex
 
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
-def test_a_hub_that_answers_with_an_error(hub: Hub, run_here: ResnetdHere, status: int):
+def test_hub_error_is_reported_with_alternatives(hub: Hub, run_here: ResnetdHere, status: int):
     hub.fail("*", status=status)
     assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint), str(status))
     assert_no_weights(run_here)
@@ -197,46 +197,46 @@ def test_a_hub_that_answers_with_an_error(hub: Hub, run_here: ResnetdHere, statu
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["hub", "cdn"])
-def test_a_hub_that_wants_to_be_left_alone(hub: Hub, run_here: ResnetdHere, at: str):
-    # People wait for an answer here; minutes of silence are none.
+def test_rate_limited_request_fails_within_time(hub: Hub, run_here: ResnetdHere, at: str):
+    # People are waiting here, so minutes of silence are not acceptable.
     hub.fail("*", status=429, headers=(("Retry-After", "300"),), at=at)
     assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint), "429")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["hub", "cdn"])
-def test_a_hub_that_is_overloaded_once(hub: Hub, run_here: ResnetdHere, expected: list[float], at: str):
+def test_hub_overloaded_once_is_asked_again(hub: Hub, run_here: ResnetdHere, expected: list[float], at: str):
     hub.fail("*", status=503, times=1, at=at)
     assert_answers(run_here(*PREDICT, endpoint=hub.endpoint), expected)
 
 
 @pytest.mark.slow
-def test_a_repository_that_is_not_there(run_here: ResnetdHere):
+def test_missing_repository_is_an_error(run_here: ResnetdHere):
     with Hub() as hub:
         assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint), REPO)
 
 
 @pytest.mark.slow
-def test_a_repository_without_weights(run_here: ResnetdHere, resnet18d_files: dict[str, bytes]):
+def test_repository_without_weights_is_an_error(run_here: ResnetdHere, resnet18d_files: dict[str, bytes]):
     with Hub() as hub:
         hub.add(REPO, {"config.json": resnet18d_files["config.json"]})
         assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint), REPO)
 
 
 @pytest.mark.slow
-def test_a_gated_repository(hub: Hub, run_here: ResnetdHere):
+def test_gated_repository_is_an_error(hub: Hub, run_here: ResnetdHere):
     hub.gate(REPO)
     assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint), REPO)
 
 
 @pytest.mark.slow
-def test_no_hub_at_all(run_here: ResnetdHere):
+def test_unreachable_hub_is_an_error(run_here: ResnetdHere):
     assert_fails_well(run_here(*PREDICT, endpoint=NOWHERE))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["hub", "cdn"])
-def test_a_hub_that_never_answers(hub: Hub, run_here: ResnetdHere, at: str, monkeypatch: pytest.MonkeyPatch):
+def test_silent_hub_fails_within_time(hub: Hub, run_here: ResnetdHere, at: str, monkeypatch: pytest.MonkeyPatch):
     assert hub_module._PROBE_SECONDS <= 7
     monkeypatch.setattr(hub_module, "_PROBE_SECONDS", 0.5)
     hub.fail("*", stall=True, at=at)
@@ -245,15 +245,15 @@ def test_a_hub_that_never_answers(hub: Hub, run_here: ResnetdHere, at: str, monk
 
 
 @pytest.mark.slow
-def test_a_download_that_comes_to_a_halt(hub: Hub, run_here: ResnetdHere):
+def test_stalled_download_fails_within_time(hub: Hub, run_here: ResnetdHere):
     hub.fail(f"*/{WEIGHTS}", stall_at=30_000_000)
-    # It has begun well, so huggingface_hub tries on for a while; this setting bounds each try.
+    # The download has started, so huggingface_hub retries for a while; this setting limits each attempt.
     assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint, HF_HUB_DOWNLOAD_TIMEOUT="1"), within=30)
     assert_no_weights(run_here)
 
 
 def stop_in_download(hub: Hub, run_resnetd: Resnetd, how: signal.Signals) -> Finished:
-    """Start a run and end it when a part of the weights has arrived."""
+    """Start a run and stop it when part of the weights has arrived."""
     process = run_resnetd.start(*PREDICT, endpoint=hub.endpoint)
     deadline = time.monotonic() + 60
     while not transfers(hub):
@@ -277,7 +277,7 @@ def test_ctrl_c_in_a_download_leaves_nothing(hub: Hub, run_resnetd: Resnetd):
 
 @pytest.mark.slow
 @posix
-def test_a_run_killed_in_its_download_harms_no_later_one(
+def test_run_killed_during_download_does_not_affect_later_run(
     hub: Hub, run_resnetd: Resnetd, run_here: ResnetdHere, expected: list[float]
 ):
     hub.fail(f"*/{WEIGHTS}", bytes_per_second=5_000_000)
@@ -303,7 +303,7 @@ def test_two_processes_download_at_once_and_a_later_one_needs_no_hub(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_ones_own_answers_with_its_own_names(hub: Hub, run_here: ResnetdHere):
+def test_user_checkpoint_predicts_its_own_class_names(hub: Hub, run_here: ResnetdHere):
     names = ("espresso", "flat white", "lungo", "ristretto", "tea", "water")
     files = timm_files("resnet18d", 7, num_classes=len(names), label_names=names)
     hub.add("me/drinks", files)

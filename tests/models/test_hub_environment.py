@@ -1,4 +1,4 @@
-"""The hub as the environment describes it, and caches as people stage them: in this process, without a network."""
+"""Environment settings for the hub, and caches copied by hand: in this process, without a network."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ VARIABLES = (
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An environment without settings of ours, restored afterwards."""
+    """An environment without settings for the hub; it is restored afterwards."""
     for name in VARIABLES:
-        monkeypatch.setenv(name, "")  # so that it is restored, however the tests change it
+        monkeypatch.setenv(name, "")  # restored even if a test changes os.environ
         monkeypatch.delenv(name)
     monkeypatch.setattr(hub_environment, "_found", {})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -92,7 +92,7 @@ def failure(*args: object, **options: object) -> HubError:
         (" ", None),
     ],
 )
-def test_endpoint_is_understood_however_it_is_written(
+def test_endpoint_in_any_spelling_is_understood(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", value)
@@ -119,12 +119,12 @@ def test_endpoint_is_understood_however_it_is_written(
         ("HF_TOKEN", "hf_two words"),
     ],
 )
-def test_variable_that_cannot_be_read_is_a_usage_error_that_names_it(
+def test_invalid_variable_is_usage_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
     hub_environment.put_in_order()
-    assert name not in os.environ  # what imports huggingface_hub for other ends goes on
+    assert name not in os.environ  # other imports of huggingface_hub still work
     with pytest.raises(UsageError, match=name) as caught:
         fetch(REPO)
     assert hint_of(caught.value)
@@ -135,7 +135,7 @@ def test_variable_that_cannot_be_read_is_a_usage_error_that_names_it(
 @pytest.mark.parametrize(
     ("value", "expected"), [("2.5", "3"), (" 60 ", "60"), ("1e2", "100"), ("0", None), ("", None)]
 )
-def test_seconds_are_whole_ones_for_huggingface_hub(
+def test_seconds_are_rounded_up_for_huggingface_hub(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None
 ) -> None:
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", value)
@@ -153,25 +153,23 @@ def test_switches_are_read_in_every_spelling(monkeypatch: pytest.MonkeyPatch, va
     assert os.environ["HF_HUB_OFFLINE"] == expected
 
 
-def test_cache_that_is_set_to_nothing_is_not_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_cache_variable_is_not_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "")
     hub_environment.check()
     assert "HF_HOME" not in os.environ
 
 
-def test_user_without_a_home_does_not_get_a_folder_named_tilde(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_user_without_home_gets_no_folder_named_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "own"))
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     hub_environment.check()
     assert os.environ["HF_HOME"] == str(tmp_path / "own" / "huggingface")
 
 
-# --- the way ---
+# --- proxies ---
 
 
-def test_hub_behind_a_proxy_is_reached_in_every_spelling(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_in_any_spelling_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultServer() as proxy:
         path = f"{hub.endpoint}/{REPO}/resolve/main/config.json"
         monkeypatch.setenv("HTTP_PROXY", proxy.url.removeprefix("http://"))
@@ -189,13 +187,13 @@ def test_hub_behind_a_proxy_is_reached_in_every_spelling(hub: Hub, monkeypatch: 
 
 
 @pytest.mark.parametrize("value", ["socks://127.0.0.1:7891/", "socks5h://127.0.0.1:7891", "ftp://host"])
-def test_proxy_that_does_not_matter_does_no_harm(hub: Hub, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_irrelevant_proxy_is_ignored(hub: Hub, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ALL_PROXY", value)
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.0/8,[::1],fd07:b51a:cc66::/64")
     assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
 
 
-def test_proxy_that_cannot_be_used_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_proxy_is_named_in_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "ftp://host")
     with pytest.raises(UsageError, match="ALL_PROXY"):
         fetch(REPO)
@@ -214,7 +212,7 @@ def test_proxy_that_asks_for_a_password_is_named(hub: Hub, monkeypatch: pytest.M
 # --- tokens and time-outs ---
 
 
-def test_token_that_is_out_of_date_is_left_out(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_token_is_not_sent_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.refuses_tokens = True
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     assert fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
@@ -222,7 +220,7 @@ def test_token_that_is_out_of_date_is_left_out(hub: Hub, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("where", ["variable", "file"])
-def test_refused_token_of_a_private_repository_is_named(
+def test_refused_token_for_private_repository_is_named_in_error(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:
     hub.refuses_tokens = True
@@ -239,18 +237,18 @@ def test_refused_token_of_a_private_repository_is_named(
     assert "hf_expired" not in str(hint_of(caught.value))
 
 
-def test_error_names_the_variable_that_names_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_error_names_variable_that_sets_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     hub.fail("*", status=500)
     assert failure().message == f"{hub.endpoint} (HF_ENDPOINT) answered 500 for {REPO}"
 
 
-def test_error_of_a_hub_that_was_asked_without_a_token_does_not_mention_one(hub: Hub) -> None:
+def test_hub_error_without_token_does_not_mention_one(hub: Hub) -> None:
     hub.fail("*", status=403)
     assert "token" not in failure().message
 
 
-def test_slow_hub_is_waited_for_as_long_as_its_variables_say(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_hub_gets_the_time_its_variables_set(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.fail("*/config.json", wait=0.6, at="hub")
     monkeypatch.setattr("resnetd_cli.models.hub._PROBE_SECONDS", 0.2)
     error = failure(CONFIG)
@@ -260,7 +258,7 @@ def test_slow_hub_is_waited_for_as_long_as_its_variables_say(hub: Hub, monkeypat
     assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
 
 
-def test_time_out_may_be_shorter_than_ours(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_out_variable_may_be_shorter_than_default(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.fail("*", stall=True)
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
     began = time.monotonic()
@@ -268,12 +266,12 @@ def test_time_out_may_be_shorter_than_ours(hub: Hub, monkeypatch: pytest.MonkeyP
     assert time.monotonic() - began < 4
 
 
-# --- caches staged by hand ---
+# --- caches copied by hand ---
 
 
 @pytest.fixture
 def staged(hub: Hub, tmp_path: Path) -> Path:
-    """The folder of a repository in the cache, as a download leaves it."""
+    """The folder of a downloaded repository in the cache."""
     for names in (CONFIG, WEIGHTS):
         fetch(REPO, names)
     hub.forget_requests()
@@ -286,7 +284,7 @@ def snapshot(folder: Path) -> Path:
 
 
 def dereference(folder: Path) -> None:
-    """Do what `cp -rL` does."""
+    """Copy like `cp -rL`."""
     copy = folder.with_name("copy")
     shutil.copytree(folder, copy)
     shutil.rmtree(folder)
@@ -310,7 +308,7 @@ def test_cache_copied_without_blobs_is_used(staged: Path) -> None:
     answers()
 
 
-def test_file_copied_beside_its_blob_must_equal_it(staged: Path) -> None:
+def test_file_copied_in_place_of_link_must_equal_its_blob(staged: Path) -> None:
     dereference(staged)
     file = snapshot(staged) / "model.safetensors"
     file.write_bytes(CONTENT["model.safetensors"][:-1] + b"?")
@@ -339,7 +337,7 @@ def test_ref_that_ends_in_a_line_break_is_read(staged: Path) -> None:
     answers()
 
 
-def test_snapshot_that_a_ref_does_not_name_is_not_taken(staged: Path) -> None:
+def test_snapshot_that_ref_does_not_name_is_not_used(staged: Path) -> None:
     (staged / "refs" / "main").write_text(COMMIT)
     assert "is not on this machine" in failure(downloads=OFFLINE).message
 
@@ -350,7 +348,7 @@ def test_snapshot_named_like_the_branch_is_used(staged: Path) -> None:
     answers()
 
 
-def test_links_without_their_blobs_are_named(staged: Path) -> None:
+def test_links_without_blobs_are_named_in_error(staged: Path) -> None:
     shutil.rmtree(staged / "blobs")
     error = failure(downloads=OFFLINE)
     assert str(snapshot(staged) / "model.safetensors") in error.message
@@ -364,7 +362,7 @@ def test_links_without_their_blobs_are_named(staged: Path) -> None:
         ("/dev/null/resnetd/huggingface/hub", "there is no home folder to keep me/tiny in"),
     ],
 )
-def test_place_that_cannot_keep_the_cache_is_named(
+def test_unwritable_cache_folder_is_named_in_error(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, said: str
 ) -> None:
     (tmp_path / "file").touch()
@@ -374,7 +372,7 @@ def test_place_that_cannot_keep_the_cache_is_named(
     assert "HF_HOME" in str(hint_of(error))
 
 
-def test_git_lfs_pointer_is_not_taken_for_weights(hub: Hub, staged: Path) -> None:
+def test_git_lfs_pointer_is_not_used_as_weights(hub: Hub, staged: Path) -> None:
     file = snapshot(staged) / "model.safetensors"
     digest = hashlib.sha256(CONTENT["model.safetensors"]).hexdigest()
     file.unlink()
@@ -383,20 +381,18 @@ def test_git_lfs_pointer_is_not_taken_for_weights(hub: Hub, staged: Path) -> Non
     assert fetch(REPO).read_bytes() == CONTENT["model.safetensors"]
 
 
-def test_offline_error_says_where_was_looked(tmp_path: Path) -> None:
+def test_offline_error_names_the_cache_folder(tmp_path: Path) -> None:
     assert failure(downloads=OFFLINE).message == (
         f"{REPO} is not on this machine ({tmp_path / 'hub'}), and this is an offline run"
     )
 
 
-def test_cache_that_hf_home_names_in_place_of_its_parent_is_told(staged: Path) -> None:
+def test_hf_home_that_names_cache_itself_gets_a_hint(staged: Path) -> None:
     staged.rename(staged.parents[1] / staged.name)
     assert f"{REPO} is in {staged.parents[1]}, which HF_HUB_CACHE may name" in failure(downloads=OFFLINE).message
 
 
-def test_damaged_file_in_a_cache_that_may_not_be_written_to_is_one_line(
-    staged: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_file_in_read_only_cache_is_one_line_error(staged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, **_: object) -> None:
         raise OSError(30, "Read-only file system", str(path))
 
@@ -408,7 +404,7 @@ def test_damaged_file_in_a_cache_that_may_not_be_written_to_is_one_line(
 
 
 @pytest.mark.parametrize("scheme", ["socks", "socks5", "socks5h"])
-def test_hub_behind_a_socks_proxy(hub: Hub, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_hub_behind_socks_proxy_is_reached(hub: Hub, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     with SocksServer(hub.port) as socks:
         monkeypatch.setenv("ALL_PROXY", f"{scheme}://{socks.address}")
         monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "10")
@@ -416,7 +412,7 @@ def test_hub_behind_a_socks_proxy(hub: Hub, monkeypatch: pytest.MonkeyPatch, sch
         assert set(socks.requests) == {("127.0.0.1", hub.port)}
 
 
-def test_hub_behind_a_socks_proxy_needs_a_package(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socks_proxy_without_package_is_an_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(UsageError, match="ALL_PROXY") as caught:
@@ -426,7 +422,7 @@ def test_hub_behind_a_socks_proxy_needs_a_package(hub: Hub, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_hub_is_trusted_by_the_certificates_of_every_variable(
+def test_certificates_of_every_variable_are_trusted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):

@@ -1,4 +1,4 @@
-"""The ResNet-D table against timm itself, and what a MODEL means."""
+"""The ResNet-D table compared with timm, and resolving a MODEL."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ every_card = pytest.mark.parametrize("card", cards(), ids=lambda card: card.name
 # --- the table ---
 
 
-def test_table_has_every_set_of_weights_that_timm_has_for_the_seven() -> None:
+def test_table_has_all_timm_weights_of_the_seven_models() -> None:
     of_timm = [name for name in timm.list_pretrained() if name.partition(".")[0] in ARCHITECTURES]
     assert len(of_timm) == 15
     assert sorted(card.name for card in cards()) == sorted(of_timm)
     assert {card.architecture for card in cards()} == set(ARCHITECTURES)
 
 
-def test_default_weights_are_timms() -> None:
+def test_default_weights_are_timm_defaults() -> None:
     defaults = {card.architecture: card.name for card in cards() if card.default}
     assert defaults == {
         name: f"{name}.{timm.get_pretrained_cfg(name, allow_unregistered=False).tag}" for name in ARCHITECTURES
@@ -48,7 +48,7 @@ def test_default_weights_are_timms() -> None:
 
 
 @every_card
-def test_row_says_what_timms_configuration_says(card: ModelCard) -> None:
+def test_table_row_equals_timm_configuration(card: ModelCard) -> None:
     config = timm.get_pretrained_cfg(card.name)
     test_size = config.test_input_size or config.input_size
     test_crop = (config.test_crop_pct or config.crop_pct) if config.test_input_size else config.crop_pct
@@ -73,34 +73,34 @@ def on_meta(architecture: str) -> nn.Module:
 
 @lru_cache
 def gmacs(architecture: str, size: int) -> float:
-    """Count the multiply-adds of one image, in thousands of millions: torch counts each as two operations."""
+    """Count the multiply-adds per image, in billions: torch counts each as two operations."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         on_meta(architecture)(torch.empty(1, 3, size, size, device="meta"))
     return counter.get_total_flops() / 2 / 1e9
 
 
 @every_card
-def test_parameters_are_those_of_the_network(card: ModelCard) -> None:
+def test_table_parameters_equal_the_network(card: ModelCard) -> None:
     count = sum(parameter.numel() for parameter in on_meta(card.architecture).parameters())
     assert card.params_m == pytest.approx(count / 1e6, abs=0.005)
 
 
 @pytest.mark.slow
 @every_card
-def test_multiply_adds_are_those_of_the_network_at_both_sizes(card: ModelCard) -> None:
+def test_table_multiply_adds_equal_the_network_at_both_sizes(card: ModelCard) -> None:
     assert card.train.gmacs == pytest.approx(gmacs(card.architecture, card.train.size), rel=0.02)
     assert card.test.gmacs == pytest.approx(gmacs(card.architecture, card.test.size), rel=0.02)
 
 
 @every_card
-def test_accuracies_are_percentages_in_their_order(card: ModelCard) -> None:
+def test_accuracies_are_plausible_percentages(card: ModelCard) -> None:
     assert 70 < card.train.top1 < card.train.top5 < 97
     assert card.train.top1 <= card.test.top1 < card.test.top5 < 97
     if card.train.size == card.test.size:
         assert (card.train.top1, card.train.top5) == (card.test.top1, card.test.top5)
 
 
-def test_card_is_found_by_its_full_name_or_as_its_architecture_s_default() -> None:
+def test_card_is_found_by_full_name_or_default_architecture() -> None:
     for card in cards():
         assert find_card(card.name) is card
     found = find_card("resnet50d")
@@ -132,7 +132,7 @@ def test_timm_name_gets_the_tag_of_its_weights(model: str, name: str) -> None:
     assert resolve(model) == ResolvedModel(name, Kind.TIMM, name)
 
 
-def test_timm_name_without_weights_is_a_timm_model_too() -> None:
+def test_timm_name_without_weights_resolves() -> None:
     trained = {name.partition(".")[0] for name in timm.list_pretrained()}
     model = next(name for name in timm.list_models() if name not in trained)
     ref = resolve(model)
@@ -140,11 +140,11 @@ def test_timm_name_without_weights_is_a_timm_model_too() -> None:
     assert timm.get_pretrained_cfg(ref.location) == timm.get_pretrained_cfg(model)
 
 
-def test_embedded_is_the_network_that_comes_with_the_install() -> None:
+def test_embedded_resolves_to_installed_network() -> None:
     assert resolve("embedded") == ResolvedModel("embedded", Kind.EMBEDDED, "tf_efficientnet_lite0.in1k")
 
 
-def test_table_is_enough_for_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resnet_d_names_resolve_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnetd_cli.models.names._timm", lambda name: pytest.fail(f"timm was asked about {name}"))
     for model in ("embedded", "hf-hub:timm/resnet50d.ra2_in1k", *(card.name for card in cards()), *ARCHITECTURES):
         resolve(model)
@@ -152,7 +152,7 @@ def test_table_is_enough_for_the_family(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("prefix", ["hf-hub:", "hf_hub:"])
 @pytest.mark.parametrize("location", ["owner/name", "timm/resnet50d.ra2_in1k", "owner/name@v1.0", "o/n@abc123"])
-def test_hub_repository_is_named_with_its_owner(prefix: str, location: str) -> None:
+def test_hub_repository_resolves_with_its_owner(prefix: str, location: str) -> None:
     assert resolve(prefix + location) == ResolvedModel(f"hf-hub:{location}", Kind.HUB, location)
 
 
@@ -182,7 +182,7 @@ def test_hub_repository_is_named_with_its_owner(prefix: str, location: str) -> N
         "owner/name.git",
     ],
 )
-def test_malformed_hub_repository_is_refused_at_once(location: str) -> None:
+def test_malformed_hub_repository_is_an_error(location: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve(f"hf-hub:{location}")
     assert "hf-hub:OWNER/NAME" in (hint_of(caught.value) or "")
@@ -197,7 +197,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs" / "mine"
 
 
-def test_folder_is_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_folder_resolves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("runs/mine", "./runs/mine", "runs/mine/", str(folder), "local-dir:runs/mine"):
         ref = resolve(text)
         assert ref.kind is Kind.FOLDER
@@ -214,7 +214,7 @@ def test_folder_under_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert Path(resolve("~/mine").location) == folder
 
 
-def test_model_s_name_wins_over_a_folder_of_that_name(folder: Path) -> None:
+def test_model_name_wins_over_folder_with_that_name(folder: Path) -> None:
     for name in ("resnet18d", "resnet18", "embedded"):
         (folder.parent.parent / name).mkdir()
         assert resolve(name).kind is not Kind.FOLDER
@@ -223,7 +223,7 @@ def test_model_s_name_wins_over_a_folder_of_that_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["../../etc/passwd", "/gone/model", "./gone", "~/gone-model", "local-dir:gone"])
-def test_folder_that_is_missing_is_no_model(model: str, folder: Path) -> None:
+def test_missing_folder_is_an_error(model: str, folder: Path) -> None:
     with pytest.raises(UnknownModel, match="no model folder"):
         resolve(model)
 
@@ -233,7 +233,7 @@ def test_folder_without_a_configuration_is_no_model(folder: Path) -> None:
         resolve("runs/")
 
 
-def test_hub_name_without_its_prefix_gets_it_in_the_hint(folder: Path) -> None:
+def test_hub_name_without_prefix_gets_hint_with_it(folder: Path) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve("google/vit-base-patch16-224")
     assert "hf-hub:google/vit-base-patch16-224" in (hint_of(caught.value) or "")
@@ -250,7 +250,7 @@ def test_hub_name_without_its_prefix_gets_it_in_the_hint(folder: Path) -> None:
         ("efficientnetb0", "efficientnet_b0"),
     ],
 )
-def test_misspelt_name_gets_near_ones(model: str, near: str) -> None:
+def test_misspelt_name_gets_similar_names(model: str, near: str) -> None:
     with pytest.raises(UnknownModel, match="unknown model") as caught:
         resolve(model)
     names = (hint_of(caught.value) or "").removeprefix("near names: ").split(", ")
@@ -267,18 +267,18 @@ def test_misspelt_name_gets_near_ones(model: str, near: str) -> None:
         ("resnetv2_50x1_bitm", "resnetv2_50x1_bit.goog_in21k_ft_in1k"),
         ("ig_resnext101_32x8d", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k"),
         ("efficientnet_b2a", "efficientnet_b2.ra_in1k"),
-        # For these timm's own table names weights of another size, or of other classes.
+        # timm's own table maps these to weights for another size or other classes.
         ("ig_resnext101_32x16d", "resnext101_32x16d.fb_wsl_ig1b_ft_in1k"),
         ("ig_resnext101_32x32d", "resnext101_32x32d.fb_wsl_ig1b_ft_in1k"),
         ("mixer_b16_224_in21k", "mixer_b16_224.goog_in21k"),
         ("resmlp_12_224_dino", "resmlp_12_224.fb_dino"),
     ],
 )
-def test_name_of_an_older_timm_is_its_present_one(model: str, name: str) -> None:
+def test_deprecated_timm_name_resolves_to_current_one(model: str, name: str) -> None:
     assert resolve(model) == ResolvedModel(name, Kind.TIMM, name, former=model)
 
 
-def test_every_former_name_is_found_or_refused_but_never_without_its_weights() -> None:
+def test_deprecated_name_never_resolves_to_other_weights() -> None:
     for former in timm.models.get_deprecated_models():
         try:
             ref = resolve(former)
@@ -293,11 +293,11 @@ def test_every_former_name_is_found_or_refused_but_never_without_its_weights() -
 
 
 @pytest.mark.parametrize("model", ["timm/resnet50d.ra2_in1k", "timm/resnet50d"])
-def test_timm_s_own_repository_is_the_model_of_that_name(model: str, folder: Path) -> None:
+def test_timm_repository_resolves_to_timm_model(model: str, folder: Path) -> None:
     assert resolve(model) == ResolvedModel("resnet50d.ra2_in1k", Kind.TIMM, "resnet50d.ra2_in1k")
 
 
-def test_folder_called_timm_wins_over_timm_s_repositories(folder: Path) -> None:
+def test_folder_called_timm_wins_over_timm_repositories(folder: Path) -> None:
     (folder.parent.parent / "timm" / "resnet50d").mkdir(parents=True)
     (folder.parent.parent / "timm" / "resnet50d" / "config.json").write_text("{}")
     assert resolve("timm/resnet50d").kind is Kind.FOLDER
@@ -313,14 +313,14 @@ def test_folder_called_timm_wins_over_timm_s_repositories(folder: Path) -> None:
         ("https://huggingface.co/o/n/resolve/abc123/model.safetensors", "o/n@abc123"),
     ],
 )
-def test_page_of_the_hub_is_its_repository(page: str, location: str) -> None:
+def test_hub_page_resolves_to_its_repository(page: str, location: str) -> None:
     assert resolve(page) == ResolvedModel(f"hf-hub:{location}", Kind.HUB, location)
 
 
 @pytest.mark.parametrize(
     "url", ["https://example.org/w.pth", "s3://b/w.pth", "https://huggingface.co/datasets/o/n"]
 )
-def test_other_url_is_no_model(url: str) -> None:
+def test_other_url_is_an_error(url: str) -> None:
     with pytest.raises(UnknownModel, match="is a URL") as caught:
         resolve(url)
     assert "--weights" in (hint_of(caught.value) or "")
@@ -351,7 +351,7 @@ def test_other_url_is_no_model(url: str) -> None:
         ("export.pkl", "fastai"),
     ],
 )
-def test_model_of_another_library_is_said_to_be_one(model: str, tool: str, folder: Path) -> None:
+def test_model_of_another_library_is_error_that_names_library(model: str, tool: str, folder: Path) -> None:
     with pytest.raises(UnknownModel, match=tool) as caught:
         resolve(model)
     assert hint_of(caught.value)
@@ -365,26 +365,26 @@ def test_model_of_another_library_is_said_to_be_one(model: str, tool: str, folde
         ("EfficientNetB0", "efficientnet_b0"),
     ],
 )
-def test_model_of_another_library_gets_timm_s_name_where_it_has_one(model: str, near: str) -> None:
+def test_model_of_another_library_gets_hint_with_timm_name(model: str, near: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve(model)
     assert (hint_of(caught.value) or "").startswith(f"near names: {near}")
 
 
 @pytest.mark.parametrize("model", ["ResNet50-D", "ResNet-50d", "ResNet_50D", "RESNET50D", "Resnet 50 d"])
-def test_name_in_another_spelling_is_the_nearest(model: str) -> None:
+def test_other_spelling_of_name_is_the_first_similar_one(model: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve(model)
     assert (hint_of(caught.value) or "").startswith("near names: resnet50d,")
 
 
-# --- files of weights, and folders that are no model's ---
+# --- weights files, and folders that are not models ---
 
 
 @pytest.mark.parametrize(
     "name", ["best.pth", "./best.pth", "runs/best.ckpt", "w.safetensors", "a/b.bin", "w.pth.tar"]
 )
-def test_file_of_weights_gets_the_option_for_it_in_the_hint(name: str, folder: Path) -> None:
+def test_weights_file_as_model_gets_hint_with_option(name: str, folder: Path) -> None:
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_bytes(b"weights")
     with pytest.raises(UnknownModel, match="is a file of weights, not a model") as caught:
@@ -393,21 +393,21 @@ def test_file_of_weights_gets_the_option_for_it_in_the_hint(name: str, folder: P
 
 
 @pytest.mark.parametrize("name", ["config.json", "notes.txt"])
-def test_another_file_of_a_model_folder_gets_the_folder_in_the_hint(name: str, folder: Path) -> None:
+def test_other_file_in_model_folder_gets_hint_with_folder(name: str, folder: Path) -> None:
     (folder / "notes.txt").touch()
     with pytest.raises(UnknownModel, match=f"{name} is a file, not a model$") as caught:
         resolve(str(folder / name))
     assert hint_of(caught.value) == f"name its folder as the model: {folder}"
 
 
-def test_file_of_weights_that_is_not_there_says_so(folder: Path) -> None:
+def test_missing_weights_file_is_an_error(folder: Path) -> None:
     with pytest.raises(UnknownModel, match=r"no file best\.pth") as caught:
         resolve("best.pth")
     assert "--weights" in (hint_of(caught.value) or "")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "resnet50d_ra2-464e36ba.pth", "checkpoints/last.pth"])
-def test_file_of_weights_in_a_model_folder_is_that_model(name: str, folder: Path) -> None:
+def test_weights_file_in_model_folder_resolves(name: str, folder: Path) -> None:
     file = folder / name
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"weights")
@@ -429,7 +429,7 @@ def test_file_of_weights_in_a_model_folder_is_that_model(name: str, folder: Path
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_folder_without_a_configuration_says_what_is_near(
+def test_folder_without_configuration_gets_hint_to_nearby_model(
     files: list[str], message: str, hint: str, folder: Path
 ) -> None:
     for name in files:
@@ -441,7 +441,7 @@ def test_folder_without_a_configuration_says_what_is_near(
     assert hint in (hint_of(caught.value) or "")
 
 
-def test_repository_in_the_hub_s_cache_is_its_main_snapshot(folder: Path) -> None:
+def test_repository_folder_in_hub_cache_resolves_to_main_snapshot(folder: Path) -> None:
     repo = folder.parent / "models--timm--resnet50d.ra2_in1k"
     for sha in ("aaa", "bbb"):
         (repo / "snapshots" / sha).mkdir(parents=True)
@@ -459,14 +459,14 @@ def test_repository_in_the_hub_s_cache_is_its_main_snapshot(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("model", ["resnet50d.no_such_tag", "resnet18.ra2_in1k"])
-def test_tag_that_timm_has_not_is_unknown(model: str) -> None:
+def test_unknown_tag_is_an_error(model: str) -> None:
     with pytest.raises(UnknownModel):
         resolve(model)
 
 
 @pytest.mark.parametrize("model", ["qqqqqqqq", "", "a\0b", "x" * 300, "/" + "x" * 300, "*"], ids=ascii)
-def test_nonsense_is_unknown_and_gets_a_hint(model: str, folder: Path) -> None:
-    (folder.parent.parent / "config.json").write_text("{}")  # which an empty name does not stand for
+def test_nonsense_is_an_error_with_hint(model: str, folder: Path) -> None:
+    (folder.parent.parent / "config.json").write_text("{}")  # an empty name must not resolve to it
     with pytest.raises(UnknownModel) as caught:
         resolve(model)
     assert hint_of(caught.value)
@@ -486,5 +486,5 @@ def test_every_timm_model_is_listed_once() -> None:
     ("pattern", "fits"),
     [("resnet50d", True), ("resnet50d.*", True), ("*50d*", True), ("gluon", True), ("resnet101d", False)],
 )
-def test_pattern_is_a_glob_or_a_part_of_the_name(pattern: str, fits: bool) -> None:
+def test_pattern_matches_as_glob_or_part_of_name(pattern: str, fits: bool) -> None:
     assert matches("resnet50d.gluon_in1k", pattern) is fits

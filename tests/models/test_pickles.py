@@ -1,4 +1,4 @@
-"""Pickles are looked through before they are loaded: small ones whose objects grow without end are refused."""
+"""Pickles are inspected before loading: pickle bombs are rejected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resnetd_cli.models import checkpoints, pickles
 from resnetd_cli.models.pickles import PickleBombError
 
 TIMES = 60
-"""How often an object holds the one before it twice: printing the last would take 2**60 steps."""
+"""Number of objects that each hold the previous one twice: printing the last would take 2**60 steps."""
 
 
 def archive(path: Path, body: bytes) -> Path:
@@ -29,7 +29,7 @@ def archive(path: Path, body: bytes) -> Path:
 
 
 def capitals(path: Path, body: bytes) -> Path:
-    """As an archive whose record has another name, under which torch finds it all the same."""
+    """Write an archive whose record has another name under which torch still finds it."""
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("archive/DATA.PKL", body)
         file.writestr("archive/version", b"3\n")
@@ -37,7 +37,7 @@ def capitals(path: Path, body: bytes) -> Path:
 
 
 def twice(path: Path, body: bytes) -> Path:
-    """As an archive with two records of one name."""
+    """Write an archive with two records of the same name."""
     with zipfile.ZipFile(path, "w") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.writestr("archive/data.pkl", body)
         file.writestr("archive/data.pkl", pickle.dumps({}, 2))
@@ -60,7 +60,7 @@ def bare(path: Path, body: bytes) -> Path:
 
 
 def doubled(kind: str, times: int = TIMES) -> bytes:
-    """Return the pickle of an object that holds, twice, one that holds, twice, ... and so on."""
+    """Return the pickle of an object that holds another one twice, which holds another one twice, and so on."""
     key = b"X\x01\x00\x00\x00"
     made = {"list": b"]", "tuple": b")", "dict": b"}"}[kind] + b"q\x00"
     for number in range(1, times + 1):
@@ -75,7 +75,7 @@ def doubled(kind: str, times: int = TIMES) -> bytes:
 
 
 def inside_out(times: int = TIMES) -> bytes:
-    """Return lists that are put into each other before the innermost has anything in it."""
+    """Return lists that are nested before the innermost one is filled."""
     made = b"".join(b"]q" + bytes([number]) for number in range(times + 1))
     for number in range(times):
         inner = b"h" + bytes([number + 1])
@@ -100,7 +100,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("write", [archive, capitals, twice, legacy, bare])
 @pytest.mark.parametrize("body", BOMBS.values(), ids=BOMBS)
-def test_a_pickle_that_grows_without_end_is_refused(
+def test_pickle_that_grows_without_end_is_refused(
     body: bytes, write: Callable[[Path, bytes], Path], tmp_path: Path
 ) -> None:
     with pytest.raises(PickleBombError):
@@ -114,10 +114,8 @@ def test_many_objects_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pickles.check(bare(tmp_path / "many", b"\x80\x02(" + b"}" * 1000 + b"l."))
 
 
-def test_the_bound_is_on_parts_counted_wherever_they_are_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of 4 lists, each twice in the next, the sizes are 1, 3, 7 and 15: 26 in all, where 4 objects were made."""
+def test_limit_counts_parts_wherever_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four lists, each twice in the next, have sizes 1, 3, 7 and 15: 26 parts in 4 objects."""
     path = bare(tmp_path / "w", b"\x80\x02" + doubled("list", 3) + b".")
     monkeypatch.setattr("resnetd_cli.models.pickles._GROWTH", 0)
     monkeypatch.setattr("resnetd_cli.models.pickles._ROOM", 26)
@@ -131,7 +129,7 @@ def test_the_bound_is_on_parts_counted_wherever_they_are_used(
 
 
 @pytest.mark.parametrize("write", [archive, legacy])
-def test_a_bomb_is_told_in_a_line(write: Callable[[Path, bytes], Path], tmp_path: Path) -> None:
+def test_pickle_bomb_is_one_line_error(write: Callable[[Path, bytes], Path], tmp_path: Path) -> None:
     path = write(tmp_path / "w.pth", BOMBS["shown in an error"])
     with pytest.raises(WeightsError) as caught:
         checkpoints.read(path)
@@ -142,7 +140,7 @@ def test_a_bomb_is_told_in_a_line(write: Callable[[Path, bytes], Path], tmp_path
 
 
 def training_state() -> dict[str, Any]:
-    """What training scripts keep: weights under several names, an optimiser's state, a long history."""
+    """Training state as scripts save it: weights under several names, optimiser state, a long history."""
     layer = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(300)))
     optimizer = torch.optim.AdamW(layer.parameters())
     layer(torch.ones(1, 4)).sum().backward()
@@ -161,7 +159,7 @@ def training_state() -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_archive", [True, False])
-def test_an_honest_training_state_is_read(is_archive: bool, tmp_path: Path) -> None:
+def test_usual_training_state_is_read(is_archive: bool, tmp_path: Path) -> None:
     state = training_state()
     torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=is_archive)
     pickles.check(tmp_path / "w.pth")
@@ -171,13 +169,13 @@ def test_an_honest_training_state_is_read(is_archive: bool, tmp_path: Path) -> N
     assert torch.equal(best.tensors["7.bias"], state["best"]["7.bias"])
 
 
-def test_an_endless_name_is_refused(tmp_path: Path) -> None:
+def test_endless_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="endless name"):
         pickles.check(bare(tmp_path / "w", b"\x80\x02c" + b"a." * 600 + b"\nb\n."))
     pickles.check(bare(tmp_path / "w", b"\x80\x02c" + b"a." * 400 + b"\nb\n."))
 
 
-def test_names_are_what_the_pickles_ask_for(tmp_path: Path) -> None:
+def test_names_are_those_that_pickles_import(tmp_path: Path) -> None:
     path = archive(tmp_path / "w.pth", pickle.dumps([io.BytesIO, zipfile.ZipFile], 4))
     assert list(pickles.names(path)) == ["_io.BytesIO", "zipfile.ZipFile"]
     assert list(pickles.names(bare(tmp_path / "text", b"no pickle"))) == []

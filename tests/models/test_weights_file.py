@@ -1,4 +1,4 @@
-"""Weights of the user's own: files and folders, sound, foreign, broken and malicious."""
+"""Weights from users: valid, foreign, broken and malicious files and folders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownMod
 from resnetd_cli.models.names import ModelChoice
 from resnetd_cli.pipeline.preprocess import preprocess
 
-TINY = "test_resnet"  # a residual network of timm's for tests: what files hold is alike for all sizes
+TINY = "test_resnet"  # timm's tiny residual network for tests: files look alike for all sizes
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibex", "jay")
 
 
@@ -40,13 +40,13 @@ def threads_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def thousand() -> dict[str, bytes]:
-    """The tiny network of a thousand classes, as timm saves it."""
+    """The tiny network with a thousand classes, as saved by timm."""
     return timm_files(f"{TINY}.r160_in1k", seed=1)
 
 
 @pytest.fixture(scope="module")
 def ten() -> dict[str, bytes]:
-    """The tiny network of ten classes, as timm saves it."""
+    """The tiny network with ten classes, as saved by timm."""
     return timm_files(f"{TINY}.r160_in1k", seed=1, num_classes=10)
 
 
@@ -87,7 +87,7 @@ def write_safetensors(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-# --- sound files ---
+# --- valid files ---
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def write_safetensors(path: Path, files: dict[str, bytes]) -> Path:
     ],
     ids=["safetensors", "pth", "pt", "checkpoint", "model key", "data parallel"],
 )
-def test_weights_of_any_usual_form_are_the_network_s(
+def test_weights_in_any_usual_form_are_loaded(
     name: str, wrap: Any, thousand: dict[str, bytes], tmp_path: Path
 ) -> None:
     tensors = state_dict(thousand)
@@ -119,22 +119,20 @@ def test_weights_of_any_usual_form_are_the_network_s(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mine.safetensors", "mine.pth"])
-def test_resnet18d_runs_with_the_weights_given(
-    name: str, resnet18d_files: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_resnet18d_runs_with_given_weights(name: str, resnet18d_files: dict[str, bytes], tmp_path: Path) -> None:
     path, tensors = tmp_path / name, state_dict(resnet18d_files)
     _ = write_safetensors(path, resnet18d_files) if path.suffix == ".safetensors" else save(path, tensors)
     classifier = load_offline("resnet18d", weights=path)
     expected = of_timm(tensors, classifier, name="resnet18d")
     np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
     assert classifier.preprocessing.input_size == (3, 224, 224)
-    # Answers of other weights do not pass for those of the published ones.
+    # Predictions of other weights must not appear under the published model's name.
     assert "resnet18d" in classifier.name
     assert classifier.name != "resnet18d.ra2_in1k"
 
 
 @pytest.mark.parametrize("name", ["ten.safetensors", "ten.pth"])
-def test_checkpoint_of_ten_classes_makes_ten_classes(name: str, ten: dict[str, bytes], tmp_path: Path) -> None:
+def test_checkpoint_with_ten_classes_gives_ten_classes(name: str, ten: dict[str, bytes], tmp_path: Path) -> None:
     path, tensors = tmp_path / name, state_dict(ten)
     _ = write_safetensors(path, ten) if path.suffix == ".safetensors" else save(path, tensors)
     classifier = load_offline(TINY, weights=path)
@@ -145,7 +143,7 @@ def test_checkpoint_of_ten_classes_makes_ten_classes(name: str, ten: dict[str, b
     assert np.argmax(logits(classifier)) == np.argmax(of_timm(tensors, classifier, 10))
 
 
-def test_classes_get_the_names_given(ten: dict[str, bytes], tmp_path: Path) -> None:
+def test_classes_get_given_names(ten: dict[str, bytes], tmp_path: Path) -> None:
     path = write_safetensors(tmp_path / "ten.safetensors", ten)
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     classifier = load_offline(TINY, weights=path, class_names=str(tmp_path / "names.txt"))
@@ -155,10 +153,10 @@ def test_classes_get_the_names_given(ten: dict[str, bytes], tmp_path: Path) -> N
         load_offline(TINY, weights=path, class_names=str(tmp_path / "names.txt"))
 
 
-# --- files that do not fit, or are none ---
+# --- files that do not fit, or are not checkpoints ---
 
 
-def test_checkpoint_of_another_architecture_says_so(tmp_path: Path) -> None:
+def test_checkpoint_of_another_architecture_is_an_error(tmp_path: Path) -> None:
     path = save(tmp_path / "other.pth", timm.create_model("resnet18").state_dict())
     with pytest.raises(WeightsError, match=r"other\.pth does not fit resnet18d") as caught:
         load_offline("resnet18d", weights=path)
@@ -168,24 +166,20 @@ def test_checkpoint_of_another_architecture_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["test_vit", "test_efficientnet"])
-def test_checkpoint_of_another_family_says_so(architecture: str, tmp_path: Path) -> None:
+def test_checkpoint_of_another_family_is_an_error(architecture: str, tmp_path: Path) -> None:
     path = save(tmp_path / "other.pth", timm.create_model(architecture).state_dict())
     with pytest.raises(WeightsError, match=r"other\.pth"):
         load_offline(TINY, weights=path)
 
 
-def test_checkpoint_with_tensors_missing_is_not_filled_with_random_ones(
-    thousand: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_checkpoint_with_missing_tensors_is_an_error(thousand: dict[str, bytes], tmp_path: Path) -> None:
     tensors = state_dict(thousand)
     del tensors["layer3.0.conv1.weight"]
     with pytest.raises(WeightsError, match="1 missing"):
         load_offline(TINY, weights=save(tmp_path / "w.pth", tensors))
 
 
-def test_checkpoint_without_a_classifier_is_not_given_a_random_one(
-    thousand: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_checkpoint_without_classifier_gets_no_random_one(thousand: dict[str, bytes], tmp_path: Path) -> None:
     tensors = {key: tensor for key, tensor in state_dict(thousand).items() if not key.startswith("fc.")}
     path = save(tmp_path / "backbone.pth", tensors)
     with pytest.raises(ModelError, match="no classifier"):
@@ -196,23 +190,23 @@ def test_checkpoint_without_a_classifier_is_not_given_a_random_one(
 
 
 @pytest.mark.parametrize("claim", [12, 1000])
-def test_number_of_classes_is_the_files_whatever_the_configuration_says(
+def test_number_of_classes_comes_from_file_not_configuration(
     claim: int, folder: Path, ten: dict[str, bytes]
 ) -> None:
-    """timm would drop the classifier and answer at random."""
+    """timm would drop the classifier and predict at random."""
     configure(folder, num_classes=claim)
     classifier = load_offline(str(folder))
     assert classifier.engine.classes == 10
     np.testing.assert_allclose(logits(classifier), of_timm(state_dict(ten), classifier, 10), rtol=1e-4, atol=1e-4)
 
 
-def test_folder_named_like_a_model_is_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_with_local_dir_prefix_wins_over_model_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.rename(folder.parent / "resnet50d")
     monkeypatch.chdir(folder.parent)
     assert load_offline("local-dir:resnet50d").engine.classes == 10
 
 
-def test_features_need_no_class_names_that_fit(folder: Path) -> None:
+def test_features_do_not_need_fitting_class_names(folder: Path) -> None:
     configure(folder, label_names=["only", "three", "names"])
     with pytest.raises(LabelsError):
         load_offline(str(folder))
@@ -236,19 +230,19 @@ def test_truncated_file_is_a_weights_error(
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w", "w.onnx", "w.npz", "w.jpg"])
-def test_file_of_something_else_is_a_weights_error(name: str, tmp_path: Path) -> None:
+def test_other_file_is_a_weights_error(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"not weights at all, but long enough to look at " * 10)
     with pytest.raises(WeightsError, match="w"):
         load_offline(TINY, weights=tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [[1, 2, 3], {}, {"epoch": 3}, torch.zeros(3), "text", {"state_dict": None}])
-def test_pickle_of_something_harmless_is_a_weights_error(content: object, tmp_path: Path) -> None:
+def test_harmless_pickle_without_weights_is_a_weights_error(content: object, tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         load_offline(TINY, weights=save(tmp_path / "w.pth", content))
 
 
-def test_missing_file_is_told_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_file_is_reported_before_building(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("a network was built"))
     with pytest.raises(WeightsError, match="no weights file") as caught:
         load_offline(TINY, weights=tmp_path / "gone.pth")
@@ -261,7 +255,7 @@ def test_missing_file_is_told_before_anything_is_built(tmp_path: Path, monkeypat
 
 
 class Payload:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -296,7 +290,7 @@ def test_plain_pickle_is_refused_too(tmp_path: Path) -> None:
         load_offline(TINY, weights=path)
     assert not marker.exists()
     pickle.loads(path.read_bytes())
-    assert marker.exists()  # as it would have been
+    assert marker.exists()  # without protection, the code runs
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth", "checkpoint.pth"])
@@ -317,7 +311,7 @@ def test_model_folder_with_a_pickle_that_would_run_code_is_refused(
 
 @pytest.fixture
 def folder(ten: dict[str, bytes], tmp_path: Path) -> Path:
-    """The folder that timm's `save_for_hf` writes, of ten classes."""
+    """A folder with ten classes, written by timm's `save_for_hf`."""
     path = tmp_path / "model"
     path.mkdir()
     for name, content in ten.items():
@@ -335,7 +329,7 @@ def configure_pretrained(folder: Path, **changes: object) -> None:
     configure(folder, pretrained_cfg={**config.get("pretrained_cfg", {}), **changes})
 
 
-def test_folder_that_timm_wrote_is_the_same_network(folder: Path, ten: dict[str, bytes]) -> None:
+def test_folder_written_by_timm_loads_the_same_network(folder: Path, ten: dict[str, bytes]) -> None:
     for text in (str(folder), f"local-dir:{folder}"):
         classifier = load_offline(text)
         assert classifier.name == str(folder)
@@ -345,7 +339,7 @@ def test_folder_that_timm_wrote_is_the_same_network(folder: Path, ten: dict[str,
         np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_folder_s_own_label_names_win(folder: Path) -> None:
+def test_label_names_in_folder_are_used(folder: Path) -> None:
     configure(folder, label_names=list(NAMES), label_descriptions={"cat": "a small carnivore"})
     classifier = load_offline(str(folder))
     assert classifier.class_names.names[0] == "ant"
@@ -353,8 +347,8 @@ def test_folder_s_own_label_names_win(folder: Path) -> None:
     assert classifier.class_names.names[2] in ("cat", "a small carnivore")
 
 
-def test_label_names_win_over_imagenet_s(thousand: dict[str, bytes], tmp_path: Path) -> None:
-    """A thousand classes look like ImageNet's by their number, and are not."""
+def test_label_names_win_over_imagenet_names(thousand: dict[str, bytes], tmp_path: Path) -> None:
+    """A thousand classes are not necessarily ImageNet's."""
     for name, content in thousand.items():
         (tmp_path / name).write_bytes(content)
     assert load_offline(str(tmp_path)).class_names.names[258] == "Samoyed"
@@ -362,33 +356,33 @@ def test_label_names_win_over_imagenet_s(thousand: dict[str, bytes], tmp_path: P
     assert load_offline(str(tmp_path)).class_names.names[258] == "product 258"
 
 
-def test_label_names_of_another_number_are_an_error(folder: Path) -> None:
+def test_wrong_number_of_label_names_is_an_error(folder: Path) -> None:
     configure(folder, label_names=list(NAMES[:9]))
     with pytest.raises(LabelsError):
         load_offline(str(folder))
 
 
-def test_names_that_the_user_gives_win_over_the_folder_s(folder: Path, tmp_path: Path) -> None:
+def test_user_class_names_win_over_folder_names(folder: Path, tmp_path: Path) -> None:
     configure(folder, label_names=list(NAMES))
     (tmp_path / "names.txt").write_text("\n".join(reversed(NAMES)))
     classifier = load_offline(str(folder), class_names=str(tmp_path / "names.txt"))
     assert classifier.class_names.names == tuple(reversed(NAMES))
 
 
-def test_folder_s_preprocessing_is_the_one_it_names(folder: Path) -> None:
+def test_folder_preprocessing_comes_from_configuration(folder: Path) -> None:
     configure_pretrained(folder, input_size=[3, 96, 128], crop_pct=0.8, mean=[0.1, 0.2, 0.3], crop_mode="squash")
     how = load_offline(str(folder)).preprocessing
     assert how.input_size == (3, 96, 128)
     assert (how.crop_pct, how.crop_mode, how.mean) == (0.8, "squash", (0.1, 0.2, 0.3))
 
 
-def test_weights_beside_a_configuration_are_found_by_timms_order(folder: Path, ten: dict[str, bytes]) -> None:
+def test_weights_in_folder_are_found_in_timm_order(folder: Path, ten: dict[str, bytes]) -> None:
     (folder / "model.safetensors").rename(folder / "z.safetensors")
     (folder / "a.pth").write_bytes(b"not chosen")
     assert load_offline(str(folder)).engine.classes == 10
 
 
-def test_folder_without_weights_says_so(folder: Path) -> None:
+def test_folder_without_weights_is_an_error(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match="no weights in"):
         load_offline(str(folder))
@@ -419,7 +413,7 @@ def test_folder_without_a_configuration_is_no_model(folder: Path) -> None:
         b'{"architecture": "test_resnet", ',
     ],
 )
-def test_bad_configuration_is_one_line_and_no_traceback(content: bytes, folder: Path) -> None:
+def test_bad_configuration_is_one_line_error(content: bytes, folder: Path) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ResnetdError) as caught:
         load_offline(str(folder))
@@ -427,7 +421,7 @@ def test_bad_configuration_is_one_line_and_no_traceback(content: bytes, folder: 
     assert "\n" not in caught.value.message
 
 
-def test_network_that_reads_no_rgb_is_told(tmp_path: Path) -> None:
+def test_network_without_rgb_input_is_an_error(tmp_path: Path) -> None:
     timm.models.save_for_hf(timm.create_model(TINY, in_chans=1), str(tmp_path), safe_serialization=True)
     with pytest.raises(ModelError, match="1 channels"):
         load_offline(str(tmp_path))
@@ -446,14 +440,14 @@ def test_network_that_reads_no_rgb_is_told(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_preprocessing_that_makes_no_sense_is_told_on_loading(changes: dict[str, object], folder: Path) -> None:
-    """And not as a crash in the middle of the first image."""
+def test_nonsensical_preprocessing_is_an_error_on_loading(changes: dict[str, object], folder: Path) -> None:
+    """It must not crash on the first image."""
     configure_pretrained(folder, **changes)
     with pytest.raises(ModelError):
         load_offline(str(folder))
 
 
-def test_checkpoint_that_differs_names_the_first_tensor_and_both_shapes(
+def test_checkpoint_that_does_not_fit_names_first_tensor_and_both_shapes(
     thousand: dict[str, bytes], tmp_path: Path
 ) -> None:
     tensors = state_dict(thousand)
@@ -471,7 +465,7 @@ def test_checkpoint_that_differs_names_the_first_tensor_and_both_shapes(
 
 
 @pytest.mark.parametrize("name", ["lightning.ckpt", "half.pth"])
-def test_checkpoint_of_a_framework_gives_the_network_s_answers(
+def test_checkpoint_of_training_framework_gives_same_predictions(
     name: str, ten: dict[str, bytes], tmp_path: Path
 ) -> None:
     tensors = state_dict(ten)
@@ -486,7 +480,7 @@ def test_checkpoint_of_a_framework_gives_the_network_s_answers(
     np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
 
 
-# --- files of other tools, and files in parts ---
+# --- files of other tools, and sharded checkpoints ---
 
 
 @pytest.mark.parametrize(
@@ -506,7 +500,7 @@ def test_checkpoint_of_a_framework_gives_the_network_s_answers(
         ("w.onnx", b"\x08\x07\x12\x07pytorch", "ONNX", ".safetensors"),
     ],
 )
-def test_file_of_another_tool_is_said_to_be_one(
+def test_file_of_another_tool_is_error_that_names_tool(
     name: str, content: bytes, message: str, hint: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -515,7 +509,7 @@ def test_file_of_another_tool_is_said_to_be_one(
     assert hint in (hint_of(caught.value) or "")
 
 
-def test_whole_module_that_was_pickled_is_refused_with_the_way_to_save_it(tmp_path: Path) -> None:
+def test_pickled_module_is_refused_with_hint_how_to_save_it(tmp_path: Path) -> None:
     path = save(tmp_path / "model.pth", timm.create_model(TINY))
     with pytest.raises(WeightsError, match=r"it asks for timm\.models") as caught:
         load_offline(TINY, weights=path)
@@ -526,21 +520,21 @@ def test_whole_module_that_was_pickled_is_refused_with_the_way_to_save_it(tmp_pa
     ("module", "tool"),
     [("ultralytics.nn.tasks", "Ultralytics"), ("fastai.learner", "fastai"), ("fastcore.foundation", "fastai")],
 )
-def test_pickle_of_another_library_is_said_to_be_one(module: str, tool: str, tmp_path: Path) -> None:
+def test_pickle_of_another_library_is_error_that_names_library(module: str, tool: str, tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     path.write_bytes(b"\x80\x02c" + module.encode() + b"\nModel\n)R.")
     with pytest.raises(WeightsError, match=f"asks for {module}.Model of {tool}.*: loading it could run code"):
         load_offline(TINY, weights=path)
 
 
-def test_folder_in_place_of_weights_says_so(folder: Path) -> None:
+def test_folder_in_place_of_weights_is_an_error(folder: Path) -> None:
     with pytest.raises(WeightsError, match="it is a folder") as caught:
         load_offline(TINY, weights=folder)
     assert "as the model" in (hint_of(caught.value) or "")
 
 
-def split_dataset(folder: Path, kind: str = "safetensors") -> Path:
-    """Put a folder's weights into two files and an index, as Hugging Face's tools do."""
+def split_weights(folder: Path, kind: str = "safetensors") -> Path:
+    """Split a folder's weights into two files and an index, as Hugging Face's tools do."""
     path = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(path)
     path.unlink()
@@ -562,16 +556,16 @@ def split_dataset(folder: Path, kind: str = "safetensors") -> Path:
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_weights_in_several_files_are_one_network(kind: str, folder: Path, ten: dict[str, bytes]) -> None:
-    index = split_dataset(folder, kind)
+def test_sharded_weights_are_loaded(kind: str, folder: Path, ten: dict[str, bytes]) -> None:
+    index = split_weights(folder, kind)
     classifier = load_offline(str(folder))
     expected = of_timm(state_dict(ten), classifier, 10)
     np.testing.assert_allclose(logits(classifier), expected, rtol=1e-4, atol=1e-4)
     assert load_offline(TINY, weights=index).engine.classes == 10
 
 
-def test_weights_in_several_files_need_all_of_them(folder: Path) -> None:
-    index = split_dataset(folder)
+def test_missing_shard_is_an_error(folder: Path) -> None:
+    index = split_weights(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"names model-00002-of-00002\.safetensors, which is missing"):
         load_offline(str(folder))
@@ -585,7 +579,7 @@ def test_weights_in_several_files_need_all_of_them(folder: Path) -> None:
             load_offline(str(folder))
 
 
-def test_folder_with_several_files_of_weights_is_not_chosen_from(folder: Path, ten: dict[str, bytes]) -> None:
+def test_folder_with_several_weights_files_is_an_error(folder: Path, ten: dict[str, bytes]) -> None:
     (folder / "model.safetensors").unlink()
     save(folder / "last.pth", state_dict(ten))
     save(folder / "rng_state.pth", {"cpu": torch.zeros(3)})
@@ -611,7 +605,7 @@ def test_folder_with_several_files_of_weights_is_not_chosen_from(folder: Path, t
     ],
     ids=["transformers", "model type", "diffusers", "keras", "open_clip"],
 )
-def test_configuration_of_another_library_is_said_to_be_one(
+def test_configuration_of_another_library_is_error_that_names_library(
     config: dict[str, Any], library: str, folder: Path
 ) -> None:
     (folder / "config.json").write_text(json.dumps(config))
@@ -621,7 +615,7 @@ def test_configuration_of_another_library_is_said_to_be_one(
 
 
 def wrapped_by_transformers(folder: Path, **changes: object) -> None:
-    """Make a folder what transformers' `TimmWrapperForImageClassification` saves."""
+    """Rewrite a folder as transformers' `TimmWrapperForImageClassification` saves it."""
     config = json.loads((folder / "config.json").read_text())
     config["pretrained_cfg"].pop("num_classes", None)
     config |= {
@@ -639,7 +633,7 @@ def wrapped_by_transformers(folder: Path, **changes: object) -> None:
     safetensors.torch.save_file(prefixed, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_folder_of_transformers_wrapper_of_timm_is_timm_s_model(folder: Path, ten: dict[str, bytes]) -> None:
+def test_folder_of_transformers_timm_wrapper_loads(folder: Path, ten: dict[str, bytes]) -> None:
     wrapped_by_transformers(folder, label_names=list(NAMES))
     classifier = load_offline(str(folder))
     assert classifier.class_names.names == NAMES
@@ -660,12 +654,12 @@ def test_folder_of_transformers_wrapper_of_timm_is_timm_s_model(folder: Path, te
     ],
     ids="-".join,
 )
-def test_class_names_of_a_configuration_in_any_form(names: dict[str, Any], folder: Path) -> None:
+def test_class_names_in_any_form_are_read(names: dict[str, Any], folder: Path) -> None:
     configure(folder, **names)
     assert load_offline(str(folder)).class_names.names == NAMES
 
 
-def test_key_of_a_map_of_numbers_says_which_are_the_classes(folder: Path) -> None:
+def test_key_of_number_map_decides_which_side_is_the_class(folder: Path) -> None:
     digits = [str((index + 3) % 10) for index in range(10)]
     configure(folder, class_to_idx={name: str(index) for index, name in enumerate(digits)})
     assert load_offline(str(folder)).class_names.names == tuple(digits)
@@ -673,12 +667,12 @@ def test_key_of_a_map_of_numbers_says_which_are_the_classes(folder: Path) -> Non
     assert load_offline(str(folder)).class_names.names == tuple(digits)
 
 
-def test_placeholders_of_transformers_are_no_class_names(folder: Path) -> None:
+def test_transformers_placeholders_are_not_class_names(folder: Path) -> None:
     configure(folder, id2label={str(index): f"LABEL_{index}" for index in range(10)})
     assert load_offline(str(folder)).class_names.names == tuple(f"class {index}" for index in range(10))
 
 
-def test_info_of_other_weights_is_theirs(ten: dict[str, bytes], tmp_path: Path) -> None:
+def test_info_with_other_weights_describes_them(ten: dict[str, bytes], tmp_path: Path) -> None:
     path = write_safetensors(tmp_path / "ten.safetensors", ten)
     facts = about.describe(ModelChoice.of(TINY, path))
     assert (facts["model"], facts["classes"], facts["license"]) == (f"{TINY}:ten.safetensors", 10, None)
@@ -708,19 +702,19 @@ def test_info_of_other_weights_is_theirs(ten: dict[str, bytes], tmp_path: Path) 
     ],
     ids=["arch", "lightning", "args", "nonsense", "fastai", "transformers", "ultralytics"],
 )
-def test_checkpoint_that_does_not_fit_says_where_it_comes_from(content: Any, hint: str, tmp_path: Path) -> None:
+def test_checkpoint_that_does_not_fit_gets_hint_to_its_origin(content: Any, hint: str, tmp_path: Path) -> None:
     tensors = timm.create_model("resnet18").state_dict()
     with pytest.raises(WeightsError, match="does not fit test_resnet") as caught:
         load_offline(TINY, weights=save(tmp_path / "w.pth", content(tensors)))
     assert hint in (hint_of(caught.value) or "")
 
 
-# --- what a compiled model depends on, and what is said of a model ---
+# --- bundle keys, info and notes ---
 
 
-def test_compiled_model_depends_on_every_part_of_its_weights_and_on_their_configuration(folder: Path) -> None:
+def test_bundle_depends_on_every_weights_file_and_configuration(folder: Path) -> None:
     names = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    index = split_dataset(folder)
+    index = split_weights(folder)
     sources = build._sources(BundleKey(ModelChoice.of(str(folder))), index)
     assert sorted(path.name for path in sources) == [*names, "model.safetensors.index.json"]
     part = folder / names[1]
@@ -730,7 +724,7 @@ def test_compiled_model_depends_on_every_part_of_its_weights_and_on_their_config
     }
 
 
-def test_name_of_an_older_timm_gets_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deprecated_timm_name_gets_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setattr("resnetd_cli.loading.load_network", lambda *_, **__: None)
     loader_for("gluon_resnet50_v1d", note=notes.append)._network()
