@@ -237,9 +237,8 @@ def test_pickle_that_claims_more_than_file_holds_is_refused(claim: Callable[[], 
 
 
 def test_state_dict_without_tensors_is_one_line_error(tmp_path: Path) -> None:
-    path = repacked(
-        tmp_path / "w.pth", {"data.pkl": whole(b"}q\x00X\x01\x00\x00\x00wh\x00s")}
-    )  # it contains itself
+    itself = whole(b"}q\x00X\x01\x00\x00\x00wh\x00s")  # a dictionary that contains itself
+    path = repacked(tmp_path / "w.pth", {"data.pkl": itself})
     with pytest.raises(WeightsError) as caught:
         loader_for(TINY, weights=path, engine="torch", single=True).load()
     one_line(caught.value)
