@@ -94,9 +94,9 @@ def test_rows_are_the_classes(cli: Cli, photos: Path, name: str, delimiter: str)
 def test_an_image_that_cannot_be_read_is_reported_and_left_out(cli: Cli, photos: Path) -> None:
     (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
     ended = cli("evaluate", photos, "-f", "json")
-    assert ended.code == 3
+    record = only(ended, 3)
     assert f"error: {photos / 'espresso' / 'broken.jpg'}: " in ended.stderr
-    assert (only(ended)["images"], only(ended)["failed"], only(ended)["top1"]) == (2, 1, 0.5)
+    assert (record["images"], record["failed"], record["top1"]) == (2, 1, 0.5)
     stopped = cli("evaluate", photos, "-f", "json", "--fail-fast")
     assert (stopped.code, stopped.stdout) == (1, "")
 
@@ -112,7 +112,7 @@ def test_files_that_the_data_set_leaves_out_are_reported(cli: Cli, photos: Path)
 def test_fail_under_exits_with_1_below_the_bound(cli: Cli, photos: Path, bound: str, code: int) -> None:
     ended = cli("evaluate", photos, "-f", "json", "--fail-under", bound)
     assert ended.code == code
-    assert only(ended)["top1"] == 0.5
+    assert only(ended, code)["top1"] == 0.5
     assert ("error: embedded: top-1 is 0.5000, below" in ended.stderr) == bool(code)
 
 
