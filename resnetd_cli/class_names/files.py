@@ -18,7 +18,7 @@ from resnetd_cli.class_names.shipped import ClassNames, finder, for_class_count,
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError, Reason
 from resnetd_cli.net.fetch import bare_url, fetch, is_url, without_secrets
 from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
-from resnetd_cli.system.encodings import encoding_of, no_text
+from resnetd_cli.system.encodings import encoding_of, non_text_kind
 from resnetd_cli.system.files import write_atomic
 from resnetd_cli.system.wording import counted
 
@@ -296,7 +296,7 @@ def _fetched(url: str) -> bytes:
 
 
 def _decoded(data: bytes, location: str) -> str:
-    if what := no_text(data):
+    if what := non_text_kind(data):
         raise LabelsError(f"{location} is {what}, not a list of class names", hint=f"the forms: {FORMS}")
     try:
         return data.decode(encoding_of(data))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from resnetd_cli.errors import DataError, first_line
-from resnetd_cli.system.encodings import encoding_of, no_text
+from resnetd_cli.system.encodings import encoding_of, non_text_kind
 from resnetd_cli.system.escaping import printable, shell_word
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
@@ -43,7 +43,7 @@ def rows(table: Path, fits: Callable[[Sequence[str]], bool]) -> Iterator[Row]:
     """
     with table.open("rb") as file:
         head = file.read(_HEAD)
-    if what := no_text(head):
+    if what := non_text_kind(head):
         hint = f"mv {shell_word(table)} {shell_word(table.with_suffix('.parquet'))}"
         message = f"{printable(str(table))} is {what}, not a table in a text file"
         raise DataError(message, hint=hint if head.startswith(b"PAR1") else f"open it, and {_SAVE_AS}")

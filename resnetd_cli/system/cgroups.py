@@ -11,11 +11,11 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def read(controller: str, name: str) -> Iterator[str]:
-    """Yield what a file says in this process's group and in each group around it, where there is such a file.
+    """Yield the contents of a control file in this process's group and in each parent group that has it.
 
     Args:
         controller: `cpu` or `memory`.
-        name: of the file.
+        name: the file's name.
     """
     for folder in _folders(controller):
         with suppress(OSError, ValueError):
@@ -23,9 +23,9 @@ def read(controller: str, name: str) -> Iterator[str]:
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """Yield where a controller's files may lie, of both versions.
+    """Yield the folders that may hold a controller's files, in versions 1 and 2.
 
-    In a container the group's path is often that of the host, of which only the end is mounted: as the root.
+    In a container the group's path is often the host's, of which only the end is mounted, as the root.
     """
     paths = {path for controllers, path in _memberships() if controllers in ("", controller)}
     for top in (ROOT, ROOT / controller, ROOT / f"{controller},{controller}acct"):
@@ -39,7 +39,7 @@ def _folders(controller: str) -> Iterator[Path]:
 
 
 def _memberships() -> Iterator[tuple[str, PurePosixPath]]:
-    """Yield the controllers, none for version 2, and the paths of this process's groups."""
+    """Yield controller (empty in version 2) and path of each of this process's groups."""
     try:
         lines = _MEMBERSHIP.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -47,6 +47,6 @@ def _memberships() -> Iterator[tuple[str, PurePosixPath]]:
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if path.startswith("/") and ".." not in path:  # a group outside of what the container sees
+        if path.startswith("/") and ".." not in path:  # `..`: a group outside the container
             for controller in controllers.split(","):
                 yield controller, PurePosixPath(path)

@@ -1,4 +1,4 @@
-"""How many processors this process may use, and which instructions they have."""
+"""Count the processors this process may use (affinity, cgroup quotas), and find out what they support."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _X86 = ("x86_64", "amd64", "i686", "i386")
 
 
 def usable_cpus() -> int:
-    """Return how many processors this process may use: under taskset or in a container, fewer than there are.
+    """Return how many processors this process may use: fewer than exist under taskset or in a container.
 
     A quota of one and a half processors counts as two.
     """
@@ -23,13 +23,13 @@ def usable_cpus() -> int:
 
 
 def limited_cpus() -> int | None:
-    """Return `usable_cpus` where that is fewer than there are; None where libraries may take what suits them."""
+    """Return `usable_cpus` if that is fewer than exist; None if libraries may use their own default."""
     usable = usable_cpus()
     return usable if usable < (os.cpu_count() or 1) else None
 
 
 def processor() -> str:
-    """Return the processor's model and abilities. `platform.processor` is empty or vague on Linux."""
+    """Return the processor's model and features. `platform.processor` is empty or vague on Linux."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             first = file.read(8192).partition("\n\n")[0]
@@ -40,7 +40,7 @@ def processor() -> str:
 
 
 def multiplies_bytes() -> bool:
-    """Tell whether products of bytes are added without overflow: on x86 by VNNI alone, elsewhere always."""
+    """Return whether sums of int8 products cannot overflow: on x86 only with VNNI, elsewhere always."""
     return platform.machine().lower() not in _X86 or "vnni" in processor()
 
 
@@ -53,7 +53,7 @@ def _allowed() -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """Yield the processors that each control group's share of time amounts to."""
+    """Yield each control group's CPU quota, in processors."""
     shares = [text.split() for text in cgroups.read("cpu", "cpu.max")]
     quotas, periods = (cgroups.read("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
     for quota, period in (*(pair for pair in shares if len(pair) == 2), *zip(quotas, periods, strict=False)):

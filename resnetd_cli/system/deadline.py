@@ -1,18 +1,18 @@
-"""Deadlines, by a monotonic clock."""
+"""Deadlines on a monotonic clock, for timeouts."""
 
 from __future__ import annotations
 
 import time
 
 FOREVER = 1e6
-"""Seconds; systems take no waits much longer than these eleven days."""
+"""Seconds: eleven days. Systems reject waits that are much longer."""
 
 
 class Deadline:
     """A moment a number of seconds from now.
 
     Args:
-        seconds: how many.
+        seconds: how far away it is.
     """
 
     def __init__(self, seconds: float) -> None:

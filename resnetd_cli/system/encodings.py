@@ -1,4 +1,4 @@
-"""Find the encoding of a text by its byte-order mark or its zeros, and tell texts from other files."""
+"""Detect the encoding of a text (byte-order mark, UTF-16 by its zeros), and recognise files that are not text."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ _PAGES = (b"<!doctype html", b"<html")
 
 
 def marked(head: bytes) -> str | None:
-    """Return the encoding that a byte-order mark tells, None without one. The decoder drops the mark."""
+    """Return the encoding of a byte-order mark, None without one. The decoder drops the mark."""
     return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
 
 
 def encoding_of(head: bytes) -> str:
-    """Return the encoding of a text by its first bytes: that of its mark, UTF-16 where it shows, else UTF-8.
+    """Return the encoding of a text by its first bytes: that of its byte-order mark, else UTF-16 or UTF-8.
 
-    Without a mark, UTF-16 shows where ASCII characters, like those of a header, leave every other byte zero. A
-    decoder for what is returned drops the mark.
+    Without a mark, a text is UTF-16 if every other byte is zero, as for the ASCII characters of a header.
     """
     if encoding := marked(head):
         return encoding
@@ -48,8 +47,8 @@ def encoding_of(head: bytes) -> str:
     return "utf-8"
 
 
-def no_text(head: bytes) -> str | None:
-    """Return what a file is by its first bytes, if it is certainly not a text; a web page is none here."""
+def non_text_kind(head: bytes) -> str | None:
+    """Return what a file is by its first bytes if it is certainly not a plain text; web pages count as not."""
     if head.lstrip().lower().startswith(_PAGES):
         return "a web page"
     found = next((what for signature, what in _OTHERS.items() if head.startswith(signature)), None)

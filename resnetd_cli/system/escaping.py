@@ -1,7 +1,7 @@
-r"""Text that is safe where it goes: names of files and classes, and servers' words, are chosen by others.
+r"""Escape untrusted text (names of files and classes, servers' replies) for terminals, shells, TSV, CSV and JSON.
 
-A terminal acts on control characters, and characters without a shape of their own let a text look like another.
-Here they are written as escapes, of the forms that Python and JSON know: `\x1b`, `\u202e`, `\U000e0041`.
+Terminals act on control characters, and invisible characters make one text look like another. They are written
+as escapes in the syntax of Python and JSON: `\x1b`, `\u202e`, `\U000e0041`.
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ from collections.abc import Iterable
 
 # Control, format and surrogate characters, line and paragraph separators.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Unicode's Default_Ignorable_Code_Point, without those of category Cf: fillers and variation selectors. Python
-# calls them printable, but nothing is drawn for them.
+# Unicode's Default_Ignorable_Code_Point, except category Cf: fillers and variation selectors. Python calls them
+# printable, but they are invisible.
 _IGNORABLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
     "\U000e0000\U000e0002-\U000e001f\U000e0080-\U000e0fff]"
 )
 _TSV_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _CSV_SPECIAL = frozenset(',"\r\n')
-# What spreadsheets take for the start of a formula, in any width (NFKC); U+2212 is the minus sign.
+# Spreadsheets treat these as the start of a formula, in any width (NFKC); U+2212 is the minus sign.
 _FORMULA_SIGNS = frozenset("=+-@\u2212")
-# These may stand before it: the apostrophe too, so that a cell which had one is not taken for one that got it.
+# They may follow these. The apostrophe is one, so that escaped cells differ from cells that already had it.
 _QUOTES = frozenset("'\"")
 _BREAKS = frozenset("\t\r\n")
-# Symbols by category that show nothing all the same: the Braille pattern without dots, the null note head.
+# Symbols by category, but invisible: the Braille pattern without dots, the null note head.
 _BLANK = frozenset("\u2800\U0001d159")
 
 
 def printable(text: str) -> str:
-    """Return the text with all that is not printable, and what is not UTF-8, written as escapes."""
+    """Return the text with everything that is not printable or not UTF-8 written as escapes."""
     if _is_printable(text):
         return text
     return "".join(char if _is_printable(char) else _escape(char) for char in _decoded(text))
 
 
 def shell_word(path: object) -> str:
-    r"""Return a path as it can be pasted into a shell: in one line, quoted, control characters as `$'\x1b'`."""
+    r"""Return a path that can be pasted into a shell: on one line, quoted, control characters as `$'\x1b'`."""
     text = str(path)
     if text.startswith("-"):
-        text = f"./{text}"  # else it is an option
+        text = f"./{text}"  # otherwise it would be an option
     if _is_printable(text):
         return shlex.quote(text)
     return "$'" + "".join(map(_in_dollar_quotes, text)) + "'"
 
 
 def json_safe(text: str) -> str:
-    r"""Return JSON with characters that JSON allows, but that a terminal acts on or UTF-8 lacks, as `\uXXXX`.
+    r"""Return JSON with unsafe characters as `\uXXXX`: those that a terminal acts on or that UTF-8 cannot encode.
 
-    It means the same. Newlines, which stand only between its values, stay.
+    The value stays the same. Newlines occur only between values and are kept.
     """
     if _is_printable(text):
         return text
@@ -58,37 +58,37 @@ def json_safe(text: str) -> str:
 
 
 def tsv_line(cells: Iterable[object], *, terminal: bool = False) -> str:
-    r"""Return one line of tab-separated values, unquoted, with escapes that Python's `unicode_escape` undoes.
+    r"""Return one line of tab-separated values, unquoted, with escapes that Python's `unicode_escape` decodes.
 
     Args:
         cells: None is an empty cell.
-        terminal: it goes to a terminal: bytes that are not UTF-8 are escapes too.
+        terminal: the line goes to a terminal, so bytes that are not UTF-8 are escaped too.
     """
     return "\t".join(_tsv_cell(_text(cell), terminal=terminal) for cell in cells) + "\n"
 
 
 def csv_line(cells: Iterable[object], *, terminal: bool = False) -> str:
-    """Return one row of comma-separated values, quoted as in RFC 4180, with a bare newline at its end.
+    """Return one row of comma-separated values, quoted as in RFC 4180, ending in a bare newline.
 
-    The standard library's writer leaves a carriage return unquoted unless it ends its own lines with one.
+    The standard library's writer quotes a carriage return only if its own line ending contains one.
 
     Args:
         cells: None is an empty cell.
-        terminal: it goes to a terminal: what is not printable is written as escapes, which are not undone.
+        terminal: the row goes to a terminal, so what is not printable is escaped. It cannot be decoded again.
     """
     show = printable if terminal else _encodable
     return ",".join(_csv_cell(show(_text(cell))) for cell in cells) + "\n"
 
 
 def without_formulas(cells: Iterable[object]) -> list[object]:
-    """Return cells that no spreadsheet takes for formulas: texts that begin like one get an apostrophe."""
+    """Return the cells with an apostrophe before each text that a spreadsheet might run as a formula."""
     return [f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in cells]
 
 
 def _is_formula(text: str) -> bool:
-    """Tell whether a spreadsheet may take a cell for a formula, or for two cells.
+    """Return whether a spreadsheet might read a cell as a formula, or as two cells.
 
-    What stands before the sign and shows nothing, as spaces and marks of byte order, some programs drop.
+    Some programs drop invisible characters before the sign, such as spaces and byte-order marks.
     """
     for char in _decoded(text):
         if char in _BREAKS:
@@ -137,7 +137,7 @@ def _is_surrogate(char: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    """Tell whether the text's surrogates, if any, are bytes of a file name. Others have no form in UTF-8."""
+    """Return whether all surrogates in the text are bytes of a file name. UTF-8 cannot encode any others."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -153,7 +153,7 @@ def _encodable(text: str) -> str:
 
 
 def _decoded(text: str) -> str:
-    """Return the text with those bytes of a name decoded that are UTF-8: in the C locale Python decodes none."""
+    """Return the text with escaped bytes decoded where they are UTF-8: in the C locale Python decodes none."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

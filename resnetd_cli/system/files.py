@@ -1,4 +1,4 @@
-"""Write files whole or not at all; check outputs before the work; find the cache folder."""
+"""Atomic file writes (`NAME.partial`, then rename), checks that outputs are writable, the cache folder, hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.wording import system_reason
 
 PARTIAL = ".partial"
-"""What the name of a file ends in that is not complete."""
+"""The suffix of files that are not complete."""
 _LONGEST_NAME = 255
 _MOST_LINKS = 40
 _STANDARD_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -31,28 +31,28 @@ _BLOCK = 2**20
 
 
 def cache_dir() -> Path:
-    """Return the folder for downloaded class names and the like: `RESNETD_CACHE`, or the platform's own."""
+    """Return the folder for class names and compiled models: `RESNETD_CACHE`, or the platform's cache folder."""
     if override := os.environ.get("RESNETD_CACHE"):
         return expand_user(override)
     import platformdirs
 
     try:
         return Path(platformdirs.user_cache_dir("resnetd", appauthor=False))
-    except RuntimeError:  # no home folder: nothing is kept, least of all in a folder that others may write to
+    except RuntimeError:  # no home folder: cache nothing, rather than in a folder that others can write to
         return Path(os.devnull, "resnetd")
 
 
 def has_cache() -> bool:
-    """Tell whether there is a place for a cache."""
+    """Return whether there is a cache folder."""
     return Path(os.devnull) not in cache_dir().parents
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Find out before the work, not after it, that the result cannot be written.
+    """Check before the work starts that its output can be written.
 
     Raises:
-        OutputExists: the file is there and `overwrite` is not set.
-        OutputError: the folder is missing or may not be written to.
+        OutputExists: the file exists and `overwrite` is not set.
+        OutputError: the folder does not exist, or the file or folder is not writable.
     """
     if is_stream(path):
         return
@@ -74,19 +74,19 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 
 def followed(path: Path) -> Path:
-    """Return the file that a link leads to, which may be missing; any other path is returned as it is."""
+    """Return the target of a symbolic link, which need not exist; any other path unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def is_stream(path: Path) -> bool:
-    """Tell whether the path is a pipe, a device or an open descriptor, which no rename can replace."""
+    """Return whether the path is a pipe, a device or an open descriptor, which a rename cannot replace."""
     if descriptor_of(path) is not None:
         return True
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def descriptor_of(path: Path) -> int | None:
-    """Return the number of this process's descriptor that a path names, as `/dev/fd/3` does; None for others."""
+    """Return the file descriptor that a path such as `/dev/fd/3` stands for; None for other paths."""
     for _ in range(_MOST_LINKS):
         path = Path(os.path.normpath(path))
         if str(path) in _STANDARD_STREAMS:
@@ -100,23 +100,22 @@ def descriptor_of(path: Path) -> int | None:
 
 
 class OutputFile:
-    """A file that is `NAME.partial` until all of it is written. What a killed process wrote is found there.
+    """A file named `NAME.partial` until it is complete. If the process is killed, the partial file remains.
 
-    A link leads to the file that is meant, which may be missing. A file that takes another's place gets its
-    permissions, and its owner where the system allows that. Other hard links to the one replaced
-    keep what it held.
+    A replaced file passes on its permissions, and its owner where the system allows that. Other hard links to it
+    keep the old content.
 
     Args:
-        path: its name.
-        overwrite: replace what has this name. Otherwise a file that turns up there meanwhile stays.
-        suffix: added to the name of the partial file, which is in another format.
-        follow: where the name is a link, write the file that it leads to; otherwise the link is replaced.
+        path: the final name.
+        overwrite: replace an existing file. Otherwise a file created under this name meanwhile is kept.
+        suffix: added to the name of the partial file if that is in another format.
+        follow: if the name is a symbolic link, write its target; otherwise the link is replaced.
 
     Attributes:
-        partial: where it is for now.
+        partial: the path while it is incomplete.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: the partial file cannot be created.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, suffix: str = "", follow: bool = True) -> None:
@@ -124,47 +123,47 @@ class OutputFile:
         self._overwrite = overwrite
         self._target = followed(path) if follow else path
         replaced = _status(self._target) if overwrite else None
-        # What replaces a private file must not be public, not even while it is written.
+        # The replacement of a private file must not be public, even while it is written.
         mode = 0o600 if replaced else 0o666
         try:
             self.partial, descriptor = _create_beside(self._target, f"{suffix}{PARTIAL}", mode)
         except OSError as error:
             raise write_error(path, error) from error
         if replaced:
-            _dress(descriptor, replaced)
+            _copy_owner_and_permissions(descriptor, replaced)
         self._raw = _Raw(descriptor, "w")
         self._file: IO[Any] = io.BufferedWriter(self._raw)
         self._complete = 0, 0
         self._settled = False
 
     def open(self, mode: str = "wb", **kwargs: Any) -> IO[Any]:
-        """Return the stream to write to, as `wb` or `w`, with the options of `io.TextIOWrapper`."""
+        """Return the stream to write to. `mode`: `wb` or `w`; `kwargs`: options of `io.TextIOWrapper`."""
         if "b" not in mode:
             self._file = io.TextIOWrapper(self._file, **kwargs)
         return self._file
 
     @property
     def records(self) -> int:
-        """How many records there were at the last `mark`."""
+        """The number of records at the last `mark`."""
         return self._complete[1]
 
     @property
     def is_settled(self) -> bool:
-        """Whether it has its name, or is kept without it."""
+        """Whether it has its final name, or is kept as a partial file."""
         return self._settled
 
     def mark(self, records: int) -> None:
-        """Say that what was written so far is complete in itself, and how many records that is."""
+        """Mark everything written so far as complete, with its number of records, for `rewind` and `keep`."""
         with self.reporting():
             self._file.flush()
-        # Both in one step, for an interrupt may come between two.
+        # In one assignment: an interrupt could come between two.
         self._complete = os.lseek(self._raw.fileno(), 0, os.SEEK_CUR), records
 
     def publish(self) -> None:
-        """Give the file its name, now that all is written.
+        """Flush the file to disk and give it its final name.
 
         Raises:
-            OutputError: the system refuses; or another file has the name now: then this one stays where it is.
+            OutputError: the system refused, or another file took the name: then the partial file is kept.
         """
         with self.reporting():
             self._file.flush()
@@ -184,52 +183,49 @@ class OutputFile:
                 ) from error
 
     def rewind(self) -> None:
-        """Forget what was written after the last `mark`."""
-        with self._raw.deaf(), suppress(OSError, ValueError):
+        """Discard everything written after the last `mark`."""
+        with self._raw.discarding_writes(), suppress(OSError, ValueError):
             self._file.flush()
         with suppress(OSError, ValueError):
             os.ftruncate(self._raw.fileno(), self._complete[0])
             os.lseek(self._raw.fileno(), self._complete[0], os.SEEK_SET)
 
     def keep(self) -> bool:
-        """Leave what was written under its partial name, and tell whether it is there."""
+        """Keep the partial file, and return whether it exists."""
         self._settled = True
         with suppress(OSError, ValueError):
             self._file.flush()
             os.fsync(self._raw.fileno())
-        with self._raw.deaf(), suppress(OSError):  # the disk may be full
+        with self._raw.discarding_writes(), suppress(OSError):  # the disk may be full
             self._file.close()
         return self.partial.exists()
 
     def discard(self) -> None:
-        """Remove what was written, unless it has its name or is kept."""
+        """Remove the partial file, unless it was published or kept."""
         if self._settled:
             return
-        with self._raw.deaf(), suppress(OSError):
+        with self._raw.discarding_writes(), suppress(OSError):
             self._file.close()
         with suppress(OSError):
             self.partial.unlink()
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Turn the system's refusals to write into `OutputError`.
-
-        An error that names another file is not ours, nor is a closed pipe an error.
-        """
+        """Turn OSErrors about this file into `OutputError`; errors about other files and closed pipes pass."""
         with _as_output_error(self.path, self.path, self._target, self.partial):
             yield
 
     def _take_name(self) -> None:
-        """Take a name that no file has.
+        """Rename the partial file without replacing another.
 
         Raises:
-            FileExistsError: one has.
+            FileExistsError: a file has the name already.
         """
         try:
             os.link(self.partial, self._target)
         except FileExistsError:
             raise
-        except OSError:  # a file system without links: an empty file keeps the name until it is replaced
+        except OSError:  # no hard links on this file system: reserve the name with an empty file
             os.close(os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             self.partial.replace(self._target)
             self._settled = True
@@ -243,9 +239,9 @@ class OutputFile:
 def open_atomic(
     path: Path, mode: str = "wb", *, overwrite: bool = True, follow: bool = True, **kwargs: Any
 ) -> Iterator[IO[Any]]:
-    """Open a file that takes its name only when all of it is written and on the disk.
+    """Open a file that appears under its name only when it is complete and on disk.
 
-    A pipe or a device is written to directly. On any exception, an interrupt too, nothing remains.
+    Pipes and devices are written to directly. After an exception, including an interrupt, nothing remains.
 
     Raises:
         OutputError: the system refused (no space, no permission, ...), or the name was taken meanwhile.
@@ -265,7 +261,7 @@ def open_atomic(
 
 @contextmanager
 def open_stream(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
-    """Open a pipe, a device or a descriptor, which is written to where it stands.
+    """Open a pipe, a device or a descriptor, which is written to directly.
 
     Raises:
         OutputError: the system refused.
@@ -288,9 +284,9 @@ def open_atomic_text(path: Path, *, overwrite: bool = True) -> AbstractContextMa
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write the bytes to the path, whole or not at all, making its folder if needed.
+    """Write the bytes to the path atomically, creating its folder if needed.
 
-    A link is replaced: what it leads to, as in a cache of the hub's, may be shared.
+    A symbolic link is replaced, as its target may be shared, for example in the hub's cache.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -301,20 +297,20 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def sha256(*paths: Path) -> str:
-    """Return the SHA-256 of the files' contents, one after the other, in hexadecimal."""
+    """Return the SHA-256 of the concatenated files, in hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:  # nothing to map
                 continue
-            # In one call, for after each a thread waits its turn to run Python.
+            # In one call: after each call a thread has to wait for the interpreter lock.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 digest.update(content)
     return digest.hexdigest()
 
 
 def hash_file(path: Path, digest: Any) -> str:
-    """Return a hashlib digest, in hexadecimal, that goes on with a file's content."""
+    """Add a file's content to a hashlib digest and return it in hexadecimal."""
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
@@ -322,7 +318,7 @@ def hash_file(path: Path, digest: Any) -> str:
 
 
 def write_error(path: Path | str, error: OSError) -> OutputError:
-    """Return the error users read when the system refuses a write."""
+    """Return the error to show when the system refuses a write."""
     message, hint = f"cannot write {path}: {system_reason(error)}", too_many_files_hint(error)
     return OutputError(message, hint=hint, reason=None if hint else Reason.OUTPUT_NOT_WRITABLE)
 
@@ -334,10 +330,7 @@ def too_many_files_hint(error: OSError) -> str | None:
 
 @contextmanager
 def _as_output_error(path: Path, *ours: Path) -> Iterator[None]:
-    """Turn the system's refusals to write into `OutputError`.
-
-    An error that names a file which is not ours is not ours, nor is a closed pipe an error.
-    """
+    """Turn OSErrors that name no file, or one of `ours`, into `OutputError`; closed pipes pass."""
     try:
         yield
     except BrokenPipeError:
@@ -349,12 +342,12 @@ def _as_output_error(path: Path, *ours: Path) -> Iterator[None]:
 
 
 class _Raw(io.FileIO):
-    """A descriptor that can be made to drop what is written, for buffers that would write when they are closed."""
+    """A descriptor that can discard writes, for buffers that flush when they are closed."""
 
     _drops = False
 
     @contextmanager
-    def deaf(self) -> Iterator[None]:
+    def discarding_writes(self) -> Iterator[None]:
         self._drops = True
         try:
             yield
@@ -366,7 +359,7 @@ class _Raw(io.FileIO):
 
 
 def _create_beside(target: Path, suffix: str, mode: int) -> tuple[Path, int]:
-    """Return the path of a new file with a name like the target's, and a descriptor of it."""
+    """Create a file beside the target with a similar name, and return its path and a descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     for count in itertools.count(1):
         ending = suffix if count == 1 else f".{count}{suffix}"
@@ -380,7 +373,7 @@ def _create_beside(target: Path, suffix: str, mode: int) -> tuple[Path, int]:
 
 
 def partial_files(path: Path) -> Iterator[Path]:
-    """Yield what killed processes left of a file."""
+    """Yield the partial files that killed processes left of a file."""
     name = glob.escape(path.name)
     for pattern in (f"{name}{PARTIAL}", f"{name}.[0-9]*{PARTIAL}"):
         yield from path.parent.glob(pattern)
@@ -393,8 +386,8 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _dress(descriptor: int, status: os.stat_result) -> None:
-    """Give a new file another's owner, as far as the system allows, and its permissions."""
+def _copy_owner_and_permissions(descriptor: int, status: os.stat_result) -> None:
+    """Copy another file's permissions to a new one, and its owner as far as the system allows."""
     if not hasattr(os, "fchmod"):  # Windows
         return
     try:
@@ -407,14 +400,14 @@ def _dress(descriptor: int, status: os.stat_result) -> None:
 
 
 def umask() -> int:
-    """Return the permissions that new files are made without."""
+    """Return the process's umask: the permissions that new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def expand_user(path: str | Path) -> Path:
-    """Return a path with `~` as the home folder; one whose home folder nobody knows stays as it is."""
+    """Return a path with `~` expanded; unchanged if the home folder is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -434,9 +427,9 @@ def current_folder() -> Path:
 
 
 def name_temporary_folder() -> None:
-    """Let `tempfile` have a folder also where none can be written to, as on a full disk.
+    """Give `tempfile` a folder even if none is writable, as on a full disk.
 
-    Libraries ask for its name while they are imported, long before they write to it, if ever.
+    Libraries ask for its name when they are imported, and may never write to it.
     """
     try:
         tempfile.gettempdir()
@@ -445,7 +438,7 @@ def name_temporary_folder() -> None:
 
 
 def name_user() -> None:
-    """Give this user a name where the system knows none: libraries name folders of theirs after it."""
+    """Set a user name if the system has none: libraries name folders after it."""
     import getpass
 
     try:

@@ -1,4 +1,4 @@
-"""Limit the memory of the decoding process, and return freed memory to the system."""
+"""Limit this process's memory (RLIMIT_DATA), recognise out-of-memory errors, and return freed memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _STATUS = Path("/proc/self/statm")
 _DATA = 5
 _CONTAINER_LIMITS = ("memory.max", "memory.limit_in_bytes")
 _THREAD_BYTES = 2**24
-"""What a library may take for each thread that it starts: a stack, mostly."""
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers of them, in malloc.h
+"""Extra bytes for each thread that a library starts, mostly its stack."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from glibc's malloc.h
 _LARGE_BLOCK = 4 * 2**20
 _KEPT = 64 * 2**20
 _lock = threading.RLock()
@@ -25,10 +25,10 @@ _lock = threading.RLock()
 
 @contextmanager
 def limited(extra: int) -> Iterator[None]:
-    """Let the whole process take so many more bytes of memory, and no more: beyond them allocations fail.
+    """Limit the whole process to this many more bytes of memory; allocations beyond that fail.
 
-    What fails raises MemoryError, or whatever a library makes of it: see `is_shortage`. Libraries that are needed
-    must be imported before. Where the system has no such limit (it is Linux's), there is none.
+    They raise MemoryError, or an error of the library's: see `is_shortage`. Import libraries before. Only Linux
+    has this limit.
     """
     taken = _taken()
     if taken is None:
@@ -37,7 +37,7 @@ def limited(extra: int) -> Iterator[None]:
     import resource
 
     wanted = taken + extra + (os.cpu_count() or 1) * _THREAD_BYTES
-    with _lock:  # of two at once, the second would keep the first one's limit for good
+    with _lock:  # otherwise a second thread would save, and restore, the first one's limit
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         _limit_data(wanted, soft, hard)
         try:
@@ -47,7 +47,7 @@ def limited(extra: int) -> Iterator[None]:
 
 
 def limit(extra: int) -> None:
-    """Let the whole process take so many more bytes than it has now, from now on: until the next call of this."""
+    """Limit the whole process to this many more bytes than it has now, until the next call."""
     taken = _taken()
     if taken is not None:
         import resource
@@ -56,10 +56,10 @@ def limit(extra: int) -> None:
 
 
 def return_large_blocks() -> None:
-    """Have each large block go back to the system when it is freed, where the C library is glibc.
+    """Make glibc return each large block to the system when it is freed.
 
-    By default it learns from the first large image to keep such blocks, and what lies between them holds them
-    there: over a long run with images of many sizes the process would grow.
+    By default, glibc raises its threshold after the first large image and keeps such blocks. They fragment, and
+    the process would grow over a long run with images of many sizes.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -72,7 +72,7 @@ def return_large_blocks() -> None:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Tell a lack of memory, by its words too: torch and ONNX Runtime have no error of their own for it."""
+    """Return whether an error means out of memory; torch and ONNX Runtime say so only in the message."""
     text = str(error)
     return isinstance(error, MemoryError) or bool(
         re.search(r"(?i)alloc\b|allocat|out of memory|available memory of \d+ is smaller", text)
@@ -80,7 +80,7 @@ def is_shortage(error: BaseException) -> bool:
 
 
 def usable() -> int | None:
-    """Return how many bytes of memory this process may have at the most; None where that is not known."""
+    """Return the most bytes of memory this process may have (physical memory, cgroup limits); None if unknown."""
     try:
         sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     except (AttributeError, OSError, ValueError):
@@ -93,7 +93,7 @@ def usable() -> int | None:
 
 
 def _taken() -> int | None:
-    """Return the bytes that this process has, as RLIMIT_DATA counts them; None where that cannot be told."""
+    """Return the bytes this process has, as RLIMIT_DATA counts them; None if unknown."""
     try:
         import resource
 
@@ -103,7 +103,7 @@ def _taken() -> int | None:
 
 
 def _limit_data(wanted: int, *limits: int) -> None:
-    """Set the limit, unless one of the others, the last of them the hard one, is lower."""
+    """Set RLIMIT_DATA to the lowest of these; the last of `limits` is the hard limit."""
     import resource
 
     finite = [bound for bound in limits if bound != resource.RLIM_INFINITY]

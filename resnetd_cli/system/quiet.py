@@ -1,4 +1,4 @@
-"""Keep messages of libraries off the terminal and out of the data."""
+"""Silence the libraries' warnings, log messages and prints on stderr and stdout."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _NAMES_STDERR = re.compile(r"/dev/stderr|/fd/2$")
 
 
 def own_stderr(arguments: Sequence[str] = ()) -> None:
-    """Let nothing but this program's own lines reach standard error, until `share_stderr`.
+    """Keep everything but this program's own lines off standard error, until `share_stderr`.
 
-    What libraries in C and C++ print goes to descriptor 2, and so do the words of processes that they start: it
-    leads nowhere from now on. `sys.stderr` writes to a copy of it. Warnings, log messages and tracebacks of other
-    threads, which Python prints to `sys.stderr`, are left out.
+    Libraries in C and C++, and processes that they start, print to descriptor 2: it is redirected to /dev/null.
+    `sys.stderr` writes to a copy of it. Warnings, log messages and tracebacks of other threads, which Python
+    prints to `sys.stderr`, are dropped.
 
     Args:
-        arguments: of the command line: one may name descriptor 2 as a file.
+        arguments: the command line. If it names descriptor 2 as a file, nothing is redirected.
     """
     global _kept  # noqa: PLW0603
     if any(map(_NAMES_STDERR.search, arguments)):
         return
-    if sys.stderr is None:  # closed: the next file that is opened would take its place
+    if sys.stderr is None:  # closed: the next opened file would become descriptor 2
         with suppress(OSError):
             _redirect(_STDERR, os.devnull)
         return
     with suppress(OSError, ValueError):
         _kept = os.dup(sys.stderr.fileno())
         encoding, errors = sys.stderr.encoding, sys.stderr.errors
-        stream = open(_kept, "w", 1, encoding, errors, closefd=False)  # noqa: SIM115  # until the process ends
+        stream = open(_kept, "w", 1, encoding, errors, closefd=False)  # noqa: SIM115  # open until the process ends
         sys.stderr.flush()
         _redirect(_STDERR, os.devnull)
         sys.stderr = stream
@@ -47,7 +47,7 @@ def own_stderr(arguments: Sequence[str] = ()) -> None:
 
 
 def share_stderr() -> None:
-    """Let libraries print to standard error again, as `-v` wants it."""
+    """Undo `own_stderr`: with `-v`, libraries print to standard error."""
     if _kept is not None:
         os.dup2(_kept, _STDERR)
     if warnings.showwarning is _ignore:
@@ -59,7 +59,7 @@ def share_stderr() -> None:
 
 @contextmanager
 def sharing_stderr() -> Iterator[None]:
-    """Let processes that are started meanwhile have standard error: they own it as this one does."""
+    """Give standard error to processes started meanwhile, which are our own and print only our lines."""
     if _kept is None:
         yield
         return
@@ -71,7 +71,7 @@ def sharing_stderr() -> Iterator[None]:
 
 
 _kept: int | None = None
-"""A copy of descriptor 2, where libraries are kept from it."""
+"""A copy of the original descriptor 2, while libraries are silenced."""
 _showwarning = warnings.showwarning
 
 
@@ -88,7 +88,7 @@ def _redirect(descriptor: int, path: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings, log messages and what is printed to standard output, by Python code and by C++."""
+    """Silence warnings, log messages and everything that Python or C++ code prints to standard output."""
     level = logging.root.manager.disable
     logging.disable(max(level, logging.ERROR))
     try:
@@ -102,7 +102,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _redirected(descriptor: int, target: int) -> Iterator[None]:
-    """Let a file descriptor lead elsewhere; one that is closed stays so."""
+    """Redirect a file descriptor to another; a closed one stays closed."""
     try:
         kept = os.dup(descriptor)
     except OSError:

@@ -1,4 +1,4 @@
-"""Start threads even where the system grants fewer than asked for."""
+"""A thread pool that works with fewer threads if the system refuses more."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Pool(ThreadPoolExecutor):
-    """Does with the threads that it gets. `submit` raises RuntimeError only where there is not even one."""
+    """Makes do with the threads it gets. `submit` raises RuntimeError only if there are none."""
 
     def _adjust_thread_count(self) -> None:
         try:
             super()._adjust_thread_count()
-        except (
-            RuntimeError
-        ):  # "can't start new thread": of processes and threads, or of memory, there are too many
+        except RuntimeError:  # "can't start new thread": a limit on processes, threads or memory is reached
             if not self._threads:
                 raise

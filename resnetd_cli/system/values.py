@@ -1,6 +1,6 @@
-"""Values of settings as people type them: one reader for files and for the command line.
+"""Parse and validate the values of recipe settings, for recipe files and the command line alike.
 
-YAML's own rules are not used, for they read `1e-4` as text, `no` as false, `010` as 8 and `1:30` as 90.
+YAML's own rules are not used because they read `1e-4` as text, `no` as false, `010` as 8 and `1:30` as 90.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 class Value(ABC):
-    """What a setting may be."""
+    """The type of a setting: which values it accepts, and how they are read."""
 
     @property
     @abstractmethod
     def takes(self) -> str:
-        """What it may be, in words."""
+        """The values it accepts, in words."""
 
     @abstractmethod
     def read(self, text: str) -> Any:
-        """Return the value of a text.
+        """Parse a text.
 
         Raises:
-            ValueError: there is none; the error says what to write instead, where that is clear.
+            ValueError: it is not valid; the message says what to write instead if that is clear.
         """
 
     @abstractmethod
     def is_right(self, value: Any) -> bool:
-        """Whether a value may be this setting's."""
+        """Return whether a value is valid."""
 
 
 @dataclass(frozen=True)
 class Whole(Value):
-    """A whole number within bounds; `32.0` and `1e3` are whole, too."""
+    """A whole number within bounds; `32.0` and `1e3` count as whole."""
 
     low: int
     high: int
@@ -52,12 +52,12 @@ class Whole(Value):
         return f"a whole number from {self.low} to {self.high}"
 
     def read(self, text: str) -> int | float:
-        """Read it."""
+        """Parse it."""
         number = _number(text, without_commas=text.replace(",", ""))
         return int(number) if math.isfinite(number) and number == int(number) else number
 
     def is_right(self, value: Any) -> bool:
-        """Whether it is one."""
+        """Return whether it is valid."""
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
 
@@ -74,11 +74,11 @@ class Number(Value):
         return f"a number from {self.low:g} to {self.high:g}"
 
     def read(self, text: str) -> int | float:
-        """Read it."""
+        """Parse it."""
         return _number(text, without_commas=text.replace(",", "." if text.count(",") == 1 else ""))
 
     def is_right(self, value: Any) -> bool:
-        """Whether it is one."""
+        """Return whether it is valid."""
         return _is_number(value) and self.low <= value <= self.high
 
 
@@ -95,14 +95,14 @@ class Pair(Value):
         return f"two numbers from {self.low:g} to {self.high:g}, the smaller first"
 
     def read(self, text: str) -> list[int | float]:
-        """Read it, as a list: that is what JSON keeps of it."""
+        """Parse it into a list, as JSON does."""
         numbers = _numbers(text)
         if len(numbers) != 2:
             raise ValueError
         return numbers
 
     def is_right(self, value: Any) -> bool:
-        """Whether it is one."""
+        """Return whether it is valid."""
         return (
             isinstance(value, tuple)
             and len(value) == 2
@@ -119,15 +119,15 @@ class Shares(Value):
 
     @property
     def takes(self) -> str:
-        """What they may be."""
+        """The bounds."""
         return "numbers between 0 and 1 in rising order, such as [0.5, 0.75]"
 
     def read(self, text: str) -> list[int | float]:
-        """Read them, as a list: that is what JSON keeps of them."""
+        """Parse them into a list, as JSON does."""
         return _numbers(text)
 
     def is_right(self, value: Any) -> bool:
-        """Whether they are such numbers."""
+        """Return whether they are such numbers."""
         return (
             isinstance(value, tuple)
             and 0 < len(value) <= self.most
@@ -148,11 +148,11 @@ class Choice(Value):
         return " or ".join(self.words)
 
     def read(self, text: str) -> str:
-        """Read it, whatever its case."""
+        """Parse it, ignoring case."""
         return text.lower()
 
     def is_right(self, value: Any) -> bool:
-        """Whether it is one of them."""
+        """Return whether it is one of them."""
         return value in self.words
 
 
@@ -164,15 +164,15 @@ class Text(Value):
 
     @property
     def takes(self) -> str:
-        """What it means."""
+        """Its meaning."""
         return self.meaning
 
     def read(self, text: str) -> str:
-        """Return it as it is."""
+        """Return the text unchanged."""
         return text
 
     def is_right(self, value: Any) -> bool:
-        """Whether it is short and can be printed."""
+        """Return whether it is short, printable ASCII."""
         return isinstance(value, str) and 0 < len(value) <= 100 and value.isascii() and value.isprintable()
 
 
@@ -186,13 +186,13 @@ class Flag(Value):
         return "true or false"
 
     def read(self, text: str) -> bool:
-        """Read it."""
+        """Parse it."""
         if text.lower() not in _YES + _NO:
             raise ValueError
         return text.lower() in _YES
 
     def is_right(self, value: Any) -> bool:
-        """Whether it is one of them."""
+        """Return whether it is one of them."""
         return isinstance(value, bool)
 
 
@@ -204,36 +204,36 @@ class Maybe(Value):
 
     @property
     def takes(self) -> str:
-        """What it may be."""
+        """The other value's, or null."""
         return f"{self.value.takes}, or null"
 
     def read(self, text: str) -> Any:
-        """Read it."""
+        """Parse it."""
         return None if text.lower() in _NOTHING else self.value.read(text)
 
     def is_right(self, value: Any) -> bool:
-        """Whether it is one, or None."""
+        """Return whether it is valid, or None."""
         return value is None or self.value.is_right(value)
 
 
 def unquoted(text: str) -> str:
-    """Return a text without white space at its ends, and without the quotes around it."""
+    """Return a text without surrounding white space and quotes."""
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _numbers(text: str) -> list[int | float]:
-    """Return the numbers of a list, with or without brackets."""
+    """Parse a list of numbers, with or without brackets."""
     parts = re.split(r"\s*,\s*|\s+", text.strip().strip("[]()").strip())
     return [_number(unquoted(part), without_commas="") for part in parts]
 
 
 def _number(text: str, without_commas: str) -> int | float:
-    """Return the number that a text means.
+    """Parse a number.
 
     Args:
-        text: what was typed.
-        without_commas: how a number with commas is to be written.
+        text: the text as typed.
+        without_commas: what to suggest in place of a number with commas.
     """
     plain = text.replace("\N{MINUS SIGN}", "-")  # as papers print it
     if _NUMBER.fullmatch(plain):

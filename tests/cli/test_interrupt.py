@@ -205,7 +205,7 @@ def test_what_was_said_in_tables_is_whole(interrupted: Interrupted) -> None:
 
 
 @pytest.mark.parametrize("name", INTO_FILES)
-def test_what_was_written_to_a_file_is_kept_under_another_name(interrupted: Interrupted, name: str) -> None:
+def test_signal_keeps_the_records_so_far_in_a_partial_file(interrupted: Interrupted, name: str) -> None:
     ended = interrupted(name)
     told, said = ended.stderr.splitlines()
     assert (ended.code, ended.stdout, said) == (130, "", "interrupted")

@@ -227,7 +227,7 @@ def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
         evaluate.evaluate(model(), open_images(str(tmp_path)))
 
 
-def test_logits_that_are_not_finite_are_an_error(pets: Path) -> None:
+def test_non_finite_logits_are_an_error(pets: Path) -> None:
     with pytest.raises(ModelError, match="not a number"):
         evaluate.evaluate(model(LOGITS * np.nan), open_images(str(pets)))
 

@@ -1,4 +1,4 @@
-"""A system that has too little of something, or ends the run: one error, an exit code, nothing half written."""
+"""Out of memory, threads, files or disk space, odd environments, signals: one error, an exit code, no debris."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Machine:
             wait(process, folder)
             for _ in range(times):
                 process.send_signal(number)
-            # Its input is still open: it must end without the end of the list.
+            # Its input is still open: it must end before the list does.
             process.wait(timeout=30)
         finally:
             process.kill()
@@ -148,7 +148,7 @@ def told(error: Exception) -> str:
     return f"{known.message}; {hint_of(known)}"
 
 
-# --- what is told of a shortage ---
+# --- out of memory, threads, files or space ---
 
 
 @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ def told(error: Exception) -> str:
         (OSError(errno.EACCES, "Permission denied", "/x"), "/x: permission denied"),
     ],
 )
-def test_a_shortage_is_told_as_such(error: Exception, said: str) -> None:
+def test_shortage_of_memory_threads_files_or_space_is_named(error: Exception, said: str) -> None:
     assert said in told(error)
 
 
-def test_the_innermost_reason_of_a_library_that_cannot_be_loaded_is_told() -> None:
+def test_library_that_cannot_be_loaded_shows_the_innermost_reason() -> None:
     try:
         try:
             raise ImportError("libopenblas.so: failed to map segment")
@@ -177,7 +177,7 @@ def test_the_innermost_reason_of_a_library_that_cannot_be_loaded_is_told() -> No
         assert "libopenblas.so" in told(error)
 
 
-def test_memory_that_runs_out_in_a_decoder_is_no_damage_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_in_a_decoder_is_not_a_damaged_image(monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import ImageFile
 
     def short(_: object) -> None:
@@ -188,7 +188,7 @@ def test_memory_that_runs_out_in_a_decoder_is_no_damage_of_the_image(monkeypatch
         decode(COFFEE.read_bytes())
 
 
-def test_a_cache_without_a_home_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_folder_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(_: int) -> None:
         raise KeyError
 
@@ -200,7 +200,7 @@ def test_a_cache_without_a_home_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> N
         files.cache_dir().mkdir(parents=True)
 
 
-def test_a_home_that_nobody_has_is_a_path_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_of_an_unknown_user_is_not_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNETD_CACHE", "~nobody-of-this-name/x")
     assert files.cache_dir() == Path("~nobody-of-this-name/x")
 
@@ -209,8 +209,8 @@ def test_a_home_that_nobody_has_is_a_path_as_any(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_a_run_does_with_the_threads_it_gets(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    """One reads the inputs; the others, of eight that are wanted, do the work."""
+def test_run_succeeds_with_fewer_threads_than_asked_for(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """One thread reads the inputs; the rest do the work of the eight that are wanted."""
     start, started = threading.Thread.start, itertools.count()
 
     def short(self: threading.Thread) -> None:
@@ -223,7 +223,7 @@ def test_a_run_does_with_the_threads_it_gets(monkeypatch: pytest.MonkeyPatch, th
     assert list(run) == answers(range(40))
 
 
-def test_a_url_is_read_in_its_turn_where_no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_is_read_in_turn_when_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -237,7 +237,7 @@ def test_a_url_is_read_in_its_turn_where_no_thread_is_left(monkeypatch: pytest.M
 # --- files ---
 
 
-def test_the_least_number_of_open_files_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_low_open_file_limit_names_the_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 12))
@@ -279,7 +279,7 @@ def test_sixteen_open_files_are_enough(machine: Machine) -> None:
         "export embedded -o x.onnx",
     ],
 )
-def test_a_disk_that_takes_no_more_leaves_nothing(machine: Machine, arguments: str) -> None:
+def test_full_disk_leaves_no_output_behind(machine: Machine, arguments: str) -> None:
     """`ulimit -f` counts 1024 bytes in bash."""
     ended = machine.run(f"ulimit -f 4; resnetd {arguments}")
     assert ended.is_one_error()
@@ -290,7 +290,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing(machine: Machine, arguments: s
 
 @needs_bash
 @pytest.mark.slow
-def test_a_cache_that_takes_nothing_costs_the_cache_and_not_the_answer(machine: Machine) -> None:
+def test_unwritable_cache_does_not_fail_predict(machine: Machine) -> None:
     for cache in ("/dev/null", "/dev/null/x", "~nobody-of-this-name/x/../../dev/null"):
         ended = machine.run("resnetd predict $COFFEE -k 1 --no-header", RESNETD_CACHE=cache)
         assert (ended.code, ended.stdout.split("\t")[5]) == (0, "espresso"), ended.stderr
@@ -303,7 +303,7 @@ def test_a_cache_that_takes_nothing_costs_the_cache_and_not_the_answer(machine: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["x.csv", "x.npy"])
-def test_an_output_folder_that_is_removed_is_one_error(machine: Machine, name: str) -> None:
+def test_output_folder_removed_during_the_run_is_one_error(machine: Machine, name: str) -> None:
     command = "predict" if name.endswith("csv") else "features"
     folder = machine.folder()
     target = folder / "out"
@@ -323,7 +323,7 @@ def test_an_output_folder_that_is_removed_is_one_error(machine: Machine, name: s
     assert left_in(folder) == []
 
 
-# --- an environment that lacks something, or says odd things ---
+# --- missing or odd environment variables ---
 
 PREDICT = "resnetd predict $COFFEE missing.jpg -k 1 -f tsv"
 ROWS = (
@@ -350,7 +350,7 @@ ROWS = (
         "env HF_HOME=/dev/null",
     ],
 )
-def test_the_answers_are_the_same(machine: Machine, settings: str) -> None:
+def test_predictions_do_not_depend_on_the_environment(machine: Machine, settings: str) -> None:
     ended = machine.run(f"{settings} {PREDICT} -q 2> /dev/null")
     assert ended.code == 3
     assert ended.stdout == ROWS
@@ -359,7 +359,7 @@ def test_the_answers_are_the_same(machine: Machine, settings: str) -> None:
 @needs_bash
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", ["0", "1", "-5", "wide", "9" * 20])
-def test_a_table_is_readable_whatever_the_width_is_said_to_be(machine: Machine, columns: str) -> None:
+def test_table_is_readable_with_nonsense_in_columns(machine: Machine, columns: str) -> None:
     ended = machine.run("resnetd predict $COFFEE -k 1 -f table; resnetd list-models -f table", COLUMNS=columns)
     assert (ended.code, ended.stderr) == (0, "")
     assert "espresso" in ended.stdout
@@ -368,7 +368,7 @@ def test_a_table_is_readable_whatever_the_width_is_said_to_be(machine: Machine, 
 
 @needs_bash
 @pytest.mark.slow
-def test_closed_streams_are_no_crash(machine: Machine) -> None:
+def test_closed_standard_streams_do_not_crash(machine: Machine) -> None:
     ended = machine.run(
         "resnetd predict $COFFEE -o x.csv -k 1 <&- >&- 2>&-; echo $?; wc -l < x.csv; "
         "resnetd predict $COFFEE <&- >&- 2>&-; echo $?; resnetd --help <&- >&- 2>&-; echo $?"
@@ -379,7 +379,7 @@ def test_closed_streams_are_no_crash(machine: Machine) -> None:
 
 @needs_bash
 @pytest.mark.slow
-def test_a_folder_that_is_gone_is_told(machine: Machine) -> None:
+def test_removed_current_folder_is_one_error(machine: Machine) -> None:
     gone = "mkdir gone; cd gone; rmdir ../gone; "
     ended = machine.run(f"{gone} {PREDICT} -q 2> /dev/null")
     assert (ended.code, ended.stdout) == (3, ROWS)
@@ -391,7 +391,7 @@ def test_a_folder_that_is_gone_is_told(machine: Machine) -> None:
 
 @needs_bash
 @pytest.mark.slow
-def test_nothing_is_kept_in_the_home_but_the_caches(machine: Machine) -> None:
+def test_only_caches_are_written_to_the_home_folder(machine: Machine) -> None:
     """ONNX Runtime would keep an identifier of the device there, and send measurements home."""
     ended = machine.run('mkdir home; HOME="$PWD/home" resnetd predict $COFFEE -k 1 -q > /dev/null; find home')
     assert (ended.stdout, ended.stderr) == ("home\n", "")
@@ -402,7 +402,7 @@ def test_nothing_is_kept_in_the_home_but_the_caches(machine: Machine) -> None:
 SIGNALS = [(signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")]
 with_each_signal = pytest.mark.parametrize(("number", "code", "note"), SIGNALS, ids=["SIGTERM", "SIGHUP"])
 RESNETD = ["-m", "resnetd_cli"]
-# Sends itself a signal at the moment when a module is imported for the first time.
+# Sends itself a signal when a module is first imported.
 IN_IMPORT = """
 import signal, sys
 wanted, number = sys.argv.pop(1), int(sys.argv.pop(1))
@@ -428,7 +428,7 @@ def give_names(process: subprocess.Popen[bytes], folder: Path) -> None:
 @pytest.mark.slow
 @with_each_signal
 @pytest.mark.parametrize("target", ["predict x.csv", "features x.npy"])
-def test_what_was_written_to_a_file_is_kept_under_another_name(
+def test_signal_keeps_the_records_so_far_in_a_partial_file(
     machine: Machine, number: signal.Signals, code: int, note: str, target: str
 ) -> None:
     command, name = target.split()
@@ -447,7 +447,9 @@ def test_what_was_written_to_a_file_is_kept_under_another_name(
 
 @pytest.mark.slow
 @with_each_signal
-def test_nothing_is_left_of_a_compilation(machine: Machine, number: signal.Signals, code: int, note: str) -> None:
+def test_signal_during_compilation_leaves_nothing_behind(
+    machine: Machine, number: signal.Signals, code: int, note: str
+) -> None:
     cache = machine.home / f"cache-{note}"
 
     def compiling(process: subprocess.Popen[bytes], _: Path) -> None:
@@ -461,7 +463,7 @@ def test_nothing_is_left_of_a_compilation(machine: Machine, number: signal.Signa
 
 @pytest.mark.slow
 @with_each_signal
-def test_a_server_that_keeps_silent_is_not_waited_for(
+def test_signal_ends_the_wait_for_a_silent_server(
     machine: Machine, number: signal.Signals, code: int, note: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -483,7 +485,7 @@ def test_a_server_that_keeps_silent_is_not_waited_for(
 @pytest.mark.parametrize(
     "module", ["typer", "resnetd_cli.cli.commands.predict", "numpy", "numpy.linalg", "onnxruntime", "PIL.Image"]
 )
-def test_it_ends_in_the_middle_of_an_import(
+def test_signal_during_an_import_ends_the_process(
     machine: Machine, number: signal.Signals, code: int, note: str, module: str
 ) -> None:
     folder = machine.folder()
@@ -504,7 +506,7 @@ def test_it_ends_in_the_middle_of_an_import(
 
 @needs_bash
 @pytest.mark.slow
-def test_nohup_is_heeded(machine: Machine) -> None:
+def test_nohup_ignores_sighup(machine: Machine) -> None:
     ended = machine.run(
         "mkfifo names; nohup resnetd predict --files-from names -k 1 -o x.tsv 2> /dev/null & "
         'exec 3> names; echo "$COFFEE" >&3; '
@@ -514,7 +516,7 @@ def test_nohup_is_heeded(machine: Machine) -> None:
     assert ended.stdout.split() == ["0", "2"]
 
 
-def test_signals_that_come_together_are_one() -> None:
+def test_signals_in_quick_succession_count_as_one() -> None:
     before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -524,14 +526,14 @@ def test_signals_that_come_together_are_one() -> None:
         with pytest.raises(signals.Stopped) as caught:
             signal.raise_signal(signal.SIGTERM)
         assert (caught.value.exit_code, caught.value.note) == (143, "terminated")
-        signal.raise_signal(signal.SIGTERM)  # not again, for what is being cleared away
+        signal.raise_signal(signal.SIGTERM)  # ignored, so that the cleaning up is not interrupted
         assert signals.raised.pop() is caught.value
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
 
 
-def test_a_signal_that_a_library_made_an_error_of_still_counts(
+def test_signal_swallowed_by_a_library_still_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def lose(_: object) -> int:

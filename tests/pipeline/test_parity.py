@@ -1,4 +1,4 @@
-"""The same answer as timm: on photographs, against the plain recipe written out here."""
+"""Predictions on photographs equal timm's, computed by the plain recipe written out here."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def turned(folder: Path) -> tuple[str, ...]:
     return tuple(str(folder / name) for name in ("portrait.png", "square.jpg", "small.png", "grey.jpg"))
 
 
-def test_there_are_photographs_to_compare() -> None:
+def test_sample_photographs_exist() -> None:
     assert len(PHOTOGRAPHS) >= 2
 
 
 @pytest.mark.parametrize("single", [True, False])
-def test_embedded_model_gives_the_recipe_s_answers(single: bool, tmp_path: Path) -> None:
+def test_embedded_model_equals_the_plain_recipe(single: bool, tmp_path: Path) -> None:
     state_dict = embedded.to_timm(load_state_dict(str(embedded.weights_file())))
     paths = PHOTOGRAPHS + turned(tmp_path)
     classifier = load("embedded", offline=True, runtime=Runtime(device="cpu", single=single))
@@ -84,7 +84,7 @@ def test_embedded_model_gives_the_recipe_s_answers(single: bool, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("single", "batch_size"), [(True, 1), (False, 1), (False, 4)])
-def test_resnet18d_gives_the_recipe_s_answers(
+def test_resnet18d_equals_the_plain_recipe(
     single: bool, batch_size: int, resnet18d_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     weights = tmp_path / "resnet18d.safetensors"
@@ -96,7 +96,7 @@ def test_resnet18d_gives_the_recipe_s_answers(
 
 
 @pytest.mark.slow
-def test_resnet50d_gives_the_recipe_s_answers(tmp_path: Path) -> None:
+def test_resnet50d_equals_the_plain_recipe(tmp_path: Path) -> None:
     weights = tmp_path / "resnet50d.safetensors"
     weights.write_bytes(timm_files("resnet50d.ra2_in1k")["model.safetensors"])
     paths = PHOTOGRAPHS + turned(tmp_path)
@@ -106,7 +106,7 @@ def test_resnet50d_gives_the_recipe_s_answers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["resnet50d", "resnet101d", "resnet50d.ra4_e3600_r224_in1k", "embedded"])
 @pytest.mark.parametrize("image_size", ["train", "test", "160"])
-def test_preprocessing_is_the_one_that_timm_resolves(model: str, image_size: str) -> None:
+def test_preprocessing_equals_the_one_timm_resolves(model: str, image_size: str) -> None:
     from resnetd_cli.models.names import resolve
     from resnetd_cli.models.network import define
 

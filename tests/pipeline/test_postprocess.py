@@ -1,4 +1,4 @@
-"""From logits to named classes."""
+"""Softmax, sigmoid and top-k of logits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_softmax_of_huge_logits_does_not_overflow() -> None:
     assert softmax(np.array([1e4, 1e4, -1e4], np.float32)).tolist() == [0.5, 0.5, 0.0]
 
 
-def test_softmax_leaves_its_logits_alone() -> None:
+def test_softmax_does_not_modify_its_input() -> None:
     logits = np.array([1.0, 2.0], np.float32)
     softmax(logits)
     assert logits.tolist() == [1.0, 2.0]
@@ -71,7 +71,7 @@ def test_top_k_names_the_most_probable_classes_in_order() -> None:
     )
 
 
-def test_classes_of_one_name_are_told_apart_by_title_and_keep_their_label() -> None:
+def test_duplicate_labels_get_distinct_titles() -> None:
     logits = np.zeros(1000, np.float32)
     logits[[134, 517, 258]] = 30, 20, 10
     predictions = top_k(logits, shipped.imagenet(), 3)
@@ -102,12 +102,12 @@ def test_ties_go_to_the_lower_index() -> None:
 
 
 @pytest.mark.parametrize(("k", "count"), [(1, 1), (4, 4), (5, 4), (1000, 4)])
-def test_more_than_there_are_gives_all(k: int, count: int) -> None:
+def test_k_above_the_number_of_classes_returns_all(k: int, count: int) -> None:
     assert len(top_k(logits_of(0.1, 0.2, 0.3, 0.4), FRUIT, k)) == count
 
 
 @pytest.mark.parametrize(("bound", "labels"), [(0.0, 4), (0.125, 4), (0.2, 2), (0.25, 2), (0.5, 1), (0.9, 0)])
-def test_classes_below_the_bound_are_left_out(bound: float, labels: int) -> None:
+def test_classes_below_min_probability_are_left_out(bound: float, labels: int) -> None:
     predictions = top_k(logits_of(0.125, 0.5, 0.25, 0.125), FRUIT, 4, bound)
     assert len(predictions) == shipped
     assert [item.rank for item in predictions] == list(range(1, shipped + 1))
@@ -128,12 +128,12 @@ def test_order_and_probabilities_equal_torchs_topk() -> None:
     np.testing.assert_allclose([item.probability for item in predictions], expected.values, rtol=2e-6)
 
 
-def test_logits_that_are_not_finite_are_an_error() -> None:
+def test_non_finite_logits_are_an_error() -> None:
     with pytest.raises(ModelError, match="not a number"):
         top_k(np.array([1.0, np.nan, 2.0, 3.0], np.float32), FRUIT, 2)
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_fewer_than_one_class_is_an_error(k: int) -> None:
+def test_k_below_one_is_an_error(k: int) -> None:
     with pytest.raises(ValueError, match="top_k"):
         top_k(np.zeros(4, np.float32), FRUIT, k)

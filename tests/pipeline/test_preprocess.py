@@ -1,4 +1,4 @@
-"""Preprocessing is timm's evaluation transform, to the bit."""
+"""Preprocessing equals timm's evaluation transform, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from resnetd_cli.pipeline.preprocess import preprocess, resized_size
 from resnetd_cli.results import Preprocessing
 
-# Width and height: what the geometry's branches and roundings depend on.
+# Widths and heights that exercise the geometry's branches and rounding.
 SHAPES = [(150, 100), (100, 151), (129, 129), (31, 17), (301, 260), (1, 3), (4, 1), (1, 1)]
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
-# Every interpolation at sizes small enough to be quick; the two that timm's models use at theirs as well.
+# Every interpolation at small, fast sizes; the two that timm's models use also at their own.
 SMALL = [(0.875, (3, 64, 64)), (1.0, (3, 61, 61)), (0.95, (3, 96, 72)), (1.15, (3, 64, 64))]
 USUAL = [(0.875, (3, 224, 224)), (1.0, (3, 224, 224)), (0.9, (3, 288, 288)), (0.95, (3, 256, 192))]
 CASES = [(name, *size) for name in INTERPOLATIONS for size in SMALL]
@@ -89,8 +89,8 @@ def test_random_sizes_and_geometries_equal_timm_to_the_bit(seed: int) -> None:
             raise AssertionError(f"{shape} {how}") from error
 
 
-# Each takes another way through the resize: rows left out, columns, both, neither; the columns first, as
-# Pillow 13 does where a tall image loses more than twice as many rows as columns; too large to copy.
+# Each takes a different path through the resize: rows left out, columns, both, neither; columns first, as
+# Pillow 13 does if a tall image loses more than twice as many rows as columns; and images too large to copy.
 @pytest.mark.parametrize(
     "shape", [(64, 300), (500, 375), (375, 500), (512, 512), (200, 1200), (40, 900), (2400, 1800), (1800, 2400)]
 )
@@ -117,7 +117,7 @@ def timm_configurations() -> list[Preprocessing]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(250, 180), (64, 97)])
-def test_every_configuration_of_timm_gives_timms_array(shape: tuple[int, int]) -> None:
+def test_every_timm_configuration_equals_timm(shape: tuple[int, int]) -> None:
     configurations = timm_configurations()
     assert len(configurations) > 150
     image = noise(*shape)
@@ -157,7 +157,7 @@ def test_every_grey_level_of_every_channel_is_normalised_as_torchvision_does(
         ("border", (3, 256, 192), 1.0, (300, 300), (192, 192)),
     ],
 )
-def test_resized_size_is_the_one_worked_out_by_hand(
+def test_resized_size_matches_hand_computed_values(
     crop_mode: str,
     input_size: tuple[int, int, int],
     crop_pct: float,
@@ -175,7 +175,7 @@ def test_border_mode_fills_with_the_mean() -> None:
     assert array[0, 2:6].min() == np.float32(1) - np.float32(0.2)
 
 
-def test_the_image_itself_is_left_as_it_was() -> None:
+def test_preprocess_does_not_modify_the_image() -> None:
     image = noise(40, 30)
     before = image.tobytes()
     how = Preprocessing((3, 32, 32), 0.9, "center", "bicubic", IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
@@ -185,7 +185,7 @@ def test_the_image_itself_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("crop_pct", [0.875, 1.0, 1.15])
 @pytest.mark.parametrize("shape", [(60_000, 1), (1, 60_000)])
-def test_image_however_thin_is_resized_within_memory(shape: tuple[int, int], crop_pct: float) -> None:
+def test_extremely_thin_image_is_resized_within_memory(shape: tuple[int, int], crop_pct: float) -> None:
     """Resized whole, as timm would, it is 15 million pixels long and takes 15 GB."""
     how = Preprocessing((3, 224, 224), crop_pct, "center", "bicubic", (0.0,) * 3, (1.0,) * 3)
     array = preprocess(Image.new("RGB", shape, (255, 0, 51)), how)

@@ -1,4 +1,4 @@
-"""What holds for any name, any label, any mixture of inputs."""
+"""Property-based tests (Hypothesis): any file name, label or mixture of inputs."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from resnetd_cli.system.escaping import csv_line, json_safe, printable, tsv_line
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")
 
-# As the system gives them: any bytes but these two.
+# File names may hold any bytes but these two.
 NAME_BYTES = st.lists(st.integers(1, 255).filter(lambda byte: byte != ord("/")), min_size=1, max_size=40).map(
     bytes
 )
 NAMES = NAME_BYTES.map(os.fsdecode)
 LABELS = st.text(max_size=40)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
-"""Lone surrogates too, as a JSON file may hold them."""
+"""Including lone surrogates, which JSON files may contain."""
 IDS = st.none() | st.text(min_size=1, max_size=12)
 PROBABILITIES = st.floats(0, 1, width=32)
 PREDICTIONS = st.builds(
@@ -78,12 +78,12 @@ def as_cells(results: list[Classified | Failure]) -> list[list[str]]:
     return [["" if cell is None else str(cell) for cell in row] for result in results for row in rows(result)]
 
 
-# --- formats: what is read is what was written ---
+# --- formats: round trips ---
 
 
 @given(RESULTS)
 @example(AWKWARD)
-def test_csv_gives_back_what_was_written(results: list[Classified | Failure]) -> None:
+def test_csv_round_trips(results: list[Classified | Failure]) -> None:
     # As a program opens it: newline="" is what the csv module asks for.
     text = io.TextIOWrapper(io.BytesIO(written("csv", results)), "utf-8", "surrogateescape", newline="")
     header, *body = csv.reader(text, strict=True)
@@ -93,7 +93,7 @@ def test_csv_gives_back_what_was_written(results: list[Classified | Failure]) ->
 
 @given(RESULTS)
 @example(AWKWARD)
-def test_tsv_gives_back_what_was_written(results: list[Classified | Failure]) -> None:
+def test_tsv_round_trips(results: list[Classified | Failure]) -> None:
     text = written("tsv", results).decode("utf-8", "surrogateescape")
     lines = text.splitlines()  # which splits at more than newlines: there must be nothing else
     assert text == "".join(f"{line}\n" for line in lines)
@@ -102,7 +102,7 @@ def test_tsv_gives_back_what_was_written(results: list[Classified | Failure]) ->
 
 @given(RESULTS)
 @example(AWKWARD)
-def test_json_gives_back_what_was_written(results: list[Classified | Failure]) -> None:
+def test_json_round_trips(results: list[Classified | Failure]) -> None:
     records = [result.record() for result in results]
     whole = written("json", results).decode()  # UTF-8, strictly
     lines = written("jsonl", results).decode().splitlines()
@@ -114,7 +114,7 @@ def test_json_gives_back_what_was_written(results: list[Classified | Failure]) -
 
 
 @given(NAME_BYTES)
-def test_a_name_comes_back_byte_for_byte_from_every_format(name: bytes) -> None:
+def test_file_name_round_trips_byte_for_byte_in_every_format(name: bytes) -> None:
     failure = Failure(os.fsdecode(name), "m", ErrorKind.EMPTY, "zero bytes")
     (line,) = written("jsonl", [failure]).splitlines()
     assert os.fsencode(json.loads(line)["input"]) == name
@@ -127,9 +127,7 @@ def test_a_name_comes_back_byte_for_byte_from_every_format(name: bytes) -> None:
 
 @given(st.lists(st.tuples(NAMES, st.booleans()), max_size=6), st.booleans())
 @settings(suppress_health_check=[HealthCheck.too_slow])
-def test_the_index_beside_an_array_names_every_input(
-    inputs: list[tuple[str, bool]], escape_formulas: bool
-) -> None:
+def test_array_index_names_every_input(inputs: list[tuple[str, bool]], escape_formulas: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.npy")
         with open_array_sink(path, escape_formulas=escape_formulas) as sink:
@@ -151,7 +149,7 @@ def test_the_index_beside_an_array_names_every_input(
 
 
 @given(ANY_TEXT, st.booleans())
-def test_tsv_escapes_are_undone(text: str, terminal: bool) -> None:
+def test_tsv_escapes_round_trip(text: str, terminal: bool) -> None:
     line = tsv_line([text], terminal=terminal)
     assert line.count("\n") == 1
     assert line.count("\t") == line.count("\r") == 0
@@ -160,13 +158,13 @@ def test_tsv_escapes_are_undone(text: str, terminal: bool) -> None:
 
 
 @given(ANY_TEXT)
-def test_what_people_are_shown_is_one_printable_line(text: str) -> None:
+def test_printable_returns_one_printable_line(text: str) -> None:
     assert printable(text).isprintable()
     assert csv_line([text], terminal=True).removesuffix("\n").isprintable()
 
 
 @given(ANY_TEXT)
-def test_json_means_the_same_and_is_utf_8(text: str) -> None:
+def test_json_safe_keeps_the_value_and_is_utf_8(text: str) -> None:
     plain = json.dumps([text, {text: 1}], ensure_ascii=False)
     assert json_safe(plain).encode()
     if not _has_pair(text):  # which JSON reads as the one character that it is
@@ -187,13 +185,13 @@ def _has_pair(text: str) -> bool:
 
 @given(st.lists(ANY_TEXT, min_size=2, max_size=2, unique=True))
 @example(["=1", "'=1"])
-def test_no_two_texts_get_the_same_escaped_formula(texts: list[str]) -> None:
+def test_formula_escaping_is_injective(texts: list[str]) -> None:
     first, second = without_formulas(texts)
     assert first != second
 
 
 @given(st.text(st.sampled_from("=+-@'\" \t\r\nax1＝"), max_size=6))
-def test_what_begins_like_a_formula_begins_with_an_apostrophe(text: str) -> None:
+def test_formula_gets_an_apostrophe(text: str) -> None:
     (cell,) = without_formulas([text])
     assert isinstance(cell, str)
     assert cell.removeprefix("'") == text or cell == text
@@ -210,9 +208,7 @@ def test_what_begins_like_a_formula_begins_with_an_apostrophe(text: str) -> None
     st.integers(0, 3),
 )
 @settings(max_examples=60)
-def test_each_input_has_one_answer_in_its_place(
-    kinds: list[str], workers: int, batch_size: int, seed: int
-) -> None:
+def test_each_input_has_one_result_in_order(kinds: list[str], workers: int, batch_size: int, seed: int) -> None:
     def of(number: int, kind: str) -> Source:
         if kind == "good":
             return source(number)
@@ -256,7 +252,7 @@ LABEL_FILES = st.one_of(
 @example(b'{"' + b"9" * 5000 + b'": "a"}', ".json", 1)
 @example(b"[" + b"9" * 5000 + b"]", ".json", 1)
 @example(b'["\\ud800"]', ".json", 1)
-def test_a_list_of_names_is_taken_or_refused(data: bytes, suffix: str, classes: int) -> None:
+def test_any_label_file_is_read_or_raises_labels_error(data: bytes, suffix: str, classes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"labels{suffix}")
         path.write_bytes(data)
@@ -271,7 +267,9 @@ def test_a_list_of_names_is_taken_or_refused(data: bytes, suffix: str, classes: 
 
 @given(_JSON, _JSON, st.integers(1, 5))
 @settings(max_examples=300)
-def test_a_checkpoint_s_names_are_taken_or_refused(names: object, descriptions: object, classes: int) -> None:
+def test_any_checkpoint_labels_are_read_or_raise_labels_error(
+    names: object, descriptions: object, classes: int
+) -> None:
     try:
         taken = files.from_checkpoint(names, descriptions, classes)  # type: ignore[arg-type]
     except LabelsError:
@@ -279,7 +277,7 @@ def test_a_checkpoint_s_names_are_taken_or_refused(names: object, descriptions: 
     assert len(taken.names) == classes
 
 
-# --- from what was typed to inputs ---
+# --- arguments, folders and lists to inputs ---
 
 
 def opened(found: Iterator[Source]) -> list[tuple[str, bytes | ErrorKind]]:
@@ -307,7 +305,7 @@ def is_taken(folder: Path, name: bytes) -> bool:
 @given(st.sets(NAME_BYTES, max_size=8), st.sampled_from([b".jpg", b".PNG", b".tiff"]))
 @example({b"[a]", b"a", b"*", b"?", b"http:", b"-"}, b".jpg")
 @example({b".a", b"~$a", b"{a,b}", b"b"}, b".PNG")
-def test_every_file_of_a_folder_is_an_input_whatever_it_is_called(names: set[bytes], suffix: bytes) -> None:
+def test_every_file_in_a_folder_is_an_input_whatever_its_name(names: set[bytes], suffix: bytes) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         there = sorted(os.fsdecode(name + suffix) for name in names if is_taken(folder, name + suffix))
@@ -328,7 +326,7 @@ def test_every_file_of_a_folder_is_an_input_whatever_it_is_called(names: set[byt
     st.lists(st.binary(min_size=1, max_size=30).filter(lambda entry: b"\n" not in entry), max_size=8),
     st.booleans(),
 )
-def test_no_entry_of_a_list_is_lost(entries: list[bytes], null: bool) -> None:
+def test_every_entry_of_a_list_is_an_input(entries: list[bytes], null: bool) -> None:
     entries = [entry.replace(b"\0", b"0") for entry in entries]  # in lines it would make UTF-16 of them
     assume(not b"".join(entries[:1]).startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)))
     with tempfile.TemporaryDirectory() as temporary:
@@ -338,13 +336,13 @@ def test_no_entry_of_a_list_is_lost(entries: list[bytes], null: bool) -> None:
     lines = [line for entry in entries for line in entry.split(b"\r") if os.fsdecode(line).strip()]
     expected = entries if null else lines
     names = [os.fsencode(one.name) for one in found]
-    # A folder, as `.` is, stands for what is in it.
+    # A folder, such as `.`, stands for its images.
     if not any(os.path.isdir(entry) for entry in expected if b"\0" not in entry):
         assert names == expected
 
 
 @given(st.lists(ANY_TEXT.filter(lambda text: text != "-"), max_size=4))
-def test_whatever_is_typed_is_an_input_at_least(texts: list[str]) -> None:
+def test_any_argument_is_at_least_one_input(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         prefixed = [f"{temporary}/{text}" for text in texts]
         for text in prefixed:

@@ -1,4 +1,4 @@
-"""The pipeline: one answer for each input, its own, in order, within bounds."""
+"""The pipeline: one result per input, in order, with bounded read-ahead."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from resnetd_cli.results import Failure, Preprocessing
 
 @pytest.mark.parametrize("batch_size", range(1, 8))
 @pytest.mark.parametrize("workers", range(1, 5))
-def test_every_source_gets_its_own_answer_in_order(workers: int, batch_size: int) -> None:
+def test_every_source_gets_its_result_in_order(workers: int, batch_size: int) -> None:
     engine = FakeEngine(jitter(workers * 10 + batch_size))
     run = pipeline(engine, workers=workers, batch_size=batch_size).run(source(n) for n in range(40))
     assert list(run) == answers(range(40))
@@ -33,7 +33,7 @@ def test_every_source_gets_its_own_answer_in_order(workers: int, batch_size: int
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 16])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_failures_stand_in_their_own_places(workers: int, batch_size: int) -> None:
+def test_failures_are_in_order_among_the_results(workers: int, batch_size: int) -> None:
     bad = {0, 1, 5, 6, 7, 8, 13, 29}
     sources = [
         (failing(n) if n % 2 else source(n, lambda: b"not an image")) if n in bad else source(n) for n in range(30)
@@ -49,23 +49,23 @@ def test_failures_stand_in_their_own_places(workers: int, batch_size: int) -> No
     assert number == 29
 
 
-def test_failure_carries_what_its_source_said() -> None:
+def test_failure_carries_the_error_of_its_source() -> None:
     (failure,) = pipeline(FakeEngine()).run([failing(3, ErrorKind.HTTP_STATUS)])
     assert failure == Failure("3.png", "fake", ErrorKind.HTTP_STATUS, "no 3", "look for it")
 
 
-def test_batch_of_failures_never_reaches_the_engine() -> None:
+def test_batch_of_failures_does_not_reach_the_engine() -> None:
     engine = FakeEngine()
     results = list(pipeline(engine, batch_size=4).run(failing(n) for n in range(6)))
     assert [type(result) for result in results] == [Failure] * 6
     assert engine.batches == []
 
 
-def test_no_sources_give_no_results() -> None:
+def test_no_sources_yield_no_results() -> None:
     assert list(pipeline(FakeEngine(), workers=2).run([])) == []
 
 
-def test_bounds_of_decoding_hold() -> None:
+def test_max_pixels_applies_in_the_pipeline() -> None:
     options = DecodeOptions(max_pixels=16)
     small, large = source(1), source(2, lambda: picture(2, (5, 4)))
     first, second = pipeline(FakeEngine(), decoding=options).run([small, large])
@@ -74,7 +74,7 @@ def test_bounds_of_decoding_hold() -> None:
     assert second.kind is ErrorKind.TOO_LARGE
 
 
-def test_image_too_thin_to_be_resized_gives_the_answer_of_its_border() -> None:
+def test_image_too_thin_to_resize_gets_the_result_of_its_border() -> None:
     """In `border` mode 1000 x 1 shrinks to 4 x 0 pixels."""
     bordered = Preprocessing((3, 4, 4), 1.0, "border", "bilinear", (0.0,) * 3, (1.0,) * 3)
     run = Pipeline(FakeEngine(), bordered, finish, "fake").run(
@@ -85,7 +85,7 @@ def test_image_too_thin_to_be_resized_gives_the_answer_of_its_border() -> None:
     assert second == ("2.png", 0, 0.0)  # what is left is the border
 
 
-def test_image_that_memory_does_not_hold_is_a_failure_and_not_the_end(
+def test_image_too_large_for_memory_does_not_end_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A picture of 1 x 60,000 pixels is resized to 256 x 15,360,000: 15 GB for a file of a few bytes."""
@@ -105,7 +105,7 @@ def test_image_that_memory_does_not_hold_is_a_failure_and_not_the_end(
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RecursionError("too deep"), KeyError("x")])
-def test_whatever_a_library_raises_over_an_input_is_its_failure(error: Exception) -> None:
+def test_any_exception_while_reading_is_a_failure_of_the_input(error: Exception) -> None:
     def trip() -> bytes:
         raise error
 
@@ -116,7 +116,7 @@ def test_whatever_a_library_raises_over_an_input_is_its_failure(error: Exception
     assert type(error).__name__ in second.message
 
 
-def test_whatever_a_decoder_raises_over_an_input_is_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_exception_while_decoding_is_a_failure_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
     def trip(*_: object) -> None:
         raise IndexError("no such row")
 
@@ -127,11 +127,11 @@ def test_whatever_a_decoder_raises_over_an_input_is_its_failure(monkeypatch: pyt
     assert only.message == "decoding it failed: IndexError: no such row"
 
 
-# --- what goes wrong outside the inputs ---
+# --- errors outside the inputs ---
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_exception_in_the_engine_ends_the_run_after_the_results_before_it(workers: int) -> None:
+def test_engine_exception_is_raised_after_earlier_results(workers: int) -> None:
     run = pipeline(FakeEngine(broken=5), workers=workers).run(source(n) for n in range(20))
     got: list[object] = []
     with pytest.raises(RuntimeError, match="the engine broke"):
@@ -141,7 +141,7 @@ def test_exception_in_the_engine_ends_the_run_after_the_results_before_it(worker
 
 
 @pytest.mark.parametrize("error", [OSError("the list broke"), KeyboardInterrupt()])
-def test_exception_in_the_sources_comes_out_where_it_happened(error: BaseException) -> None:
+def test_source_exception_is_raised_after_earlier_results(error: BaseException) -> None:
     def sources() -> Iterator[Source]:
         yield source(0)
         yield source(1)
@@ -223,7 +223,7 @@ def test_nothing_is_read_before_the_first_result_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_slow_producer_does_not_hold_back_earlier_results(workers: int) -> None:
+def test_slow_sources_do_not_delay_earlier_results(workers: int) -> None:
     go_on = threading.Event()
 
     def sources() -> Iterator[Source]:
@@ -239,7 +239,7 @@ def test_slow_producer_does_not_hold_back_earlier_results(workers: int) -> None:
     assert list(run) == answers([2])
 
 
-def test_workers_work_at_the_same_time() -> None:
+def test_workers_run_in_parallel() -> None:
     both = threading.Barrier(2, timeout=10)
 
     def meet(_: int) -> float:
@@ -249,13 +249,13 @@ def test_workers_work_at_the_same_time() -> None:
     assert list(pipeline(FakeEngine(meet), workers=2).run(source(n) for n in range(2))) == answers(range(2))
 
 
-def test_one_pipeline_runs_again() -> None:
+def test_pipeline_can_run_twice() -> None:
     again = pipeline(FakeEngine(), workers=2, batch_size=2)
     for _ in range(2):
         assert list(again.run(source(n) for n in range(5))) == answers(range(5))
 
 
-def test_images_that_the_engine_has_no_memory_for_are_rows() -> None:
+def test_engine_out_of_memory_is_a_failure_of_each_image() -> None:
     class Full(FakeEngine):
         def run(self, images: np.ndarray) -> Outputs:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory")

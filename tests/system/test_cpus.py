@@ -1,4 +1,4 @@
-"""How many processors a process may keep busy, in containers of both kinds."""
+"""Usable processors and memory under affinity and cgroup limits, versions 1 and 2."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ def write(machine: Path, files: dict[str, str]) -> None:
         ),
     ],
 )
-def test_a_quota_of_processors_counts(machine: Path, files: dict[str, str], cpus: int) -> None:
+def test_cgroup_quota_limits_usable_cpus(machine: Path, files: dict[str, str], cpus: int) -> None:
     write(machine, files)
     assert usable_cpus() == cpus
     assert limited_cpus() == (None if cpus == 8 else cpus)
 
 
-def test_processors_that_the_process_is_bound_to_count(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_affinity_limits_usable_cpus(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     assert (usable_cpus(), limited_cpus()) == (3, 3)
     write(machine, {"cgroup/cpu.max": "150000 100000"})
     assert usable_cpus() == 2
 
 
-def test_a_system_that_does_not_say_has_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_affinity_and_cgroups_all_cpus_are_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> set[int]:
         raise OSError
 
@@ -95,7 +95,7 @@ def test_a_system_that_does_not_say_has_its_processors(monkeypatch: pytest.Monke
     assert usable_cpus() == 1
 
 
-def test_memory_of_a_group_around_this_one_is_bounded_too(machine: Path) -> None:
+def test_memory_limit_of_a_parent_cgroup_applies(machine: Path) -> None:
     write(
         machine,
         {
@@ -118,7 +118,7 @@ def test_memory_of_a_group_around_this_one_is_bounded_too(machine: Path) -> None
         ("aarch64", "Features : asimd", True),
     ],
 )
-def test_only_x86_without_vnni_overflows_with_bytes(
+def test_int8_overflows_only_on_x86_without_vnni(
     monkeypatch: pytest.MonkeyPatch, machine_name: str, flags: str, expected: bool
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine_name)

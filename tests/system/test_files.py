@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writes, checks of outputs, the cache folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_file_has_its_name_only_when_all_is_written(tmp_path: Path) -> None:
+def test_file_gets_its_name_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     with open_atomic(path) as file:
         file.write(b"half")
@@ -43,7 +43,7 @@ def test_file_has_its_name_only_when_all_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
-def test_nothing_remains_of_a_write_that_fails(tmp_path: Path, error: BaseException) -> None:
+def test_failed_write_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, open_atomic(tmp_path / "out.csv") as file:
         file.write(b"half")
         raise error
@@ -51,7 +51,7 @@ def test_nothing_remains_of_a_write_that_fails(tmp_path: Path, error: BaseExcept
     assert left_in(tmp_path) == []
 
 
-def test_file_that_was_there_stays_when_a_write_fails(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt), open_atomic(path) as file:
@@ -61,7 +61,7 @@ def test_file_that_was_there_stays_when_a_write_fails(tmp_path: Path) -> None:
     assert left_in(tmp_path) == ["out.csv"]
 
 
-def test_file_that_was_there_is_replaced(tmp_path: Path) -> None:
+def test_existing_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_bytes(b"old and longer")
     write_atomic(path, b"new")
@@ -69,7 +69,7 @@ def test_file_that_was_there_is_replaced(tmp_path: Path) -> None:
     assert left_in(tmp_path) == ["out.csv"]
 
 
-def test_content_reaches_the_disk_before_the_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_fsynced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -88,7 +88,7 @@ def test_content_reaches_the_disk_before_the_name_does(tmp_path: Path, monkeypat
     assert events[:2] == ["fsync", "rename"]
 
 
-def test_text_is_written_as_it_is_opened(tmp_path: Path) -> None:
+def test_text_is_written_with_the_given_options(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     with open_atomic(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write("é\udce9\n")
@@ -104,19 +104,19 @@ def test_permissions_follow_the_umask(tmp_path: Path, umask: None, mask: int, mo
     assert os.umask(0o022) == mask  # asking for it has not changed it
 
 
-def test_write_atomic_makes_its_folder(tmp_path: Path) -> None:
+def test_write_atomic_creates_the_folder(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a" / "b" / "out.bin", b"data")
     assert (tmp_path / "a" / "b" / "out.bin").read_bytes() == b"data"
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "é" * 120 + ".csv", "猫" * 83 + ".csv"], ids=["ascii", "é", "猫"])
-def test_any_name_that_the_file_system_takes_is_taken(tmp_path: Path, name: str) -> None:
+def test_longest_file_names_are_accepted(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()  # it does
     write_atomic(tmp_path / name, b"data")
     assert (tmp_path / name).read_bytes() == b"data"
 
 
-def test_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
+def test_file_in_place_of_a_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         write_atomic(tmp_path / "file" / "out.csv", b"data")
@@ -130,7 +130,9 @@ def test_missing_folder_is_an_output_error(tmp_path: Path) -> None:
         pass
 
 
-def test_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_an_output_error_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -140,7 +142,7 @@ def test_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path, monkeyp
     assert left_in(tmp_path) == []
 
 
-def test_reader_s_own_os_error_is_not_taken_for_a_failure_to_write(tmp_path: Path) -> None:
+def test_os_error_of_another_file_is_not_a_write_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), open_atomic(tmp_path / "out.csv"):
         (tmp_path / "an-input-that-is-gone.jpg").read_bytes()
     assert left_in(tmp_path) == []
@@ -171,13 +173,13 @@ def test_device_is_written_to_directly() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_device_that_is_full_is_an_output_error() -> None:
+def test_full_device_is_an_output_error() -> None:
     with pytest.raises(OutputError, match="no space left"), open_atomic(Path("/dev/full")) as file:
         file.write(b"data")
 
 
 @posix
-def test_only_pipes_and_devices_are_streams(tmp_path: Path) -> None:
+def test_is_stream_is_true_for_pipes_and_devices(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     assert files.is_stream(tmp_path / "pipe")
@@ -190,7 +192,7 @@ def test_only_pipes_and_devices_are_streams(tmp_path: Path) -> None:
 # --- told before the work ---
 
 
-def test_output_that_is_there_needs_overwrite(tmp_path: Path) -> None:
+def test_existing_output_needs_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_bytes(b"old")
     with pytest.raises(OutputExists, match=r"out\.csv exists") as caught:
@@ -203,18 +205,18 @@ def test_output_that_is_there_needs_overwrite(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_folder_is_no_output(tmp_path: Path, overwrite: bool) -> None:
+def test_folder_as_output_is_refused(tmp_path: Path, overwrite: bool) -> None:
     with pytest.raises(OutputError, match="is a folder"):
         check_writable(tmp_path, overwrite=overwrite)
 
 
-def test_output_in_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
+def test_output_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is not a folder"):
         check_writable(tmp_path / "gone" / "out.csv", overwrite=False)
 
 
 @posix
-def test_output_that_is_write_protected_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_protected_output_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "out.csv"
     path.touch()
     monkeypatch.setattr(os, "access", lambda file, mode: file != path)
@@ -223,20 +225,20 @@ def test_output_that_is_write_protected_is_refused(tmp_path: Path, monkeypatch: 
 
 
 @posix
-def test_output_in_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_in_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(OutputError, match="permission denied"):
         check_writable(tmp_path / "out.csv", overwrite=False)
 
 
 @posix
-def test_pipe_and_device_are_outputs_though_they_exist(tmp_path: Path) -> None:
+def test_existing_pipe_and_device_are_accepted_as_outputs(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     check_writable(tmp_path / "pipe", overwrite=False)
     check_writable(Path("/dev/null"), overwrite=False)
 
 
-def test_cache_folder_is_the_one_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resnetd_cache_sets_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "mine"))
     assert files.cache_dir() == tmp_path / "mine"
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -247,14 +249,14 @@ def test_cache_folder_is_the_one_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @posix
-def test_a_link_in_a_cache_is_replaced_and_not_what_it_shares(tmp_path: Path) -> None:
+def test_write_atomic_replaces_a_link_not_its_target(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(b"shared")
     (tmp_path / "config.json").symlink_to("blob")
     write_atomic(tmp_path / "config.json", b"mine")
     assert ((tmp_path / "config.json").read_bytes(), (tmp_path / "blob").read_bytes()) == (b"mine", b"shared")
 
 
-def test_a_user_without_a_name_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_unknown_to_the_system_gets_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> None:
         raise KeyError("getpwuid(): uid not found: 12345")
 

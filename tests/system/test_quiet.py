@@ -1,4 +1,4 @@
-"""What reaches standard error: this program's own lines, and with `-v` those of libraries."""
+"""Only this program's own lines reach stderr; with `-v`, those of libraries too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 CHATTER = """
 import ctypes, logging, os, subprocess, sys, threading, warnings
-from resnetd_cli import quiet
+from resnetd_cli.system import quiet
 
 quiet.own_stderr(sys.argv)
 if "-v" in sys.argv:
@@ -34,25 +34,25 @@ def chatter(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, "-c", CHATTER, *arguments], capture_output=True, env=env, check=False)
 
 
-def test_libraries_are_kept_from_standard_error() -> None:
+def test_library_output_does_not_reach_stderr() -> None:
     finished = chatter()
     assert finished.stdout.split() == [b"data"]
     assert finished.stderr.decode() == "ours\u2713\n"
 
 
-def test_libraries_are_heard_when_more_is_wanted() -> None:
+def test_verbose_lets_library_output_through() -> None:
     text = chatter("-v").stderr.decode()
     for words in ("native", "warned", "logged", "ZeroDivisionError", "child", "ours\u2713"):
         assert words in text
 
 
-def test_standard_error_named_as_a_file_is_left_alone() -> None:
+def test_dev_stderr_as_a_file_is_not_redirected() -> None:
     assert b"native" in chatter("-o", "/dev/stderr").stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closing it takes a shell")
-def test_standard_error_may_be_closed(tmp_path: Path) -> None:
-    """What is written to descriptor 2 must not end up in the file that is opened next."""
+def test_closed_stderr_is_not_reused_by_the_next_file(tmp_path: Path) -> None:
+    """Writes to descriptor 2 must not end up in the file that is opened next."""
     program, output = tmp_path / "chatter.py", tmp_path / "output"
     lines = CHATTER.replace("sys.stderr.write", "str").splitlines()
     program.write_text("\n".join([*lines[:7], f"file = open({str(output)!r}, 'w')", *lines[7:]]))

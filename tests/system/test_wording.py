@@ -1,4 +1,4 @@
-"""Words that depend on numbers."""
+"""Singular and plural in messages."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ from resnetd_cli.system.wording import counted
         (1200, "image", ",", "1,200 images"),
     ],
 )
-def test_one_is_in_the_singular(count: int, noun: str, form: str, expected: str) -> None:
+def test_counted_uses_singular_and_plural(count: int, noun: str, form: str, expected: str) -> None:
     assert counted(count, noun, form) == expected

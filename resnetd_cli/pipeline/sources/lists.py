@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.pipeline.sources.folders import are_image_bytes
-from resnetd_cli.system.encodings import marked, no_text
+from resnetd_cli.system.encodings import marked, non_text_kind
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.wording import system_reason
 
@@ -117,7 +117,7 @@ def _what_else(head: bytes) -> str | None:
         return None
     if are_image_bytes(head):
         return "an image"
-    what = no_text(head)
+    what = non_text_kind(head)
     return None if what == "no text" else what
 
 

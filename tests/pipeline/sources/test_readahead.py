@@ -200,7 +200,7 @@ def test_without_a_thread_each_is_read_in_its_turn(servers: Servers, monkeypatch
 @pytest.mark.parametrize("batch_size", [1, 3, 20])
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("connections", [1, 2, 8])
-def test_every_source_gets_its_own_answer_in_order(workers: int, batch_size: int, connections: int) -> None:
+def test_every_source_gets_its_result_in_order(workers: int, batch_size: int, connections: int) -> None:
     def remote(number: int) -> Source:
         def read() -> bytes:
             time.sleep(number % 3 * 0.002)
