@@ -11,7 +11,7 @@ def main() -> None:
     try:
         from resnetd_cli.cli import signals
 
-        signals.heed()
+        signals.install()
         from resnetd_cli.system.quiet import own_stderr
 
         own_stderr(sys.argv)

@@ -30,7 +30,7 @@ raised: list[Stopped] = []
 """Those that were raised: code in C may have made another error of one."""
 
 
-def heed() -> None:
+def install() -> None:
     """Raise `Stopped` in the main thread when such a signal comes, unless it is ignored, as under nohup."""
     last = float("-inf")
 

@@ -1,4 +1,4 @@
-"""From a model's logits to its named top-k classes."""
+"""Turn a model's logits into probabilities (softmax, sigmoid, temperature) and named top-k classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the probabilities of logits, along the last axis: float32, the same shape.
 
-    The sum is taken in float64, so that 21,843 classes cost no accuracy.
+    The sum is computed in float64, which keeps its accuracy for 21,843 classes.
     """
     import numpy as np
 
@@ -27,7 +27,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the probability of each logit on its own: float32, the same shape."""
+    """Return the sigmoid of each logit: float32, the same shape."""
     import numpy as np
 
     values = logits.astype(np.float64)
@@ -37,13 +37,13 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Return the probabilities of logits, divided by a temperature first: float32, the same shape.
+    """Return the probabilities of logits divided by a temperature: float32, the same shape.
 
-    Classes exclude each other, so their probabilities add up to 1 (softmax). A model with a single output says
-    yes or no: its probability is the sigmoid, as for the binary cross-entropy that such models are trained with.
+    Classes are mutually exclusive, so their probabilities add up to 1 (softmax). A model with a single output is
+    a binary classifier: its probability is the sigmoid, as in the binary cross-entropy it was trained with.
 
     Raises:
-        ModelError: the logits are not numbers.
+        ModelError: the logits are not finite.
     """
     import numpy as np
 
@@ -66,12 +66,12 @@ def top_k(
     Args:
         logits: float32, shape (C,).
         names: the C class names.
-        k: how many; more than C gives C.
-        min_probability: leave out classes below it.
-        temperature: what the logits are divided by.
+        k: the number of classes to return, at most C.
+        min_probability: leave out classes below this probability.
+        temperature: the logits are divided by it.
 
     Raises:
-        ModelError: the logits are not numbers.
+        ModelError: the logits are not finite.
         ValueError: k is less than 1.
     """
     import numpy as np

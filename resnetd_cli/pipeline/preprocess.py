@@ -1,7 +1,7 @@
-"""From an RGB image to the array a model reads, equal to timm's evaluation transform.
+"""Preprocess an RGB image for a model: resize, centre crop and normalise, exactly as timm's evaluation transform.
 
-The geometry follows `timm.data.transforms_factory.transforms_imagenet_eval` and the torchvision transforms it
-is made of, to the pixel; a test compares both on every crop mode and interpolation of timm's configurations.
+The geometry follows `timm.data.transforms_factory.transforms_imagenet_eval` and its torchvision transforms to the
+pixel; a test compares them for every crop mode and interpolation in timm's configurations.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _LARGEST_RESIZE = 2**26
-"""Pixels of a resized image; a quarter of a gigabyte in Pillow."""
+"""The most pixels to resize an image to before cropping; they take a quarter of a gigabyte in Pillow."""
 _LARGEST_COPY = 2**22
-"""Pixels of an image beyond which a copy of its rows costs more than it spares."""
+"""Above this many pixels, copying an image's rows costs more than it saves."""
 _LONGEST_REACH = 3
-"""Pixels on each side that the widest filter, Lanczos, looks at: of the larger of image and resized image."""
+"""Radius of the widest filter, Lanczos, in pixels of the image or the resized image, whichever is smaller."""
 Size = tuple[int, int]
 """Height and width, in pixels."""
 
@@ -36,7 +36,7 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
 
 
 def resized_size(size: Size, how: Preprocessing) -> Size:
-    """Return the size an image of this size is resized to before the crop."""
+    """Return the size to which an image of this size is resized before the crop."""
     _, crop_height, crop_width = how.input_size
     target = (math.floor(crop_height / how.crop_pct), math.floor(crop_width / how.crop_pct))
     if how.crop_mode == "squash":
@@ -58,12 +58,12 @@ def _resize_and_crop(image: Image.Image, how: Preprocessing) -> Image.Image:
 
 
 def _resize(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
-    """Resize the image, or as much of it as `_center_crop` keeps."""
+    """Resize the image, or at least the part that `_center_crop` keeps."""
     height, width = size
     if height * width > _LARGEST_RESIZE:
         return _resize_visible(image, size, crop, resample)
-    # Pillow resizes along the rows, rounds, then along the columns; from version 13 on the other way round
-    # where that is less work, as it is here. Its rounding belongs to the result, so the order is left to it.
+    # Pillow resizes along the rows, rounds, then along the columns; from version 13, the other way round if that
+    # is less work, as it is here. The order affects rounding, so Pillow has to choose it.
     columns_first = image.height - height > 2 * (image.width - width)
     if columns_first or image.width * image.height > _LARGEST_COPY:
         return image.resize((width, height), resample)
@@ -71,10 +71,10 @@ def _resize(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.
 
 
 def _resize_kept(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
-    """Resize along the rows, then the columns: only rows that the crop depends on, only columns that it keeps.
+    """Resize along the rows, then the columns: only the rows the crop depends on, only the columns it keeps.
 
-    Each side is resized at its full length, to have Pillow's weights to the bit: a `box` would have its edges
-    rounded to float32. What is left out is black in between and not looked at.
+    Each side is resized at full length so that Pillow's weights are identical: the edges of a `box` would be
+    rounded to float32. The parts left out are black in between, and never used.
     """
     height, width = size
     left, right = _kept(width, crop[1])
@@ -89,9 +89,9 @@ def _resize_kept(image: Image.Image, size: Size, crop: Size, resample: int) -> I
 
 
 def _resize_visible(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
-    """Resize only what the crop keeps of an image so long and thin that the whole would not fit in memory.
+    """Resize only the part that the crop keeps, for images too long and thin to fit in memory whole.
 
-    Pillow may resample the two sides in the other order, which differs by a few grey levels.
+    Pillow may resample the two sides in the other order, which changes the result by a few grey levels.
     """
     left, right = _kept(size[1], crop[1])
     top, bottom = _kept(size[0], crop[0])
@@ -101,13 +101,13 @@ def _resize_visible(image: Image.Image, size: Size, crop: Size, resample: int) -
 
 
 def _kept(length: int, crop: int) -> tuple[int, int]:
-    """Return where along a side the crop begins and ends, in pixels."""
+    """Return where the crop starts and ends along a side, in pixels."""
     start = max(0, round((length - crop) / 2))
     return start, min(length, start + crop)
 
 
 def _shortest_edge(size: Size, edge: int) -> Size:
-    """Scale so that the shorter side is `edge`, the longer one cut to a whole pixel, as torchvision does."""
+    """Scale so that the shorter side is `edge`; the longer one is rounded down, as in torchvision."""
     height, width = size
     if width <= height:
         return int(edge * height / width), edge
@@ -115,7 +115,7 @@ def _shortest_edge(size: Size, edge: int) -> Size:
 
 
 def _fit(size: Size, target: Size, *, longest: bool) -> Size:
-    """Scale by one ratio so that the image lies inside (`longest`) or covers the target, as timm does."""
+    """Scale both sides by one ratio so that the image fits inside (`longest`) or covers the target, as in timm."""
     ratios = size[0] / target[0], size[1] / target[1]
     ratio = max(ratios) if longest else min(ratios)
     return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
@@ -135,7 +135,7 @@ def _center_crop(image: Image.Image, size: Size, fill: tuple[int, ...]) -> Image
 
 
 def _normalise(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Return the same to the bit as torchvision's `ToTensor` and `Normalize`: float32, shape (3, H, W)."""
+    """Return what torchvision's `ToTensor` and `Normalize` return, bit for bit: float32, shape (3, H, W)."""
     import numpy as np
 
     array = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")

@@ -521,7 +521,7 @@ def test_signals_in_quick_succession_count_as_one() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        signals.heed()
+        signals.install()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         with pytest.raises(signals.Stopped) as caught:
             signal.raise_signal(signal.SIGTERM)

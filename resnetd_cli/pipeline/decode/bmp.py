@@ -1,4 +1,4 @@
-"""BMP files whose channels lie in bits that Pillow does not expect: 4 bits each, 10 bits, another order."""
+"""Convert BMP files with bit masks that Pillow does not support: 4 or 10 bits per channel, unusual orders."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _TYPES = {16: "<u2", 32: "<u4"}
 _USUAL_MASKS = (0xFF0000, 0xFF00, 0xFF)
 _ALPHA = 0xFF000000
 _ROWS = 64
-"""How many are rewritten at once: of a large image each copy counts."""
+"""Rows to convert at once, which limits memory."""
 
 
 class _Layout(NamedTuple):
-    """What a header says. The masks are those of red, green, blue and alpha."""
+    """The fields of a header. The masks are those of red, green, blue and alpha."""
 
     offset: int
     width: int
@@ -28,8 +28,8 @@ class _Layout(NamedTuple):
     masks: tuple[int, int, int, int]
 
 
-def mended(data: bytes) -> bytes | None:
-    """Return a BMP of any bit masks with the usual ones, 8 bits a channel; None if it is something else."""
+def repaired(data: bytes) -> bytes | None:
+    """Return a BMP converted to the usual bit masks, 8 bits per channel; None if it has no bit masks."""
     import numpy as np
 
     layout = _layout(data)
@@ -63,7 +63,7 @@ def _layout(data: bytes) -> _Layout | None:
 
 
 def _channel(pixels: NDArray[np.unsignedinteger], mask: int) -> NDArray[np.uint8]:
-    """Return the values below a mask, scaled to 8 bits."""
+    """Return the channel under a mask, scaled to 8 bits."""
     import numpy as np
 
     if not mask:

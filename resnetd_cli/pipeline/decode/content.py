@@ -1,7 +1,7 @@
-"""What an image shows, in 16 bytes: the same whatever its file is called, and however it is stored without loss.
+"""A 16-byte hash of an image's pixels (its mark), which finds duplicates whatever their name or lossless format.
 
-A link, a copy, a PNG of a BMP, an image in a tar and one turned upright beforehand have the same mark.
-An image that was compressed again with loss, resized or cropped has another.
+A link, a copy, a PNG made from a BMP, an image in a tar and one already turned upright have the same mark.
+Lossy compression, resizing or cropping changes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def mark_of(image: Image.Image) -> bytes:
     """Return the mark of an upright RGB image: BLAKE2b of its width, height and pixels, 16 bytes.
 
     Args:
-        image: as `decode` gives it, with the default options.
+        image: as `decode` returns it with the default options.
     """
     size = b"".join(side.to_bytes(4, "little") for side in image.size)
     return hashlib.blake2b(size + image.tobytes(), digest_size=MARK_BYTES).digest()
@@ -43,7 +43,7 @@ def mark_of_file(data: bytes) -> bytes:
 
 
 def numbered(marks: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return a number for each mark, from 0 on by their order, the same for the same: int64, shape (N,).
+    """Number the marks by sort order from 0, equal marks alike: int64, shape (N,).
 
     Args:
         marks: uint8, shape (N, 16).

@@ -15,10 +15,10 @@ _TURNING = range(2, 9)
 
 
 def turn_upright(image: Image.Image) -> bool:
-    """Turn an image as its EXIF orientation says, and return whether that changed it."""
+    """Turn an image according to its EXIF orientation, and return whether that changed it."""
     from PIL import ImageOps
 
-    # The picture may be sound although its EXIF block is damaged; loading it shows that.
+    # Even if the EXIF block is damaged, the picture may be intact; loading it will show.
     with suppress(Exception):
         turns = image.getexif().get(_ORIENTATION) in _TURNING
         ImageOps.exif_transpose(image, in_place=True)

@@ -1,4 +1,4 @@
-"""Greys of more than 8 bits, brought to 8: scaled, never clipped."""
+"""Convert greyscale images of 16 or 32 bits or floats to 8 bits: scaled, never clipped."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of such images."""
 
-# These hold no greys of more than 16 bits, and Pillow may give them as 32-bit ones.
+# These have at most 16 bits, though Pillow may return 32.
 _SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return the image in mode L. Its darkest and brightest are those of its type, or else of its values.
+    """Return the image in mode L, scaled from the range of its type, or else of its values.
 
-    Integers of up to 16 bits have the range of their type, so that a photograph equals its 8-bit twin. Floats
-    from 0 to 1, and other numbers within 0 to 255 or 0 to 65535, have these ranges; others stretch from their
-    least to their greatest. What is not a number is black.
+    Integers of up to 16 bits are scaled from the range of their type, so a photograph equals its 8-bit version.
+    Floats within 0 to 1, and other numbers within 0 to 255 or 0 to 65535, are scaled from these ranges; anything
+    else from its minimum to its maximum. NaN and infinity become black.
     """
     import numpy as np
     from PIL import Image
@@ -32,11 +32,11 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     low, high = _range(image, values)
     if isinstance(transparent := image.info.get("transparency"), int):
         values[values == transparent] = high
-    # In place: of a large image each copy counts.
+    # In place: copies of a large image are expensive.
     values -= low
     values *= 255.0 / max(high - low, 1e-12)
     if _tag(image, _TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode.startswith("I;16"):
-        np.subtract(255.0, values, out=values)  # Pillow does so for 8 bits only
+        np.subtract(255.0, values, out=values)  # Pillow does this for 8 bits only
     return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
 
 
@@ -68,7 +68,7 @@ def _range(image: Image.Image, values: NDArray[np.float64]) -> tuple[float, floa
 
 
 def _tag(image: Image.Image, number: int) -> int | None:
-    """Return the first value of a TIFF's tag; None where there is no such tag, or no TIFF."""
+    """Return the first value of a TIFF tag; None without this tag, or if it is not a TIFF."""
     value = getattr(image, "tag_v2", {}).get(number)
     first = value[0] if isinstance(value, tuple) and value else value
     return first if isinstance(first, int) else None

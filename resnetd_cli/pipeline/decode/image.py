@@ -1,4 +1,4 @@
-"""From an image file's bytes to an upright RGB image, within bounds."""
+"""Decode an image file into an upright RGB image, within limits on pixels, time and memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 200_000_000
 USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
-# EPS needs an external program to draw it; the others are formats that Pillow only names.
+# EPS needs an external program; for the others Pillow has only stubs.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
-# What to say of a file that no decoder takes, by its first bytes in lower case.
+# The message for a file that no decoder accepts, by its first bytes in lower case.
 _KNOWN = {
     (b"<!doctype html", b"<html"): "not an image but a web page",
     (b"%pdf",): "not an image but a PDF",
@@ -49,7 +49,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _CONVERT = "convert it to JPEG or PNG"
 _FETCH = "fetch or export it again"
 _LARGE, _SMALL_BLOCK = 4_000_000, 2**11
-"""Pixels of an image that is read in blocks of so many bytes: a progressive JPEG may take long over each byte."""
+"""Images of more pixels are read in blocks of this many bytes: a progressive JPEG may take long for each byte."""
 _BAND = 256
 GUARD_SUSPECT = "suspect"
 GUARD_ALL = "all"
@@ -57,13 +57,13 @@ GUARD_ALL = "all"
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """Bounds and rules of decoding.
+    """Limits and rules of decoding.
 
     Attributes:
-        max_pixels: width x height beyond which an image is `too_large`, decided from its header.
+        max_pixels: the most pixels, width x height; a larger image is `too_large`, judged by its header.
         timeout: seconds that decoding may take.
-        guard: what is decoded in a process of its own: `suspect`, all but the usual formats; or `all`.
-        ignore_exif: leave the image as it is stored instead of turning it upright.
+        guard: what to decode in a separate process: `suspect`, all but the usual formats; or `all`.
+        ignore_exif: leave the image as stored instead of turning it upright.
         allow_truncated: fill the missing part of a truncated file with grey instead of failing.
     """
 
@@ -77,7 +77,7 @@ class DecodeOptions:
 def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image:
     """Return the image in mode RGB: upright, alpha on white, 16-bit and float greys scaled, first frame.
 
-    The usual formats are decoded here, the others in a process of their own, which hostile files may harm.
+    The usual formats are decoded in this process, the others in a separate one that a hostile file may crash.
 
     Raises:
         InputError: of kind `undecodable`, `too_large` or `timeout`.
@@ -104,18 +104,18 @@ def decode_here(
 
     Args:
         data: the file.
-        options: bounds and rules.
-        formats: Pillow's names of those to try; None for all.
-        on_size: is told the number of pixels, before any is decoded.
+        options: limits and rules.
+        formats: Pillow's names of the formats to try; None for all.
+        on_size: called with the number of pixels before any is decoded.
 
     Raises:
         InputError: as `decode`.
-        MemoryError: a decoder got no memory.
+        MemoryError: a decoder ran out of memory.
     """
     from PIL import Image, ImageFile
 
     import_pillow()
-    # Pillow keeps both for the whole process. Its bound stops what a header did not tell, as in an icon.
+    # Both are global in Pillow. Its own limit catches sizes that the header did not declare, as in an icon.
     ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
     Image.MAX_IMAGE_PIXELS = options.max_pixels
     decoding = _Decoding(options, formats, on_size)
@@ -125,21 +125,21 @@ def decode_here(
     except (InputError, _NotUsual) as error:
         if isinstance(error, InputError) and error.kind is not ErrorKind.UNDECODABLE:
             raise
-        mended = _mended(data, decoding.check_time)
-        if mended is None:
+        repaired = _repaired(data, decoding.check_time)
+        if repaired is None:
             raise
-        if mended.startswith(jpeg.START):
-            decoding.check_end(mended)
-        return decoding.attempt(mended)
+        if repaired.startswith(jpeg.START):
+            decoding.check_end(repaired)
+        return decoding.attempt(repaired)
 
 
-def _mended(data: bytes, check_time: Callable[[], None]) -> bytes | None:
-    """Return a file that could not be decoded in a form that may be; None if there is none."""
-    return jpeg.mended(data, check_time) or bmp.mended(data)
+def _repaired(data: bytes, check_time: Callable[[], None]) -> bytes | None:
+    """Return a file that could not be decoded in a repaired form; None if it cannot be repaired."""
+    return jpeg.repaired(data, check_time) or bmp.repaired(data)
 
 
 class _Decoding:
-    """The attempts to decode one file: they share its bounds, and its time."""
+    """The attempts to decode one file, which share its limits and its deadline."""
 
     def __init__(
         self, options: DecodeOptions, formats: tuple[str, ...] | None, on_size: Callable[[int], None]
@@ -149,7 +149,7 @@ class _Decoding:
         self._on_size = on_size
         self._deadline = Deadline(options.timeout)
         self.check_time = partial(_check, self._deadline)
-        """Raises the error of a file that takes too long, once it does."""
+        """Raises the error of a file that takes too long, once the deadline has passed."""
 
     def attempt(self, data: bytes) -> Image.Image:
         """Decode the file, or raise what `decode_here` does, or `_NotUsual`."""
@@ -160,8 +160,8 @@ class _Decoding:
                 image.decodermaxblock = _SMALL_BLOCK
             if strict and image.format == "TIFF" and not _tiles_cover(image):
                 raise _truncated()
-            # First, and not within the reading of EXIF, whose errors do not count: a second attempt may give
-            # black for damaged pixels.
+            # Before EXIF is read, where errors are ignored: a second attempt to load may return black for
+            # damaged pixels.
             image.load()
             if last_pixel and last_pixel.is_as_marked() and not png.has_all_rows(data, self.check_time):
                 raise _truncated()
@@ -173,14 +173,14 @@ class _Decoding:
             return rgb
 
     def check_end(self, data: bytes) -> None:
-        """Raise the error of a truncated file for a JPEG whose coded pixels end early, if that is not allowed."""
+        """Raise the error of a truncated file if a JPEG's coded pixels end early, unless that is allowed."""
         if not self._options.allow_truncated:
             self._compare(data, jpeg.continued(data), shrink=1)
 
     def _check_blocks(self, image: Image.Image, data: bytes) -> None:
-        """Raise the error of a truncated file for a JPEG that ends early: libjpeg makes up what is missing.
+        """Raise the error of a truncated file if a JPEG ends early, which libjpeg hides by filling in blocks.
 
-        Missing blocks are grey, and at any size. Those of a progressive picture that miss a scan are blurred.
+        Missing blocks are grey at any scale. If a progressive JPEG lacks a scan, its blocks are blurred.
         """
         if image.info.get("progressive") and jpeg.may_lack_scans(data, self.check_time):
             shrink = 1
@@ -197,7 +197,7 @@ class _Decoding:
             raise _truncated()
 
     def _fingerprint(self, data: bytes, shrink: int) -> int:
-        """Return a checksum of a JPEG's pixels, which are those of a smaller picture if they shrink."""
+        """Return a checksum of a JPEG's pixels, decoded at a smaller scale if that is allowed."""
         checksum = 0
         with self._opened(data) as image:
             if shrink > 1:
@@ -213,7 +213,7 @@ class _Decoding:
 
     @contextmanager
     def _opened(self, data: bytes) -> Iterator[ImageFile.ImageFile]:
-        """Open the file, within bounds. What goes wrong, until the end of the block, is one of our errors."""
+        """Open the file within limits. Until the end of the block, exceptions are turned into our errors."""
         from PIL import Image
 
         with (
@@ -248,17 +248,17 @@ def _our_errors(
 
 
 def _picture_in(data: bytes, check_time: Callable[[], None]) -> bytes:
-    """Return what of a file must be decoded: of an icon its picture, of a PNG what this takes."""
+    """Return the part of a file to decode: the picture in an icon, the necessary chunks of a PNG."""
     data = png.inside_icon(data) or data
     return png.bare(data, check_time) if data.startswith(png.SIGNATURE) else data
 
 
 class _NotUsual(Exception):
-    """None of the usual formats knows the file."""
+    """The file is not in one of the usual formats."""
 
 
 class _Timed(io.BytesIO):
-    """A file in memory that cannot be read beyond a deadline: decoders read a block at a time."""
+    """A file in memory that raises after a deadline: decoders read a block at a time."""
 
     def __init__(self, data: bytes, deadline: Deadline) -> None:
         super().__init__(data)
@@ -276,12 +276,12 @@ def _check(deadline: Deadline) -> None:
 
 @lru_cache
 def import_pillow() -> None:
-    """Prepare Pillow for the process: the usual formats, no warnings but of size. Decoding does it itself."""
+    """Import Pillow with the usual formats and silence its warnings, except about size. Decoding calls it."""
     from PIL import Image, ImageOps  # noqa: F401
 
     Image.preinit()
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    # Pillow only warns of up to twice the pixels that it was told to allow.
+    # Pillow only warns about up to twice the pixels that it may allow.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -290,7 +290,7 @@ def _all_formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    with suppress(ImportError):  # an extra
+    with suppress(ImportError):  # an optional package
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
@@ -303,13 +303,13 @@ def _too_large(pixels: int, options: DecodeOptions) -> InputError:
 
 
 def _pixels_in(message: str) -> int:
-    """Return the count in Pillow's own complaint about too many pixels."""
+    """Return the number of pixels in Pillow's own error about too many of them."""
     found = re.search(r"\((\d+) pixels\)", message)
     return int(found[1]) if found else 0
 
 
 def is_heif(data: bytes) -> bool:
-    """Tell a HEIC or HEIF image by its first bytes."""
+    """Return whether the first bytes are those of a HEIC or HEIF image."""
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
@@ -326,7 +326,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _match_depth(image: Image.Image) -> None:
-    """Bring the transparent colour of a PNG of 16 bits to the 8 bits that Pillow keeps of its pixels."""
+    """Scale the transparent colour of a 16-bit PNG to the 8 bits that Pillow keeps of its pixels."""
     colour = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255:
         image.info["transparency"] = tuple(value >> 8 for value in colour)
@@ -335,15 +335,15 @@ def _match_depth(image: Image.Image) -> None:
 def _on_white(image: Image.Image) -> Image.Image:
     from PIL import Image
 
-    # Of a large image each copy counts: one that is RGBA already is taken as it is, and nothing holds the white.
+    # Copies of a large image are expensive: RGBA is used as it is, and the white is not kept in a variable.
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    if rgba.getbbox() is None:  # transparent everywhere: what it shows are the colours below
+    if rgba.getbbox() is None:  # fully transparent: show the colours underneath
         return rgba.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _no_image(data: bytes) -> InputError:
-    """Return the error of a file that no decoder knows, with what it is, if its first bytes tell."""
+    """Return the error for a file that no decoder accepts, and say what it is if its first bytes show that."""
     message, hint = "not an image", _CONVERT
     head = data[:_HEAD].lower()
     known = next((said for beginnings, said in _KNOWN.items() if head.lstrip().startswith(beginnings)), None)
@@ -371,13 +371,13 @@ def _named(signature: bytes) -> str:
 
 
 def _tiles_cover(image: ImageFile.ImageFile) -> bool:
-    """Tell whether an image's parts, as listed in its header, make up all of it."""
+    """Return whether an image's tiles, as listed in its header, cover all of it."""
     area = sum((box[2] - box[0]) * (box[3] - box[1]) for _, box, *_ in image.tile if box)
     return area >= image.width * image.height
 
 
 def _ends_grey(image: Image.Image) -> bool:
-    """Tell whether the last pixel is of the grey that libjpeg gives blocks that are missing."""
+    """Return whether the last pixel has the grey with which libjpeg fills missing blocks."""
     pixel = image.getpixel((image.width - 1, image.height - 1))
     return all(value in (127, 128) for value in (pixel if isinstance(pixel, tuple) else (pixel,)))
 
@@ -389,7 +389,7 @@ def _truncated() -> InputError:
 def _damaged(error: Exception, head: bytes = b"") -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
     message = f"damaged image: {reason}"
-    # Of a JPEG 2000 image that ends early, Pillow says no more than that.
+    # Pillow's only message for a JPEG 2000 image that ends early.
     if "truncated" in reason or ("broken data stream" in reason and head.startswith(_JPEG_2000)):
         return InputError(ErrorKind.UNDECODABLE, message, reason=Reason.TRUNCATED)
     return InputError(ErrorKind.UNDECODABLE, message, hint=_FETCH)

@@ -1,8 +1,8 @@
-"""Decoding in a process of its own, which may hang, crash or ask for too much memory without harm to the run.
+"""Decode images in a separate process, which may hang, crash or run out of memory without harming the run.
 
-A child is started when one is needed, and serves one thread at a time. One that does not answer in time is ended;
-one that dies is replaced. `worker` is the child's side. The processes of `multiprocessing` would not do: they
-import the user's own script anew.
+A child is started when needed, and serves one thread at a time. If it does not answer in time it is killed; if it
+dies it is replaced. `worker` is the child's side. `multiprocessing` is no option, as it imports the user's own
+script again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from resnetd_cli.system.deadline import FOREVER
 from resnetd_cli.system.wording import system_reason
 
 GRACE = 0.5
-"""Seconds that the child may take beyond its time to say so itself."""
+"""Extra seconds in which the child may report a timeout itself."""
 _PIPE_SIZE = 2**20
-"""Bytes that a pipe should hold, where that can be set: the fewer turns, the quicker."""
+"""Size of a pipe's buffer, where it can be set: fewer switches between the processes are faster."""
 _HINT = "convert it to JPEG or PNG"
 _idle: deque[_Child] = deque()
 
 
 class Answer(NamedTuple):
-    """An image: its width and height, its pixels, and whether it was turned upright, as its EXIF says."""
+    """An image: its width and height, its pixels, and whether EXIF orientation turned it."""
 
     size: tuple[int, int]
     pixels: bytearray
@@ -40,26 +40,26 @@ class Answer(NamedTuple):
 
 
 def decode(data: bytes, options: Mapping[str, Any]) -> Answer:
-    """Return an image, whose pixels are 3 bytes each, row by row.
+    """Decode a file in a child process; the pixels are RGB, 3 bytes each, row by row.
 
     Args:
         data: the file.
         options: the fields of `DecodeOptions`.
 
     Raises:
-        InputError: of kind `undecodable`, `too_large` or `timeout`; `unreadable`: no process can be started.
+        InputError: of kind `undecodable`, `too_large` or `timeout`; `unreadable` if no process can be started.
     """
     return _ask(data, options)
 
 
 def too_late(seconds: float) -> InputError:
-    """Return the error of a file that took longer than this to decode."""
+    """Return the error for a file that took longer than this to decode."""
     return InputError(ErrorKind.TIMEOUT, f"not decoded in {seconds:g} seconds", reason=Reason.TOO_SLOW)
 
 
 @atexit.register
 def close() -> None:
-    """End the children that are idle."""
+    """Stop the idle children."""
     while _idle:
         _idle.pop().close()
 
@@ -84,10 +84,10 @@ def _take() -> _Child:
 
 
 class _Child:
-    """One process, which answers one question after the other."""
+    """A child process, which decodes one file after the other."""
 
     def __init__(self) -> None:
-        # It imports from where this process imports: not from the current folder, unless that does.
+        # The child has this process's sys.path, so it imports from the current folder only if this process does.
         serve = "from resnetd_cli.pipeline.decode.worker import serve; serve()"
         code = f"import sys; sys.path[:] = {sys.path!r}; {serve}"
         try:
@@ -97,8 +97,8 @@ class _Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pipesize=_PIPE_SIZE,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each thread takes memory, none has work
-                start_new_session=True,  # Ctrl-C is not for it: it ends when its input does
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads would only take memory
+                start_new_session=True,  # no Ctrl-C: it ends when its input does
             )
         except OSError as error:
             message = f"the process that would decode it cannot be started: {system_reason(error)}"
@@ -106,19 +106,19 @@ class _Child:
 
     @property
     def pid(self) -> int:
-        """The system's number of it."""
+        """The process ID."""
         return self._process.pid
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs: the system may have ended it."""
+        """Whether it is running: the system may have killed it."""
         return self._process.poll() is None
 
     def ask(self, options: Mapping[str, Any], data: bytes) -> Answer | InputError:
-        """Send a file and return its size and pixels, or why there are none.
+        """Send a file and return its size and pixels, or the error.
 
         Raises:
-            InputError: the child did not answer in time, or died. It is not there any more.
+            InputError: the child did not answer in time, or died. It is gone now.
         """
         clock = _Clock(min(options["timeout"], FOREVER) + GRACE, self._process.kill)
         try:
@@ -126,7 +126,7 @@ class _Child:
             answer = self._exchange(question, data)
             clock.stop()
             return answer
-        # It went away, in the middle of the answer perhaps, or answers something else.
+        # It died, perhaps in the middle of the answer, or the answer is malformed.
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self.close()
             raise _died(self._process.returncode, options, timed_out=clock.has_rung) from error
@@ -137,8 +137,8 @@ class _Child:
             clock.cancel()
 
     def close(self) -> None:
-        """End it."""
-        self._process.kill()  # which does not change how one ended that is dead already
+        """Kill it."""
+        self._process.kill()  # does not change the exit code if it is dead already
         with suppress(OSError):
             self._stdin.close()
         self._stdout.close()
@@ -170,7 +170,7 @@ class _Child:
 
 
 class _Clock:
-    """Rings once, after some seconds, unless it was stopped before. Where no thread can be had for it, never."""
+    """Calls a function once after some seconds, unless stopped before; never if no thread can be started."""
 
     def __init__(self, seconds: float, ring: Callable[[], object]) -> None:
         self.has_rung = False
@@ -179,14 +179,14 @@ class _Clock:
         self._lock = threading.Lock()
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
-        with suppress(RuntimeError):  # the child has a clock of its own
+        with suppress(RuntimeError):  # the child has its own alarm
             self._timer.start()
 
     def stop(self) -> None:
         """Stop it.
 
         Raises:
-            ValueError: it has rung.
+            ValueError: the time is already over.
         """
         with self._lock:
             self._is_stopped = True
@@ -194,7 +194,7 @@ class _Clock:
                 raise ValueError("the time is over")
 
     def cancel(self) -> None:
-        """Let it go."""
+        """Stop it, even if the time is over."""
         self._timer.cancel()
 
     def _end(self) -> None:

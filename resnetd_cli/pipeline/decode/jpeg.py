@@ -1,4 +1,4 @@
-"""JPEG files whose headers or ends are not as they should be, though their picture may be whole."""
+"""Repair JPEG files with broken headers or ends, and detect truncated ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 _MARK = 0xFF
-# Without those that have no content: restart markers and TEM.
+# Except markers without content: restart markers and TEM.
 _MARKER = re.compile(rb"\xff[^\xff\0\x01\xd0-\xd7]", re.DOTALL)
 _PADDING = bytes(4)
 _SCAN = 0xDA
@@ -16,30 +16,30 @@ _PROGRESSIVE = 0xC2
 _COEFFICIENTS = 64
 _ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _METADATA = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDC})
-# Application segments that change how the picture looks: what they begin with, and their least length.
+# Application segments that affect the picture: their first bytes, and their minimum length.
 _NEEDED = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 14), 0xEE: (b"Adobe", 12)}
-# Whatever the tables of a JPEG are, these bytes decode to something, and restart markers let it go on.
+# With any Huffman tables, these bytes decode to something, and restart markers let decoding continue.
 _NOISE = b"".join(
     bytes(n * k % 251 + 1 for k in range(1, 200)) + bytes([0xFF, 0xD0 + n % 8]) for n in range(1, 41)
 )
 
 
 class _Segment(NamedTuple):
-    """A segment: its marker's number, and where it starts and ends, marker included."""
+    """A segment: its marker's number, and its start and end, including the marker."""
 
     marker: int
     start: int
     end: int
 
 
-def mended(data: bytes, tick: Callable[[], object] = lambda: None) -> bytes | None:
-    """Return a JPEG with nothing but what its picture needs in its header, and with an end marker.
+def repaired(data: bytes, tick: Callable[[], object] = lambda: None) -> bytes | None:
+    """Return a JPEG with only the header segments that its picture needs, and with an end marker.
 
-    None if nothing can be done: its header is broken, or it is coded so that what is missing cannot be told.
+    None if it cannot be repaired: its header is broken, or its coding does not show what is missing.
 
     Args:
         data: the file.
-        tick: is called for each segment, and may end the work by raising: there can be millions.
+        tick: called for each segment; it may stop the work by raising, as there can be millions.
     """
     if not data.startswith(START):
         return None
@@ -56,9 +56,9 @@ def mended(data: bytes, tick: Callable[[], object] = lambda: None) -> bytes | No
 
 
 def continued(data: bytes) -> bytes | None:
-    """Return a JPEG with noise after its coded pixels. It decodes to the same picture only if none were missing.
+    """Return a JPEG with noise after its coded pixels, which decodes to the same picture only if it was complete.
 
-    None where that tells nothing: arithmetic coding takes what follows into account.
+    None for arithmetic coding, where the bytes that follow affect the picture.
     """
     scan = next((found for found in _segments(data) if found.marker == _SCAN or found.marker in _ARITHMETIC), None)
     if scan is None or scan.marker != _SCAN:
@@ -68,14 +68,14 @@ def continued(data: bytes) -> bytes | None:
 
 
 def may_lack_scans(data: bytes, tick: Callable[[], object] = lambda: None) -> bool:
-    """Tell a progressive JPEG whose end may have been cut off with more than the last bit of some coefficients.
+    """Return whether a progressive JPEG may lack scans at its end, so that more than last bits are missing.
 
-    Its scans do not send every coefficient to its last bit, or the last scan sends the first bits of some. Such
-    files may be whole all the same: `continued` tells.
+    Its scans do not send every coefficient down to its last bit, or the last scan sends first bits. Such a file
+    may still be complete: decode `continued` to find out.
 
     Args:
         data: the file.
-        tick: as in `mended`.
+        tick: as in `repaired`.
     """
     lowest: dict[int, list[int | None]] = {}
     first_bits = False
@@ -94,12 +94,12 @@ def may_lack_scans(data: bytes, tick: Callable[[], object] = lambda: None) -> bo
 
 
 def is_padded(data: bytes) -> bool:
-    """Tell a JPEG that goes on as zeros where its end should be, as after an interrupted transfer."""
+    """Return whether a JPEG ends in zeros instead of an end marker, as after an interrupted transfer."""
     return data.endswith(_PADDING) and not data.rstrip(b"\0").endswith(END)
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
-    """Yield the segments up to the end of the first picture, over whatever lies between them."""
+    """Yield the segments up to the end of the first picture, skipping garbage between them."""
     at = len(START)
     while found := _MARKER.search(data, at):
         at = found.end()
@@ -117,7 +117,7 @@ def _is_needed(data: bytes, segment: _Segment) -> bool:
 
 
 def _end_of_coded(data: bytes, end_marker: int = -1) -> int:
-    """Return where the coded pixels end: before the end marker, zeros that pad the file, or half a marker."""
+    """Return where the coded pixels end: before the end marker, padding zeros, or half a marker."""
     end = len(data) if end_marker < 0 else end_marker
     if end_marker < 0 and data.endswith(_PADDING):
         end = len(data.rstrip(b"\0"))

@@ -1,4 +1,4 @@
-"""PNG files: the chunks that the picture needs, and whether all of its rows are in the file."""
+"""Strip PNG files to the chunks that the picture needs, detect truncated ones, and find PNGs inside icons."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ICONS = (b"\0\0\1\0", b"\0\0\2\0")
 _HEADER, _PALETTE = 13, 3
 _TRANSPARENCY_BYTES = {0: (2,), 2: (6,), _PALETTE: range(1, 257)}
-"""By colour type: how long the transparency chunk may be."""
+"""Maximum length of the transparency chunk, by colour type."""
 _SAMPLES = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
-# Adam7: where each pass starts and its steps, across and down.
+# Adam7 interlacing: start and step of each pass, across and down.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _READ, _UNPACKED = 2**16, 2**20
 _MARK = (173, 82, 201, 97)
 
 
 class _Chunk(NamedTuple):
-    """A chunk: its name, and where its content starts and ends."""
+    """A chunk: its name, and the start and end of its content."""
 
     name: bytes
     start: int
@@ -34,17 +34,17 @@ class _Chunk(NamedTuple):
 def bare(data: bytes, tick: Callable[[], object] = lambda: None) -> bytes:
     """Return a PNG with only the chunks its first picture needs: header, palette, transparency, EXIF and pixels.
 
-    As in browsers, nothing else can stand in the way of the picture: texts and profiles of any size (they are not
-    decompressed), broken or misplaced ancillary chunks, an animation's frames. Transparency and EXIF are dropped
-    if their checksum is wrong.
+    As in browsers, nothing else can prevent decoding: texts and profiles of any size (they are not decompressed),
+    broken or misplaced ancillary chunks, animation frames. Transparency and EXIF are dropped if their checksum is
+    wrong.
 
     Args:
         data: the file.
-        tick: is called for each chunk, and may end the work by raising: there can be millions.
+        tick: called for each chunk; it may stop the work by raising, as there can be millions.
     """
     view, kept = memoryview(data), io.BytesIO()
     seen: set[bytes] = set()
-    colours, done, at = None, 0, len(SIGNATURE)  # what is between `done` and `at` is kept, but not copied yet
+    colours, done, at = None, 0, len(SIGNATURE)  # bytes between `done` and `at` are to be copied
     for chunk in _chunks(data):
         tick()
         if chunk.name == b"IHDR" and colours is None and chunk.end - chunk.start >= _HEADER:
@@ -62,7 +62,7 @@ def bare(data: bytes, tick: Callable[[], object] = lambda: None) -> bytes:
 
 
 def inside_icon(data: bytes) -> bytes | None:
-    """Return the largest picture of an icon or cursor if that is a PNG; None if it is not."""
+    """Return the largest picture in an icon or cursor if it is a PNG; otherwise None."""
     if data[:4] not in _ICONS or len(data) < 6:
         return None
     largest, place = 0, 0
@@ -80,21 +80,21 @@ def inside_icon(data: bytes) -> bytes | None:
 
 
 class LastPixel:
-    """Notices that an image's last row may be missing, at almost no cost: Pillow leaves such rows as they were."""
+    """Detects at almost no cost that an image's last row may be missing: Pillow does not write such rows."""
 
     def __init__(self, image: ImageFile.ImageFile) -> None:
-        """Have the last pixel marked before the image, which must not be loaded yet, is decoded."""
+        """Arrange for the last pixel to be marked before decoding; the image must not be loaded yet."""
         width, height = image.size
         row = height - 1
         if image.info.get("interlace") and height > 1:
-            row -= height % 2  # the last pass holds the odd rows
+            row -= height % 2  # the last pass contains the odd rows
         self._image, self._place = image, (width - 1, row)
         self._mark: object = None
         self._prepare = image.load_prepare
         image.load_prepare = self._prepare_and_mark  # type: ignore[method-assign]
 
     def is_as_marked(self) -> bool:
-        """Tell, after loading, whether the pixel still has its mark. By chance, a picture's own may be equal."""
+        """Return, after loading, whether the pixel still has its mark. A real pixel may equal it by chance."""
         return self._image.getpixel(self._place) == self._mark
 
     def _prepare_and_mark(self) -> None:
@@ -106,11 +106,11 @@ class LastPixel:
 
 
 def has_all_rows(data: bytes, tick: Callable[[], object] = lambda: None) -> bool:
-    """Tell whether the pixels' stream unpacks to as many bytes as the header promises.
+    """Return whether the pixel data decompresses to as many bytes as the header declares.
 
     Args:
         data: the PNG.
-        tick: is called for each part, and may end the work by raising.
+        tick: called for each part; it may stop the work by raising.
     """
     view = memoryview(data)
     left, unpacker = None, zlib.decompressobj()
@@ -132,7 +132,7 @@ def has_all_rows(data: bytes, tick: Callable[[], object] = lambda: None) -> bool
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
-    """Yield the chunks up to the end of the picture; the last one may be cut short."""
+    """Yield the chunks up to the end of the picture; the last one may be truncated."""
     at, name = len(SIGNATURE), b""
     while name != b"IEND" and at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -160,7 +160,7 @@ def _is_intact(data: bytes, chunk: _Chunk) -> bool:
 
 
 def _unpacked_size(header: bytes) -> int:
-    """Return the bytes of all rows, each with its filter's number in front."""
+    """Return the number of bytes of all rows, each with a filter byte in front."""
     width, height, depth, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", header)
     bits = depth * _SAMPLES.get(colours, 1)
     total = 0

@@ -1,6 +1,6 @@
-"""The decoding process that `isolated` starts: reads files from standard input, writes pixels to standard output.
+"""The child process that `isolated` starts: decodes files from standard input, writes pixels to standard output.
 
-Each question is a line of JSON and the file's bytes; each answer is a line of JSON and the pixels.
+A request is a line of JSON and the file's bytes; an answer is a line of JSON and the pixels.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from resnetd_cli.system.deadline import FOREVER
 from resnetd_cli.system.memory import limit
 
 _ROOM = 80 * 2**20
-"""Bytes beyond those of the file and its pixels; importing numpy, for deep greys, takes half of them."""
+"""Bytes of memory besides the file and its pixels; importing numpy, for 16-bit greys, takes half of them."""
 _BYTES_A_PIXEL = 32
-"""The most that a pixel takes while it is decoded: several copies as RGBA, or one in double precision."""
+"""The most bytes per pixel while decoding: several copies in RGBA, or one in double precision."""
 _COPIES = 4
-"""How often a file's bytes may be held."""
+"""The number of copies of the file to allow for."""
 
 
 def serve() -> None:
-    """Answer until the input ends."""
-    # What a library prints goes nowhere: descriptor 1 is for answers alone.
+    """Answer requests until standard input ends."""
+    # Descriptor 1 is reserved for answers; whatever libraries print is dropped.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     while line := sys.stdin.buffer.readline():
@@ -66,6 +66,6 @@ def _send(answer: dict[str, Any], stream: IO[bytes]) -> None:
 
 
 def _alarm(seconds: float) -> None:
-    """Have the system end this process by then: its parent may be gone. 0 for never."""
+    """Have the system kill this process after some seconds, as its parent may be gone; 0 cancels that."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)

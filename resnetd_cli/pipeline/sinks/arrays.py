@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 INDEX_COLUMNS = ("row", "input", "status", "error")
 _ITEM = 4
-"""Bytes of a float32."""
+"""Bytes in a float32."""
 Result = Classified | Embedded | Failure
 Save = Callable[[IO[bytes], "NDArray[np.float32]"], None]
 
@@ -44,7 +44,7 @@ class _NpyRows:
         """Add the features of one input, float32, shape (D,).
 
         Raises:
-            OutputError: their number differs from that of the other inputs.
+            OutputError: the number of features differs from that of earlier inputs.
         """
         row = result.embedding
         assert row is not None
@@ -57,8 +57,8 @@ class _NpyRows:
         self.settle(self.count + 1)
 
     def settle(self, count: int) -> None:
-        """Write the number of rows into the file's header, and go to the end of the rows."""
-        header = self._header(count)  # of the same length for any count: NumPy leaves room
+        """Write the number of rows into the file's header, and seek back to the end of the rows."""
+        header = self._header(count)  # the same length for any count: NumPy pads it
         self._file.seek(0)
         self._file.write(header)
         self._file.seek(len(header) + count * self.width * _ITEM)
@@ -73,7 +73,7 @@ class _NpyRows:
 
 
 class _Sink:
-    """What both sinks share: the size of the array."""
+    """The base of both sinks: the shape of the array."""
 
     _rows: _NpyRows
 
@@ -84,7 +84,7 @@ class _Sink:
 
     @property
     def width(self) -> int:
-        """The length of a row, D. It can be set while there are no rows."""
+        """The length of a row, D. It can only be set while there are no rows."""
         return self._rows.width
 
     @width.setter
@@ -93,20 +93,20 @@ class _Sink:
 
 
 class ArraySink(_Sink):
-    """An array of float32, N x D, whose row i is the i-th input that succeeded, and its index.
+    """Writes a float32 array, N x D, whose row i is the i-th successful input, and its index.
 
-    Memory does not grow with N. The array and then the index get their names when the sink ends without an error.
+    Memory does not grow with N. The array and then the index get their names when the sink closes without error.
     Otherwise the rows so far, if any, are kept in files whose names end in `.partial`.
 
     Args:
         path: the array file.
-        save: writes an array to an open file in the format wanted; None for `.npy`, in which the rows are written.
-        overwrite: replace files that exist.
-        keep: keep the rows so far after an error; after an interrupt they are kept in any case.
-        escape_formulas: put an apostrophe before texts in the index that begin like a spreadsheet's formula.
+        save: writes an array to an open file in another format; None for `.npy`, in which rows are written.
+        overwrite: replace existing files.
+        keep: keep the rows so far after an error; after an interrupt they are always kept.
+        escape_formulas: put an apostrophe before texts in the index that a spreadsheet might run as a formula.
 
     Attributes:
-        kept: the file of the rows that were kept after an error or interrupt.
+        kept: the file with the rows that were kept after an error or interrupt.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class ArraySink(_Sink):
             self._index_file.discard()
 
     def write(self, result: Result) -> None:
-        """Write one row of features, or in the index why there is none."""
+        """Write one row of features; for a failed input, only the error to the index."""
         cells: tuple[object, ...]
         if isinstance(result, Failure):
             cells = None, result.input, "error", f"{result.kind.value}: {result.message}"
@@ -174,7 +174,7 @@ class ArraySink(_Sink):
         self._index_file.publish()
 
     def _finished(self) -> OutputFile:
-        """Return the file with the rows in the wanted format."""
+        """Return the file with the rows in the requested format."""
         self._file.mark(self.rows)
         self._file.rewind()  # an interrupted row may follow
         if self._save is None:
@@ -193,7 +193,7 @@ class ArraySink(_Sink):
         return finished
 
     def _keep_partial(self) -> None:
-        """Keep the rows that the index names, and the index."""
+        """Keep the index and the rows that it names."""
         self._index_file.rewind()
         if not self._is_finished:
             self._file.rewind()
@@ -207,7 +207,7 @@ class ArraySink(_Sink):
 
 
 class ArrayStream(_Sink):
-    """The same array as `.npy` on a stream, without an index. It is written at the end: its header has the length.
+    """Writes the same array as `.npy` to a stream, without an index, at the end: the header contains the length.
 
     Args:
         stream: opens the stream.

@@ -1,4 +1,4 @@
-"""The table of output formats, and what a format implements: a sink for results, and how it writes a listing."""
+"""The table of output formats, and the interface of a format: a sink for results, and a writer of listings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a command shows that is not a result for an input: models, classes, facts, measurements.
+    """Command output other than results for inputs: models, classes, facts, measurements.
 
     Attributes:
-        record: all of it, as JSON; where it is a list, JSON Lines has a line for each item.
-        columns: the names of the columns, for formats that have rows.
+        record: the whole listing as JSON; if it is a list, JSON Lines has a line per item.
+        columns: the names of the columns, for formats with rows.
         rows: the cells of each row, in the order of the columns.
         draw: prints it for people.
     """
@@ -33,7 +33,7 @@ class Listing:
 
 
 class Sink(Protocol):
-    """A record format. Results come one by one, and `close` completes the output; a listing is written at once."""
+    """A record format. Results are written one by one until `close`; a listing is written in one call."""
 
     def write(self, result: Classified | Failure) -> None:
         """Write one result."""
@@ -50,7 +50,7 @@ class Sink(Protocol):
 
 
 class RecordFormat(NamedTuple):
-    """An entry of the table of formats: the sink's `module:class`, and the suffixes of files in this format."""
+    """An entry of the table of formats: the sink's `module:class`, and the format's file suffixes."""
 
     sink: str
     suffixes: tuple[str, ...] = ()
@@ -79,17 +79,17 @@ ARRAY_FORMATS = {
 def choose_format(
     wanted: str, output: Path | None, *, terminal: bool, on_terminal: str = "table", elsewhere: str = "tsv"
 ) -> str:
-    """Return the record format to write: what the user asked for, or what `auto` stands for.
+    """Return the record format to write: the one the user asked for, or the one `auto` stands for.
 
     Args:
-        wanted: what the user asked for.
+        wanted: the format the user asked for.
         output: a file, whose suffix decides; None for standard output.
         terminal: whether standard output is a terminal.
-        on_terminal: the format there: `table`, or `overview`.
-        elsewhere: the format in a pipe, and in a file without a suffix: `tsv`, or `pairs`.
+        on_terminal: the format for a terminal: `table` or `overview`.
+        elsewhere: the format for a pipe, and for a file without a suffix: `tsv` or `pairs`.
 
     Raises:
-        UsageError: the suffix is not that of a format.
+        UsageError: no format has this suffix.
     """
     if wanted != "auto":
         return wanted
@@ -106,7 +106,7 @@ def choose_format(
 
 
 def open_sink(format_name: str, stream: IO[str], **options: Any) -> Sink:
-    """Return the sink of a record format, writing to the stream."""
+    """Return a sink that writes a record format to the stream."""
     sink: Sink = _sink_class(format_name)(stream, **options)
     return sink
 
@@ -121,16 +121,16 @@ def write_listing(
         stream: the output.
         format_name: a key of `RECORD_FORMATS`, or `pairs`.
         header: start tsv and csv with the names of the columns.
-        escape_formulas: put an apostrophe before texts in tsv and csv that begin like a spreadsheet's formula.
+        escape_formulas: put an apostrophe before texts in tsv and csv that a spreadsheet might run as a formula.
     """
     _sink_class(format_name).write_listing(listing, stream, header=header, escape_formulas=escape_formulas)
 
 
 def open_array_sink(path: Path, **options: Any) -> ArraySink:
-    """Return the sink of an array file, by its suffix.
+    """Return the sink for an array file, chosen by its suffix.
 
     Raises:
-        UsageError: the suffix is not one of them.
+        UsageError: no array format has this suffix.
     """
     try:
         target = ARRAY_FORMATS[path.suffix.lower()]

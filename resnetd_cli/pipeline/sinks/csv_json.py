@@ -1,4 +1,4 @@
-"""Output formats for programs: tsv, csv, json, jsonl. A prediction becomes a line here."""
+"""Output formats for programs: tsv, csv, json, jsonl; and `pairs`, for the facts of one thing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ("input", "status", "rank", "index", "id", "label", "probability", "er
 
 
 def rows(result: Classified | Failure) -> Iterator[tuple[Any, ...]]:
-    """Yield a row for each prediction of an input, or one row if it has none."""
+    """Yield a row per prediction of an input, or one row if it has none."""
     if isinstance(result, Failure):
         yield result.input, "error", None, None, None, None, None, f"{result.kind.value}: {result.message}"
         return
@@ -37,8 +37,8 @@ def row_writer(
 
     Args:
         format_name: `tsv` or `csv`.
-        stream: where the lines will go; a terminal gets no control characters.
-        escape_formulas: put an apostrophe before texts that begin like a spreadsheet's formula.
+        stream: the output; a terminal gets no control characters.
+        escape_formulas: put an apostrophe before texts that a spreadsheet might run as a formula.
     """
     line = tsv_line if format_name == "tsv" else csv_line
     terminal = stream.isatty()
@@ -48,7 +48,7 @@ def row_writer(
 
 
 class RowSink:
-    """A line for each row."""
+    """One line per row."""
 
     format_name: str
 
@@ -59,7 +59,7 @@ class RowSink:
             stream.write(self._line(COLUMNS))
 
     def write(self, result: Classified | Failure) -> None:
-        """Write the rows of one result at once: an interrupt leaves no result half written."""
+        """Write the rows of one result in one call, so that an interrupt cannot leave it half written."""
         self._stream.write("".join(map(self._line, rows(result))))
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class RowSink:
 
     @classmethod
     def write_listing(cls, listing: Listing, stream: IO[str], *, header: bool, escape_formulas: bool) -> None:
-        """Write a line for each row."""
+        """Write a line per row."""
         line = row_writer(cls.format_name, stream, escape_formulas=escape_formulas)
         if header and listing.columns:
             stream.write(line(listing.columns))
@@ -75,7 +75,7 @@ class RowSink:
 
 
 class TsvSink(RowSink):
-    """Tab-separated values: one line is one row, whatever a file is called."""
+    """Tab-separated values: each row is one line, whatever characters a file name has."""
 
     format_name = "tsv"
 
@@ -87,7 +87,7 @@ class CsvSink(RowSink):
 
 
 class JsonLinesSink:
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def __init__(self, stream: IO[str], **_: Any) -> None:
         self._stream = stream
@@ -101,13 +101,13 @@ class JsonLinesSink:
 
     @staticmethod
     def write_listing(listing: Listing, stream: IO[str], **_: bool) -> None:
-        """Write the record in a line; of a list, a line for each item."""
+        """Write the record on one line; if it is a list, one line per item."""
         records = listing.record if isinstance(listing.record, list) else [listing.record]
         stream.writelines(to_json(record) + "\n" for record in records)
 
 
 class JsonSink:
-    """One JSON array, valid even when it is closed early."""
+    """One JSON array, valid even if it is closed early."""
 
     def __init__(self, stream: IO[str], **_: Any) -> None:
         self._stream = stream
@@ -130,16 +130,16 @@ class JsonSink:
 
 
 class PairsFormat:
-    """The facts of one thing: lines of a key, a tab and a value, escaped as in tsv. It takes no results."""
+    """The facts of one thing: lines of key, tab and value, escaped as in tsv. It cannot write results."""
 
     @staticmethod
     def write_listing(listing: Listing, stream: IO[str], **_: bool) -> None:
-        """Write a line for each column of the one row."""
+        """Write a line per column of the single row."""
         line = row_writer("tsv", stream)
         for row in listing.rows:
             stream.writelines(map(line, zip(listing.columns, row, strict=True)))
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    """Return the value as JSON, in one line unless indented; printable text stays, the rest is escaped."""
+    """Return the value as JSON, on one line unless indented; printable text is kept, the rest escaped."""
     return json_safe(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))

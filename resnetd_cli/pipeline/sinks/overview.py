@@ -1,4 +1,4 @@
-"""The overview of many images on a terminal: a line for each, and a summary at the end."""
+"""The overview of many images on a terminal: one line per image, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from resnetd_cli.system.escaping import printable
 
 _GAP = 2
 _NAME, _CLASS, _PERCENT = 60, 30, 6
-"""The greatest widths of a name, a class, and a percentage such as `100.0%`."""
+"""Maximum widths of a name, a class, and a percentage such as `100.0%`."""
 _PERCENT_FROM, _BAR_FROM, _LONG_BAR_FROM = 36, 72, 100
-"""The terminal widths from which they are shown."""
+"""The terminal widths from which these parts are shown."""
 _CLASSES = 10
-"""Classes that a summary names."""
+"""The number of classes in a summary."""
 _NAMES = 3
-"""Failed inputs of each kind that a summary names."""
+"""The number of failed inputs of each kind in a summary."""
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """The width of each part of a line, in characters; 0 where there is no room for it."""
+    """The width of each part of a line, in characters; 0 if there is no room for it."""
 
     name: int
     label: int
@@ -45,11 +45,11 @@ def _parts(width: int, longest_name: int) -> _Parts:
 
 
 class OverviewSink:
-    """A line for each image with its most probable class, or why there is none; at the end a summary.
+    """One line per image with its most probable class or its error, and a summary at the end.
 
     Args:
         stream: the output.
-        names: those of the first images; they set the width of the column of names.
+        names: the names of the first images, which set the width of the name column.
         summary: end with the number of images of each class, and the failures.
     """
 
@@ -86,7 +86,7 @@ class OverviewSink:
         self._print(line)
 
     def close(self) -> None:
-        """Print the summary of what was done, and hints on the failures."""
+        """Print the summary, and hints for the failures."""
         if not self._summary:
             return
         named = self._classes.total()
@@ -131,7 +131,7 @@ class OverviewSink:
             self._hints[failure.hint] = None
 
     def _rest(self, text: str, parts: _Parts) -> str:
-        """Return a text cut to the room that a line has beside the name."""
+        """Return a text cut to the width left beside the name."""
         width = self._console.width - parts.name - _GAP
         return fit(printable(text), width, keep_left=1).rstrip()
 

@@ -1,4 +1,4 @@
-"""The `table` format, for people: one table for each image."""
+"""The `table` format, for people: one Rich table per image."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from resnetd_cli.system.escaping import printable
 _BAR = 20
 """Width of a full probability bar, in characters."""
 _DROPPED = ("bar", "index", "id", "rank", "header")
-"""What a narrow terminal drops, in this order."""
+"""The parts that are dropped on a narrow terminal, in this order."""
 _UNBOUNDED = 10_000
 """Columns."""
 
 
 class TableSink:
-    """A Rich table for each image; a failed input is a line.
+    """A Rich table per image; a failed input is one line.
 
     Args:
         stream: the output.
-        failures: print failed inputs; leave them out where stderr reports them on the same terminal.
+        failures: print failed inputs; False if stderr reports them on the same terminal.
     """
 
     def __init__(self, stream: IO[str], *, failures: bool = True, **_: Any) -> None:
@@ -47,7 +47,7 @@ class TableSink:
             answer = Text("  abstained: no class is as probable as asked for\n", style="yellow")
         else:
             answer = self._table(result)
-        # At once: an interrupt leaves no name without its answer.
+        # In one call, so that an interrupt cannot separate the name from its table.
         self._console.print(Group(name, answer))
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class TableSink:
         listing.draw(stream)
 
     def _table(self, result: Classified) -> Table:
-        """Return the table with as many parts as fit the terminal without breaking a word."""
+        """Return the table with as many parts as fit the terminal without breaking words."""
         options = self._console.options.update(max_width=_UNBOUNDED)
         for count in range(len(_DROPPED) + 1):
             table = self._table_without(_DROPPED[:count], result)

@@ -1,6 +1,6 @@
-"""Files that systems and programs keep beside people's own: hidden files, thumbnails, recycle bins, lock files.
+"""Recognise files that systems and programs create: hidden files, thumbnails, recycle bins, lock files.
 
-One rule for every walk through folders. It judges names alone; whoever names such a file means it.
+Walks through folders skip them, by name alone. A companion file that the user names explicitly is read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 _NAMES = frozenset(
     {
-        # macOS: resource forks in zip archives, what it lays on other systems' disks, a folder's own icon
+        # macOS: resource forks in zip archives, folders on network disks, a folder's custom icon
         "__macosx",
         "network trash folder",
         "temporary items",
@@ -36,10 +36,10 @@ _NAMES = frozenset(
 )
 """In lower case."""
 # Owner files of Office (`~$x`), Syncthing's downloads on Windows, autosaves and backups of editors (`#x#`, `x~`),
-# files that a program has not finished.
+# unfinished files.
 _FORMS = re.compile(r"(?!\.\.?\Z)\..*|~\$.*|~syncthing~.*|#.*#|.*~|.*\.partial", re.DOTALL)
 
 
 def is_companion(name: str) -> bool:
-    """Tell from a file's or a folder's own name whether it is one that people did not put there."""
+    """Return whether the name of a file or folder is that of a companion: hidden, or created by a program."""
     return _FORMS.fullmatch(name) is not None or name.lower() in _NAMES

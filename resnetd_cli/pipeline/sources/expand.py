@@ -32,9 +32,9 @@ class Source:
     """One input.
 
     Attributes:
-        name: what the user calls it.
+        name: the name to show, as the user wrote it.
         read: returns its bytes or raises `InputError`.
-        is_remote: reading it is waiting for a server, so that it is worth starting early.
+        is_remote: it comes from a server, so reading ahead saves time.
     """
 
     name: str
@@ -48,13 +48,13 @@ def expand(
     """Turn command-line INPUTs into sources, in order.
 
     An INPUT is `-`, an http(s) or `file:` URL, a file, a folder (its images, recursively, in sorted order) or a
-    pattern. What exists exactly as written is never taken for anything else. What does not exist is a source all
-    the same: its `read` raises.
+    glob. A path that exists exactly as written takes precedence. An input that does not exist is a source too:
+    its `read` raises.
 
     Args:
-        inputs: what the user typed.
-        options: bounds of reading one input.
-        walker: goes through folders, and counts what it skips.
+        inputs: the arguments as typed.
+        options: limits on reading one input.
+        walker: walks through folders and counts what it skips.
     """
     walker = walker or Walker()
     for text in inputs:
@@ -70,13 +70,13 @@ def expand(
 def expand_list(
     location: str, *, null: bool = False, options: ReadOptions = DEFAULT_READING, walker: Walker | None = None
 ) -> Iterator[Source]:
-    """Turn a list of inputs into sources, as it is read: one a line, or NUL-separated.
+    """Turn a list of inputs into sources while it is read: one per line, or NUL-separated.
 
     Args:
-        location: a file, or `-` for standard input. Entries are taken literally: no patterns, no `-`.
-        null: entries end with NUL, not with a newline.
-        options: bounds of reading one input.
-        walker: goes through folders, and counts what it skips.
+        location: a file, or `-` for standard input. Entries are literal: no globs, no `-`.
+        null: entries end with NUL instead of a newline.
+        options: limits on reading one input.
+        walker: walks through folders and counts what it skips.
 
     Raises:
         UsageError: see `read_list`.
@@ -85,7 +85,7 @@ def expand_list(
 
 
 def is_single(inputs: list[str]) -> bool:
-    """Tell, without reading anything, whether these INPUTs are exactly one image."""
+    """Return, without reading anything, whether these INPUTs are exactly one image."""
     if len(inputs) != 1:
         return False
     name = _meant(inputs[0])
@@ -94,7 +94,7 @@ def is_single(inputs: list[str]) -> bool:
 
 
 def names_input(text: str) -> bool:
-    """Tell whether there is something to read under this name: a file, a folder, a URL, what a pattern matches."""
+    """Return whether a text names an existing input: a file, a folder, a URL, or a glob that matches something."""
     name = _meant(text)
     if name == STDIN or _is_url(name) or os.path.lexists(name):
         return True
@@ -103,14 +103,14 @@ def names_input(text: str) -> bool:
 
 
 def _meant(text: str) -> str:
-    """Return the file or URL that a text stands for; the text, if it exists just so or stands for nothing else."""
+    """Return the file or URL that a text refers to; the text itself if it exists, or refers to nothing."""
     if os.path.lexists(text):
         return text
     return _url_in(text) or spellings.on_disk(text) or text
 
 
 def _url_in(text: str) -> str | None:
-    """Return the URL that a text is but for white space or quotation marks around it."""
+    """Return a text as a URL without surrounding white space and quotation marks; None if it is not one."""
     trimmed = text.strip(fetch.AROUND_URLS)
     return trimmed if _is_url(trimmed) else None
 
@@ -138,7 +138,7 @@ def _of_url(url: str, options: ReadOptions, *, typed: bool) -> Source:
 
 def _expand_pattern(pattern: str, options: ReadOptions, walker: Walker) -> Iterator[Source]:
     each = patterns.alternatives(pattern)
-    # Braces alone only shorten a list of names, each of which is an input.
+    # Braces without wildcards abbreviate a list of names; each is an input, even if it does not exist.
     found = {name for one in each for name in (_matches(one) if glob.has_magic(one) else [_meant(one)])}
     if not found:
         yield _failing(pattern, InputError(ErrorKind.NOT_FOUND, "the pattern matches nothing", hint=folder_hint()))
@@ -147,7 +147,7 @@ def _expand_pattern(pattern: str, options: ReadOptions, walker: Walker) -> Itera
 
 
 def _matches(pattern: str) -> list[str]:
-    """Return what matches a pattern, as it is written or else in another Unicode composition."""
+    """Return the paths that match a pattern as written, or else in another Unicode composition."""
     forms = dict.fromkeys((pattern, unicodedata.normalize("NFC", pattern), unicodedata.normalize("NFD", pattern)))
     return next(filter(None, map(patterns.matches, forms)), [])
 
@@ -190,7 +190,7 @@ def _expand_entries(
 
 
 def _listed(line: str) -> list[str]:
-    """Return the file or URL that a line of a list stands for; several if only carriage returns end its lines."""
+    """Return the file or URL in a line of a list; several if lines end in carriage returns only."""
     if name := spellings.of_list(line):
         return [name]
     lines = [text for text in line.split("\r") if text.strip()]

@@ -1,4 +1,4 @@
-"""Walk through folders for images, and count what is skipped."""
+"""Find the images in folders, by extension or by magic bytes (`--all-files`), and count the files skipped."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from resnetd_cli.errors import Reason
 from resnetd_cli.pipeline.sources.companions import is_companion
 from resnetd_cli.system.escaping import printable
 
-# Pillow names these as openable, but holds only stubs for them: there is no image to get from them.
+# Pillow lists these as openable, but has only stubs for them that cannot decode.
 _STUB_FORMATS = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
-# And it opens these through another format's plug-in.
+# Pillow opens these through another format's plug-in.
 _ADOPTED_FORMATS = frozenset({"MPO"})
-# Decoded with an extra; without it each gets a row that says so.
+# Decoded with an optional package; without it, each is a failure that says so.
 _OPTIONAL_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
-# Not decoded, or begin like any document of Office.
-_NOT_TOLD_BY_BYTES = _STUB_FORMATS | {"EPS", "WMF", "FPX", "MIC"}
-# Pillow takes less than this for them: "P" and one of several letters, or any file of C that defines something.
+# Not decoded, or with the same magic bytes as Office documents.
+_NOT_DETECTED_BY_BYTES = _STUB_FORMATS | {"EPS", "WMF", "FPX", "MIC"}
+# Stricter than Pillow, which accepts "P" and one of several letters, or any C file with a `#define`.
 _TEXTUAL = {"PPM": re.compile(rb"P[1-7fF]\s"), "XBM": re.compile(rb"\s*#define\s+\S+_width\s")}
 _HEIF = re.compile(rb".{4}ftyp(hei[cfmsx]|hev[cx]|mif1|msf1|avi[fs])", re.DOTALL)
 _HEAD = 64
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_KINDS_TOLD = 6
+_KINDS_SHOWN = 6
 _LONGEST_KIND = 12
 
 
 class Found(NamedTuple):
-    """What a walk comes to: a file to read, or a folder that cannot be listed, with the reason."""
+    """A result of a walk: a file to read, or a folder that cannot be listed, with the error."""
 
     path: str
     error: OSError | None = None
@@ -46,9 +46,9 @@ class Skipped:
     """What walks skipped.
 
     Attributes:
-        files: how many of each kind: an extension in lower case without its dot, "" where there is none.
-        links: to folders.
-        hidden: hidden and companion files and folders, whatever is in them.
+        files: their number by kind: the extension in lower case without its dot, "" without one.
+        links: the number of links to folders.
+        hidden: the number of hidden and companion files and folders, not counting what is in them.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -56,7 +56,7 @@ class Skipped:
     hidden: int = 0
 
     def add_file(self, path: str) -> None:
-        """Count a file that is no image."""
+        """Count a file that is not an image."""
         self.files[kind_of(path)] += 1
 
     def add_link(self, path: str) -> None:
@@ -64,20 +64,20 @@ class Skipped:
         self.links += 1
 
     def since(self, before: Skipped) -> Skipped:
-        """Return what was added to an earlier state."""
+        """Return what was added since an earlier copy."""
         return Skipped(self.files - before.files, self.links - before.links, self.hidden - before.hidden)
 
     def copy(self) -> Skipped:
-        """Return the state now."""
+        """Return a copy of the current counts."""
         return Skipped(Counter(self.files), self.links, self.hidden)
 
     @property
     def files_in_words(self) -> str:
-        """The files by kind, the most first: `7 files: 3 cr2, 2 mp4, 2 without extension`."""
+        """The files by kind, most frequent first: `7 files: 3 cr2, 2 mp4, 2 without extension`."""
         total = self.files.total()
         kinds = sorted(self.files.items(), key=lambda item: (-item[1], not item[0], item[0]))
-        parts = [f"{count:,} {printable(kind) or 'without extension'}" for kind, count in kinds[:_KINDS_TOLD]]
-        if rest := sum(count for _, count in kinds[_KINDS_TOLD:]):
+        parts = [f"{count:,} {printable(kind) or 'without extension'}" for kind, count in kinds[:_KINDS_SHOWN]]
+        if rest := sum(count for _, count in kinds[_KINDS_SHOWN:]):
             parts.append(f"{rest:,} others")
         return f"{total:,} {'file' if total == 1 else 'files'}: {', '.join(parts)}"
 
@@ -88,19 +88,19 @@ class Skipped:
 
 
 class Note(NamedTuple):
-    """What was skipped in folders, and by what the command line chooses a hint about it."""
+    """A sentence about what was skipped in folders, and the reason that selects its hint."""
 
     text: str
     reason: Reason | None
 
 
 class Walker:
-    """Goes through folders for the images in them, and remembers what it skipped.
+    """Finds the images in folders, and counts what it skips.
 
     Args:
-        all_files: take files whose bytes begin like an image's too, whatever they are called.
-        follow: follow links to folders. Each folder is visited once, so that links may lead in circles.
-        skipped: where to count.
+        all_files: also find files with an image's magic bytes, whatever their name.
+        follow: follow links to folders. Each folder is visited once, so cycles are harmless.
+        skipped: the counts to add to.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class Walker:
         self.skipped = Skipped() if skipped is None else skipped
 
     def images(self, folder: str) -> Iterator[Found]:
-        """Yield the images in a folder and those below it, in the order of their names.
+        """Yield the images in a folder and its subfolders, sorted by name.
 
-        Links to files are taken. Hidden and companion files are not, though the folder itself may be one.
+        Links to files are followed. Hidden and companion files are skipped, but the folder itself may be one.
         """
         visited = {_identity(folder)} if self.follow else set()
         levels = []
@@ -141,7 +141,7 @@ class Walker:
                 self.skipped.add_file(entry.path)
 
     def notes(self) -> Iterator[Note]:
-        """Yield what was skipped, in sentences; hidden and companion files are not worth one."""
+        """Yield a sentence for each kind of thing skipped, except hidden and companion files."""
         if self.skipped.files:
             reason = None if self.all_files else Reason.NOT_NAMED_LIKE_IMAGES
             yield Note(f"skipped {self.skipped.files_in_words}", reason)
@@ -166,7 +166,7 @@ class Walker:
 
 
 def listed(folder: str) -> tuple[list[os.DirEntry[str]], int]:
-    """Return what is in a folder, sorted by name, and how many hidden and companion files were left out.
+    """Return a folder's entries, sorted by name, and the number of hidden and companion files left out.
 
     Raises:
         OSError: it cannot be listed.
@@ -178,7 +178,7 @@ def listed(folder: str) -> tuple[list[os.DirEntry[str]], int]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell a folder, or a link to one; a link that leads in a circle is none."""
+    """Return whether an entry is a folder or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -197,12 +197,12 @@ def image_extensions() -> frozenset[str]:
 
 
 def is_named_like_image(name: str) -> bool:
-    """Tell from a file's name whether it is an image."""
+    """Return whether a file has the extension of an image."""
     return os.path.splitext(name)[1].lower() in image_extensions()
 
 
 def begins_like_image(path: str) -> bool:
-    """Tell from a file's first bytes whether it is an image. What cannot be read, or is no file, is none."""
+    """Return whether a regular, readable file begins with an image's magic bytes."""
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
     except OSError:
@@ -216,7 +216,7 @@ def begins_like_image(path: str) -> bool:
 
 
 def are_image_bytes(head: bytes) -> bool:
-    """Tell from the first bytes of a file, 64 at most, whether they begin an image that could be decoded."""
+    """Return whether the first bytes of a file (64 are enough) are those of an image that can be decoded."""
     from PIL import Image
 
     Image.init()
@@ -224,15 +224,15 @@ def are_image_bytes(head: bytes) -> bool:
         if name in _TEXTUAL:
             if _TEXTUAL[name].match(head):
                 return True
-        elif name not in _NOT_TOLD_BY_BYTES and accept is not None:
-            with suppress(Exception):  # of too few bytes
+        elif name not in _NOT_DETECTED_BY_BYTES and accept is not None:
+            with suppress(Exception):  # there may be too few bytes
                 if accept(head[:16]):
                     return True
     return _HEIF.match(head) is not None
 
 
 def kind_of(path: str) -> str:
-    """Return what to call a file that was skipped by: its extension, `jpg.1` for `x.jpg.1`; "" if it has none."""
+    """Return the kind of a skipped file for the counts: its extension, `jpg.1` for `x.jpg.1`, "" without one."""
     stem, extension = os.path.splitext(path)
     kind = extension[1:].lower()
     if kind.isdecimal() and (before := os.path.splitext(stem)[1]):
@@ -241,7 +241,7 @@ def kind_of(path: str) -> str:
 
 
 def _identity(folder: str) -> object:
-    """Return what is the same of a folder by whatever path."""
+    """Return what identifies a folder whatever path leads to it: device and inode."""
     try:
         status = Path(folder).stat()
     except OSError:

@@ -17,29 +17,28 @@ from resnetd_cli.system.wording import system_reason
 
 STDIN = "-"
 MAX_ENTRY = 2**16
-"""Bytes of one entry."""
+"""The most bytes in one entry."""
 _MAX_EMPTY = 2**20
-"""Empty entries in a row: a device gives them without end."""
+"""The most empty entries in a row: a device such as /dev/zero yields them endlessly."""
 _BLOCK = 2**16
 _LONGEST_MARK = 4
 
 
 def read_list(location: str, *, null: bool = False) -> Iterator[bytes]:
-    r"""Yield the entries of a list, as it is read: lines, without their line feed, or what NUL separates.
+    r"""Yield the entries of a list while it is read: lines without their line feed, or NUL-separated entries.
 
-    Byte-order marks are dropped. UTF-16 and UTF-32 become UTF-8; all else is bytes, as file names are. A carriage
-    return at the end of a line stays: it may belong to the name.
+    Byte-order marks are dropped. UTF-16 and UTF-32 become UTF-8; anything else stays bytes, as file names are. A
+    carriage return at the end of a line is kept, as it may be part of the name.
 
     Args:
         location: a file, or `-` for standard input.
-        null: entries end with NUL, not with a line feed.
+        null: entries end with NUL instead of a line feed.
 
     Raises:
-        UsageError: the list cannot be read, now or later, is an image, or has an entry of more than `MAX_ENTRY`
-            bytes.
+        UsageError: the list cannot be read, now or later; it is an image; or an entry is longer than `MAX_ENTRY`.
     """
     try:
-        # `with` not wanted here: the stream is read lazily, and closed when the generator ends.
+        # No `with` here: the stream is read lazily, and closed when the generator ends.
         stream = _stdin() if location == STDIN else Path(location).open("rb")  # noqa: SIM115
     except OSError as error:
         raise UsageError(
@@ -80,17 +79,17 @@ def _split(blocks: Iterator[bytes], separator: bytes) -> Iterator[bytes]:
         *entries, rest = (rest + block).split(separator)
         yield from entries
         if len(rest) > MAX_ENTRY:
-            # Lines may end with carriage returns alone. Of shorter ones the caller finds out what they are.
+            # Lines may end in carriage returns only. The caller splits shorter entries.
             *entries, rest = rest.split(b"\r") if separator == b"\n" else [rest, b""]
             yield from entries or [rest]
     yield rest
 
 
 def _decoded(stream: BinaryIO, location: str, separator: bytes) -> Iterator[bytes]:
-    """Yield what is in a list, block by block, without a mark, and as UTF-8 if it is UTF-16 or UTF-32."""
+    """Yield a list's bytes in blocks, without byte-order mark, and UTF-16 and UTF-32 converted to UTF-8."""
 
     def read() -> bytes:
-        # read1 returns what is there: names that a slow `find` has already printed need not wait for the next.
+        # read1 returns whatever has arrived: names that a slow `find` has printed need not wait for the next.
         return stream.read1(_BLOCK) if hasattr(stream, "read1") else stream.read(_BLOCK)
 
     head = _head(read, separator)
@@ -103,7 +102,7 @@ def _decoded(stream: BinaryIO, location: str, separator: bytes) -> Iterator[byte
             yield head
             head = b""
         return
-    # With a mark or without, what is not UTF-8 in a list of bytes may still be a name.
+    # A list of bytes may contain names that are not UTF-8, with or without a byte-order mark.
     decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding == "utf-8-sig" else "strict")
     while head or (head := read()):
         yield decoder.decode(head).encode("utf-8", "surrogateescape")
@@ -112,7 +111,7 @@ def _decoded(stream: BinaryIO, location: str, separator: bytes) -> Iterator[byte
 
 
 def _what_else(head: bytes) -> str | None:
-    """Return what a file is, if it is certainly no list: names begin like other files, but hold no NUL."""
+    """Return what a file is if it is certainly not a list: a name may look like magic bytes, but has no NUL."""
     if b"\0" not in head:
         return None
     if are_image_bytes(head):
@@ -122,7 +121,7 @@ def _what_else(head: bytes) -> str | None:
 
 
 def _head(read: Callable[[], bytes], separator: bytes) -> bytes:
-    """Return enough of the beginning to know the encoding, and no more: the rest may come much later."""
+    """Return just enough of the beginning to detect the encoding: the rest may arrive much later."""
     head = b""
     while len(head) < _BLOCK and not _is_enough(head, separator) and (block := read()):
         head += block
@@ -130,16 +129,16 @@ def _head(read: Callable[[], bytes], separator: bytes) -> bytes:
 
 
 def _is_enough(head: bytes, separator: bytes) -> bool:
-    if separator == b"\n" and b"\0" in head:  # UTF-16, or no list
+    if separator == b"\n" and b"\0" in head:  # UTF-16, or not a list
         return b"\n\0" in head or b"\0\n" in head
     return separator in head or len(head) >= _LONGEST_MARK
 
 
 def _unmarked(head: bytes) -> str | None:
-    """Return the encoding of a list of lines in UTF-16 without a mark, as `cmd /u` writes; None if it is not one.
+    """Return the encoding of lines in UTF-16 without a byte-order mark, as `cmd /u` writes; None for other lists.
 
-    No name holds a NUL. Where all of them are every other byte, and a line feed is among the characters they
-    are part of, nothing else is possible.
+    No name contains NUL. If every other byte is NUL, and a line feed is among the characters they belong to, the
+    list can only be UTF-16.
     """
     if b"\0" not in head:
         return None

@@ -1,4 +1,4 @@
-"""Match file name patterns as a shell does: `*`, `?`, `[abc]`, `**` for folders, and `{jpg,png}`."""
+"""Match globs as a shell does: `*`, `?`, `[abc]`, `**` for folders, and braces such as `{jpg,png}`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from resnetd_cli.pipeline.sources.companions import is_companion
 from resnetd_cli.system.escaping import printable
 
 MAX_ALTERNATIVES = 1_000_000
-"""Names that the braces of one pattern may stand for."""
+"""The most names that the braces of one pattern may expand to."""
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
 _LONGEST_RANGE = 7
 """Digits."""
 
 
 def is_pattern(text: str) -> bool:
-    """Tell whether a text could stand for several names."""
+    """Return whether a text has wildcards or braces."""
     return glob.has_magic(text) or "{" in text
 
 
 def alternatives(text: str) -> list[str]:
-    """Return the texts that braces stand for, in their order: `{a,b}.tar` and `part-{000..123}.tar`, nested too.
+    """Return what braces expand to, in order: `{a,b}.tar` and `part-{000..123}.tar`, also nested.
 
-    Braces without a comma or a range in them are themselves, as in bash.
+    Braces without a comma or a range are literal, as in bash.
 
     Raises:
         UsageError: there are more than `MAX_ALTERNATIVES`.
@@ -44,20 +44,20 @@ def alternatives(text: str) -> list[str]:
 
 
 def matches(pattern: str) -> list[str]:
-    """Return what exists and matches a pattern without braces, sorted, each once.
+    """Return the existing paths that match a pattern without braces, sorted, without duplicates.
 
-    Wildcards match no hidden and companion files, unless they come after the beginning of a name: `.*`, `~$*`.
-    `**` follows no links, which may lead in circles. It gives folders only where it matches no files.
+    Wildcards match no hidden and companion files unless the pattern spells out the start of the name: `.*`, `~$*`.
+    `**` does not follow links, which may form cycles. It returns folders only if it matches no files.
     """
     found = sorted(set(_matches(pattern)))
     if "**" not in pattern:
         return found
-    # It gives folders beside what is in them: nothing may be counted twice.
+    # `**` matches folders and the files in them: nothing may be counted twice.
     return [match for match in found if not os.path.isdir(match)] or _outermost(found)
 
 
 def _parts(text: str) -> list[str]:
-    """Split a text at its outermost pairs of braces, which the parts keep."""
+    """Split a text at its outermost pairs of braces, keeping the braces."""
     parts, start, at = [], 0, 0
     while (opening := text.find("{", at)) >= 0:
         closing = _closing(text, opening)
@@ -93,7 +93,7 @@ def _choices(part: str) -> list[str]:
 
 
 def _split(inside: str) -> list[str]:
-    """Split at the commas that lie in no further braces."""
+    """Split at commas outside nested braces."""
     choices, depth = [""], 0
     for char in inside:
         depth += (char == "{") - (char == "}")
@@ -105,7 +105,7 @@ def _split(inside: str) -> list[str]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """Yield what a pattern matches, as `glob.iglob` does, but for companions, and for links below `**`."""
+    """Yield what a pattern matches, as `glob.iglob` does, except companion files, and links below `**`."""
     parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
     if "**" not in parts:
         yield from (match for match in glob.iglob(pattern) if not _matches_companion(parts, match))
@@ -121,7 +121,7 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _matches_companion(parts: list[str], match: str) -> bool:
-    """Tell whether a part of the pattern that begins with a wildcard stands for a companion's name."""
+    """Return whether a part of the pattern that begins with a wildcard matches a companion file."""
     names = filter(None, match.split(os.sep))
     return any(
         part[0] in "*?[" and is_companion(name) for part, name in zip(filter(None, parts), names, strict=False)
@@ -129,7 +129,7 @@ def _matches_companion(parts: list[str], match: str) -> bool:
 
 
 def _folders(top: str) -> Iterator[str]:
-    """Yield a folder and those in it, neither hidden ones and companions nor links."""
+    """Yield a folder and its subfolders, without hidden folders, companions and links."""
     levels = [iter([top])]
     while levels:
         folder = next(levels[-1], None)
@@ -150,7 +150,7 @@ def _folders(top: str) -> Iterator[str]:
 
 
 def _outermost(folders: list[str]) -> list[str]:
-    """Leave out folders that lie inside another of them."""
+    """Return the folders that are not inside another one of them."""
     inside = [folder.rstrip(os.sep) + os.sep for folder in folders]
     return [
         folder for folder in folders if not any(folder.startswith(outer) for outer in inside if outer != folder)

@@ -1,4 +1,4 @@
-"""Fetch URLs ahead of their turn, a few at once: most of that time is spent waiting."""
+"""Read ahead: fetch several URLs at once before their turn, as most of that time is spent waiting."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _HELD_BYTES = 2**26
 
 
 class ReadAhead:
-    """Reads remote sources early, in order, but those of a host that has enough to do after those of others.
+    """Reads remote sources early, in order, but a busy host's sources after those of other hosts.
 
-    Threads of its own do it. None of them waits for anything but a server, so that all come to an end.
+    It uses its own threads, which wait only for servers, so they all end.
 
     Args:
-        connections: how many are read at once.
-        host_connections: how many of these from one host.
-        held_bytes: how much may be read and not yet taken. Beyond it, only what is asked for is begun.
+        connections: the number of sources to read at once.
+        host_connections: the number of these from one host.
+        held_bytes: the bytes to hold for later. Beyond that, only sources whose turn has come are started.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ReadAhead:
         self._changed = threading.Condition()
 
     def begin(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """Yield the sources as they come, those that are remote with their reading begun, or soon to begin."""
+        """Yield the sources in order; reading of the remote ones has started, or is queued."""
         for source in sources:
             if not source.is_remote:
                 yield source
@@ -55,14 +55,14 @@ class ReadAhead:
             yield replace(source, read=partial(self._take, reading))
 
     def close(self) -> None:
-        """Begin no more, and let nobody wait for what will not come."""
+        """Start no more reads, and cancel those who wait for one."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def _take(self, reading: _Reading) -> bytes:
         with self._changed:
-            if reading.is_taken:  # not kept for a second time
+            if reading.is_taken:  # its bytes are gone: read it again
                 return reading.source.read()
             reading.is_wanted = True
             self._start()
@@ -72,7 +72,7 @@ class ReadAhead:
         return reading.source.read()
 
     def _outcome(self, reading: _Reading) -> bytes:
-        """Wait for what a thread has read, or raise what it met. The lock is held, but not while waiting."""
+        """Wait for a thread to finish, and return its bytes or raise its error. Waiting releases the lock."""
         self._changed.wait_for(lambda: reading.is_done or self._closed)
         if not reading.is_done:
             raise CancelledError
@@ -84,7 +84,7 @@ class ReadAhead:
         return outcome
 
     def _start(self) -> None:
-        """Begin what may begin. The lock is held."""
+        """Start every waiting read that the limits allow. The caller holds the lock."""
         for reading in tuple(self._waiting):
             if self._closed or self._running.total() >= self._connections:
                 break
@@ -92,7 +92,7 @@ class ReadAhead:
             if has_room and self._running[reading.host] < self._host_connections:
                 try:
                     threading.Thread(target=self._read, args=(reading,), name="resnetd-fetch", daemon=True).start()
-                except RuntimeError:  # the system has no more: it is read when its turn comes
+                except RuntimeError:  # no more threads: it is read when its turn comes
                     self._lacks_threads = True
                     break
                 self._waiting.remove(reading)
@@ -112,7 +112,7 @@ class ReadAhead:
         reading.outcome, reading.is_done = outcome, True
         self._held += 0 if isinstance(outcome, BaseException) else len(outcome)
         self._running[reading.host] -= 1
-        self._running += Counter()  # leaves out those at zero
+        self._running += Counter()  # drops the zeros
         self._changed.notify_all()
 
 

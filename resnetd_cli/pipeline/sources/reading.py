@@ -21,20 +21,20 @@ from resnetd_cli.system.wording import system_reason
 
 _BLOCK = 2**16
 _LARGEST_BLOCK = 2**24
-"""Bytes after which the time is looked at: a network drive may be slow."""
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # Windows has the second
+"""Bytes to read between checks of the deadline: a network drive may be slow."""
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # the second one on Windows only
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Bounds of reading one input.
+    """Limits on reading one input.
 
     Attributes:
-        max_bytes: beyond which an input is `too_large`.
-        timeout: seconds that reading one may take; standard input is waited for.
-        allow_private_hosts: let URLs from lists, and redirects, lead to private addresses. A URL that the user
-            typed may, always.
-        connections: URLs fetched at once.
+        max_bytes: the most bytes; a larger input is `too_large`.
+        timeout: seconds that reading one input may take; standard input has no timeout.
+        allow_private_hosts: allow redirects and URLs from lists to private addresses. A URL that the user typed
+            is always allowed to.
+        connections: the number of URLs to fetch at once.
     """
 
     max_bytes: int = fetch.MAX_BYTES
@@ -47,7 +47,7 @@ DEFAULT_READING = ReadOptions()
 
 
 def read_file(path: str, options: ReadOptions = DEFAULT_READING) -> bytes:
-    """Return what is in a file, or comes out of a pipe or a device.
+    """Return the bytes of a file, a pipe or a device.
 
     Raises:
         InputError: of kind `not_found`, `unreadable`, `too_large`, `timeout` or `empty`.
@@ -68,7 +68,7 @@ def read_file(path: str, options: ReadOptions = DEFAULT_READING) -> bytes:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a file to read parts of it.
+    """Open a regular file to read parts of it.
 
     Raises:
         InputError: of kind `not_found`, `unreadable` or `empty`.
@@ -92,10 +92,10 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def read_regular_file(path: str, options: ReadOptions = DEFAULT_READING) -> bytes:
-    """Return what is in a file.
+    """Return the bytes of a regular file.
 
     Raises:
-        InputError: as `read_file`; of kind `unreadable`: it is a pipe or a device, which cannot be read twice.
+        InputError: as `read_file`; also of kind `unreadable` for a pipe or a device, which cannot be read twice.
     """
     with open_file(path) as file:
         try:
@@ -105,7 +105,7 @@ def read_regular_file(path: str, options: ReadOptions = DEFAULT_READING) -> byte
 
 
 def read_stdin(options: ReadOptions = DEFAULT_READING) -> bytes:
-    """Return all that comes on standard input, however long that takes.
+    """Return all bytes of standard input, however long that takes.
 
     Raises:
         InputError: of kind `unreadable`, `too_large` or `empty`.
@@ -124,10 +124,10 @@ def read_stdin(options: ReadOptions = DEFAULT_READING) -> bytes:
 
 
 def read_url(url: str, options: ReadOptions = DEFAULT_READING, *, typed: bool = True) -> bytes:
-    """Return the body of an http(s) URL. `typed`: the user wrote it, so that it may lead to a private address.
+    """Return the body of an http(s) URL. `typed`: the user typed it, so it may point to a private address.
 
     Raises:
-        InputError: see `http.fetch`.
+        InputError: see `fetch.fetch`.
     """
     return fetch.fetch(
         url,
@@ -139,7 +139,7 @@ def read_url(url: str, options: ReadOptions = DEFAULT_READING, *, typed: bool = 
 
 
 def folder_hint() -> str:
-    """Return a hint for a path that leads nowhere: what it is relative to."""
+    """Return a hint for a path that does not exist: the folder it is relative to."""
     try:
         return f"the folder is {Path.cwd()}"
     except OSError:
@@ -147,9 +147,9 @@ def folder_hint() -> str:
 
 
 def _open(path: str) -> int:
-    """Open a file, under its name as it is or in the other Unicode composition.
+    """Open a file, under its name as written or in the other Unicode composition.
 
-    Without waiting: opening a named pipe would wait for one who writes to it.
+    Non-blocking: opening a named pipe would wait for a writer.
     """
     try:
         return os.open(path, os.O_RDONLY | _NO_WAIT)  # not Path, to which "" is the current folder
@@ -176,7 +176,7 @@ def _read_to_end(descriptor: int, options: ReadOptions) -> bytes:
 
 
 def _read_block(descriptor: int, size: int, deadline: Deadline) -> bytes:
-    """Return the next bytes of a file at once, of a pipe when they come; none at the end."""
+    """Return the next bytes, waiting for a pipe's writer within the deadline; b"" at the end."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)

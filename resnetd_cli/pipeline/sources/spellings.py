@@ -1,4 +1,7 @@
-"""File names as other systems and programs spell them. The exact spelling is always tried first."""
+"""Find files whose names differ on disk: Unicode composition, backslashes, code pages, `file:` URLs.
+
+The exact spelling is always tried first.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from contextlib import suppress
 from urllib.parse import unquote_to_bytes
 
 _CODE_PAGES = ("cp1252", "cp850", "cp437")
-"""Of Western Windows and its console."""
+"""The code pages of Western Windows and its console."""
 _FILE_URL = re.compile(r"file:(?://([^/]*))?(/.*)", re.IGNORECASE | re.DOTALL)
 
 
 def on_disk(path: str) -> str | None:
-    """Return the name of what exists under a path: as written, or in the other Unicode composition.
+    """Return a path as it exists on disk: as written, or in the other Unicode composition; None if neither exists.
 
-    macOS writes `é` as two characters, other systems as one; archives and copies carry both. None: neither exists.
+    macOS stores `é` as two characters, other systems as one; archives and copies contain both.
     """
     if os.path.lexists(path):
         return path
@@ -34,19 +37,18 @@ def on_disk(path: str) -> str | None:
 
 
 def of_list(line: str, folder: str = "") -> str | None:
-    """Return the name of what exists under an entry of a list, however it was written; None if nothing does.
+    """Return the existing path that an entry of a list refers to, in any spelling; None if there is none.
 
-    Entries are relative to the folder.
-
-    In this order: as it is, without the carriage return of Windows, without white space around it, without
-    quotation marks, with slashes for backslashes, from a code page of Windows.
+    Entries are relative to the folder. Tried in order: as written; without a trailing carriage return; without
+    surrounding white space; without quotation marks; with slashes for backslashes; decoded from a Windows code
+    page.
     """
     forms = (os.path.join(folder, form) for form in dict.fromkeys(_forms(line)))
     return next(filter(None, map(on_disk, forms)), None)
 
 
 def path_of_url(text: str) -> str | None:
-    """Return the path that a `file:` URL of this machine names; None for all other texts."""
+    """Return the path in a `file:` URL of this machine; None for any other text."""
     url = _FILE_URL.fullmatch(text)
     if url is None:
         return None

@@ -253,7 +253,7 @@ def test_many_segments_take_no_memory_and_end_in_time(filler: bytes) -> None:
     data = b"\xff\xd8" + filler * (100_000 // len(filler))
     tracemalloc.start()
     try:
-        assert jpeg.mended(data) is None
+        assert jpeg.repaired(data) is None
         assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
     finally:
         tracemalloc.stop()
@@ -263,4 +263,4 @@ def test_many_segments_take_no_memory_and_end_in_time(filler: bytes) -> None:
 
     if filler[1:]:
         with pytest.raises(TimeoutError):
-            jpeg.mended(data, stop)
+            jpeg.repaired(data, stop)
