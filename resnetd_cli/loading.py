@@ -319,7 +319,7 @@ class Loader:
         own = model.temperatures if self.choice.weights is None else ()
         found = fitting(own, model.preprocessing, how.precision)
         if found is None and self.wanted.logits and (others := self._stored(model)):
-            self.note(self._uncalibrated(how, others))
+            self.note(self._no_temperature(how, others))
         return 1.0 if found is None else found
 
     def _stored(self, model: Card | Network) -> tuple[FittedTemperature, ...]:
@@ -329,7 +329,7 @@ class Loader:
             return model.temperatures
         return config_json.read_temperatures(self.model.text, folder)
 
-    def _uncalibrated(self, how: FittedTemperature, others: Sequence[FittedTemperature]) -> str:
+    def _no_temperature(self, how: FittedTemperature, others: Sequence[FittedTemperature]) -> str:
         options = {
             "--weights": self.choice.weights,
             "--image-size": self.choice.image_size,
@@ -340,7 +340,7 @@ class Loader:
             for option, value in options.items()
             if value not in (None, "train", FP32)
         ]
-        command = " ".join(["evaluate DIR --model", shell_word(self.model.text), *words, "--calibrate"])
+        command = " ".join(["evaluate DIR --model", shell_word(self.model.text), *words, "--fit-temperature"])
         if self.choice.weights is not None:
             return f"no temperature of {self.model} is used with --weights: {command} fits one"
         exact = how.size_and_precision in [each.size_and_precision for each in others]

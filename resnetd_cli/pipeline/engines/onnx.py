@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.pipeline.engines.base import (
-    LAYER_LOGITS,
-    LAYER_POOLED,
-    EngineOptions,
-    Outputs,
-    Wanted,
-)
+from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, EngineOptions, Outputs, Wanted
 from resnetd_cli.system.cpus import limited_cpus
 from resnetd_cli.system.memory import is_shortage, usable
 from resnetd_cli.system.wording import short_reason
@@ -47,10 +41,7 @@ class OnnxEngine:
 
     Args:
         path: the graph.
-        size: height and width of the images, to prepare a graph of any size for.
-        optimised: `optimise` wrote the graph for this machine, so it is not optimised again.
-        wanted: the outputs to compute; the layer is `pooled`, `logits`, or None.
-        threads: threads that one call of `run` may use; None for all cores.
+        options: of these, precision and device do not apply; the layer is `pooled`, `logits`, or None.
 
     Raises:
         ValueError: its inputs or outputs are not those of a compiled model.
@@ -63,20 +54,13 @@ class OnnxEngine:
     name = "onnx"
     batch_size = 1
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        size: tuple[int, int] | None = None,
-        optimised: bool = False,
-        wanted: Wanted = Wanted(layer=LAYER_POOLED),
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, path: Path, options: EngineOptions = EngineOptions(Wanted(layer=LAYER_POOLED))) -> None:
         onnxruntime = import_onnxruntime()
-        options = _options(threads, size)
-        if optimised:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = _session(path, options)
+        session_options = _session_options(options.threads, options.size)
+        if options.optimised:
+            session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        wanted = options.wanted
+        self._session = _session(path, session_options)
         self.input_size = _input_size(self._session)
         self.classes = _classes(self._session)
         self._layer = wanted.layer
@@ -138,7 +122,7 @@ def optimise(graph: Path, target: Path, size: tuple[int, int]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    options = _options(None, size)
+    options = _session_options(None, size)
     options.optimized_model_filepath = str(target)
     weights = target.with_suffix(WEIGHTS_SUFFIX).name
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
@@ -154,7 +138,7 @@ def _session(path: Path, options: Any) -> Any:
     return session(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _options(threads: int | None, size: tuple[int, int] | None) -> Any:
+def _session_options(threads: int | None, size: tuple[int, int] | None) -> Any:
     options = import_onnxruntime().SessionOptions()
     for name, side in zip(AXES.values(), size or (), strict=False):
         options.add_free_dimension_override_by_name(name, side)
@@ -188,10 +172,4 @@ def _bound_memory() -> bool:
 
 def build(path: Path, options: EngineOptions) -> OnnxEngine:
     """Return the engine for a graph; see `EngineSpec.build`."""
-    return OnnxEngine(
-        path,
-        size=options.size,
-        optimised=options.optimised,
-        wanted=options.wanted,
-        threads=options.threads,
-    )
+    return OnnxEngine(path, options)

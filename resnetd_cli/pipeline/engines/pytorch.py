@@ -9,14 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import UsageError
-from resnetd_cli.pipeline.engines.base import (
-    FP32,
-    LAYER_LOGITS,
-    LAYER_POOLED,
-    EngineOptions,
-    Outputs,
-    Wanted,
-)
+from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, EngineOptions, Outputs
 from resnetd_cli.system.cpus import limited_cpus
 
 if TYPE_CHECKING:
@@ -35,10 +28,7 @@ class TorchEngine:
 
     Args:
         network: in evaluation mode.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: `fp32`, `fp16` or `bf16`; the outputs are float32.
-        wanted: the outputs to compute.
-        threads: threads that one call of `run` may use; None for all cores.
+        options: of these, size and optimised do not apply; the outputs are float32 in any precision.
 
     Raises:
         UsageError: the device does not exist, or the network has no such layer.
@@ -46,30 +36,22 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        device: str = "auto",
-        precision: str = FP32,
-        wanted: Wanted = Wanted(),
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, network: nn.Module, options: EngineOptions = EngineOptions()) -> None:
         import torch
 
-        threads = limited_cpus() if threads is None else threads
+        threads = limited_cpus() if options.threads is None else options.threads
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device = choose_device(device)
+        self.device = choose_device(options.device)
         self.batch_size = 1 if self.device.type == "cpu" else _GPU_BATCH
-        self._form: dict[str, Any] = {"device": self.device, "dtype": _dtype(precision)}
+        self._form: dict[str, Any] = {"device": self.device, "dtype": _dtype(options.precision)}
         self.network = network.to(**self._form)
         with suppress(RuntimeError):  # networks with five-dimensional weights
             # Convolutions on CPUs and tensor cores are fastest with channels last.
             self.network = self.network.to(memory_format=torch.channels_last)
         self.classes = int(getattr(network, "num_classes", 0) or 0)
-        self._logits = wanted.logits and bool(self.classes)
-        self._layer = layer = wanted.layer
+        self._logits = options.wanted.logits and bool(self.classes)
+        self._layer = layer = options.wanted.layer
         self._stage = _stage_index(network, layer) if layer not in (None, LAYER_POOLED, LAYER_LOGITS) else None
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
@@ -153,10 +135,4 @@ def _to_numpy(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
 
 def build(network: nn.Module, options: EngineOptions) -> TorchEngine:
     """Return the engine for a network; see `EngineSpec.build`."""
-    return TorchEngine(
-        network,
-        device=options.device,
-        precision=options.precision,
-        wanted=options.wanted,
-        threads=options.threads,
-    )
+    return TorchEngine(network, options)

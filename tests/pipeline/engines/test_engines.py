@@ -17,7 +17,7 @@ from torch import nn
 
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import UsageError
-from resnetd_cli.pipeline.engines.base import Wanted
+from resnetd_cli.pipeline.engines.base import EngineOptions, Wanted
 from resnetd_cli.pipeline.engines.pytorch import TorchEngine, choose_device
 
 STAGES = {"act1": 64, "layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
@@ -44,7 +44,8 @@ def images() -> np.ndarray:
 
 
 def engine_of(network: nn.Module, *, logits: bool = True, layer: str | None = None, **options: Any) -> TorchEngine:
-    return TorchEngine(copy.deepcopy(network), wanted=Wanted(logits, layer), **{"device": "cpu", **options})
+    engine_options = EngineOptions(Wanted(logits, layer), **{"device": "cpu", **options})
+    return TorchEngine(copy.deepcopy(network), engine_options)
 
 
 def close(ours: np.ndarray | None, theirs: torch.Tensor) -> bool:
