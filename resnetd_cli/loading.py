@@ -181,7 +181,7 @@ class Loader:
         if self.runtime.precision not in self._graph_engine.precisions:
             return f"the precision is {self.runtime.precision}"
         if self.wanted.layer not in _COMPILED_LAYERS:
-            return f"a compiled model does not give {self.wanted.layer}"
+            return f"a compiled model has no {self.wanted.layer}"
         needs_no_gpu = self.runtime.single or self._why_graph() or not gpu_is_likely()
         if self.runtime.device == "cpu" or (self.runtime.device == "auto" and needs_no_gpu):
             return None
@@ -209,7 +209,7 @@ class Loader:
 
     def _load_exported(self) -> Classifier:
         if self.choice.weights is not None:
-            raise UsageError(f"{self.model} brings its own weights", reason=Reason.WEIGHTS_INSIDE)
+            raise UsageError(f"{self.model} contains its own weights", reason=Reason.WEIGHTS_INSIDE)
         key = BundleKey(self.choice)
         bundle = bundles.find(key)
         if bundle is None:
@@ -238,7 +238,7 @@ class Loader:
         if self.choice.image_size == "train":
             return card
         if self.choice.image_size == "test":
-            raise UsageError(f"{self.model} has no test size of its own", reason=Reason.NO_TEST_SIZE)
+            raise UsageError(f"{self.model} has no test size", reason=Reason.NO_TEST_SIZE)
         side = pixels(self.choice.image_size)
         own_size = card.preprocessing.input_size
         if own_size != (3, side, side) and not card.any_size:
@@ -265,7 +265,7 @@ class Loader:
                 self.note(error.message)
                 return None
             if bundle.failure:
-                self.note(f"{network.name} stays with the {network_engine().name} engine: {bundle.failure}")
+                self.note(f"{network.name} runs on the {network_engine().name} engine: {bundle.failure}")
             return bundle
 
         # Compile even for a single image: the last digits of results depend on the engine.
@@ -290,12 +290,12 @@ class Loader:
 
     def _compile(self, network: Network) -> Bundle:
         bundles.check_cache()
-        self.note(f"compiling {network.name}, once: the next start is quicker")
+        self.note(f"compiling {network.name} once, so that later starts are faster")
         return build.compile_network(self.bundle_key, network)
 
     def _classifier(self, model: Card | Network, engine: Engine, why: str) -> Classifier:
         if (self.wanted.logits or self.wanted.layer == LAYER_LOGITS) and not engine.classes:
-            raise ModelError(f"{model.name} has no classifier, only features", hint="resnetd features gives them")
+            raise ModelError(f"{model.name} has no classifier, only features", hint="resnetd features writes them")
         own_names = self.class_names and files.load(self.class_names, engine.classes)
         return Classifier(
             name=model.name,

@@ -48,7 +48,7 @@ def pull(
         ResnetdError: see `errors`.
     """
     if loader.model.is_exported:
-        raise UsageError(f"{loader.model} is compiled already", reason=Reason.COMPILED_ALREADY)
+        raise UsageError(f"{loader.model} is already compiled", reason=Reason.COMPILED_ALREADY)
     loader.check()
     if loader.runtime.precision == FP32:
         return loader.compile()
@@ -59,7 +59,7 @@ def pull(
     if calibration is None:
         if bundle := find_intact(loader.bundle_key):
             return bundle
-        raise UsageError("int8 needs images to calibrate with", reason=Reason.NEEDS_CALIBRATION)
+        raise UsageError("int8 needs calibration images", reason=Reason.NEEDS_CALIBRATION)
     return _quantise(loader, calibration, on_failure)
 
 

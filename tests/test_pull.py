@@ -99,16 +99,16 @@ def test_option_takes_all_words_up_to_next_option(
         (["pull", "embedded", "--calibrate", "--precision", "int8"], "requires an argument"),
         (["pull"], "Missing argument 'MODEL...'"),
         (["pull", "embedded", "--calibrate", "x"], "--calibrate goes with --precision int8"),
-        (["pull", "embedded", "--precision", "int8"], "int8 needs images to calibrate with"),
+        (["pull", "embedded", "--precision", "int8"], "int8 needs calibration images"),
         (["pull", "embedded", "--precision", "bf16"], "bf16 runs on torch, without compiling"),
         (["pull", "embedded", "--precision", "int4"], "--precision int4: no such precision"),
         (["pull", "embedded", "--verify", "-"], "--verify does not read standard input"),
-        (["pull", "x.onnx"], "x.onnx is compiled already"),
+        (["pull", "x.onnx"], "x.onnx is already compiled"),
         (["pull", "embedded", "resnet50q"], "resnet50q"),
         (["export", "embedded"], "the model goes to a file whose name ends in .onnx"),
         (["export", "embedded", "-o", "x.pt"], "the model goes to a file whose name ends in .onnx"),
         (["export", "embedded", "-o", "-"], "the model goes to a file whose name ends in .onnx"),
-        (["export", "embedded", "-o", "x.onnx", "--precision", "int8"], "int8 needs images to calibrate with"),
+        (["export", "embedded", "-o", "x.onnx", "--precision", "int8"], "int8 needs calibration images"),
         (["predict", "x.jpg", "-m", "x.onnx", "--engine", "auto"], "no model file x.onnx"),
         (["predict", "x.jpg", "--precision", "int4"], "--precision int4: no such precision"),
         (["predict", "x.jpg", "--precision", "int8", "--engine", "torch"], "int8 runs on the onnx engine"),
@@ -231,7 +231,7 @@ def test_pull_and_info_report_the_same_int8_form(run_resnetd: Resnetd) -> None:
     figures = ("model", "precision", "engine", "failure", "calibration_images", "images", "top1_agreement")
     assert [row[key] for key in figures] == ["embedded", "int8", "onnx", None, 2, 2, 1.0]
     assert finished.stderr.splitlines() == [
-        "compiling embedded, once: the next start is quicker",
+        "compiling embedded once, so that later starts are faster",
         "calibrating embedded with 2 images",
     ]
     facts = json.loads(run_resnetd("info", "embedded", "-f", "json", RESNETD_ENGINE="auto").stdout)
@@ -336,7 +336,7 @@ def test_missing_device_is_an_error(device: str, cache: Path) -> None:
     with pytest.raises(UsageError, match=f"--device {device}: not on this machine") as caught:
         loader_for("embedded", device=device, engine="auto").load()
     assert hint_of(caught.value) is not None
-    assert "there is: cpu" in hint_of(caught.value)
+    assert "available: cpu" in hint_of(caught.value)
 
 
 @pytest.mark.slow
@@ -387,7 +387,7 @@ def test_full_disk_does_not_stop_predictions_and_leaves_nothing(room: int, cache
     assert finished.returncode == 0, finished.stderr
     assert [line.split("\t")[5] for line in finished.stdout.splitlines()] == ["tiger cat", "espresso"]
     assert "the compiled model cannot be kept: " in finished.stderr
-    assert "stays with the torch engine" not in finished.stderr  # the disk is to blame, not the model
+    assert "runs on the torch engine" not in finished.stderr  # the disk is to blame, not the model
     assert [path for path in cache.rglob("*") if path.is_file()] == []
     words = ["pull", "embedded"]
     finished = subprocess.run([*command[:4], *words], check=False, capture_output=True, text=True, cwd=ROOT)

@@ -183,7 +183,7 @@ def _choose(dataset: Dataset, split: str | None) -> LabelledImages:
         message = f"{dataset.location} has no split {name}"
         if set(there) == {ALL}:
             raise UsageError(message, reason=Reason.NO_SPLITS)
-        raise UsageError(message, hint=f"there is: {', '.join(there)}")
+        raise UsageError(message, hint=f"available: {', '.join(there)}")
     parts = (there[name],) if name in there else tuple(there.values())
     labels = np.concatenate([part.labels for part in parts])
     if not len(labels):

@@ -125,7 +125,7 @@ def _choose(
         raise WeightsError(
             f"{file} has weights that no {architecture} has, beside those under {printable(chosen.prefix)!r}: "
             f"{_listed(matrices)}",
-            hint=f"its tensors have the names of {tool}; {_SAVE_ALONE}" if tool else _SAVE_ALONE,
+            hint=f"its tensors are named as in {tool}; {_SAVE_ALONE}" if tool else _SAVE_ALONE,
         )
     # Counters of other tools: how many copies were averaged, how many operations a layer takes.
     return {name: tensor for name, tensor in own.items() if name in wanted or not _is_counter(tensor)}
@@ -190,7 +190,7 @@ def _check_numbers(file: Path, architecture: str, tensors: Mapping[str, Any]) ->
             raise WeightsError(
                 f"{file} does not fit {architecture}: {printable(name)[:80]} holds {_kind(tensor)}, not "
                 "floating-point numbers",
-                hint="quantised weights are not read: give those it was quantised from",
+                hint="quantised weights are not supported: use the weights they were quantised from",
             )
 
 

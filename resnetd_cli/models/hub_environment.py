@@ -238,6 +238,6 @@ def _switch(variable: str, value: str) -> str:
 def _token(variable: str, value: str) -> str:
     if not (value.isascii() and value.isprintable()) or " " in value:
         raise UsageError(
-            f"{variable} holds characters that cannot be part of a token", hint="copy the token anew, or unset it"
+            f"{variable} holds characters that cannot be part of a token", hint="copy the token again, or unset it"
         )
     return value

@@ -334,7 +334,7 @@ def _file(location: str, path: Path) -> ResolvedModel:
             reason=Reason.MODEL_AT_URL,
         )
     if is_there:
-        what = "a file of weights" if other_tools.is_weights(path.name) else "a file"
+        what = "a weights file" if other_tools.is_weights(path.name) else "a file"
         home = _home(path)
         message = f"{location} is {what}, not a model"
         if home:
@@ -381,14 +381,14 @@ def _unknown(model: str) -> UnknownModel:
     message = f"unknown model {model!r}" + (f", a name of {tool}" if tool else "")
     tagged = timm.list_pretrained(model.partition(".")[0])
     if tagged:
-        return UnknownModel(message, hint=f"its weights are: {', '.join(tagged[:8])}")
+        return UnknownModel(message, hint=f"available weights: {', '.join(tagged[:8])}")
     names = dict.fromkeys(
         [EMBEDDED, *(card.name for card in cards()), *timm.list_models(), *timm.list_pretrained()]
     )
     folded = {_folded(name): name for name in reversed(names)}
     near = difflib.get_close_matches(_folded(_ALSO.get(model, model)), folded, n=4, cutoff=0.8 if tool else 0.7)
     if near:
-        return UnknownModel(message, hint=f"near names: {', '.join(folded[name] for name in near)}")
+        return UnknownModel(message, hint=f"similar names: {', '.join(folded[name] for name in near)}")
     return UnknownModel(message, reason=Reason.MODEL_OF_ANOTHER_TOOL if tool else Reason.UNKNOWN_MODEL)
 
 

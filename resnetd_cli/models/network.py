@@ -71,8 +71,8 @@ class Definition:
                 std=tuple(how["std"]),
             )
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-            message = f"{self.ref.name} cannot be given images: its configuration has {first_line(error)}"
-            raise ModelError(message, hint="choose another model, or mend its config.json") from error
+            message = f"{self.ref.name}: its preprocessing is invalid: {first_line(error)}"
+            raise ModelError(message, hint="choose another model, or correct its config.json") from error
 
     @property
     def temperatures(self) -> tuple[FittedTemperature, ...]:

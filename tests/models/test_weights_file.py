@@ -575,7 +575,7 @@ def test_missing_shard_is_an_error(folder: Path) -> None:
             load_offline(str(folder))
     for name in ("../secret.safetensors", "/etc/passwd", "a/b.bin", ".x.bin", "x.txt"):
         index.write_text(json.dumps({"weight_map": {"fc.weight": name}}))
-        with pytest.raises(WeightsError, match="names no files of weights beside it"):
+        with pytest.raises(WeightsError, match="names no weights files beside it"):
             load_offline(str(folder))
 
 
@@ -585,7 +585,7 @@ def test_folder_with_several_weights_files_is_an_error(folder: Path, ten: dict[s
     save(folder / "rng_state.pth", {"cpu": torch.zeros(3)})
     assert load_offline(str(folder)).engine.classes == 10
     save(folder / "best.pth", state_dict(ten))
-    with pytest.raises(WeightsError, match=r"has 2 files of weights: best\.pth, last\.pth") as caught:
+    with pytest.raises(WeightsError, match=r"has 2 weights files: best\.pth, last\.pth") as caught:
         load_offline(str(folder))
     assert "best.pth" in (hint_of(caught.value) or "")
     assert load_offline(str(folder / "last.pth")).engine.classes == 10

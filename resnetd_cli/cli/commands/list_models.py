@@ -60,9 +60,9 @@ def list_models(
     rows = about.list_timm(pattern) if all_models else about.list_cards(pattern)
     if not rows:
         hint = (
-            "resnetd list-models --all looks through all of timm"
+            "resnetd list-models --all searches all timm models"
             if not all_models
-            else "PATTERN is a glob or a part"
+            else "PATTERN is a glob, or part of a name"
         )
         raise UsageError(f"no model matches {pattern!r}", hint=hint)
     with target.open() as stream:

@@ -89,7 +89,7 @@ class OnnxEngine:
             logits is not None and logits.shape[1] != self.classes
         ):
             raise ModelError(
-                "the model's graph gives something other than it says", hint="export or compile it again"
+                "the model's graph returns outputs of the wrong shape", hint="export or compile it again"
             )
         return Outputs(logits, logits if self._layer == LAYER_LOGITS else given.get("features"))
 
@@ -105,12 +105,12 @@ def _classes(session: Any) -> int:
     """Return the number of classes of the graph; 0 if it has no logits."""
     outputs = {output.name: output for output in session.get_outputs()}
     if not outputs or any(output.type != "tensor(float)" for output in outputs.values()):
-        raise ValueError("the graph does not give numbers")
+        raise ValueError("the graph does not return floats")
     if "logits" not in outputs:
         return 0
     shape = outputs["logits"].shape
     if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1:
-        raise ValueError("the graph's logits are not one for each class")
+        raise ValueError("the graph's logits have the wrong shape")
     return int(shape[1])
 
 

@@ -105,7 +105,7 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
     if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         there = ", ".join(kind for kind, is_there in present.items() if is_there)
-        raise UsageError(f"--device {name}: not on this machine", hint=f"there is: {there}")
+        raise UsageError(f"--device {name}: not on this machine", hint=f"available: {there}")
     return device
 
 
@@ -120,7 +120,7 @@ def _stage_index(network: nn.Module, layer: str | None) -> int:
     if layer in stages and hasattr(network, "forward_intermediates"):
         return stages.index(layer)
     raise UsageError(
-        f"--layer {layer}: no such layer", hint=f"there is: {', '.join(['pooled', 'logits', *stages])}"
+        f"--layer {layer}: no such layer", hint=f"available: {', '.join(['pooled', 'logits', *stages])}"
     )
 
 

@@ -195,7 +195,7 @@ def test_other_families_give_every_stage_they_name(name: str) -> None:
 def test_unknown_layer_is_refused_with_those_there_are(plain: nn.Module, layer: str) -> None:
     with pytest.raises(UsageError, match=f"--layer {layer}: no such layer") as caught:
         engine_of(plain, layer=layer)
-    assert hint_of(caught.value) == "there is: pooled, logits, act1, layer1, layer2, layer3, layer4"
+    assert hint_of(caught.value) == "available: pooled, logits, act1, layer1, layer2, layer3, layer4"
 
 
 @pytest.mark.parametrize("device", ["tpu", "xla", "meta", "gpu", "", "cuda:x", "cpu:0:0", "vulkan"])
@@ -211,7 +211,7 @@ def test_device_of_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -
     for device in ("cuda", "cuda:0", "mps"):
         with pytest.raises(UsageError, match="not on this machine") as caught:
             choose_device(device)
-        assert hint_of(caught.value) == "there is: cpu"
+        assert hint_of(caught.value) == "available: cpu"
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
 
 
