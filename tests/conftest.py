@@ -93,6 +93,13 @@ def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
+def compiled(without_torch: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer with the compiled embedded model, which starts in a tenth of the time that torch takes."""
+    monkeypatch.setenv("RESNETD_CACHE", without_torch["RESNETD_CACHE"])
+    monkeypatch.setenv("RESNETD_ENGINE", "auto")
+
+
+@pytest.fixture
 def run_here(cli: Cli, tmp_path: Path) -> ResnetdHere:
     """As `run_resnetd`, and with its caches, but in this process."""
     return ResnetdHere(tmp_path / "home", cli)

@@ -14,6 +14,8 @@ import pytest
 from helpers.paths import CAT, COFFEE, ROOT
 from helpers.program import Cli, is_one_error
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 FORMATS = ("table", "tsv", "csv", "json", "jsonl")
 
 

@@ -21,6 +21,8 @@ from helpers.paths import CAT, COFFEE, ROOT
 from helpers.program import Cli, Resnetd
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 
 def there() -> list[str]:
     return sorted(path.name for path in Path().iterdir())
@@ -184,7 +186,7 @@ def test_engine_failure_keeps_rows_so_far(cli: Cli, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(TorchEngine, "run", breaks)
     Path("x.npy").write_text("old", encoding="utf-8")
-    ended = cli("features", *[COFFEE] * 6, "-o", "x.npy", "--overwrite", "--workers", "1")
+    ended = cli("features", *[COFFEE] * 6, "-o", "x.npy", "--overwrite", "--workers", "1", "--engine", "torch")
     assert ended.code == 1
     assert "error: unexpected RuntimeError: the device is gone" in ended.stderr.splitlines()
     assert there() == ["x.npy", "x.npy.index.csv.partial", "x.npy.partial"]

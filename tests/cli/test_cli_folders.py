@@ -11,6 +11,8 @@ import pytest
 from helpers.paths import CAT, COFFEE
 from helpers.program import Cli
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX links")
 
 

@@ -21,6 +21,8 @@ from helpers.tsv import tsv_text
 from resnetd_cli.class_names import shipped
 from resnetd_cli.cli.app import run
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 SAMPLES = ROOT / "samples"
 COFFEE = SAMPLES / "coffee.jpg"
 CAT = SAMPLES / "cat.jpg"

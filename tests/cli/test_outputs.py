@@ -29,6 +29,8 @@ from resnetd_cli.results import Classified, Embedded, Failure, Prediction
 from resnetd_cli.system import files
 from resnetd_cli.system.files import OutputFile, open_atomic
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX files and permissions")
 
 

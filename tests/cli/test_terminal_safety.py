@@ -30,6 +30,8 @@ from resnetd_cli.results import Classified, Failure, Prediction
 from resnetd_cli.system.escaping import csv_line, printable, shell_word, tsv_line, without_formulas
 from resnetd_cli.views.listing import write_facts, write_rows
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 NASTY = {
     "colour": "\x1b[31mred",
     "cursor": "\x1b[2J\x1b[H",
