@@ -1,4 +1,4 @@
-"""What `evaluate` checks before the work, and how it reports and keeps the results."""
+"""Helpers of `resnetd evaluate`: check the options, note what is found, and store the temperature."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from resnetd_cli.models.trained_on import Known
 
 _ENOUGH = 100
-"""Images; a temperature fitted on fewer is mostly noise."""
+"""Number of images; a temperature fitted on fewer is mostly noise."""
 _DEFAULTS = (None, "train", "fp32")
 """The defaults of the options that choose how a model is loaded."""
 
@@ -38,7 +38,7 @@ def check_options(
     """Check which options go together.
 
     Raises:
-        UsageError: some do not.
+        UsageError: some do not go together.
     """
     if len(models) > 2:
         raise UsageError(f"{len(models)} models: two at most are compared", hint="name --model once or twice")
@@ -70,6 +70,13 @@ def check_per_image(path: Path | None, *, with_logits: bool) -> None:
         check_name(path)
     elif with_logits:
         raise UsageError("--with-logits goes with --per-image", hint="--per-image FILE.parquet --with-logits")
+
+
+def note_images(data: str, images: LabelledImages) -> None:
+    """Note the split, and the numbers of images and classes."""
+    of_classes = f" of {counted(len(images.classes), 'class')}" if images.classes else ""
+    terminal.note(f"{data}, {images.split}: {counted(len(images), 'image', ',')}{of_classes}")
+    terminal.notes(images.notes)
 
 
 def check_and_separate(
@@ -149,7 +156,7 @@ def keep_temperature(
 
 
 def exit_code(evaluated: list[Evaluated], fail_under: float | None, otherwise: ExitCode) -> ExitCode:
-    """Return the exit code: 1 if a model is below the bound, with an error that says so."""
+    """Return the exit code: 1 if a model's accuracy is below the limit, with an error that says so."""
     below = [each.report for each in evaluated if fail_under is not None and each.report.accuracy < fail_under]
     for report in below:
         message = f"{report.model.name}: top-1 is {report.accuracy:.4f}, below {fail_under:g}"

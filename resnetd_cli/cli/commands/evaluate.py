@@ -1,4 +1,4 @@
-"""`resnetd evaluate`."""
+"""`resnetd evaluate`: measure accuracy and calibration on labelled images, and compare two models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 from resnetd_cli.net.fetch import TIMEOUT
 from resnetd_cli.pipeline.decode.image import MAX_PIXELS, DecodeOptions
 from resnetd_cli.pipeline.sources.reading import ReadOptions
-from resnetd_cli.system.wording import counted
 
 if TYPE_CHECKING:
     from resnetd_cli.classifier import Classifier
 
 
 class Split(str, Enum):
-    """Which of a data set's images."""
+    """The split of a data set to measure on."""
 
     TEST = "test"
     VAL = "val"
@@ -31,7 +30,7 @@ class Split(str, Enum):
     ALL = "all"
 
 
-def evaluate(  # noqa: PLR0915
+def evaluate(
     data: Annotated[
         str, typer.Argument(metavar="DIR", help="Labelled images: DIR/CLASS/*.jpg, DIR/test/CLASS/*.jpg, ...")
     ],
@@ -140,6 +139,7 @@ def evaluate(  # noqa: PLR0915
         check_per_image,
         exit_code,
         keep_temperature,
+        note_images,
         note_results,
         open_rows_file,
         stop,
@@ -175,9 +175,7 @@ def evaluate(  # noqa: PLR0915
         offline=offline,
         reading=ReadOptions(timeout=timeout),
     )
-    of_classes = f" of {counted(len(images.classes), 'class')}" if images.classes else ""
-    terminal.note(f"{data}, {images.split}: {counted(len(images), 'image', ',')}{of_classes}")
-    terminal.notes(images.notes)
+    note_images(data, images)
     failures = result_loop.Failures()
     decoding = DecodeOptions(
         max_pixels, timeout, guard.value, ignore_exif=ignore_exif, allow_truncated=allow_truncated
@@ -196,7 +194,7 @@ def evaluate(  # noqa: PLR0915
         result_loop.tell_engine(classifier)
         return classifier
 
-    # All are loaded first: what is wrong with the second is told before the first is measured.
+    # Load all models first, so that an error of the second comes before the first is measured.
     classifiers = {choice.model.text: load_one(choice) for choice in choices}
     if skip_unknown:
         images, notes = images.known_to([classifier.class_names for classifier in classifiers.values()])
@@ -222,9 +220,15 @@ def evaluate(  # noqa: PLR0915
             evaluated.append(each)
     terminal.notes(image_notes(evaluated[0].report.counts))
     comparison = compare_models(*evaluated) if len(evaluated) > 1 else None
-    if fit:  # first, for the reader of the report may go away
-        asked = {"--weights": weights, "--image-size": image_size, "--precision": precision}
-        keep_temperature(evaluated[0], images, models[0], classifiers[models[0]], place, asked)
+    if fit:  # before the report, whose reader may close the pipe
+        keep_temperature(
+            evaluated[0],
+            images,
+            models[0],
+            classifiers[models[0]],
+            place,
+            {"--weights": weights, "--image-size": image_size, "--precision": precision},
+        )
     if target.format != "table" or target.path:
         note_results(evaluated, comparison)
     with target.open() as stream:
