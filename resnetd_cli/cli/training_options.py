@@ -54,10 +54,10 @@ Set = Annotated[
 Epochs = Annotated[Optional[str], typer.Option("--epochs", metavar="N", help="Number of epochs.")]
 BatchSize = Annotated[
     Optional[str],
-    typer.Option("--batch-size", "-b", metavar="N", help="Most images in a step, over all processes."),
+    typer.Option("--batch-size", "-b", metavar="N", help="Images per step at most, over all processes."),
 ]
-Rate = Annotated[Optional[str], typer.Option("--lr", metavar="R", help="The highest learning rate.")]
-Seed = Annotated[Optional[str], typer.Option("--seed", metavar="N", help="Seed of all randomness.")]
+Rate = Annotated[Optional[str], typer.Option("--lr", metavar="R", help="Peak learning rate.")]
+Seed = Annotated[Optional[str], typer.Option("--seed", metavar="N", help="Seed for all randomness.")]
 Seeds = Annotated[
     Optional[int],
     typer.Option(
@@ -69,13 +69,14 @@ Seeds = Annotated[
     ),
 ]
 ImageSize = Annotated[
-    Optional[str], typer.Option("--image-size", metavar="train|test|N", help="Input size, in pixels.")
+    Optional[str],
+    typer.Option(
+        "--image-size", metavar="train|test|N", help="Input size: the training or test size, or N pixels."
+    ),
 ]
 Teacher = Annotated[
     Optional[str],
-    typer.Option(
-        "--teacher", metavar="MODEL", help="A model of the same classes whose answers are learnt as well."
-    ),
+    typer.Option("--teacher", metavar="MODEL", help="A model with the same classes to distil from."),
 ]
 ValShare = Annotated[
     Optional[float],
@@ -93,7 +94,7 @@ SplitSeed = Annotated[
         "--split-seed",
         parser=whole(0, 2**31 - 1),
         metavar="N",
-        help="Which images are held back.  [default: the seed]",
+        help="Seed that chooses the held-back images.  [default: the seed]",
         show_default=False,
     ),
 ]
@@ -102,7 +103,7 @@ GroupBy = Annotated[
     typer.Option(
         "--group-by",
         metavar="PATTERN",
-        help="Keep images on one side of a split if this regular expression finds the same in their paths.",
+        help="Keep images together in a split if this regular expression finds the same text in their paths.",
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in RUN, if there is one.")]
@@ -116,11 +117,11 @@ Workers = Annotated[
         "--workers",
         parser=whole(0, 256),
         metavar="N",
-        help="Processes that load images, for each training process.",
+        help="Processes that load images, per training process.",
     ),
 ]
 Threads = Annotated[
-    Optional[int], typer.Option("--threads", parser=whole(1, 1024), metavar="N", help="Threads of each process.")
+    Optional[int], typer.Option("--threads", parser=whole(1, 1024), metavar="N", help="Threads per process.")
 ]
 SaveSeconds = Annotated[
     float,

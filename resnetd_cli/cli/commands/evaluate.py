@@ -40,7 +40,7 @@ def evaluate(
             "--model",
             "-m",
             metavar="MODEL",
-            help="As predict takes it; twice to compare two.  [default: RESNETD_MODEL, else resnet50d]",
+            help="The model, as for predict; give two to compare them.  [default: RESNETD_MODEL, else resnet50d]",
             autocompletion=options.complete_model,
             show_default=False,
         ),
@@ -48,7 +48,9 @@ def evaluate(
     split: Annotated[
         Optional[Split],
         typer.Option(
-            "--split", help="The default is the first of test, val, all, train that DIR has.", show_default=False
+            "--split",
+            help="The split to use.  [default: test, val, all or train, the first in DIR]",
+            show_default=False,
         ),
     ] = None,
     skip_unknown: Annotated[
@@ -65,7 +67,7 @@ def evaluate(
         bool, typer.Option("--calibrate", hidden=True, help="The former name of --fit-temperature.")
     ] = False,
     real: Annotated[
-        bool, typer.Option("--real-labels", help="Also judge by ImageNet's reassessed labels.")
+        bool, typer.Option("--real-labels", help="Also measure with ImageNet's reassessed labels.")
     ] = False,
     fail_under: Annotated[
         Optional[float],
@@ -81,7 +83,7 @@ def evaluate(
         typer.Option(
             "--per-image",
             metavar="FILE",
-            help="Write a row for each image here: .csv, .jsonl or .parquet.",
+            help="Write one row per image to FILE: .csv, .jsonl or .parquet.",
             show_default=False,
         ),
     ] = None,
@@ -91,7 +93,7 @@ def evaluate(
     mistakes: Annotated[
         int,
         typer.Option(
-            "--mistakes", parser=whole(0), metavar="N", help="How many of the most confident mistakes to list."
+            "--mistakes", parser=whole(0), metavar="N", help="Number of most confident mistakes to list."
         ),
     ] = 10,
     temperature: options.Temperature = None,
