@@ -297,7 +297,12 @@ def test_interrupted_runs_of_several_seeds_say_how_to_go_on(
     assert read(run / "seeds.json")["best"] is None and len(read(run / "seeds.json")["runs"]) == 1
     ended = run_resnetd("train", data, "-o", run, "--resume", "--workers", "0", "--threads", "1")
     assert ended.returncode == 0, ended.stderr
-    assert read(run / "seeds.json")["best"] in (0, 1) and (run / "model.safetensors").is_file()
+    runs = read(run / "seeds.json")["runs"]
+    best = min(runs, key=lambda run: (-run["val"]["top1"], run["val"]["loss"]))["seed"]
+    assert read(run / "seeds.json")["best"] == best
+    assert (run / "model.safetensors").read_bytes() == (
+        run / "seeds" / str(best) / "model.safetensors"
+    ).read_bytes()
 
 
 @pytest.mark.slow
