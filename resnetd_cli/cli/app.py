@@ -1,4 +1,4 @@
-"""The `resnetd` command: its commands, and the one place where errors become exit codes."""
+"""The `resnetd` program: registers the commands, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COMMANDS = {
     "info": "Describe a model.",
     "labels": "Search the ImageNet class names.",
 }
-"""The commands, as `resnetd --help` lists them. A new one is a module with a function of that name, and a line."""
+"""The commands as `resnetd --help` lists them. To add one, write a module with a function of that name."""
 for _name, _line in COMMANDS.items():
     _word = _name.replace("-", "_")
     _module = import_module(f"resnetd_cli.cli.commands.{_word}")
@@ -74,7 +74,7 @@ def resnetd(
 
 
 def _options_of(context: typer.Context) -> frozenset[str] | None:
-    """Return the options of the command that a command line calls."""
+    """Return the options of the command being run; None without one."""
     assert isinstance(context.command, TyperGroup)
     command = context.command.commands.get(context.invoked_subcommand or "")
     return frozenset(name for parameter in command.params for name in parameter.opts) if command else None
@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
             sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader of our output has had enough, as `head` does: not an error.
+        # The reader closed the pipe, as `head` does: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except KeyboardInterrupt as interrupt:
@@ -114,7 +114,7 @@ def _stopped(interrupt: KeyboardInterrupt) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    """Parse and run. Not by `app()`, which turns a closed pipe into an exit of its own."""
+    """Parse and run a command line. `app()` would not do: it exits by itself when a pipe is closed."""
     command = get_command(app)
     assert isinstance(command, TyperGroup)
     if "_RESNETD_COMPLETE" in os.environ:
@@ -127,19 +127,19 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _as_resnetd_error(error: Exception) -> ResnetdError:
-    """Return the error that users read for any exception."""
+    """Return the error to show for any exception."""
     if isinstance(error, ResnetdError):
         return error
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("resnetd_cli"):
-        hint = "pip install resnetd brings all it needs; with less, only compiled and exported models run"
+        hint = "pip install resnetd installs what it needs; without, only compiled and exported models run"
         return ResnetdError(f"the package {error.name} is not installed", hint=hint)
     if isinstance(error, (ImportError, MemoryError, RuntimeError)) and (shortage := _shortage(error)):
         return shortage
-    # What Typer's parser raises has a message of its own.
+    # Errors of Typer's parser format their own message.
     if hasattr(error, "format_message"):
-        said = " ".join(error.format_message().split()).replace(": Value error, ", ": ")  # pydantic's word
+        said = " ".join(error.format_message().split()).replace(": Value error, ", ": ")  # pydantic's wording
         usage = ResnetdError(said, hint=_help_hint(error))
         usage.exit_code = ExitCode.USAGE
         return usage
@@ -148,7 +148,7 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
 
 
 def _of_the_system(error: OSError) -> ResnetdError:
-    """Return the error for what the system refused: to write the output, unless it names another file."""
+    """Return the error for an OSError: about the file it names, or else about writing the output."""
     if error.filename is None:
         try:
             current_folder()
@@ -160,10 +160,10 @@ def _of_the_system(error: OSError) -> ResnetdError:
 
 
 def _shortage(error: Exception) -> ResnetdError | None:
-    """Return the error for want of memory or threads, which libraries tell only in words."""
+    """Return the error for running out of memory or threads, which libraries report only in their message."""
     text = first_line(innermost(error))
     if "new thread" in text:
-        return ResnetdError("the system gives no more threads", reason=Reason.NO_MORE_THREADS)
+        return ResnetdError("the system allows no more threads", reason=Reason.NO_MORE_THREADS)
     if isinstance(error, MemoryError) or re.search(r"alloc|out of memory", text):
         return ResnetdError("not enough memory", reason=Reason.NO_MEMORY)
     if isinstance(error, ImportError):
@@ -174,14 +174,14 @@ def _shortage(error: Exception) -> ResnetdError | None:
 
 def _help_hint(error: Exception) -> str:
     context = getattr(error, "ctx", None)
-    return f"{context.command_path if context else 'resnetd'} --help shows what there is"
+    return f"{context.command_path if context else 'resnetd'} --help lists what it accepts"
 
 
 def _quiet_libraries() -> None:
-    """Keep libraries' own chatter off the terminal; what matters of it comes as an error."""
+    """Keep libraries' messages off the terminal; anything important is raised as an error."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     hub_environment.put_in_order()
-    # numpy multiplies no matrices here, and for want of threads this library of its interrupts the whole process.
+    # NumPy's OpenBLAS interrupts the process if it cannot start its threads, and is not needed here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import logging
 

@@ -1,4 +1,4 @@
-"""The terminal: one object writes all notes, errors and progress bars to stderr; stdout carries only data."""
+"""The terminal: one object writes notes, errors, hints and progress bars to stderr; stdout is only for data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Terminal:
         self.verbose = False
         self.progress_wanted = True
         self.options: frozenset[str] | None = None
-        """Those of the running command; None before it is known."""
+        """The options of the running command; None before it is known."""
         self._into_pipe = False
         self._live: Progress | ImageBar | None = None
         self._hints: set[str] = set()
@@ -46,7 +46,7 @@ class Terminal:
         no_progress: bool = False,
         output: Path | None = None,
     ) -> None:
-        """Take a command's options. Without an output, or with `-`, its answers go to standard output."""
+        """Apply a command's options. Without `output`, or with `-`, results go to standard output."""
         self.quiet, self.verbose = quiet, verbose
         if verbose:
             share_stderr()
@@ -55,17 +55,17 @@ class Terminal:
         self._hints.clear()
 
     def note(self, message: str) -> None:
-        """Tell something that is not an error."""
+        """Print a message that is not an error."""
         if not self.quiet:
             self._print(message, style="dim")
 
     def notes(self, messages: Iterable[str]) -> None:
-        """Tell several such things."""
+        """Print several notes."""
         for message in messages:
             self.note(message)
 
     def error(self, error: ResnetdError, *, about: str | None = None) -> None:
-        """Tell an error in one line, and its hint in a second; a hint is not told twice."""
+        """Print an error on one line and its hint on a second; the same hint is not printed twice."""
         where = f"{about}: " if about else ""
         self._print(f"error: {where}{error.message}", style="red")
         if (hint := self.hint(error)) and hint not in self._hints:
@@ -73,19 +73,19 @@ class Terminal:
             self._print(f"hint: {hint}", style="dim")
 
     def hint(self, error: Advised) -> str | None:
-        """Return what to try next, in terms of the running command's options."""
+        """Return the hint for an error, worded for the running command's options."""
         return hint_of(error, self.options)
 
     def lines(self, text: str) -> None:
-        """Tell more than one line: a traceback."""
+        """Print several lines, such as a traceback."""
         for line in text.splitlines():
             self._print(line, style="dim")
 
     @property
     def shows_progress(self) -> bool:
-        """Whether progress bars are wanted and there is a terminal for them alone.
+        """Whether progress bars are wanted, and no other program writes to the terminal.
 
-        What reads the answers from a pipe, like `less`, often writes to the same terminal.
+        A program that reads the results from a pipe, such as `less`, often writes to the same terminal.
         """
         can_show = is_tty(sys.stderr) and os.environ.get("TERM") != "dumb"
         return self.progress_wanted and can_show and not self._into_pipe
@@ -94,11 +94,11 @@ class Terminal:
     def tracking(
         self, count: Callable[[], int | None], *, wanted: bool
     ) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
-        """Give a function that counts the items going through it on a progress bar.
+        """Yield a function that counts the items passing through it on a progress bar.
 
         Args:
-            count: finds out how many items will come, in the background, as it may walk a large folder.
-            wanted: show a bar, where one can be shown.
+            count: returns the number of items. It runs in the background, as it may walk a large folder.
+            wanted: show a bar if possible.
         """
         with self.counting(count, wanted=wanted) as counted:
 
@@ -113,11 +113,11 @@ class Terminal:
     def counting(
         self, count: Callable[[], int | None], *, wanted: bool = True
     ) -> Iterator[Callable[[int], object]]:
-        """Give a function that counts images on a progress bar, so many at a time.
+        """Yield a function that advances a progress bar by a number of images.
 
         Args:
-            count: as of `tracking`.
-            wanted: show a bar, where one can be shown.
+            count: as in `tracking`.
+            wanted: show a bar if possible.
         """
         if not (wanted and self.shows_progress):
             yield lambda images: None
@@ -144,13 +144,13 @@ class Terminal:
         return bar, task
 
     def close_bar(self) -> None:
-        """Take a training run's bar away."""
+        """Remove a training run's bar."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def download_bar(self) -> type[Any] | None:
-        """Return a tqdm class that shows downloads as a Rich progress bar; None where none is wanted."""
+        """Return a tqdm class that shows downloads as Rich progress bars; None if bars are not wanted."""
         if not self.shows_progress:
             return None
         from resnetd_cli.cli.download_bar import rich_bar
@@ -159,7 +159,7 @@ class Terminal:
 
     @contextmanager
     def print_through(self) -> Iterator[None]:
-        """Let something else print to the terminal while a bar is there, without tearing it."""
+        """Hide the progress bar while something else prints to the terminal."""
         live = self._live
         if live is None:
             yield
@@ -174,9 +174,9 @@ class Terminal:
         message = printable(text)
         if sys.stderr is None:  # started with it closed
             return
-        with suppress(OSError):  # nobody is left to be told
+        with suppress(OSError):  # stderr is gone
             if is_tty(sys.stderr):
-                with suppress(ImportError, MemoryError):  # an error may be that no file can be opened
+                with suppress(ImportError, MemoryError):  # the error may be that no file or memory is left
                     self._print_styled(message, style)
                     return
             sys.stderr.write(f"{message}\n")
@@ -186,12 +186,12 @@ class Terminal:
         from rich.text import Text
 
         with self.print_through():
-            # As Text: in a plain string `:smile:` would become a picture.
+            # As Text, because Rich turns `:smile:` in a plain string into an emoji.
             _stderr().print(Text(message, style=style), soft_wrap=True)
 
 
 def is_tty(stream: TextIO | None) -> bool:
-    """Tell whether a stream is a terminal; a closed one is not."""
+    """Return whether a stream is a terminal; a closed one is not."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:
@@ -199,7 +199,7 @@ def is_tty(stream: TextIO | None) -> bool:
 
 
 def is_pipe(target: Path | TextIO | None) -> bool:
-    """Tell whether what is written to a file or stream goes to another program."""
+    """Return whether a file or stream is a pipe to another program."""
     if target is None:
         return False
     try:

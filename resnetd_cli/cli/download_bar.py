@@ -1,4 +1,4 @@
-"""Downloads as Rich progress bars: huggingface_hub reports to a tqdm class."""
+"""Progress bars of downloads: a tqdm class for huggingface_hub that Rich draws."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from resnetd_cli.system.escaping import printable
 
 
 def rich_bar(console: Console) -> type[Any]:
-    """Return a tqdm class whose bars Rich draws on the console, one below the other; they vanish when done."""
+    """Return a tqdm class whose bars Rich draws on the console, one below another; they vanish when done."""
     columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
     class RichBar(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)  # huggingface_hub's own bars have one, tqdm's have not
+            kwargs.pop("name", None)  # an argument of huggingface_hub's own bars that tqdm does not have
             # `gui` keeps tqdm from drawing the bar itself.
             super().__init__(*args, **{**kwargs, "gui": True, "disable": False})
             self._task = progress.add_task(printable(self.desc or ""), total=self.total, completed=int(self.n))
@@ -31,7 +31,7 @@ def rich_bar(console: Console) -> type[Any]:
                 )
 
         def clear(self, *args: Any, **kwargs: Any) -> None:
-            """There is nothing of tqdm's on the screen."""
+            """Do nothing: tqdm has drawn nothing."""
 
         def close(self) -> None:
             super().close()

@@ -1,4 +1,4 @@
-"""Hints: which option of the running command helps against an error of the library."""
+"""Hints: for each reason of an error, the options of the running command that help."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ HINTS: dict[Reason, tuple[str, ...]] = {
     Reason.TOO_MANY_PIXELS: ("--max-pixels raises the bound",),
     Reason.TOO_SLOW: ("--timeout raises the bound",),
     Reason.SERVER_TOO_SLOW: (
-        "try again, or wait longer: --timeout raises the bound of each wait, too",
+        "try again, or wait longer: --timeout also raises the limit of each wait",
         "try again",
     ),
     Reason.SERVER_BUSY: ("try again later, or with a longer --timeout", "try again later"),
     Reason.PRIVATE_HOST: ("allow it with --allow-private-hosts",),
     Reason.TRUNCATED: ("--allow-truncated classifies what could be read", "fetch or export it again"),
     Reason.NO_MORE_PROCESSES: (
-        "fewer --workers need less; ulimit -n and -u tell what is allowed",
-        "ulimit -n and -u tell what is allowed",
+        "fewer --workers need less; ulimit -n and -u show the limits",
+        "ulimit -n and -u show the limits",
     ),
     Reason.NO_MORE_THREADS: (
-        "--workers 1 needs fewer; ulimit -u and -v tell what is allowed",
-        "ulimit -u and -v tell what is allowed",
+        "--workers 1 needs fewer; ulimit -u and -v show the limits",
+        "ulimit -u and -v show the limits",
     ),
     Reason.NO_MEMORY: (
         "fewer --workers or a lower --batch-size need less",
@@ -39,7 +39,7 @@ HINTS: dict[Reason, tuple[str, ...]] = {
     Reason.ONLY_LINKS: ("--follow follows links", "name the folders that they lead to"),
     Reason.LIST_NOT_OPENED: ("--files-from takes a file, or - for stdin",),
     Reason.LIST_NOT_READ: ("--files-from takes a file",),
-    Reason.LIST_ENTRIES: ("--files-from reads one name a line, or with --null NUL-separated names",),
+    Reason.LIST_ENTRIES: ("--files-from reads one name per line, or with --null NUL-separated names",),
     Reason.NOT_A_LIST: ("name images as INPUT, without --files-from",),
     # Outputs.
     Reason.OUTPUT_EXISTS: ("--overwrite replaces it",),
@@ -94,9 +94,9 @@ HINTS: dict[Reason, tuple[str, ...]] = {
     Reason.NOT_QUANTISED: ("--precision fp32",),
     Reason.NOT_COMPILED: ("--precision fp32 or int8",),
     Reason.COMPILED_ALREADY: ("predict --model takes it as it is",),
-    Reason.NEEDS_CALIBRATION: ("--calibrate FOLDER: some 64 like those to come",),
+    Reason.NEEDS_CALIBRATION: ("--calibrate FOLDER: about 64 typical images",),
     Reason.NO_CALIBRATION_IMAGE: (
-        "--calibrate takes files, folders and globs; some 64 images like those to come are enough",
+        "--calibrate takes files, folders and globs; about 64 typical images are enough",
     ),
     Reason.NO_IMAGE_TO_VERIFY: ("--verify takes files, folders and globs",),
     Reason.NOT_EXPORTED: ("resnetd export MODEL -o FILE.onnx writes files that do",),
@@ -107,11 +107,11 @@ HINTS: dict[Reason, tuple[str, ...]] = {
         "predict gives its probability; predict --min-probability P leaves out what is less likely",
     ),
     Reason.NO_REAL_LABEL: ("leave out --real-labels",),
-    Reason.ALL_TRAINED_ON: ("--include-training-images measures on these all the same",),
+    Reason.ALL_TRAINED_ON: ("--include-training-images measures on these anyway",),
     Reason.GROUP_BY: ("as in --group-by '(person[0-9]+)_'",),
     Reason.EMPTY_SPLIT: ("--split chooses another",),
     Reason.NO_SPLITS: (
-        "its images lie in no splits: without --split, those that a model was trained on are left out",
+        "its images are not split: without --split, those that a model was trained on are left out",
     ),
     # Training.
     Reason.OTHER_SETTING: ("--set {}",),
@@ -132,12 +132,12 @@ HINTS: dict[Reason, tuple[str, ...]] = {
     Reason.TOO_MANY_PROCESSES: ("fewer --processes",),
     Reason.BATCH_BELOW_PROCESSES: ("--batch-size {} or fewer --processes",),
     Reason.WORKERS_NOT_STARTED: ("--workers 0 needs none",),
-    Reason.WORKER_DIED: ("--resume goes on from the last checkpoint; fewer --workers need less memory",),
+    Reason.WORKER_DIED: ("--resume continues from the last checkpoint; fewer --workers need less memory",),
     Reason.WORKER_FAILED: ("-v shows where",),
     Reason.SHARED_MEMORY_FULL: (
         "shared memory (/dev/shm) is full: --workers 0 does without; in Docker, --shm-size=1g gives more",
     ),
-    Reason.PROCESS_DIED: ("--resume goes on from the last checkpoint; fewer --processes need less",),
+    Reason.PROCESS_DIED: ("--resume continues from the last checkpoint; fewer --processes need less",),
     Reason.RUN_EXISTS: ("--resume continues it, --overwrite starts anew",),
     Reason.RUN_DAMAGED: ("--overwrite starts anew",),
     Reason.RUN_DIFFERS: ("leave out what differs, or start anew with --overwrite",),
@@ -147,9 +147,9 @@ HINTS: dict[Reason, tuple[str, ...]] = {
     Reason.REPLACES_ITS_START: ("name another folder with -o",),
     Reason.IMAGES_CHANGED: ("put them back, or start anew with --overwrite",),
     Reason.FILE_CHANGED: ("put it back, or start anew with --overwrite",),
-    Reason.CHECKPOINT_NOT_WRITTEN: ("the last checkpoint is kept: make room, and go on with --resume",),
+    Reason.CHECKPOINT_NOT_WRITTEN: ("the last checkpoint is kept: free some space, and continue with --resume",),
 }
-"""For each reason the hints to choose from: the first whose options the command has; `{}` stands for a detail."""
+"""For each reason its hints: the first whose options the command has is shown; `{}` stands for a detail."""
 
 _OPTION = re.compile(r"(?<![\w-])(?:--[a-z][a-z-]*|-[fov](?!\w))")
 _OF_OTHER_PROGRAMS = {"--shm-size"}
@@ -161,27 +161,27 @@ _COMMAND = re.compile(
 
 
 class Advised(Protocol):
-    """An error, or the failure of one input."""
+    """Anything with a hint or reason: an error, or the failure of one input."""
 
     @property
     def hint(self) -> str | None:
-        """What to try next, whatever the command."""
+        """What to try next, for any command."""
 
     @property
     def reason(self) -> Reason | None:
-        """What failed, if an option may help."""
+        """The reason of the error, if an option may help."""
 
     @property
     def details(self) -> tuple[object, ...]:
-        """What the hint names."""
+        """The details to put into the hint."""
 
 
 def hint_of(error: Advised, options: Collection[str] | None = None) -> str | None:
-    """Return what to try next, in words that fit the running command; None where nothing helps.
+    """Return what to try next, worded for the running command; None if nothing helps.
 
     Args:
-        error: what failed.
-        options: those of the command; None: take every option as there.
+        error: the error or failure.
+        options: the command's options; None to allow every option.
     """
     return "; ".join(filter(None, (error.hint, hint_for(error.reason, options, error.details)))) or None
 
@@ -189,12 +189,12 @@ def hint_of(error: Advised, options: Collection[str] | None = None) -> str | Non
 def hint_for(
     reason: Reason | None, options: Collection[str] | None = None, details: tuple[object, ...] = ()
 ) -> str | None:
-    """Return the first hint for a reason whose options the command has; None where there is none.
+    """Return the first hint for a reason whose options the command has; None if there is none.
 
     Args:
-        reason: what failed; None for nothing that an option helps against.
-        options: as of `hint_of`.
-        details: what the hint names.
+        reason: the reason of the error; None if no option helps.
+        options: as in `hint_of`.
+        details: the details to put into the hint.
     """
     for text in HINTS[reason] if reason else ():
         if options is None or options_in(text)[None] <= set(options):
@@ -203,7 +203,7 @@ def hint_for(
 
 
 def options_in(text: str) -> dict[str | None, set[str]]:
-    """Return the options that a hint names, by the command that it names them of; None is the running one."""
+    """Return the options that a hint mentions, by command; None stands for the running command."""
     found: dict[str | None, set[str]] = {None: set()}
     for clause in _CLAUSE.split(text):
         command = _COMMAND.search(clause)

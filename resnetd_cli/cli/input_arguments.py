@@ -1,4 +1,4 @@
-"""INPUT arguments and `--files-from`: check them, and turn them into sources."""
+"""INPUT arguments and `--files-from`: check them and turn them into sources."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions
 
 
 def images_of(option: str, texts: list[str] | None) -> list[Source] | None:
-    """Return the images that an option names, and note what was skipped; None where it is not given.
+    """Return the images that an option names, and note what was skipped; None if it is not given.
 
     Raises:
-        UsageError: there is none, or standard input, which cannot be read twice, is among them.
+        UsageError: there are no images, or standard input, which cannot be read twice, is among them.
     """
     if not texts:
         return None
@@ -35,7 +35,7 @@ def images_of(option: str, texts: list[str] | None) -> list[Source] | None:
 
 @dataclass(frozen=True)
 class InputArguments:
-    """What the user named: INPUTs, or a list of them.
+    """The inputs that the user named: INPUT arguments, or a list.
 
     Attributes:
         texts: INPUTs.
@@ -45,7 +45,7 @@ class InputArguments:
         follow: see `Walker`.
 
     Raises:
-        UsageError: there is nothing, or standard input is wanted twice.
+        UsageError: there are no inputs, or standard input would be read twice.
     """
 
     texts: list[str]
@@ -66,16 +66,16 @@ class InputArguments:
 
     @property
     def single(self) -> bool:
-        """Whether there is exactly one image, as far as can be told without reading anything."""
+        """Whether there is exactly one image, as far as is known without reading anything."""
         return self.files_from is None and is_single(self.texts)
 
     @property
     def typed(self) -> bool:
-        """Whether the inputs are typed while the command runs."""
+        """Whether the inputs are typed on a terminal while the command runs."""
         return self.files_from == STDIN and is_tty(sys.stdin)
 
     def sources(self, options: ReadOptions = DEFAULT_READING) -> Iterator[Source]:
-        """Yield the inputs, in order: first those named, then those of the list.
+        """Yield the inputs in order: first the arguments, then the list.
 
         Raises:
             UsageError: the list cannot be read.
@@ -92,17 +92,17 @@ class InputArguments:
         yield from listed
 
     def count(self) -> int | None:
-        """Return how many inputs there are; None for a list, which may not have ended."""
+        """Return the number of inputs; None for a list, which may still be growing."""
         if self.files_from is not None:
             return None
         return sum(1 for _ in expand(self.texts, walker=self._new_walker()))
 
     @property
     def skipped(self) -> Skipped:
-        """What was skipped in folders so far."""
+        """The counts of what was skipped in folders so far."""
         return self._walker.skipped
 
-    def tell_skipped(self) -> None:
+    def report_skipped(self) -> None:
         """Note what was skipped in folders."""
         for text, reason in self._walker.notes():
             hint = hint_for(reason, terminal.options)

@@ -1,4 +1,4 @@
-"""Mistyped command lines: `help` for `--help`, no command before an image, a file name like `-kitten.jpg`."""
+"""Mistyped command lines: `help` for `--help`, a missing command, a file name such as `-kitten.jpg`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _WORDS_SHOWN = 4
 
 
 def understood(arguments: list[str], commands: Mapping[str, Any]) -> list[str]:
-    """Return the command line as it is meant: `help predict` is `predict --help`.
+    """Return the command line as intended: `help predict` becomes `predict --help`.
 
     Raises:
-        UsageError: it begins with no command, or a file's name would be taken for options.
+        UsageError: it does not begin with a command, or the name of a file looks like an option.
     """
     first, *others = arguments or [""]
     if first == "help":
@@ -42,7 +42,7 @@ def _hint(first: str, arguments: list[str], commands: Collection[str]) -> str:
 
 
 def _with_inputs(command: str, arguments: list[str]) -> str:
-    """Return a command line that can be pasted into a shell; the first words of one, if it is long."""
+    """Return a command line that can be pasted into a shell; only its first words if it is long."""
     words = [_pasted(word) for word in arguments[:_WORDS_SHOWN]]
     return " ".join(["resnetd", command, *words, *(["..."] if len(arguments) > _WORDS_SHOWN else [])])
 
@@ -52,10 +52,10 @@ def _pasted(word: str) -> str:
 
 
 def _refuse_files_like_options(words: Iterable[str], options: Collection[str]) -> None:
-    """Refuse files, as patterns of the shell give them, that would be taken for options.
+    """Refuse file names, as a shell's glob yields them, that would be parsed as options.
 
     Raises:
-        UsageError: one of the words is such a name, and no option.
+        UsageError: a word names an existing file, starts with a dash, and is not an option.
     """
     for word in words:
         if word == "--":

@@ -1,4 +1,4 @@
-"""Options that take several values, as a shell's glob gives them: `--verify a.jpg b.jpg`."""
+"""Options that take several values, such as the matches of a shell's glob: `--verify a.jpg b.jpg`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resnetd_cli.errors import UsageError
 
 
 class ManyValuesCommand(TyperCommand):
-    """A command whose options of a metavar in `...` take all the words up to the next option."""
+    """A command whose options with a metavar ending in `...` take all words up to the next option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line."""
@@ -22,7 +22,7 @@ class ManyValuesCommand(TyperCommand):
 
 
 def _repeat(words: list[str], options: Collection[str]) -> Iterator[str]:
-    """Put its option before each value: `--verify a b` becomes `--verify a --verify b`."""
+    """Repeat the option before each value: `--verify a b` becomes `--verify a --verify b`."""
     option: str | None = None
     for word, following in zip_longest(words, words[1:]):
         if not _is_option(word):

@@ -1,4 +1,4 @@
-"""Parsers of numeric options, in every usual notation: `2e8`, `1_000`, `.5`."""
+"""Parsers for numeric options, in every usual notation: `2e8`, `1_000`, `.5`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _MOST = 10**15
 
 
 def whole(low: int, high: int = _MOST) -> Callable[[Any], Any]:
-    """Return what parses an option that is a whole number within bounds."""
+    """Return a parser for whole numbers within bounds."""
     return _parser(Whole(low, high), f"a whole number, {low} or more" if high == _MOST else None)
 
 
 def number(low: float, high: float) -> Callable[[Any], Any]:
-    """Return what parses an option that is a number within bounds."""
+    """Return a parser for numbers within bounds."""
     return _parser(Number(low, high))
 
 

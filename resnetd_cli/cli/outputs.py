@@ -1,4 +1,4 @@
-"""The outputs of a command: checked before the work, opened after it."""
+"""A command's outputs (`-o`, `-f`, standard output): checked before the work, opened after it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _STDOUT = 1
 
 @dataclass(frozen=True)
 class TextOutput:
-    """Where a command's records go, and in which format.
+    """Where a command writes its records, and in which format.
 
     Attributes:
         path: a file; None for standard output.
         format: `table`, `tsv`, `csv`, `json`, `jsonl`, or for the facts of one thing `pairs`.
-        overwrite: replace a file that is there.
+        overwrite: replace an existing file.
     """
 
     path: Path | None
@@ -42,17 +42,17 @@ class TextOutput:
         elsewhere: str = "tsv",
         reads: Iterable[Named] = (),
     ) -> TextOutput:
-        """Find out what the options mean, and that it can be written.
+        """Resolve the options, and check that the output can be written.
 
         Args:
-            format_name: what the user asked for.
-            output: where to; None and `-` for standard output.
-            overwrite: it may be there already.
+            format_name: the format the user asked for.
+            output: the output; None and `-` for standard output.
+            overwrite: replace an existing file.
             elsewhere: as in `choose_format`.
             reads: as in `check_outputs`.
 
         Raises:
-            UsageError, OutputError: it cannot, or the file's name does not tell the format.
+            UsageError, OutputError: it cannot be written, or its suffix stands for no format.
         """
         path = as_path(output)
         check_outputs(path, overwrite=overwrite, reads=reads)
@@ -61,12 +61,12 @@ class TextOutput:
         return cls(path, format_name, overwrite)
 
     def open(self) -> AbstractContextManager[IO[str]]:
-        """Open it."""
+        """Open the output for text."""
         return open_text(self.path, overwrite=self.overwrite)
 
 
 def as_path(output: Path | None) -> Path | None:
-    """Return where to write, None for standard output, which `-o -` and `-o /dev/stdout` mean too."""
+    """Return the path to write to; None for standard output, including `-o -` and `-o /dev/stdout`."""
     if output is None or str(output) == "-" or descriptor_of(output) == _STDOUT:
         return None
     return output
@@ -98,12 +98,12 @@ def _stdout() -> TextIO:
 
 
 def check_outputs(*paths: Path | None, overwrite: bool, reads: Iterable[Named] = ()) -> None:
-    """Find out before any work that a result could not be written, or would replace what is not to be lost.
+    """Check before any work that outputs can be written, and would not replace an input or an image.
 
     Args:
         paths: the outputs; None is standard output.
-        overwrite: replace files that are there.
-        reads: the files that the command reads, in so far as they are known, `-` and None among them.
+        overwrite: replace existing files.
+        reads: the files that the command reads, as far as they are known; `-` and None are allowed.
 
     Raises:
         UsageError, OutputError: see `check_writable`; two outputs are one file; or one is an input, or an image.
@@ -111,7 +111,7 @@ def check_outputs(*paths: Path | None, overwrite: bool, reads: Iterable[Named] =
     wanted = [path for path in paths if path is not None]
     for position, path in enumerate(wanted):
         if path.absolute() in map(Path.absolute, wanted[:position]):
-            raise UsageError(f"two outputs would be written to {path}", hint="give each a name of its own")
+            raise UsageError(f"two outputs would be written to {path}", hint="give each its own name")
     check_protected(*paths, reads=reads)
     for path in wanted:
         check_writable(path, overwrite=overwrite)

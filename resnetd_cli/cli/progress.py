@@ -1,4 +1,4 @@
-"""The progress bar of the commands that process images."""
+"""The progress bar of commands that process images: images done, rate and time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 _BAR = 20
 _BAR_FROM = 70
-"""Narrower terminals show the words alone."""
+"""The terminal width from which the bar is shown beside the words."""
 _REFRESH_SECONDS = 0.2
 _ERASE = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
 
@@ -23,8 +23,8 @@ _ERASE = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
 class ImageBar:
     """One line with the images done, their rate and the time left. It vanishes at the end.
 
-    Rich's own display takes 5 ms of processor time to make way for a line of output; there may be 500 a second. It
-    also hides the cursor, which stays hidden when the program is suspended or killed.
+    Rich's own display takes 5 ms of processor time to let one line of output through; there may be 500 a second.
+    It also hides the cursor, which stays hidden if the program is suspended or killed.
 
     Args:
         console: a terminal.
@@ -49,7 +49,7 @@ class ImageBar:
             self._console.control(_ERASE)
 
     def set_total(self, total: int | None) -> None:
-        """Take how many images there are, as soon as it is known."""
+        """Set the number of images, once it is known."""
         self._numbers.update(self._task, total=total)
 
     def advance(self, images: int = 1) -> None:
@@ -57,12 +57,12 @@ class ImageBar:
         self._numbers.advance(self._task, images)
 
     def stop(self) -> None:
-        """Make way for output, until `start`."""
+        """Hide the bar until `start`, so that output can be printed."""
         self._lock.acquire()
         self._console.control(_ERASE)
 
     def start(self) -> None:
-        """Come back below the output."""
+        """Show the bar again, below the output."""
         try:
             self._draw()
         finally:
@@ -88,7 +88,7 @@ class ImageBar:
 
     def _rendered(self) -> Table | str:
         (task,) = self._numbers.tasks
-        width = self._console.width - 1  # now: the terminal may have been resized
+        width = self._console.width - 1  # read each time, as the terminal may be resized
         if width < _BAR_FROM:
             return in_words(task, width)
         row = Table.grid(padding=(0, 2))
@@ -97,7 +97,7 @@ class ImageBar:
 
 
 def in_words(task: Task, width: int) -> str:
-    """Return how many images are done, how quickly, and the time left: as much of it as there is room for."""
+    """Return the images done, their rate and the time left, or as much of that as fits the width."""
     total = "" if task.total is None else f"/{int(task.total):,}"
     parts = [f"{int(task.completed):,}{total} images"]
     if task.speed:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Named = str | Path | None
 _STDIN, _STDOUT = 0, 1
 _MODEL_FILES = ("config.json", "*.safetensors", "*.pth", "*.pt", "*.bin", "*.ckpt", "*.onnx")
-# Raw photographs that begin like no image of Pillow's, and films.
+# Raw photographs that Pillow does not recognise, and films.
 _CAMERA = re.compile(rb"FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|\0MRM|....ftyp", re.DOTALL)
 _PLAIN = re.compile(rb"[\t\n\r -~]*")
 _TEXTUAL = ("PPM", "XBM", "XPM", "FITS", "IM")
@@ -30,14 +30,14 @@ _HINT = "name a new file; a shell's pattern may have named this one"
 
 
 def check_protected(*paths: Path | None, reads: Iterable[Named] = ()) -> None:
-    """Refuse outputs that would replace what the command reads, or an image.
+    """Refuse outputs that would replace an image or a file that the command reads.
 
     Args:
         paths: the outputs; None is standard output, which a shell may append to a file.
-        reads: the files that are known to be read; `-` is standard input, None is nothing.
+        reads: the files known to be read; `-` is standard input, None is ignored.
 
     Raises:
-        UsageError: one would.
+        UsageError: an output is such a file.
     """
     there = {identity: path for path in paths if (identity := _identity(_STDOUT if path is None else path))}
     for read in reads if there else ():
@@ -49,10 +49,10 @@ def check_protected(*paths: Path | None, reads: Iterable[Named] = ()) -> None:
 
 
 def check_name(path: Path) -> None:
-    """Refuse a new output whose name is that of an image.
+    """Refuse an output with the extension of an image.
 
     Raises:
-        UsageError: it is.
+        UsageError: it has one.
     """
     from resnetd_cli.pipeline.sources.folders import is_named_like_image
 
@@ -61,10 +61,10 @@ def check_name(path: Path) -> None:
 
 
 def checked_inputs(sources: Iterator[Source], *paths: Path | None) -> Iterator[Source]:
-    """Yield inputs as they come, and fail if one of them is an output.
+    """Yield the inputs, and fail if one of them is an output.
 
     Raises:
-        UsageError: one is.
+        UsageError: an input is an output.
     """
     there = {identity: path for path in paths if path and (identity := _identity(path))}
     return _checked_inputs(sources, there) if there else sources
@@ -79,7 +79,7 @@ def _checked_inputs(sources: Iterator[Source], there: Mapping[tuple[int, int], P
 
 
 def model_files(*models: ModelRef) -> Iterator[Path]:
-    """Yield the files of those models that are files or folders on this machine."""
+    """Yield the files of the models that are local files or folders."""
     for path in filter(None, (model.path for model in models)):
         yield path
         for pattern in _MODEL_FILES if path.is_dir() else ():
@@ -87,7 +87,7 @@ def model_files(*models: ModelRef) -> Iterator[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Tell a file that is an image, by its bytes or by its name: a damaged one may be the only one there is."""
+    """Return whether a file is an image by its bytes or its name: even a damaged image may be the only copy."""
     if not path.is_file() or not path.stat().st_size:
         return False
     from resnetd_cli.pipeline.sources.folders import begins_like_image, is_named_like_image
@@ -98,7 +98,7 @@ def is_image(path: Path) -> bool:
         head = file.read(_HEAD)
         if _CAMERA.match(head):
             return True
-        if _PLAIN.fullmatch(head):  # a list whose first name is P1 or BM begins like an image too
+        if _PLAIN.fullmatch(head):  # a text may begin with an image's magic bytes, such as P1 or BM
             return _is_textual_image(path)
         return begins_like_image(str(path))
     return False
@@ -118,7 +118,7 @@ def _is_input(path: Path | None) -> UsageError:
 
 
 def _identity(file: str | Path | int) -> tuple[int, int] | None:
-    """Return what is the same of a file under all its names; None for what is no file."""
+    """Return what identifies a regular file under any name, device and inode; None for anything else."""
     try:
         status = os.stat(file)  # noqa: PTH116  (descriptors too)
     except (OSError, ValueError):

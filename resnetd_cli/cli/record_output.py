@@ -1,4 +1,4 @@
-"""Record and array files that appear under their name only when complete; an aborted run keeps its part."""
+"""Write record and array files atomically: they get their name when complete; an aborted run keeps `.partial`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Arrays = ArraySink | ArrayStream
 
 
 class Records:
-    """Records, one after the other, in a file or on standard output.
+    """Writes records one by one to a file or to standard output.
 
-    A file takes its name at the end. If the run ends early, it keeps the records so far, if there are any, under
-    another name, and says so.
+    A file gets its name at the end. If the run ends early, the records so far, if any, are kept in a partial
+    file, and a note says so.
 
     Args:
         path: the file; None for standard output.
-        format_name: as of `sinks.open_sink`.
-        overwrite: replace a file that is there.
-        keep: keep the records so far where an error ends the run. An interrupt keeps them in any case.
-        options: of the sink.
+        format_name: as in `sinks.base.open_sink`.
+        overwrite: replace an existing file.
+        keep: keep the records so far if an error ends the run. After an interrupt they are always kept.
+        options: the sink's options.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ def _inputs(count: int) -> str:
 
 @contextmanager
 def open_arrays(sink: Arrays) -> Iterator[Arrays]:
-    """Open a sink of arrays, and say so if it keeps only a part."""
+    """Open an array sink, and print a note if only a part of the array was kept."""
     try:
         with sink:
             yield sink
@@ -117,10 +117,10 @@ def open_arrays(sink: Arrays) -> Iterator[Arrays]:
 
 
 def array_sink(path: Path | None, *, overwrite: bool, keep: bool, escape_formulas: bool) -> Arrays:
-    """Return the sink of an array: a file and its index, or standard output, a pipe or a device, without one.
+    """Return the sink for an array: a file with an index, or standard output, a pipe or a device without one.
 
     Raises:
-        UsageError: the file's name does not tell the format, or standard output is a terminal.
+        UsageError: the file's suffix stands for no format, or standard output is a terminal.
     """
     if path is None:
         if is_tty(sys.stdout):
@@ -132,5 +132,5 @@ def array_sink(path: Path | None, *, overwrite: bool, keep: bool, escape_formula
 
 
 def array_paths(path: Path | None) -> list[Path | None]:
-    """Return the files that an array and its index go to."""
+    """Return the files to which an array and its index are written."""
     return [path] if path is None or is_stream(path) else [path, index_path(path)]

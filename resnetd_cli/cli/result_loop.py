@@ -1,4 +1,4 @@
-"""The loop that writes results to a sink, prints failures and decides the exit code."""
+"""The loop that writes results to a sink, reports failed inputs and decides the exit code."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from resnetd_cli.results import Failure
 from resnetd_cli.system.memory import return_large_blocks
 
 _FIRST = 200
-"""InputArguments whose names are looked at before the first answer."""
+"""The number of inputs whose names are known before the first result."""
 
 
-def tell_engine(classifier: Classifier) -> None:
-    """With `-v`, say what runs the model and why."""
+def report_engine(classifier: Classifier) -> None:
+    """With `-v`, print which engine runs the model, and why."""
     if terminal.verbose:
         precision = "" if classifier.precision == FP32 else f" in {classifier.precision}"
         terminal.note(f"{classifier.name} runs on {classifier.engine.name}{precision}: {classifier.why}")
 
 
-def tell_failure(failure: Failure) -> None:
-    """Tell of an input that has no answer."""
+def report_failure(failure: Failure) -> None:
+    """Print the error of a failed input."""
     terminal.error(InputError(failure.kind, failure.message, **failure.advice), about=failure.input)
 
 
 def with_hint(failure: Failure) -> Failure:
-    """Return a failure with its hint in the words of the running command's options."""
+    """Return a failure with its hint worded for the running command's options."""
     return replace(failure, hint=terminal.hint(failure), reason=None)
 
 
 class Failures:
-    """Tells of inputs that have no answer, and remembers that there were some."""
+    """Reports failed inputs, and sets the exit code if there were any."""
 
     def __init__(self) -> None:
         self.exit_code = ExitCode.OK
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def tell_once(self, failure: Failure) -> None:
-        """Tell of one, unless an input of this name was told of before: another model may have failed on it."""
-        if failure.input not in self._told:
-            self._told.add(failure.input)
-            self.tell(failure)
+    def report_once(self, failure: Failure) -> None:
+        """Report a failed input, unless it was reported before: several models may fail on it."""
+        if failure.input not in self._reported:
+            self._reported.add(failure.input)
+            self.report(failure)
 
-    def tell(self, failure: Failure) -> None:
-        """Tell of one."""
+    def report(self, failure: Failure) -> None:
+        """Report a failed input."""
         self.exit_code = ExitCode.PARTIAL
-        tell_failure(failure)
+        report_failure(failure)
 
 
 def look_ahead(sources: Iterator[Source]) -> tuple[list[Source], Iterator[Source]]:
-    """Return the first sources, and all of them, of which none has been read."""
+    """Return the first sources, and an iterator over all of them; none has been read yet."""
     first = list(islice(sources, _FIRST))
     return first, chain(first, sources)
 
@@ -70,16 +70,16 @@ def drain(
     inputs: InputArguments,
     *,
     fail_fast: bool,
-    told: bool = False,
+    reported: bool = False,
 ) -> ExitCode:
-    """Write each result as it comes and tell of each failure; return how it all ended.
+    """Write each result as it arrives, report each failure, and return the exit code.
 
     Args:
-        results: what comes of the inputs.
-        write: takes each.
-        inputs: what they are of.
+        results: the results of the inputs.
+        write: writes one result.
+        inputs: the inputs.
         fail_fast: raise at the first failure.
-        told: `write` shows failures where stderr goes, too, and a summary with what was skipped follows.
+        reported: `write` already shows failures on the same terminal as stderr, and a summary of them follows.
     """
     return_large_blocks()
     total = failed = 0
@@ -94,12 +94,12 @@ def drain(
                 failed += 1
                 if fail_fast:
                     raise ResnetdError(f"{result.input}: {result.message}", **result.advice)
-                if not told:
-                    tell_failure(result)
-    if not told:
-        inputs.tell_skipped()
+                if not reported:
+                    report_failure(result)
+    if not reported:
+        inputs.report_skipped()
     if not total:
         terminal.note("no inputs")
-    elif failed and total > 1 and not told:
+    elif failed and total > 1 and not reported:
         terminal.note(f"{failed} of {total} inputs failed")
     return ExitCode.PARTIAL if failed else ExitCode.OK

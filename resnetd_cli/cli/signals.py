@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: clean up, then exit with the code that names the signal."""
+"""Handle Ctrl-C, SIGTERM and SIGHUP: clean up, then exit with the signal's exit code (128 + number)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_NOTES = {"SIGTERM": "terminated", "SIGHUP": "hung up"}  # Windows has only the first
+_NOTES = {"SIGTERM": "terminated", "SIGHUP": "hung up"}  # Windows has only SIGTERM
 _ONE_STOP = 1.0
-"""Seconds within which signals are one: `timeout` and shells send theirs to a process and again to its group."""
+"""Signals within this many seconds count as one: `timeout` and shells signal a process and then its group."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end; to libraries it is an interrupt.
+    """The process was asked to end by a signal; a KeyboardInterrupt, so that libraries let it pass.
 
     Args:
-        number: of the signal.
+        number: the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -27,17 +27,17 @@ class Stopped(KeyboardInterrupt):
 
 
 raised: list[Stopped] = []
-"""Those that were raised: code in C may have made another error of one."""
+"""All that were raised, as C code may have replaced one by another error."""
 
 
 def install() -> None:
-    """Raise `Stopped` in the main thread when such a signal comes, unless it is ignored, as under nohup."""
+    """Install handlers that raise `Stopped` in the main thread, except for ignored signals, as under nohup."""
     last = float("-inf")
 
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal last
         previous, last = last, time.monotonic()
-        # A second one would break off the clearing away; but if the first was lost in a library, it must count.
+        # A second signal would interrupt the clean-up; but if a library swallowed the first, it must count.
         if last - previous > _ONE_STOP:
             raised.append(Stopped(number))
             raise raised[-1]
@@ -50,10 +50,10 @@ def install() -> None:
 
 @contextmanager
 def requests() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether the run was asked to stop, by Ctrl-C or a signal.
+    """Yield a function that returns whether Ctrl-C or a signal asked the run to stop.
 
-    The first one waits for it to be asked; a second one, a second later or more, or one before it was ever asked,
-    stops at once.
+    The first signal takes effect when that function is called. A second signal, at least a second later, or a
+    signal before the first call stops the run at once.
     """
     stops.clear()
     heard, last = False, float("-inf")
@@ -76,7 +76,7 @@ def requests() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def left_to_children() -> Iterator[list[int]]:
-    """Give the signals that come, as they come, for the children that this process waits for."""
+    """Yield a list that collects the signals received, to be forwarded to child processes."""
     stops.clear()
     with _handled(lambda number, _: stops.append(number)):
         yield stops
@@ -87,7 +87,7 @@ stops: list[int] = []
 
 
 def as_interrupt() -> KeyboardInterrupt:
-    """Return what ends the program as the signal asked."""
+    """Return the exception that ends the program for the signal received."""
     number = stops[0] if stops else signal.SIGINT
     return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
 

@@ -1,4 +1,4 @@
-"""How a training run is shown while it goes: a progress bar for the first pass and the steps, a line per epoch."""
+"""Show the progress of training: a bar for the first pass and the steps, and a line per epoch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Display:
         self._is_surveying = False
 
     def survey(self, done: int, total: int) -> None:
-        """Show how many images the first pass has looked at."""
+        """Show how many images the first pass has read."""
         if not self._terminal.shows_progress:
             return
         now = time.monotonic()

@@ -175,9 +175,9 @@ def _set_threads(launch: Launch) -> None:
 
 
 def _report_failure(failure: Failure) -> None:
-    from resnetd_cli.cli.result_loop import tell_failure
+    from resnetd_cli.cli.result_loop import report_failure
 
-    tell_failure(failure)
+    report_failure(failure)
 
 
 def _report_survey(survey: Survey, divided: TrainValTest) -> None:

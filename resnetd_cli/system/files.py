@@ -423,7 +423,7 @@ def current_folder() -> Path:
     try:
         return Path.cwd()
     except OSError as error:
-        raise ResnetdError("the current folder is gone", hint="cd to one that is there") from error
+        raise ResnetdError("the current folder is gone", hint="cd to an existing folder") from error
 
 
 def name_temporary_folder() -> None:

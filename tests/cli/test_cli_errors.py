@@ -84,7 +84,7 @@ FORMATS = ("table", "tsv", "csv", "json", "jsonl")
         pytest.param(["info"], 2, "MODEL", id="info-of-nothing"),
     ],
 )
-def test_wrong_usage_is_told_before_anything_is_loaded(
+def test_usage_error_is_raised_before_loading(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, error: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # importing it fails
@@ -183,7 +183,7 @@ def test_wrong_usage_is_told_before_anything_is_loaded(
         ),
     ],
 )
-def test_what_the_model_does_not_have_is_told_in_one_line(
+def test_model_without_the_asked_part_is_one_line_error(
     cli: Cli, tmp_path: Path, arguments: list[str | Path], code: int, error: str, hint: str
 ) -> None:
     ended = cli(*arguments)
@@ -194,7 +194,7 @@ def test_what_the_model_does_not_have_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
-def test_a_device_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+def test_missing_device_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -206,7 +206,7 @@ def test_a_device_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch, d
 
 
 @pytest.mark.parametrize("count", [999, 1001, 0])
-def test_labels_of_another_count(cli: Cli, tmp_path: Path, count: int) -> None:
+def test_labels_with_wrong_count_are_an_error(cli: Cli, tmp_path: Path, count: int) -> None:
     Path("names.txt").write_text("".join(f"class {i}\n" for i in range(count)), encoding="utf-8")
     ended = cli("predict", COFFEE, "--labels", "names.txt")
     assert is_one_error(ended, 1)
@@ -214,7 +214,7 @@ def test_labels_of_another_count(cli: Cli, tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.json", "out"])
-def test_an_output_that_exists_is_kept(cli: Cli, name: str) -> None:
+def test_existing_output_is_kept(cli: Cli, name: str) -> None:
     Path(name).write_text("mine", encoding="utf-8")
     ended = cli("predict", COFFEE, "-o", name)
     assert is_one_error(ended, 2)
@@ -223,7 +223,7 @@ def test_an_output_that_exists_is_kept(cli: Cli, name: str) -> None:
     assert Path(name).read_text(encoding="utf-8") == "mine"
 
 
-def test_overwrite_replaces_it(cli: Cli) -> None:
+def test_overwrite_replaces_existing_output(cli: Cli) -> None:
     Path("out.jsonl").write_text("mine", encoding="utf-8")
     ended = cli("predict", COFFEE, "-o", "out.jsonl", "--overwrite")
     assert ended == (0, "", "out.jsonl: 1 input\n")
@@ -234,7 +234,7 @@ def test_overwrite_replaces_it(cli: Cli) -> None:
 @pytest.mark.parametrize(
     "command", [["features", "-o"], ["predict", "--features-out"]], ids=lambda words: words[0]
 )
-def test_neither_the_array_nor_its_index_may_exist(cli: Cli, command: list[str], there: str) -> None:
+def test_existing_array_or_index_is_kept(cli: Cli, command: list[str], there: str) -> None:
     Path(there).write_text("mine", encoding="utf-8")
     ended = cli(*command, "x.npy", COFFEE)
     assert is_one_error(ended, 2)
@@ -243,7 +243,7 @@ def test_neither_the_array_nor_its_index_may_exist(cli: Cli, command: list[str],
 
 
 @pytest.mark.parametrize("output", ["x.npy", "x.npy.index.csv"])
-def test_two_outputs_may_not_be_one_file(cli: Cli, output: str) -> None:
+def test_two_outputs_to_one_file_are_an_error(cli: Cli, output: str) -> None:
     ended = cli("predict", COFFEE, "-f", "csv", "-o", output, "--features-out", "x.npy")
     assert is_one_error(ended, 2)
     assert list(Path().iterdir()) == []
@@ -254,7 +254,7 @@ def test_bibtex_refuses_an_output_file(cli: Cli) -> None:
     assert not Path("cite.bib").exists()
 
 
-def test_verbose_shows_where_an_error_came_from(cli: Cli) -> None:
+def test_verbose_prints_the_traceback(cli: Cli) -> None:
     ended = cli("predict", COFFEE, "-v", "-m", "resnet50dd")
     assert ended.code == 2
     assert len(ended.errors) == len(ended.hints) == 1
@@ -262,7 +262,7 @@ def test_verbose_shows_where_an_error_came_from(cli: Cli) -> None:
     assert ended.stderr.rstrip().endswith("UnknownModel: unknown model 'resnet50dd'")
 
 
-def test_an_error_that_nobody_foresaw_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by\nnothing")
 
@@ -337,7 +337,7 @@ def read_rows(text: str, format_name: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("format_name", ["tsv", "csv", "json", "jsonl"])
-def test_each_bad_input_is_one_row_in_its_place(cli: Cli, bad: list[tuple[str, str]], format_name: str) -> None:
+def test_each_bad_input_is_one_row_in_order(cli: Cli, bad: list[tuple[str, str]], format_name: str) -> None:
     ended = cli("predict", *as_arguments(bad), "-f", format_name, "-k", "1")
     assert ended.code == 3
     assert read_rows(ended.stdout, format_name) == bad
@@ -348,7 +348,7 @@ def test_each_bad_input_is_one_row_in_its_place(cli: Cli, bad: list[tuple[str, s
     assert "Traceback" not in ended.stderr
 
 
-def test_each_bad_input_is_told_in_the_table_in_its_place(
+def test_each_bad_input_is_in_the_table_in_order(
     cli: Cli, bad: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
@@ -362,7 +362,7 @@ def test_each_bad_input_is_told_in_the_table_in_its_place(
 
 
 @pytest.mark.parametrize("others", [[], [str(CAT)]], ids=["alone", "among others"])
-def test_a_name_longer_than_the_system_takes_is_one_row(cli: Cli, others: list[str]) -> None:
+def test_too_long_file_name_is_one_row(cli: Cli, others: list[str]) -> None:
     name = "x" * 300 + ".jpg"
     ended = cli("predict", name, *others, "-f", "tsv", "-k", "1")
     assert ended.code == 3
@@ -371,7 +371,7 @@ def test_a_name_longer_than_the_system_takes_is_one_row(cli: Cli, others: list[s
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("others", [[], [str(CAT)]], ids=["alone", "among others"])
-def test_a_file_in_a_locked_folder_is_one_row(cli: Cli, others: list[str]) -> None:
+def test_file_in_an_unreadable_folder_is_one_row(cli: Cli, others: list[str]) -> None:
     Path("locked").mkdir()
     shutil.copy(CAT, "locked/a.jpg")
     Path("locked").chmod(0)
@@ -385,7 +385,7 @@ def test_a_file_in_a_locked_folder_is_one_row(cli: Cli, others: list[str]) -> No
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_a_failed_input_has_its_row_wherever_stdout_goes(
+def test_failed_input_has_a_row_in_files_and_pipes(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, format_name: str
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # makes Rich take a pipe for a terminal
@@ -398,13 +398,13 @@ def test_a_failed_input_has_its_row_wherever_stdout_goes(
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:99999/x.jpg", "http://127.0.0.1:port/x.jpg", "gopher://x/y.jpg"]
 )
-def test_an_url_that_cannot_be_fetched_is_a_blocked_row(cli: Cli, url: str) -> None:
+def test_malformed_or_unsupported_url_is_a_blocked_row(cli: Cli, url: str) -> None:
     ended = cli("predict", url, "-f", "jsonl")
     assert ended.code == 3
     assert json.loads(ended.stdout)["error"]["kind"] == "blocked"
 
 
-def test_one_input_that_fails_alone_is_not_counted(cli: Cli) -> None:
+def test_single_failed_input_prints_no_count(cli: Cli) -> None:
     ended = cli("predict", "missing.jpg", "--no-header")
     assert ended == (
         3,
@@ -414,7 +414,7 @@ def test_one_input_that_fails_alone_is_not_counted(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\rb.jpg", "\x1b[31mred.jpg", "bell\x07.jpg", "\udcff.jpg"])
-def test_an_error_is_one_line_of_plain_text_whatever_the_file_is_called(cli: Cli, name: str) -> None:
+def test_error_is_one_line_of_plain_text_for_any_file_name(cli: Cli, name: str) -> None:
     ended = cli("predict", name, "-f", "json")
     assert ended.code == 3
     assert json.loads(ended.stdout)[0]["input"] == name
@@ -430,7 +430,7 @@ def test_fail_fast_stops_at_the_first_failure(cli: Cli, format_name: str) -> Non
     assert [line.split(":")[1] for line in ended.errors] == [" missing.jpg"]
 
 
-def test_fail_fast_without_a_failure_goes_to_the_end(cli: Cli) -> None:
+def test_fail_fast_without_failure_processes_all_inputs(cli: Cli) -> None:
     ended = cli("predict", COFFEE, CAT, "--fail-fast", "-f", "tsv", "-k", "1")
     assert (ended.code, ended.stderr) == (0, "")
     assert read_rows(ended.stdout, "tsv") == [(str(COFFEE), "ok"), (str(CAT), "ok")]
@@ -439,13 +439,13 @@ def test_fail_fast_without_a_failure_goes_to_the_end(cli: Cli) -> None:
 @pytest.mark.parametrize(
     "output", [["predict", "-o", "x.csv"], ["features", "-o", "x.npy"], ["predict", "--features-out", "x.npy"]]
 )
-def test_a_run_that_failed_fast_leaves_no_file_that_looks_complete(cli: Cli, output: list[str]) -> None:
+def test_fail_fast_leaves_no_complete_output(cli: Cli, output: list[str]) -> None:
     ended = cli(*output, CAT, "missing.jpg", COFFEE, "--fail-fast")
     assert ended.code == 1
     assert list(Path().iterdir()) == []
 
 
-def test_the_bounds_of_an_image_are_kept_by_row(cli: Cli) -> None:
+def test_image_over_a_limit_is_a_too_large_row(cli: Cli) -> None:
     ended = cli("predict", COFFEE, CAT, "--max-pixels", str(451 * 300), "-f", "jsonl", "-k", "1")
     first, second = map(json.loads, ended.stdout.splitlines())
     assert ended.code == 3
@@ -453,7 +453,7 @@ def test_the_bounds_of_an_image_are_kept_by_row(cli: Cli) -> None:
     assert second["predictions"][0]["label"] == "tiger cat"
 
 
-def test_a_hint_names_no_option_that_the_command_lacks(cli: Cli) -> None:
+def test_hint_mentions_only_options_of_the_command(cli: Cli) -> None:
     Path("cut.jpg").write_bytes(COFFEE.read_bytes()[:20_000])
     with_it, without = cli("predict", "cut.jpg"), cli("bench", "cut.jpg", "-m", "embedded")
     assert with_it.hints == ["hint: --allow-truncated classifies what could be read"]
@@ -462,7 +462,7 @@ def test_a_hint_names_no_option_that_the_command_lacks(cli: Cli) -> None:
         assert "image file is truncated: rows are missing" in ended.stderr
 
 
-def test_truncated_images_are_taken_only_when_allowed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_image_needs_allow_truncated(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import ImageFile
 
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
@@ -476,14 +476,14 @@ def test_truncated_images_are_taken_only_when_allowed(cli: Cli, monkeypatch: pyt
     assert json.loads(ended.stdout)["predictions"][0]["label"] == "espresso"
 
 
-def test_quiet_still_tells_errors(cli: Cli) -> None:
+def test_quiet_still_prints_errors(cli: Cli) -> None:
     ended = cli("predict", "missing.jpg", "missing.jpg", "-q")
     assert ended.code == 3
     assert ended.errors == ["error: missing.jpg: no such file or folder"] * 2
     assert "failed" not in ended.stderr
 
 
-def test_an_empty_list_is_no_failure(cli: Cli) -> None:
+def test_empty_list_is_not_a_failure(cli: Cli) -> None:
     Path("list.txt").write_text("\n\n", encoding="utf-8")
     ended = cli("predict", "--files-from", "list.txt", "-f", "json")
     assert (ended.code, json.loads(ended.stdout), ended.stderr) == (0, [], "no inputs\n")

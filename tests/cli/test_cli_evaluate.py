@@ -136,7 +136,7 @@ def test_the_report_is_written_even_below_the_bound(cli: Cli, photos: Path) -> N
         (["--temperature", "0"], 2, "--temperature 0: the temperature 0.0, not one from 0.01 to 100"),
         (["--temperature", "-1"], 2, "--temperature -1: "),
         (["--temperature", "nan"], 2, "--temperature nan: "),
-        (["--split", "val"], 2, "has no split val\nhint: its images lie in no splits: without --split, "),
+        (["--split", "val"], 2, "has no split val\nhint: its images are not split: without --split, "),
         (["--split", "none"], 2, "--split"),
         (["--real-labels"], 1, "none of the images is one of ImageNet's validation set"),
         (["-m", "embedded", "-m", "no-such-model"], 2, "unknown model"),

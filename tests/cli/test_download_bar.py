@@ -21,7 +21,7 @@ def bar_class(screen: io.StringIO) -> type:
     return rich_bar(Console(file=screen, force_terminal=True, width=100, color_system=None))
 
 
-def test_shows_name_and_bytes_as_they_come(bar_class: type, screen: io.StringIO) -> None:
+def test_bar_shows_name_and_bytes(bar_class: type, screen: io.StringIO) -> None:
     with bar_class(total=100_000_000, desc="model.safetensors", unit="B", unit_scale=True, name="hub") as bar:
         bar.update(60_000_000)
         bar.refresh()
@@ -32,7 +32,7 @@ def test_shows_name_and_bytes_as_they_come(bar_class: type, screen: io.StringIO)
     assert "60.0/100.0 MB" in shown
 
 
-def test_two_bars_at_once_as_xet_downloads_have(bar_class: type, screen: io.StringIO) -> None:
+def test_two_bars_are_drawn_at_once(bar_class: type, screen: io.StringIO) -> None:
     first = bar_class(total=10, desc="downloading")
     second = bar_class(total=10, desc="writing")
     first.update(5)
@@ -46,7 +46,7 @@ def test_two_bars_at_once_as_xet_downloads_have(bar_class: type, screen: io.Stri
     assert "writing" in screen.getvalue()
 
 
-def test_resumes_where_a_download_left_off(bar_class: type) -> None:
+def test_resumed_download_starts_at_its_offset(bar_class: type) -> None:
     with bar_class(total=10, initial=4, desc="x") as bar:
         bar.update(6)
         assert bar.n == 10

@@ -13,7 +13,7 @@ from typer.main import get_command
 from resnetd_cli.cli import console
 from resnetd_cli.cli.app import app
 from resnetd_cli.cli.hints import HINTS, hint_for, hint_of, options_in
-from resnetd_cli.cli.result_loop import tell_failure, with_hint
+from resnetd_cli.cli.result_loop import report_failure, with_hint
 from resnetd_cli.errors import ErrorKind, InputError, OutputExists, Reason, UsageError
 from resnetd_cli.results import Failure
 
@@ -166,7 +166,7 @@ def test_failed_input_is_printed_with_a_hint_of_the_command(
     monkeypatch.setattr(console.terminal, "options", COMMANDS[command])
     monkeypatch.setattr(console.terminal, "_hints", set())
     failure = Failure("a.png", "m", ErrorKind.TOO_LARGE, "9 pixels, more than 8", reason=Reason.TOO_MANY_PIXELS)
-    tell_failure(failure)
+    report_failure(failure)
     hint = "hint: --max-pixels raises the bound\n" if told else ""
     assert capsys.readouterr().err == f"error: a.png: 9 pixels, more than 8\n{hint}"
     assert with_hint(failure).hint == ("--max-pixels raises the bound" if told else None)

@@ -52,7 +52,7 @@ def refusal(*arguments: str) -> tuple[str, str | None]:
         (["help", "labels", "terrier"], ["labels", "--help"]),
     ],
 )
-def test_help_is_understood_as_a_command(arguments: list[str], meant: list[str]) -> None:
+def test_help_works_as_a_command(arguments: list[str], meant: list[str]) -> None:
     assert read(*arguments) == meant
 
 
@@ -69,7 +69,7 @@ def test_help_is_understood_as_a_command(arguments: list[str], meant: list[str])
         ["export", "embedded", "-o", "x.onnx", "--verify", "photos"],
     ],
 )
-def test_an_ordinary_command_line_is_left_as_it_is(arguments: list[str]) -> None:
+def test_valid_command_line_is_unchanged(arguments: list[str]) -> None:
     assert read(*arguments) == arguments
 
 
@@ -90,13 +90,13 @@ def test_an_ordinary_command_line_is_left_as_it_is(arguments: list[str]) -> None
         (["*.gif"], "resnetd --help lists the commands"),
     ],
 )
-def test_an_image_where_a_command_belongs_suggests_one(arguments: list[str], hint: str) -> None:
+def test_image_in_place_of_a_command_suggests_predict(arguments: list[str], hint: str) -> None:
     message, given = refusal(*arguments)
     first = arguments[1] if arguments[0] == "help" else arguments[0]
     assert (message, given) == (f"no command called '{first}'", hint)
 
 
-def test_options_and_an_image_without_a_command() -> None:
+def test_options_and_an_image_without_command_are_an_error() -> None:
     assert refusal("-k", "3", "dog.jpg") == ("no command", "resnetd predict -k 3 dog.jpg")
 
 
@@ -105,7 +105,7 @@ def test_options_and_an_image_without_a_command() -> None:
     ("word", "shown"),
     [("-kitten.jpg", "./-kitten.jpg"), ("-*.jpg", "'./-*.jpg'"), ("-k{itten,}.jpg", "'./-k{itten,}.jpg'")],
 )
-def test_a_file_whose_name_begins_like_an_option_is_refused(word: str, shown: str) -> None:
+def test_file_name_like_an_option_is_refused(word: str, shown: str) -> None:
     hint = f"write {shown}, or put -- before the names"
     for command in ("predict", "features", "pull"):
         message = f"{word} is a file, but looks like an option"
@@ -113,14 +113,14 @@ def test_a_file_whose_name_begins_like_an_option_is_refused(word: str, shown: st
 
 
 @posix
-def test_an_option_stays_one_beside_a_file_of_its_name() -> None:
+def test_option_beats_a_file_of_the_same_name() -> None:
     Path("-v").touch()
     Path("--model=embedded").touch()
     arguments = ["predict", "-v", "--model=embedded", "dog.jpg"]
     assert read(*arguments) == arguments
 
 
-def test_an_equals_sign_gives_one_value() -> None:
+def test_equals_sign_passes_a_single_value() -> None:
     words = ["x", "--verify=a", "b", "--calibrate", "c", "d", "-o", "e", "--", "--verify"]
     assert list(_repeat(words[:-2], ["--verify", "--calibrate"])) == (
         ["x", "--verify=a", "b", "--calibrate", "c", "--calibrate", "d", "-o", "e"]
@@ -131,9 +131,7 @@ def test_an_equals_sign_gives_one_value() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "euc_jp"])
-def test_a_locale_that_is_not_utf_8_starts_the_program_again(
-    encoding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_non_utf_8_locale_restarts_the_program(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "resnetd_cli", "predict", "x"])
@@ -144,7 +142,7 @@ def test_a_locale_that_is_not_utf_8_starts_the_program_again(
     assert os.environ["PYTHONUTF8"] == "1"
 
 
-def test_a_utf_8_locale_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_utf_8_locale_does_not_restart_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started again"))
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "utf-8")
     program._start_in_utf8()
@@ -153,7 +151,7 @@ def test_a_utf_8_locale_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
 @posix
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("localedef") is None, reason="no locale can be made")
-def test_names_are_the_bytes_on_disk_in_a_latin_1_locale(run_resnetd: Resnetd, tmp_path: Path) -> None:
+def test_file_names_keep_their_bytes_in_a_latin_1_locale(run_resnetd: Resnetd, tmp_path: Path) -> None:
     command = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", tmp_path / "en_US.ISO-8859-1"]
     made = subprocess.run(command, capture_output=True, check=False)
     if made.returncode > 1:  # 1: with warnings

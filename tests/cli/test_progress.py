@@ -63,7 +63,7 @@ def progress_after(done: int, total: int | None, seconds: float) -> Progress:
         (0, None, 0, 200, "0 images  0:00:00 elapsed"),
     ],
 )
-def test_numbers_have_their_units_and_the_least_needed_goes_first(
+def test_narrow_width_drops_the_least_important_numbers_first(
     done: int, total: int | None, seconds: float, width: int, words: str
 ) -> None:
     (task,) = progress_after(done, total, seconds).tasks
@@ -71,7 +71,7 @@ def test_numbers_have_their_units_and_the_least_needed_goes_first(
 
 
 @pytest.mark.parametrize(("width", "has_bar"), [(20, False), (70, False), (71, True), (120, True)])
-def test_a_narrow_terminal_has_the_words_without_the_bar(width: int, *, has_bar: bool) -> None:
+def test_narrow_terminal_shows_words_without_bar(width: int, *, has_bar: bool) -> None:
     screen = io.StringIO()
     with ImageBar(Console(file=screen, force_terminal=True, width=width, color_system=None)) as bar:
         bar.set_total(4)
@@ -80,7 +80,7 @@ def test_a_narrow_terminal_has_the_words_without_the_bar(width: int, *, has_bar:
     assert ("━" in screen.getvalue()) == has_bar
 
 
-def test_output_stands_above_the_bar_and_nothing_of_it_stays() -> None:
+def test_output_is_above_the_bar_and_the_bar_is_erased() -> None:
     screen = io.StringIO()
     with ImageBar(Console(file=screen, force_terminal=True, width=60, color_system=None)) as bar:
         for number in range(3):
@@ -94,7 +94,7 @@ def test_output_stands_above_the_bar_and_nothing_of_it_stays() -> None:
     assert "\x1b[?25" not in screen.getvalue(), "the cursor is left alone"
 
 
-def test_an_error_while_it_makes_way_leaves_the_bar_usable() -> None:
+def test_bar_survives_an_error_while_hidden() -> None:
     terminal = Terminal()
     terminal._live = ImageBar(Console(file=io.StringIO(), force_terminal=True, width=60))
     with pytest.raises(KeyboardInterrupt), terminal.print_through():
@@ -105,7 +105,7 @@ def test_an_error_while_it_makes_way_leaves_the_bar_usable() -> None:
     assert not threads[0].is_alive(), "the lock is free"
 
 
-def test_the_bar_is_fresh_though_nothing_comes() -> None:
+def test_bar_refreshes_without_new_results() -> None:
     screen = io.StringIO()
     with ImageBar(Console(file=screen, force_terminal=True, width=60, color_system=None)):
         wait_for(screen, "0:00:01 elapsed")
@@ -126,7 +126,7 @@ class Screen(io.StringIO):
         return True
 
 
-def test_no_bar_when_answers_go_into_a_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_bar_if_results_go_into_a_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     shown = {}
     with os.fdopen(reading), os.fdopen(writing, "w") as pipe, monkeypatch.context() as patch:
@@ -141,7 +141,7 @@ def test_no_bar_when_answers_go_into_a_pipe(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @needs_fifos
-def test_what_is_a_pipe(tmp_path: Path) -> None:
+def test_is_pipe_recognises_pipes(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "file").touch()
     assert is_pipe(tmp_path / "fifo")

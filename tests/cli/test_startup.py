@@ -110,18 +110,18 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Started]:
     return results
 
 
-def test_the_report_sees_a_heavy_import(run_resnetd: Resnetd) -> None:
+def test_report_detects_a_heavy_import(run_resnetd: Resnetd) -> None:
     assert imported(cold(run_resnetd, "import sys, numpy\ncode = 0" + REPORT)) == ["numpy"]
 
 
-def test_the_package_imports_nothing_heavy(run_resnetd: Resnetd) -> None:
+def test_package_imports_nothing_heavy(run_resnetd: Resnetd) -> None:
     code = "import sys, resnetd_cli\nprint(resnetd_cli.__version__)\ncode = 0" + REPORT
     finished = cold(run_resnetd, code)
     assert imported(finished) == []
     assert finished.stdout == f"{__version__}\n"
 
 
-def test_the_package_gives_its_api_on_first_use(run_resnetd: Resnetd) -> None:
+def test_package_api_is_loaded_on_first_use(run_resnetd: Resnetd) -> None:
     code = "import sys, resnetd_cli\nprint(resnetd_cli.load.__module__)\ncode = 0" + REPORT
     finished = cold(run_resnetd, code)
     assert finished.stdout == "resnetd_cli.loading\n"
@@ -129,19 +129,19 @@ def test_the_package_gives_its_api_on_first_use(run_resnetd: Resnetd) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "words"), ANSWERED)
-def test_answers_without_a_heavy_import(started: dict[str, Started], arguments: list[str], words: str) -> None:
+def test_command_runs_without_heavy_imports(started: dict[str, Started], arguments: list[str], words: str) -> None:
     result = started[" ".join(arguments)]
     assert (result.code, result.stderr, result.imported) == (0, "", [])
     assert words in result.stdout
 
 
 @pytest.mark.parametrize(("arguments", "code"), REFUSED)
-def test_refuses_without_a_heavy_import(started: dict[str, Started], arguments: list[str], code: int) -> None:
+def test_usage_error_needs_no_heavy_imports(started: dict[str, Started], arguments: list[str], code: int) -> None:
     result = started[" ".join(arguments)]
     assert (result.code, result.stdout, result.imported) == (code, "", [])
 
 
-def test_nothing_named_shows_the_help_as_wrong_usage(run_resnetd: Resnetd) -> None:
+def test_no_command_prints_help_and_exits_with_2(run_resnetd: Resnetd) -> None:
     finished = run_resnetd()
     assert finished.returncode == 2
     assert finished.stdout == ""

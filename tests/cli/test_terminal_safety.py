@@ -87,7 +87,9 @@ def written(format_name: str, stream: io.StringIO, text: str) -> str:
 
 @pytest.mark.parametrize("format_name", [*FORMATS, "overview"])
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
-def test_no_format_makes_a_terminal_act(monkeypatch: pytest.MonkeyPatch, format_name: str, text: str) -> None:
+def test_no_format_writes_control_characters_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, format_name: str, text: str
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = STYLES.sub("", written(format_name, Screen(), text))
     assert acted_on(shown) == set()
@@ -96,12 +98,12 @@ def test_no_format_makes_a_terminal_act(monkeypatch: pytest.MonkeyPatch, format_
 
 @pytest.mark.parametrize("format_name", ["table", "tsv", "json", "jsonl"])
 @pytest.mark.parametrize("text", [text for name, text in NASTY.items() if name != "not utf-8"])
-def test_these_formats_hold_nothing_of_the_kind_in_a_file_either(format_name: str, text: str) -> None:
+def test_some_formats_escape_control_characters_in_files_too(format_name: str, text: str) -> None:
     assert acted_on(written(format_name, io.StringIO(), text)) == set()
 
 
 @pytest.mark.parametrize("text", MARKUP)
-def test_markup_and_emoji_codes_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_rich_markup_and_emoji_codes_are_literal(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = STYLES.sub("", written("table", Screen(), text))
     assert shown.count(text) == 5, "name, class and id; name and message"
@@ -110,7 +112,7 @@ def test_markup_and_emoji_codes_are_shown_as_they_are(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_lists_are_as_safe(monkeypatch: pytest.MonkeyPatch, format_name: str) -> None:
+def test_listings_escape_control_characters(monkeypatch: pytest.MonkeyPatch, format_name: str) -> None:
     monkeypatch.setenv("COLUMNS", "2000")
     for text in NASTY.values():
         stream = Screen()
@@ -123,7 +125,7 @@ def test_lists_are_as_safe(monkeypatch: pytest.MonkeyPatch, format_name: str) ->
         assert "[red]x" in stream.getvalue()
 
 
-def test_a_wide_name_is_measured_as_it_is_shown() -> None:
+def test_wide_characters_count_as_two_columns() -> None:
     # Eight columns as Han characters, four as letters: the second column has no room beside it.
     stream = io.StringIO()
     rows = [{"a": "猫" * 20, "b": "x"}]
@@ -136,7 +138,7 @@ def test_a_wide_name_is_measured_as_it_is_shown() -> None:
 
 
 @pytest.mark.parametrize("stream_kind", [Screen, io.StringIO])
-def test_notes_errors_and_tracebacks_are_plain(
+def test_notes_errors_and_tracebacks_are_escaped(
     monkeypatch: pytest.MonkeyPatch, stream_kind: type[io.StringIO]
 ) -> None:
     stream = stream_kind()
@@ -174,7 +176,7 @@ def test_notes_errors_and_tracebacks_are_plain(
         (["{}"], 2),
     ],
 )
-def test_wrong_usage_is_quoted_safely(cli: Cli, arguments: list[str], code: int) -> None:
+def test_usage_error_escapes_the_argument(cli: Cli, arguments: list[str], code: int) -> None:
     for text in ("\x1b]52;c;cm0=\x07\x9b31m", "\u202e\u2028:smile:[red]"):
         ended = cli(*(argument.format(text) for argument in arguments))
         assert ended.code == code
@@ -183,7 +185,7 @@ def test_wrong_usage_is_quoted_safely(cli: Cli, arguments: list[str], code: int)
         assert ended.stdout == ""
 
 
-def test_verbose_shows_a_traceback_without_acting_on_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbose_traceback_is_escaped(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("\x1b[31m\nsecond line")
 
@@ -199,7 +201,7 @@ def test_verbose_shows_a_traceback_without_acting_on_it(cli: Cli, monkeypatch: p
 # --- what undoes it ---
 
 
-def test_tsv_writes_escapes_that_can_be_undone() -> None:
+def test_tsv_escapes_can_be_decoded() -> None:
     assert tsv_line(["a\tb\nc\rd\\e", "\x1b\x7f\x9b", "\u202e\u2028", "\U000e0041", None, 1]) == (
         "a\\tb\\nc\\rd\\\\e\t\\x1b\\x7f\\x9b\t\\u202e\\u2028\t\\U000e0041\t\t1\n"
     )
@@ -209,19 +211,19 @@ def test_tsv_writes_escapes_that_can_be_undone() -> None:
             assert tsv_text(line.decode("utf-8", "surrogateescape")[:-1]) == text
 
 
-def test_names_that_are_not_utf_8_go_through_tsv_and_csv_as_their_bytes() -> None:
+def test_non_utf_8_names_keep_their_bytes_in_tsv_and_csv() -> None:
     for line in (tsv_line, csv_line):
         assert line(["caf\udce9"]).encode("utf-8", "surrogateescape") == b"caf\xe9\n"
         assert line(["caf\udce9"], terminal=True) == "caf\\udce9\n"
 
 
-def test_text_that_utf_8_cannot_hold_is_no_crash() -> None:
+def test_lone_surrogates_are_escaped() -> None:
     assert csv_line(["\ud800", "\ud800\udcff"]) == "\\ud800,\\ud800\\udcff\n"
     assert tsv_line(["\ud800"]) == "\\ud800\n"
     assert json.loads(written("jsonl", io.StringIO(), "\ud800").splitlines()[0])["input"] == "\ud800"
 
 
-def test_a_name_that_the_locale_did_not_decode_is_read_as_utf_8() -> None:
+def test_name_undecoded_by_the_locale_is_read_as_utf_8() -> None:
     name = "é 猫"
     undecoded = name.encode().decode("ascii", "surrogateescape")
     assert printable(undecoded) == name
@@ -229,14 +231,14 @@ def test_a_name_that_the_locale_did_not_decode_is_read_as_utf_8() -> None:
     assert json.loads(written("jsonl", io.StringIO(), undecoded).splitlines()[0])["input"] == name
 
 
-def test_readable_text_stays_readable() -> None:
+def test_printable_unicode_is_not_escaped() -> None:
     for text in ("猫 é ß שלום.jpg", "a b c", "naïve — “quotes” …"):
         assert printable(text) == text
         assert tsv_line([text]) == csv_line([text]) == f"{text}\n"
         assert json.dumps(text, ensure_ascii=False) in written("jsonl", io.StringIO(), text)
 
 
-def test_csv_in_a_file_keeps_a_name_as_it_is() -> None:
+def test_csv_in_a_file_keeps_control_characters() -> None:
     assert csv_line(["\x1b[31m\u202e"]) == "\x1b[31m\u202e\n"
 
 
@@ -244,7 +246,7 @@ def test_csv_in_a_file_keeps_a_name_as_it_is() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_a_path_in_a_hint_can_be_pasted() -> None:
+def test_path_in_a_hint_can_be_pasted_into_a_shell() -> None:
     names = [
         "a b",
         "$(touch x)",
@@ -271,11 +273,11 @@ def test_a_path_in_a_hint_can_be_pasted() -> None:
     assert [os.fsdecode(name) for name in finished.stdout.split(b"\0")[:-1]] == names
 
 
-def test_a_path_that_begins_like_an_option_is_none() -> None:
+def test_shell_word_of_a_path_like_an_option_starts_with_dot_slash() -> None:
     assert shell_word("-rf") == "./-rf"
 
 
-def test_hints_quote_what_they_name(cli: Cli) -> None:
+def test_hints_quote_paths_for_the_shell(cli: Cli) -> None:
     assert "mkdir -p 'a; rm b'\n" in cli("predict", "x", "-o", "a; rm b/x.csv").stderr
     Path("$(x).jpg").mkdir()
     Path("in").mkdir()
@@ -333,13 +335,13 @@ def _no_int8(model: str, weights: Path) -> ResnetdError:
         "−1",
     ],
 )
-def test_no_cell_begins_like_a_formula(text: str) -> None:
+def test_formula_cells_get_an_apostrophe(text: str) -> None:
     (cell,) = without_formulas([text])
     assert cell == f"'{text}"
     assert cell.startswith("'")
 
 
-def test_other_cells_and_numbers_stay() -> None:
+def test_other_cells_and_numbers_are_unchanged() -> None:
     cells = [
         "x.jpg",
         "a=1",
@@ -361,7 +363,7 @@ def test_other_cells_and_numbers_stay() -> None:
     assert without_formulas(cells) == cells
 
 
-def test_escape_formulas_is_an_option_of_what_writes_csv(tmp_path: Path) -> None:
+def test_escape_formulas_applies_to_every_csv_writer(tmp_path: Path) -> None:
     for format_name, separator in (("csv", ","), ("tsv", "\t")):
         streams = [io.StringIO(), io.StringIO()]
         for stream, wanted in zip(streams, (False, True), strict=True):
@@ -379,7 +381,7 @@ def test_escape_formulas_is_an_option_of_what_writes_csv(tmp_path: Path) -> None
     assert index[1:] == ["0,'-rf,ok,", ",'=1,error,unreadable: =1"]
 
 
-def test_predict_and_features_take_the_option(cli: Cli) -> None:
+def test_predict_and_features_have_escape_formulas(cli: Cli) -> None:
     ended = cli("predict", "=1+1.jpg", "-f", "csv", "--no-header", "--escape-formulas")
     assert ended.stdout == "'=1+1.jpg,error,,,,,,not_found: no such file or folder\n"
     assert cli("features", "=1.jpg", "-o", "x.npy", "--escape-formulas").code == 3
@@ -419,7 +421,7 @@ def _read(stream: IO[bytes]) -> bytes:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="terminals and names of POSIX")
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_a_terminal_is_sent_nothing_of_the_names(
+def test_terminal_receives_no_control_characters_from_names(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, format_name: str
 ) -> None:
     photos = tmp_path / "photos"

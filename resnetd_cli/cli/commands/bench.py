@@ -71,9 +71,9 @@ def bench(
 
     sample = synthetic_sample() if sources is None else read_sample(sources, model)
     for failure in sample.failures:
-        result_loop.tell_failure(failure)
+        result_loop.report_failure(failure)
     if given:
-        given.tell_skipped()
+        given.report_skipped()
     runtime = Runtime(engine, precision, device, batch_size)
     loader = Loader(
         choice, runtime=runtime, downloads=Downloads(offline, terminal.download_bar), note=terminal.note

@@ -193,7 +193,7 @@ def evaluate(
             downloads=Downloads(offline, terminal.download_bar),
             note=terminal.note,
         ).load()
-        result_loop.tell_engine(classifier)
+        result_loop.report_engine(classifier)
         return classifier
 
     # Load all models first, so that an error of the second comes before the first is measured.
@@ -216,7 +216,7 @@ def evaluate(
                     mistakes=mistakes,
                     trained_on=seen,
                     on_row=on_row,
-                    on_failure=stop if fail_fast else failures.tell_once,
+                    on_failure=stop if fail_fast else failures.report_once,
                     track=track,
                 )
             evaluated.append(each)

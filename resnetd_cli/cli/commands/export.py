@@ -74,7 +74,7 @@ def export(
     card = export(loader, path, overwrite=overwrite)
     terminal.note(f"{path}: {card.name} in {card.precision}, {path.stat().st_size / 1e6:.1f} MB")
     if verification:
-        agreement = verify_file(loader, path, verification, on_failure=failures.tell)
+        agreement = verify_file(loader, path, verification, on_failure=failures.report)
         target = outputs.TextOutput.choose(format.value, None, overwrite=False, elsewhere="pairs")
         with target.open() as stream:
             write_agreement(agreement, stream, target.format)

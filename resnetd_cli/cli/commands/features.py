@@ -98,7 +98,7 @@ def features(
         downloads=Downloads(offline, terminal.download_bar),
         note=terminal.note,
     ).load()
-    result_loop.tell_engine(classifier)
+    result_loop.report_engine(classifier)
     with record_output.open_arrays(sink):
         results = classifier.embed(protected_files.checked_inputs(sources, *paths))
         code = result_loop.drain(results, sink.write, given, fail_fast=fail_fast)

@@ -127,14 +127,14 @@ def predict(
         downloads=Downloads(offline, terminal.download_bar),
         note=terminal.note,
     ).load()
-    result_loop.tell_engine(classifier)
+    result_loop.report_engine(classifier)
     with ExitStack() as stack:
         if arrays:
             stack.enter_context(record_output.open_arrays(arrays))
         shares_terminal = on_terminal and is_tty(sys.stderr)
         lists_failures = shares_terminal and format_name == "overview"
         if lists_failures:
-            stack.callback(given.tell_skipped)  # below the summary
+            stack.callback(given.report_skipped)  # below the summary
         answers = record_output.Records(
             path,
             format_name,
@@ -159,7 +159,7 @@ def predict(
             min_probability=min_probability,
             embeddings=bool(embeddings or arrays),
         )
-        code = result_loop.drain(results, write, given, fail_fast=fail_fast, told=lists_failures)
+        code = result_loop.drain(results, write, given, fail_fast=fail_fast, reported=lists_failures)
         if arrays and not arrays.rows:
             arrays.width = classifier.feature_width()
     return code

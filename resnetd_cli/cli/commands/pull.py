@@ -103,10 +103,10 @@ def _pull(
 ) -> dict[str, Any]:
     from resnetd_cli.pull import pull, verify
 
-    bundle = pull(loader, calibration, on_failure=failures.tell)
+    bundle = pull(loader, calibration, on_failure=failures.report)
     agreement = bundle.card.agreement
     if verification and bundle.failure is None:
-        agreement = verify(loader, verification, on_failure=failures.tell)
+        agreement = verify(loader, verification, on_failure=failures.report)
     return _row(bundle, agreement)
 
 
