@@ -29,7 +29,9 @@ def labels(
         bool,
         typer.Option("--download", help="Download the list of 1,000 names into the cache and print its path."),
     ] = False,
-    url: Annotated[Optional[str], typer.Option("--url", metavar="URL", help="Download from URL.")] = None,
+    url: Annotated[
+        Optional[str], typer.Option("--url", metavar="URL", help="With --download: the URL to download from.")
+    ] = None,
     format: options.OutputFormat = options.Format.AUTO,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
