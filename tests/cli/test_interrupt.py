@@ -1,4 +1,4 @@
-"""Ctrl-C, at any moment: exit code 130, soon, with what was said so far in good order."""
+"""Ctrl-C at any moment: exit code 130, soon, and complete output so far."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ LINES = 40
 """Lines of output after which the signal comes."""
 ENOUGH = 8000
 """Bytes of a file after which it comes."""
-# How long Ctrl-C may take. It takes a tenth of a second; a busy machine may need more.
+# Seconds that Ctrl-C may take: usually a tenth; a busy machine may need more.
 PATIENCE = 5.0
 
-# Sends itself a signal at the moment when a module is imported for the first time.
+# Sends itself a signal when a module is first imported.
 IN_IMPORT = """
 import signal, sys
 wanted = sys.argv.pop(1)
@@ -44,7 +44,7 @@ sys.meta_path.insert(0, Finder())
 from resnetd_cli.__main__ import main
 main()
 """
-# Tells when the interpreter itself is up, before which no program can do anything about a signal.
+# Reports when the interpreter has started: before that, no program can handle a signal.
 READY = """
 import sys
 from resnetd_cli.__main__ import main
@@ -91,11 +91,11 @@ def interrupt(
         wait(process, home)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        # Its input is still open: it must end without the end of the list.
+        # Its input is still open: it must end before the list does.
         try:
             code: int | None = process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            code = None  # it goes on as if nothing had been asked of it
+            code = None  # it continues as if nothing had happened
         seconds = time.monotonic() - began
     finally:
         process.kill()
@@ -166,14 +166,14 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, without_torch: dict[st
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_ends_soon_with_130_and_no_traceback(interrupted: Interrupted, name: str) -> None:
+def test_ctrl_c_exits_with_130_and_no_traceback(interrupted: Interrupted, name: str) -> None:
     ended = interrupted(name)
     assert (ended.code, ended.stderr) == (130, "interrupted\n")
     assert ended.seconds < PATIENCE
     assert ended.left == []
 
 
-def test_what_was_said_in_json_lines_is_whole(interrupted: Interrupted) -> None:
+def test_ctrl_c_leaves_complete_json_lines(interrupted: Interrupted) -> None:
     text = interrupted("jsonl").stdout
     assert text.endswith("}\n")
     records = [json.loads(line) for line in text.splitlines()]
@@ -182,14 +182,14 @@ def test_what_was_said_in_json_lines_is_whole(interrupted: Interrupted) -> None:
     assert {len(record["predictions"]) for record in records} == {5}
 
 
-def test_what_was_said_in_json_is_an_array(interrupted: Interrupted) -> None:
+def test_ctrl_c_leaves_a_complete_json_array(interrupted: Interrupted) -> None:
     records = json.loads(interrupted("json").stdout)
     assert LINES - 2 <= len(records) < INPUTS
     assert {record["predictions"][0]["label"] for record in records} == {"espresso"}
 
 
 @pytest.mark.parametrize(("name", "separator"), [("csv", ","), ("tsv", "\t")])
-def test_what_was_said_in_rows_is_whole(interrupted: Interrupted, name: str, separator: str) -> None:
+def test_ctrl_c_leaves_complete_rows(interrupted: Interrupted, name: str, separator: str) -> None:
     text = interrupted(name).stdout
     assert text.endswith("\n")
     header, *rows = csv.reader(io.StringIO(text), delimiter=separator)
@@ -199,7 +199,7 @@ def test_what_was_said_in_rows_is_whole(interrupted: Interrupted, name: str, sep
     assert LINES - 5 <= len(rows) < 5 * INPUTS
 
 
-def test_what_was_said_in_tables_is_whole(interrupted: Interrupted) -> None:
+def test_ctrl_c_leaves_complete_tables(interrupted: Interrupted) -> None:
     text = interrupted("table").stdout
     assert text.count(str(COFFEE)) == text.count("espresso") == text.count("coffee mug") >= 4
 
@@ -267,7 +267,7 @@ MODULES = (
 
 
 @pytest.mark.parametrize("seconds", DELAYS)
-def test_ends_soon_while_it_starts(starting: Callable[[float | str], Ended], seconds: float) -> None:
+def test_ctrl_c_during_startup_exits_soon(starting: Callable[[float | str], Ended], seconds: float) -> None:
     ended = starting(seconds)
     assert (ended.code, ended.stdout) == (130, "")
     assert ended.stderr in ("interrupted\n", "")
@@ -275,7 +275,7 @@ def test_ends_soon_while_it_starts(starting: Callable[[float | str], Ended], sec
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_ends_in_the_middle_of_an_import(starting: Callable[[float | str], Ended], module: str) -> None:
+def test_ctrl_c_during_an_import_exits_soon(starting: Callable[[float | str], Ended], module: str) -> None:
     ended = starting(module)
     assert (ended.code, ended.stdout) == (130, "")
     assert ended.stderr in ("interrupted\n", "")

@@ -1,4 +1,4 @@
-"""No output is lost: not what it would replace, not that of two runs at once, not that of half a run."""
+"""No output is lost: not the file to be replaced, not that of two runs at once, not that of an aborted run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def left_in(folder: Path) -> list[str]:
 # --- two runs, one name ---
 
 
-def test_the_later_of_two_runs_keeps_its_result_beside_the_earlier_one(tmp_path: Path) -> None:
+def test_output_created_meanwhile_is_kept_and_ours_is_partial(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     first, second = OutputFile(path, overwrite=False), OutputFile(path, overwrite=False)
     assert (first.partial.name, second.partial.name) == ("x.csv.partial", "x.csv.2.partial")
@@ -69,7 +69,7 @@ def test_the_later_of_two_runs_keeps_its_result_beside_the_earlier_one(tmp_path:
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES])
-def test_a_file_system_without_links_loses_nothing_either(
+def test_file_system_without_hard_links_keeps_both_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -87,7 +87,7 @@ def test_a_file_system_without_links_loses_nothing_either(
     assert left_in(tmp_path) == ["x.csv", "x.csv.2.partial"]
 
 
-def test_a_partial_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+def test_existing_partial_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "x.csv.partial").write_text("of yesterday", encoding="utf-8")
     (tmp_path / "x.csv.2.partial").write_text("of the day before", encoding="utf-8")
     with open_atomic(tmp_path / "x.csv", overwrite=False) as file:
@@ -97,7 +97,7 @@ def test_a_partial_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "x.csv.partial").read_text(encoding="utf-8") == "of yesterday"
 
 
-def test_an_array_that_comes_too_late_is_kept_with_its_index(tmp_path: Path) -> None:
+def test_array_created_meanwhile_is_kept_and_ours_is_partial(tmp_path: Path) -> None:
     for name in ("x.npy", "x.npz", "x.safetensors"):
         path = tmp_path / name
         sink = open_array_sink(path)
@@ -133,7 +133,7 @@ def test_overwrite_writes_through_a_link(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_a_link_that_leads_nowhere_yet_gets_its_file(tmp_path: Path, overwrite: bool) -> None:
+def test_dangling_link_gets_its_target_created(tmp_path: Path, overwrite: bool) -> None:
     link = tmp_path / "link.csv"
     link.symlink_to("target.csv")
     files.check_writable(link, overwrite=overwrite)
@@ -145,7 +145,7 @@ def test_a_link_that_leads_nowhere_yet_gets_its_file(tmp_path: Path, overwrite: 
 
 
 @posix
-def test_links_in_circles_and_into_missing_folders_are_refused_before_the_work(tmp_path: Path) -> None:
+def test_link_cycles_and_links_into_missing_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OutputError, match="leads back to itself"):
@@ -157,7 +157,7 @@ def test_links_in_circles_and_into_missing_folders_are_refused_before_the_work(t
 
 @posix
 @pytest.mark.parametrize("mode", [0o640, 0o600, 0o664, 0o444])
-def test_overwrite_keeps_permissions_and_never_shows_what_is_private(tmp_path: Path, mode: int) -> None:
+def test_overwrite_keeps_permissions_also_of_the_partial_file(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "x.csv"
     path.write_text("old", encoding="utf-8")
     path.chmod(mode)
@@ -171,7 +171,7 @@ def test_overwrite_keeps_permissions_and_never_shows_what_is_private(tmp_path: P
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
-def test_overwrite_keeps_the_owner_where_it_may(tmp_path: Path) -> None:
+def test_overwrite_keeps_the_owner_if_allowed(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.touch()
     os.chown(path, 1234, 2345)
@@ -181,7 +181,7 @@ def test_overwrite_keeps_the_owner_where_it_may(tmp_path: Path) -> None:
 
 
 @posix
-def test_another_hard_link_keeps_what_it_held(tmp_path: Path) -> None:
+def test_overwrite_does_not_change_other_hard_links(tmp_path: Path) -> None:
     path, other = tmp_path / "x.csv", tmp_path / "backup.csv"
     path.write_text("old", encoding="utf-8")
     os.link(path, other)
@@ -194,7 +194,7 @@ def test_another_hard_link_keeps_what_it_held(tmp_path: Path) -> None:
 
 
 @posix
-def test_descriptors_are_known_by_all_their_names(tmp_path: Path) -> None:
+def test_descriptor_of_knows_every_path_of_a_descriptor(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("/dev/stdout")
     names = {
@@ -216,9 +216,7 @@ def test_descriptors_are_known_by_all_their_names(tmp_path: Path) -> None:
 @posix
 @pytest.mark.slow
 @pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_standard_output_may_be_a_file_and_is_appended_to(
-    run_resnetd: Resnetd, tmp_path: Path, output: str
-) -> None:
+def test_standard_output_may_append_to_a_file(run_resnetd: Resnetd, tmp_path: Path, output: str) -> None:
     if output.startswith("/proc") and not Path(output).exists():
         pytest.skip("no /proc")
     log = tmp_path / "log"
@@ -236,7 +234,7 @@ def test_standard_output_may_be_a_file_and_is_appended_to(
 
 
 @posix
-def test_a_descriptor_is_written_to_where_it_stands(tmp_path: Path) -> None:
+def test_descriptor_is_written_to_at_its_position(tmp_path: Path) -> None:
     with (tmp_path / "x").open("wb") as file:
         file.write(b"before\n")
         file.flush()
@@ -246,7 +244,7 @@ def test_a_descriptor_is_written_to_where_it_stands(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == b"before\nafter\nand on\n"
 
 
-def test_an_array_goes_through_a_pipe(tmp_path: Path) -> None:
+def test_array_can_be_written_to_a_pipe(tmp_path: Path) -> None:
     read, write = os.pipe()
     with os.fdopen(read, "rb") as reader:
         with ArrayStream(lambda: os.fdopen(write, "wb")) as sink:
@@ -274,7 +272,7 @@ def stopped(path: Path, format_name: str, error: BaseException, *, count: int = 
 
 
 @pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
-def test_records_so_far_are_kept_whole(
+def test_aborted_run_keeps_complete_records(
     tmp_path: Path, error: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("x.csv", "x.tsv", "x.jsonl", "x.json"):
@@ -291,13 +289,13 @@ def test_records_so_far_are_kept_whole(
     assert [record["input"] for record in json.loads(texts["json"])] == ["0.jpg", "1.jpg", "2.jpg"]
 
 
-def test_nothing_is_kept_of_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_aborted_run_without_records_keeps_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("csv", "json"):
         stopped(tmp_path / f"x.{name}", name, KeyboardInterrupt(), count=0)
     assert (left_in(tmp_path), capsys.readouterr().err) == ([], "")
 
 
-def test_a_run_that_is_to_fail_fast_keeps_records_on_an_interrupt_alone(tmp_path: Path) -> None:
+def test_fail_fast_keeps_records_only_after_an_interrupt(tmp_path: Path) -> None:
     stopped(tmp_path / "x.csv", "csv", OutputError("no"), keep=False)
     assert left_in(tmp_path) == []
     stopped(tmp_path / "x.csv", "csv", KeyboardInterrupt(), keep=False)
@@ -306,7 +304,7 @@ def test_a_run_that_is_to_fail_fast_keeps_records_on_an_interrupt_alone(tmp_path
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a child")
 @pytest.mark.parametrize("name", ["x.jsonl", "x.npy"])
-def test_what_a_killed_run_wrote_is_there_under_a_name_that_tells(tmp_path: Path, name: str) -> None:
+def test_killed_run_leaves_a_partial_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if (child := os.fork()) == 0:
         if name == "x.npy":
@@ -330,7 +328,7 @@ def test_what_a_killed_run_wrote_is_there_under_a_name_that_tells(tmp_path: Path
         assert left_in(tmp_path) == ["x.jsonl.partial"]
 
 
-def test_a_disk_that_fills_costs_one_record_and_not_all(
+def test_full_disk_loses_only_the_last_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     room = [2000]
@@ -371,7 +369,7 @@ def load(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors"])
 @pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
-def test_rows_so_far_are_kept_as_an_array_with_its_index(tmp_path: Path, name: str, error: BaseException) -> None:
+def test_aborted_run_keeps_array_rows_and_index(tmp_path: Path, name: str, error: BaseException) -> None:
     with pytest.raises(type(error)), open_array_sink(tmp_path / name) as sink:
         sink.write(features(1))
         sink.write(FAILURE)
@@ -386,7 +384,7 @@ def test_rows_so_far_are_kept_as_an_array_with_its_index(tmp_path: Path, name: s
     assert left_in(tmp_path) == [f"{name}.index.csv.partial", f"{name}.partial"]
 
 
-def test_a_row_that_the_index_does_not_name_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_missing_in_the_index_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt), open_array_sink(tmp_path / "x.npy") as sink:
         sink.write(features(1))
 
@@ -399,7 +397,7 @@ def test_a_row_that_the_index_does_not_name_is_not_kept(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
-def test_rows_that_do_not_fit_a_second_time_are_kept_as_npy(
+def test_rows_that_cannot_be_converted_are_kept_as_npy(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -415,7 +413,7 @@ def test_rows_that_do_not_fit_a_second_time_are_kept_as_npy(
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors"])
-def test_an_array_without_rows_has_its_width(tmp_path: Path, name: str) -> None:
+def test_array_without_rows_has_the_feature_width(tmp_path: Path, name: str) -> None:
     with open_array_sink(tmp_path / name) as sink:
         sink.write(FAILURE)
         sink.width = 7
@@ -423,7 +421,7 @@ def test_an_array_without_rows_has_its_width(tmp_path: Path, name: str) -> None:
     assert load(tmp_path / name).dtype == np.float32
 
 
-def test_the_header_of_an_array_is_as_long_for_any_count(tmp_path: Path) -> None:
+def test_npy_header_length_does_not_depend_on_the_row_count(tmp_path: Path) -> None:
     with open_array_sink(tmp_path / "x.npy") as sink:
         sink.write(features(0, 2048))
         lengths = {len(sink._rows._header(count)) for count in (0, 1, 9, 10, 10**6, 10**12)}
@@ -434,7 +432,7 @@ def test_the_header_of_an_array_is_as_long_for_any_count(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
-def test_an_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:
+def test_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:
     for name, data in {"a.jpeg": COFFEE.read_bytes(), "list": COFFEE.read_bytes(), "broken.jpg": b"torn"}.items():
         Path(name).write_bytes(data)
         ended = cli("predict", "-f", "csv", *overwrite, "-o", name, CAT)
@@ -458,7 +456,7 @@ def test_an_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:
     ids=lambda words: " ".join(words[:3]),
 )
 @posix
-def test_an_input_is_never_replaced_by_any_of_its_names(cli: Cli, command: list[str]) -> None:
+def test_input_is_never_replaced_under_any_name(cli: Cli, command: list[str]) -> None:
     Path("model").mkdir()
     Path("list.txt").write_text("x.jpg\n", encoding="utf-8")
     os.link("list.txt", "hard.txt")
@@ -472,7 +470,7 @@ def test_an_input_is_never_replaced_by_any_of_its_names(cli: Cli, command: list[
 
 
 @pytest.mark.parametrize("option", ["-o", "--features-out"])
-def test_arrays_replace_no_input_either(cli: Cli, option: str) -> None:
+def test_array_never_replaces_an_input(cli: Cli, option: str) -> None:
     command = "features" if option == "-o" else "predict"
     Path("x.npy").write_text("a.jpg\n", encoding="utf-8")
     Path("y.npy.index.csv").write_text("a.jpg\n", encoding="utf-8")
@@ -482,7 +480,7 @@ def test_arrays_replace_no_input_either(cli: Cli, option: str) -> None:
         assert ended.errors == [f"error: {listed} is one of the inputs"]
 
 
-def test_an_input_that_comes_later_is_not_replaced(tmp_path: Path) -> None:
+def test_input_found_later_is_not_replaced(tmp_path: Path) -> None:
     output = tmp_path / "x.csv"
     output.write_text("not lost", encoding="utf-8")
     for later in (f"{tmp_path}/./x.csv", output.as_uri()):
@@ -493,7 +491,7 @@ def test_an_input_that_comes_later_is_not_replaced(tmp_path: Path) -> None:
             next(sources)
 
 
-def test_a_list_that_names_the_output_keeps_it(cli: Cli) -> None:
+def test_list_that_names_the_output_is_an_error(cli: Cli) -> None:
     Path("x.csv").write_text("not lost", encoding="utf-8")
     Path("list").write_text(f"{COFFEE}\nx.csv\n{CAT}\n", encoding="utf-8")
     ended = cli("predict", "--files-from", "list", "-o", "x.csv", "--overwrite", "-k", "1")
@@ -505,7 +503,7 @@ def test_a_list_that_names_the_output_keeps_it(cli: Cli) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("listed", ["list.txt", "-"])
-def test_a_list_is_not_replaced_by_what_it_leads_to(run_resnetd: Resnetd, tmp_path: Path, listed: str) -> None:
+def test_list_is_not_replaced_by_its_own_results(run_resnetd: Resnetd, tmp_path: Path, listed: str) -> None:
     path = tmp_path / "list.txt"
     path.write_text("x.jpg\n", encoding="utf-8")
     with path.open("rb") as stdin:
@@ -534,7 +532,7 @@ def test_a_list_is_not_replaced_by_what_it_leads_to(run_resnetd: Resnetd, tmp_pa
 
 @posix
 @pytest.mark.slow
-def test_a_list_is_not_appended_to_itself(run_resnetd: Resnetd, tmp_path: Path) -> None:
+def test_results_are_not_appended_to_the_list(run_resnetd: Resnetd, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("x.jpg\n", encoding="utf-8")
     with listed.open("a") as stdout:
@@ -573,7 +571,7 @@ def test_a_list_is_not_appended_to_itself(run_resnetd: Resnetd, tmp_path: Path) 
         (b"\0\0\0\x1cftypheic\0\0\0\0", True),
     ],
 )
-def test_images_are_known_by_their_bytes(tmp_path: Path, data: bytes, image: bool) -> None:
+def test_is_image_recognises_images_by_their_bytes(tmp_path: Path, data: bytes, image: bool) -> None:
     (tmp_path / "x.csv").write_bytes(data)
     assert is_image(tmp_path / "x.csv") == image
 
@@ -581,7 +579,7 @@ def test_images_are_known_by_their_bytes(tmp_path: Path, data: bytes, image: boo
 # --- said at the end ---
 
 
-def test_a_file_is_told_of_when_it_is_written(cli: Cli) -> None:
+def test_written_file_is_reported(cli: Cli) -> None:
     ended = cli("predict", COFFEE, CAT, "-o", "x.csv", "-k", "1")
     assert (ended.code, ended.stdout, ended.stderr) == (0, "", "x.csv: 2 inputs\n")
     ended = cli("predict", COFFEE, "missing.jpg", "-o", "y.csv", "-k", "1")
@@ -590,7 +588,7 @@ def test_a_file_is_told_of_when_it_is_written(cli: Cli) -> None:
     assert cli("predict", COFFEE, "-o", "z.csv", "-q").stderr == ""
 
 
-def test_features_go_to_standard_output_as_npy(
+def test_features_are_written_to_standard_output_as_npy(
     capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -604,32 +602,32 @@ def test_features_go_to_standard_output_as_npy(
     assert np.load(io.BytesIO(capsysbinary.readouterr().out)).shape == (0, 1280)
 
 
-def test_an_array_does_not_go_to_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_array_to_a_terminal_is_refused(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_output, "is_tty", lambda _: True)
     assert is_one_error(cli("features", "x.jpg", "-o", "-"), 2)
     assert is_one_error(cli("predict", "x.jpg", "-o", "x.csv", "--features-out", "-"), 2)
 
 
-def test_two_outputs_do_not_share_standard_output(cli: Cli) -> None:
+def test_two_outputs_to_standard_output_are_refused(cli: Cli) -> None:
     ended = cli("predict", "x.jpg", "--features-out", "-")
     assert is_one_error(ended, 2)
     assert ended.errors == ["error: two outputs would be written to standard output"]
 
 
-def test_an_array_of_failures_alone_is_as_wide_as_any(cli: Cli) -> None:
+def test_array_of_failed_inputs_only_has_the_feature_width(cli: Cli) -> None:
     assert cli("features", "missing.jpg", "-o", "x.npz").code == 3
     assert cli("predict", "missing.jpg", "--features-out", "y.npy").code == 3
     assert (np.load("x.npz")["features"].shape, np.load("y.npy").shape) == ((0, 1280), (0, 1280))
 
 
-def test_an_output_named_like_an_image_is_refused(cli: Cli) -> None:
+def test_output_named_like_an_image_is_refused(cli: Cli) -> None:
     ended = cli("predict", COFFEE, "-f", "csv", "-o", "new.jpeg")
     assert (ended.code, ended.errors) == (2, ["error: new.jpeg is named like an image"])
     assert not Path("new.jpeg").exists()
 
 
 @pytest.mark.slow
-def test_options_of_few_words_take_them_in_any_case(cli: Cli) -> None:
+def test_choices_are_case_insensitive(cli: Cli) -> None:
     ended = cli(
         "predict", COFFEE, "-k", "1", "-f", "JSONL", "--engine", "ONNX", "--device", "CPU", "--guard", "ALL"
     )

@@ -54,7 +54,7 @@ FULL = (
     "resnetd --help > /dev/full",
 )
 PARTIAL = "resnetd predict photos missing.jpg -f jsonl -k 1 2> notes; echo $?; cat notes >&2"
-# The list's writer goes on only when it has seen the first answer.
+# The list's writer continues only after it has seen the first result.
 SLOW_LIST = (
     "mkfifo names; resnetd predict --files-from names -f tsv --no-header -k 1 > out & "
     "exec 3> names; echo coffee.jpg >&3; "
@@ -155,7 +155,7 @@ def test_find_print0_to_jsonl_to_a_program(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(("line", "name"), ONE_IMAGE.items())
-def test_one_image_comes_in_and_its_answer_goes_out(shell: Shell, line: str, name: str) -> None:
+def test_image_from_stdin_is_classified(shell: Shell, line: str, name: str) -> None:
     finished = shell(line)
     assert (finished.returncode, finished.stderr) == (0, "")
     record = json.loads(finished.stdout)
@@ -164,19 +164,19 @@ def test_one_image_comes_in_and_its_answer_goes_out(shell: Shell, line: str, nam
 
 
 @pytest.mark.parametrize(("line", "shown"), ENOUGH.items())
-def test_a_reader_that_has_had_enough_is_no_error(shell: Shell, line: str, shown: str) -> None:
+def test_closed_pipe_is_not_an_error(shell: Shell, line: str, shown: str) -> None:
     finished = shell(line)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, shown, "")
 
 
 @pytest.mark.parametrize("line", FULL)
-def test_a_full_disk_is_one_error(shell: Shell, line: str) -> None:
+def test_full_disk_is_one_error(shell: Shell, line: str) -> None:
     finished = shell(line)
     assert is_one_error(finished, 1)
     assert "no space left on device" in finished.stderr
 
 
-def test_stdout_holds_data_only_and_all_else_goes_to_stderr(shell: Shell) -> None:
+def test_stdout_has_only_data(shell: Shell) -> None:
     finished = shell(PARTIAL)
     *lines, code = finished.stdout.splitlines()
     assert [json.loads(line)["status"] for line in lines] == ["ok", "ok", "ok", "error"]
@@ -187,14 +187,14 @@ def test_stdout_holds_data_only_and_all_else_goes_to_stderr(shell: Shell) -> Non
     assert count == "1 of 4 inputs failed"
 
 
-def test_an_answer_does_not_wait_for_the_end_of_the_list(shell: Shell) -> None:
+def test_results_do_not_wait_for_the_end_of_the_list(shell: Shell) -> None:
     assert shell(SLOW_LIST).stdout.split() == ["espresso", "0", "2"]
 
 
 # --- streams that are closed ---
 
 
-def test_standard_input_closed_is_an_input_that_fails(shell: Shell) -> None:
+def test_closed_stdin_is_a_failed_input(shell: Shell) -> None:
     finished = shell(NO_STDIN)
     assert is_one_error(finished, 3)
     record = json.loads(finished.stdout)
@@ -202,18 +202,18 @@ def test_standard_input_closed_is_an_input_that_fails(shell: Shell) -> None:
     assert record["error"]["kind"] == "empty"
 
 
-def test_standard_input_closed_is_a_list_that_cannot_be_read(shell: Shell) -> None:
+def test_closed_stdin_is_an_unreadable_list(shell: Shell) -> None:
     finished = shell(NO_STDIN_LIST)
     assert is_one_error(finished, 2)
     assert finished.stdout == ""
 
 
 @pytest.mark.parametrize("line", NO_STDOUT)
-def test_standard_output_closed_is_one_error(shell: Shell, line: str) -> None:
+def test_closed_stdout_is_one_error(shell: Shell, line: str) -> None:
     assert is_one_error(shell(line), 1)
 
 
-def test_standard_output_closed_does_not_matter_to_a_file(shell: Shell) -> None:
+def test_closed_stdout_does_not_affect_an_output_file(shell: Shell) -> None:
     finished = shell(NO_STDOUT_NEEDED)
     code, record = finished.stdout.splitlines()
     assert (code, finished.stderr) == ("0", "out.jsonl: 1 input\n")
@@ -221,7 +221,7 @@ def test_standard_output_closed_does_not_matter_to_a_file(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(("line", "expected"), NO_STDERR.items())
-def test_standard_error_closed_changes_nothing_else(shell: Shell, line: str, expected: tuple[int, int]) -> None:
+def test_closed_stderr_changes_nothing_else(shell: Shell, line: str, expected: tuple[int, int]) -> None:
     finished = shell(line)
     assert (finished.returncode, len(finished.stdout.splitlines())) == expected
 
@@ -229,13 +229,13 @@ def test_standard_error_closed_changes_nothing_else(shell: Shell, line: str, exp
 # --- text ---
 
 
-def test_output_is_utf_8_whatever_the_locale(shell: Shell) -> None:
+def test_output_is_utf_8_in_any_locale(shell: Shell) -> None:
     finished = shell(ASCII)
     assert finished.returncode == 0
     assert finished.stdout.splitlines()[1].split("\t")[:2] == ["é ☕.jpg", "ok"]
 
 
-def test_names_that_are_not_utf_8_survive_a_pipeline(shell: Shell) -> None:
+def test_non_utf_8_names_survive_a_pipeline(shell: Shell) -> None:
     finished = shell(BYTES)
     if finished.stdout == "skip\n":
         pytest.skip("this file system takes only UTF-8")

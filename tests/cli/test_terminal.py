@@ -1,4 +1,4 @@
-"""A real terminal, by tmux: what people see at several widths, colours, and the progress bar."""
+"""A real terminal, in tmux: output at several widths, colours, and the progress bar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ERASED = b"\x1b[2K"
 """What the bar begins with each time it is drawn."""
 
 
-# The shell of the terminal: it does one command line after the other, as they come.
+# The terminal's shell: it runs the command lines one after another as they arrive.
 SHELL = """
 trap : INT
 cd work
@@ -56,7 +56,7 @@ class Terminal:
         shell = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in settings.items()), "sh", "shell"])
         # Not the user's configuration.
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", "50", "-c", str(home), shell)
-        # Every byte that the program sends to the terminal, before tmux makes a screen of them.
+        # Every byte that the program sends to the terminal, before tmux turns it into a screen.
         self._tmux("pipe-pane", f"cat > {shlex.quote(str(self.raw))}")
 
     def run(self, arguments: str, *, timeout: float = 60) -> tuple[int, list[str]]:
@@ -130,7 +130,7 @@ def terminal(
 ) -> Iterator[Terminal]:
     """A terminal of `request.param`: its columns, and changes to its environment."""
     columns, environment = request.param
-    # A socket's path may have no more than about a hundred characters.
+    # A socket's path is limited to about a hundred characters.
     opened = Terminal(tmp_path_factory.mktemp("t"), columns, **without_torch, **environment)
     yield opened
     opened.close()
@@ -144,7 +144,7 @@ def terminals(*columns: int, **environment: str) -> pytest.MarkDecorator:
 
 
 @terminals(*WIDTHS)
-def test_a_table_fits_the_terminal_and_names_a_long_path_whole(terminal: Terminal) -> None:
+def test_table_fits_the_terminal_and_shows_long_paths_whole(terminal: Terminal) -> None:
     path = terminal.folder / LONG
     path.parent.mkdir(parents=True)
     shutil.copy(COFFEE, path)
@@ -165,7 +165,7 @@ def test_a_table_fits_the_terminal_and_names_a_long_path_whole(terminal: Termina
 
 
 @terminals(*WIDTHS)
-def test_the_list_of_models_fits_the_terminal(terminal: Terminal) -> None:
+def test_list_models_fits_the_terminal(terminal: Terminal) -> None:
     code, lines = terminal.run("list-models")
     assert code == 0
     head, _, *rows = [line for line in lines if line]
@@ -177,7 +177,7 @@ def test_the_list_of_models_fits_the_terminal(terminal: Terminal) -> None:
 
 
 @terminals(*WIDTHS)
-def test_what_a_model_is_fits_the_terminal(terminal: Terminal) -> None:
+def test_info_fits_the_terminal(terminal: Terminal) -> None:
     code, lines = terminal.run("info resnet50d")
     assert code == 0
     assert lines[0].split() == ["model", "resnet50d.ra2_in1k"]
@@ -207,7 +207,7 @@ HEADINGS = (
 
 
 @terminals(100)
-def test_a_table_for_each_image_has_its_failures_on_stderr_alone(terminal: Terminal) -> None:
+def test_tables_leave_failures_to_stderr(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict missing.jpg {COFFEE} -k 1 -f table")
     assert code == 3
     assert [line for line in lines if "missing.jpg" in line] == ["error: missing.jpg: no such file or folder"]
@@ -218,7 +218,7 @@ def test_a_table_for_each_image_has_its_failures_on_stderr_alone(terminal: Termi
 
 
 @terminals(20, 40, 60, 80, 120)
-def test_many_images_are_lines_and_a_summary_that_fit(terminal: Terminal) -> None:
+def test_overview_of_many_images_fits_the_terminal(terminal: Terminal) -> None:
     names = ("cup.jpg", "猫の写真と長い名前のファイル.jpg", "👍🏽❤️ and some more words to make it long.jpg")
     for name in names:
         shutil.copy(COFFEE, terminal.folder / name)
@@ -236,7 +236,7 @@ def test_many_images_are_lines_and_a_summary_that_fit(terminal: Terminal) -> Non
 
 
 @terminals(80)
-def test_the_summary_of_many_images_and_one_that_failed(terminal: Terminal) -> None:
+def test_overview_summary_counts_classes_and_failures(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict missing.jpg {COFFEE} {COFFEE} --min-probability 0.5")
     assert code == 3
     assert lines[0].split("  ")[-1].endswith("error: no such file or folder")
@@ -250,7 +250,7 @@ def test_the_summary_of_many_images_and_one_that_failed(terminal: Terminal) -> N
 
 
 @terminals(80)
-def test_an_interrupt_ends_with_the_summary_of_what_was_done(terminal: Terminal) -> None:
+def test_interrupt_prints_the_summary_so_far(terminal: Terminal) -> None:
     terminal.folder.joinpath("list").write_text(f"{COFFEE}\n" * 5000, encoding="utf-8")
     terminal.start("predict --files-from list")
     terminal.wait_for("espresso")
@@ -264,7 +264,7 @@ def test_an_interrupt_ends_with_the_summary_of_what_was_done(terminal: Terminal)
 
 
 @terminals(120)
-def test_a_terminal_that_becomes_narrow_gets_narrow_lines(terminal: Terminal) -> None:
+def test_resized_terminal_gets_narrower_lines(terminal: Terminal) -> None:
     terminal.folder.joinpath("list").write_text(f"{COFFEE}\n" * 5000, encoding="utf-8")
     terminal.start("predict --files-from list")
     terminal.wait_for("espresso")
@@ -275,7 +275,7 @@ def test_a_terminal_that_becomes_narrow_gets_narrow_lines(terminal: Terminal) ->
 
 
 @terminals(100, NO_COLOR="1")
-def test_no_color_means_no_escape_codes(terminal: Terminal) -> None:
+def test_no_color_disables_escape_codes(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict {COFFEE} -k 1")
     assert code == 0
     assert str(COFFEE) in lines
@@ -285,7 +285,7 @@ def test_no_color_means_no_escape_codes(terminal: Terminal) -> None:
 
 
 @terminals(100, TERM="dumb")
-def test_a_dumb_terminal_gets_no_codes_and_no_bar(terminal: Terminal) -> None:
+def test_dumb_terminal_gets_no_escape_codes_and_no_bar(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 3)} missing.jpg -k 1")
     assert code == 3
     assert [line.split()[1] for line in lines[:4]] == ["espresso"] * 3 + ["error:"]
@@ -293,7 +293,7 @@ def test_a_dumb_terminal_gets_no_codes_and_no_bar(terminal: Terminal) -> None:
 
 
 @terminals(100)
-def test_a_failed_input_has_its_place_when_stderr_goes_elsewhere(terminal: Terminal) -> None:
+def test_failed_input_is_in_the_table_if_stderr_is_redirected(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict missing.jpg {COFFEE} -k 1 -f table 2> errors")
     assert code == 3
     assert lines[:2] == ["missing.jpg", "  not_found: no such file or folder"]
@@ -304,7 +304,7 @@ def test_a_failed_input_has_its_place_when_stderr_goes_elsewhere(terminal: Termi
 
 
 @terminals(80)
-def test_progress_comes_and_goes(terminal: Terminal) -> None:
+def test_progress_bar_is_shown_and_erased(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 60)} -k 1 -o out.tsv", timeout=90)
     assert (code, [line for line in lines if line]) == (0, ["out.tsv: 60 inputs"]), "nothing stays of the bar"
     assert (terminal.folder / "out.tsv").read_text(encoding="utf-8").count("espresso") == 60
@@ -316,23 +316,23 @@ def test_progress_comes_and_goes(terminal: Terminal) -> None:
 
 
 @terminals(80)
-def test_no_progress_for_one_image_or_when_not_wanted(terminal: Terminal) -> None:
+def test_no_progress_bar_for_one_image_or_with_no_progress(terminal: Terminal) -> None:
     for arguments in (f"{COFFEE}", f"{COFFEE} {COFFEE} --no-progress"):
         assert terminal.run(f"predict {arguments} -k 1")[0] == 0
     assert ERASED not in terminal.sent()
 
 
 @terminals(80)
-def test_no_bar_beside_the_reader_of_a_pipe(terminal: Terminal) -> None:
+def test_no_bar_if_stdout_is_a_pipe(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 4)} -k 1 --no-header | cut -f 2,6")
     assert (code, lines) == (0, ["ok\tespresso".expandtabs()] * 4)
     assert ERASED not in terminal.sent()
 
 
 @terminals(200)
-def test_answers_and_the_bar_do_not_tear_each_other(terminal: Terminal) -> None:
+def test_results_and_bar_do_not_garble_each_other(terminal: Terminal) -> None:
     code, lines = terminal.run(f"predict {shlex.join([str(COFFEE)] * 40)} -k 1 -f tsv --no-header")
     assert code == 0
-    # Of fewer, all may be answered before the bar is drawn again.
+    # With fewer, all results might arrive before the bar is redrawn.
     assert [line.split()[:4] for line in lines if line] == [[str(COFFEE), "ok", "1", "967"]] * 40
     assert b"/40 images" in terminal.sent()
