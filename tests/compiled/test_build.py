@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from helpers.hub import timm_files
 from helpers.loaders import loader_for
 from helpers.paths import ROOT
-from helpers.program import Resnetd
+from helpers.program import Resnetd, ResnetdHere
 
 from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
@@ -39,6 +41,13 @@ HEAVY = "torch timm torchvision huggingface_hub requests onnx safetensors tqdm"
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def filled(cache: Path, without_torch: dict[str, str]) -> Path:
+    """A cache with the compiled embedded model, for this test to change."""
+    shutil.copytree(without_torch["RESNETD_CACHE"], cache)
+    return cache
 
 
 def answers(engine: str, **options: object) -> list[Classified]:
@@ -80,7 +89,7 @@ def test_compiled_answers_are_the_networks(cache: Path, by_torch: list[Classifie
     assert bundle.optimised.is_file()
 
 
-def test_features_of_the_graph_are_the_networks(cache: Path) -> None:
+def test_features_of_the_graph_are_the_networks(filled: Path) -> None:
     features = {}
     for engine in ("torch", "onnx"):
         classifier = loader_for("embedded", engine=engine, layer="pooled", logits=False).load()
@@ -101,9 +110,8 @@ def test_features_of_the_graph_are_the_networks(cache: Path) -> None:
     ids=["one", "several", "table", "features", "pull"],
 )
 def test_later_runs_import_neither_torch_nor_timm(
-    cache: Path, words: list[str], shown: str, tmp_path: Path
+    filled: Path, words: list[str], shown: str, tmp_path: Path
 ) -> None:
-    answers("auto")
     model = ["embedded"] if words[0] == "pull" else ["-m", "embedded", "--engine", "auto"]
     code = (
         f"import sys; from resnetd_cli.cli.app import run; code = run({[*words, *model]!r}); "
@@ -156,16 +164,36 @@ DAMAGES: dict[str, Callable[[Bundle], object]] = {
 }
 
 
+class Small(NamedTuple):
+    """A small model in a folder, a cache that has it compiled, and what its network answers."""
+
+    folder: str
+    cache: Path
+    by_torch: list[Classified]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    folder, cache = tmp_path_factory.mktemp("small"), tmp_path_factory.mktemp("small-cache")
+    for name, content in timm_files("test_resnet", label_names=tuple(map(str, range(1000)))).items():
+        (folder / name).write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNETD_CACHE", str(cache))
+        loader_for(str(folder)).compile()
+    return Small(str(folder), cache, answers("torch", model=str(folder)))
+
+
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_bundle_is_rebuilt_and_never_used(
-    cache: Path, by_torch: list[Classified], damage: Callable[[Bundle], object]
+    cache: Path, small: Small, damage: Callable[[Bundle], object]
 ) -> None:
-    answers("auto")
-    bundle = bundles.find(REQUEST)
+    shutil.copytree(small.cache, cache)
+    key = BundleKey(ModelChoice.of(small.folder))
+    bundle = bundles.find(key)
     assert bundle is not None
     damage(bundle)
-    assert_same(answers("auto"), by_torch)
-    mended = bundles.find(REQUEST)
+    assert_same(answers("auto", model=small.folder), small.by_torch)
+    mended = bundles.find(key)
     assert mended is not None
     assert sha256(mended.graph) == mended.graph_sha256
     open_engine(mended, graph_engine(), EngineOptions(threads=1))
@@ -214,8 +242,7 @@ def test_folders_of_one_name_in_two_places_are_two_models(
     assert answers("onnx", model=model)[0].predictions[0].probability != probabilities[0]
 
 
-def test_other_versions_are_compiled_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers("auto")
+def test_other_versions_are_compiled_again(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundles.find(REQUEST) is not None
     versions = bundles.current_versions()
     monkeypatch.setattr(bundles, "current_versions", lambda: {**versions, "timm": "0.0"})
@@ -260,7 +287,7 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
 
 @pytest.mark.parametrize("architecture", ["volo_d1_224", "halonet_h1"])
 def test_torchs_messages_about_an_export_stay_out_of_the_output(
-    tmp_path: Path, run_resnetd: Resnetd, architecture: str
+    tmp_path: Path, run_resnetd: Resnetd, run_here: ResnetdHere, architecture: str
 ) -> None:
     import timm
     import torch
@@ -277,7 +304,7 @@ def test_torchs_messages_about_an_export_stay_out_of_the_output(
     assert compiling.startswith("compiling ")
     assert "runs on the torch engine: it cannot be exported: " in failed
     assert len(failed) < 300
-    again = run_resnetd(*words, RESNETD_ENGINE="auto")
+    again = run_here(*words, RESNETD_ENGINE="auto")
     assert (again.stdout, again.stderr) == (finished.stdout, "")
 
 
@@ -296,8 +323,10 @@ def test_a_network_with_weights_of_five_dimensions_runs(cache: Path, tmp_path: P
     assert_same(*by_engine)
 
 
-def test_writers_of_one_bundle_do_not_disturb_each_other(cache: Path) -> None:
-    card = loader_for("embedded").compile().card
+def test_writers_of_one_bundle_do_not_disturb_each_other(filled: Path) -> None:
+    compiled = bundles.find(REQUEST)
+    assert compiled is not None
+    card = compiled.card
 
     def make(folder: Path) -> Bundle:
         (folder / bundles.GRAPH).write_bytes(b"graph")
@@ -307,7 +336,7 @@ def test_writers_of_one_bundle_do_not_disturb_each_other(cache: Path) -> None:
         written = list(pool.map(lambda _: bundles.write(REQUEST, make), range(200)))
     assert {bundle.folder for bundle in written} == {REQUEST.folder()}
     assert bundles.find(REQUEST) == written[0]
-    assert list((cache / "bundles").iterdir()) == [REQUEST.folder()]
+    assert list((filled / "bundles").iterdir()) == [REQUEST.folder()]
 
 
 def test_a_first_use_with_stdout_closed_ends_well(run_resnetd: Resnetd, tmp_path: Path) -> None:
@@ -333,7 +362,7 @@ def test_the_first_answer_about_a_single_image_is_that_of_later_runs(cache: Path
     assert list(first.predict([SAMPLES[0]])) == list(later.predict([SAMPLES[0]]))
 
 
-def test_layers_that_a_graph_lacks_run_on_torch(cache: Path) -> None:
+def test_layers_that_a_graph_lacks_run_on_torch(filled: Path) -> None:
     classifier = loader_for("embedded", engine="auto", layer="blocks.1", logits=False).load()
     assert (classifier.engine.name, classifier.why) == ("torch", "a compiled model does not give blocks.1")
     with pytest.raises(UsageError, match=r"a compiled model does not give blocks\.1"):
@@ -369,8 +398,7 @@ def test_two_processes_that_compile_at_once_both_end_well(cache: Path) -> None:
     assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.folder.name]
 
 
-def test_any_batch_size_gives_each_image_its_own_answer(cache: Path) -> None:
-    answers("auto")
+def test_any_batch_size_gives_each_image_its_own_answer(filled: Path) -> None:
     bundle = bundles.find(REQUEST)
     assert bundle is not None
     images = np.random.default_rng(0).standard_normal((5, 3, 224, 224), dtype=np.float32)
@@ -401,7 +429,7 @@ def test_a_model_without_a_classifier_gives_features_only(cache: Path, tmp_path:
         loader_for(str(folder), engine=engine).load()
 
 
-def test_workers_and_threads_are_as_given(cache: Path, by_torch: list[Classified]) -> None:
+def test_workers_and_threads_are_as_given(filled: Path, by_torch: list[Classified]) -> None:
     from resnetd_cli.system.cpus import usable_cpus
 
     for single, expected in ((True, (1, None)), (False, (usable_cpus(), 1))):
