@@ -24,7 +24,7 @@ from helpers.hub import Hub, timm_files
 from helpers.loaders import loader_for
 from helpers.onnx_models import CARD, CLASSES, SIDE, tiny, write_onnx
 from helpers.paths import COFFEE, ROOT
-from helpers.program import Resnetd
+from helpers.program import Resnetd, ResnetdHere
 from onnx import TensorProto, helper, numpy_helper
 
 from resnetd_cli.cli.hints import hint_of
@@ -115,7 +115,7 @@ def test_payload_runs_when_unpickled_without_protection(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("where", "protocol"), [("--weights", 2), ("folder", 4), ("bin", 2)])
 def test_refused_pickle_prints_one_error_only(
-    where: str, protocol: int, tmp_path: Path, run_resnetd: Resnetd, thousand: dict[str, bytes]
+    where: str, protocol: int, tmp_path: Path, run_here: ResnetdHere, thousand: dict[str, bytes]
 ) -> None:
     marker, folder = tmp_path / "it-ran", tmp_path / "model"
     folder.mkdir()
@@ -123,7 +123,7 @@ def test_refused_pickle_prints_one_error_only(
     path = folder / ("pytorch_model.bin" if where == "bin" else "model.pth")
     archive(path, {"state_dict": TENSORS, "args": Payload(marker)}, protocol)
     model = ["-m", TINY, "--weights", path] if where == "--weights" else ["-m", folder]
-    finished = run_resnetd("predict", COFFEE, *model)
+    finished = run_here("predict", COFFEE, *model)
     assert (finished.returncode, finished.stdout) == (1, "")
     error, hint = finished.stderr.splitlines()
     assert "it asks for posix.system" in error
@@ -133,13 +133,13 @@ def test_refused_pickle_prints_one_error_only(
 
 @pytest.mark.slow
 def test_pickle_from_the_hub_is_refused_too(
-    hub: Hub, tmp_path: Path, run_resnetd: Resnetd, thousand: dict[str, bytes]
+    hub: Hub, tmp_path: Path, run_here: ResnetdHere, thousand: dict[str, bytes]
 ) -> None:
     marker = tmp_path / "it-ran"
     archive(tmp_path / "w", {"state_dict": TENSORS, "args": Payload(marker)}, 2)
     files = {"config.json": thousand["config.json"], "pytorch_model.bin": (tmp_path / "w").read_bytes()}
     hub.add("stranger/model", files)
-    finished = run_resnetd("predict", COFFEE, "-m", "hf-hub:stranger/model", endpoint=hub.endpoint)
+    finished = run_here("predict", COFFEE, "-m", "hf-hub:stranger/model", endpoint=hub.endpoint)
     assert finished.returncode == 1
     assert "it asks for posix.system" in finished.stderr
     assert not marker.exists()
@@ -147,12 +147,12 @@ def test_pickle_from_the_hub_is_refused_too(
 
 @pytest.mark.slow
 def test_hub_configuration_cannot_name_file_outside_repository(
-    hub: Hub, run_resnetd: Resnetd, thousand: dict[str, bytes]
+    hub: Hub, run_here: ResnetdHere, thousand: dict[str, bytes]
 ) -> None:
     config = json.loads(thousand["config.json"])
     config["pretrained_cfg"]["hf_hub_filename"] = "../../../../secret"
     hub.add("stranger/model", {**thousand, "config.json": json.dumps(config).encode()})
-    finished = run_resnetd("predict", COFFEE, "-m", "hf-hub:stranger/model", endpoint=hub.endpoint)
+    finished = run_here("predict", COFFEE, "-m", "hf-hub:stranger/model", endpoint=hub.endpoint)
     assert finished.returncode == 1
     assert "its hf_hub_filename is '../../../../secret'" in finished.stderr
     assert not [request for request in hub.requests if "secret" in request.path]
@@ -265,7 +265,7 @@ def test_legacy_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from resnetd_cli import checkpoints
+from resnetd_cli.models import checkpoints
 from resnetd_cli.errors import WeightsError
 try:
     print(len(checkpoints.read(Path(sys.argv[1]))))
@@ -283,6 +283,12 @@ def peak(path: Path) -> tuple[str, float]:
     return said, int(kilobytes) / 1024
 
 
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """The most memory that reading an honest file takes, in MB."""
+    return peak(repacked(tmp_path_factory.mktemp("honest") / "honest.pth", {}))[1]
+
+
 def bomb(path: Path, kind: str) -> Path:
     text = 2**23
     encode = b"c_codecs\nencode\nh\x00X\x05\x00\x00\x00utf-8\x86R"
@@ -298,9 +304,8 @@ def bomb(path: Path, kind: str) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound a process's memory")
 @pytest.mark.parametrize(("kind", "allowed"), [("deflated", 50), ("dicts", 700), ("copies", 700)])
-def test_pickle_bomb_takes_little_memory(kind: str, allowed: int, tmp_path: Path) -> None:
+def test_pickle_bomb_takes_little_memory(kind: str, allowed: int, honest: float, tmp_path: Path) -> None:
     """Without limits these take 130 MB, 1 GB and 1.6 GB more than an honest file."""
-    _, honest = peak(repacked(tmp_path / "honest.pth", {}))
     said, most = peak(bomb(tmp_path / "bomb.pth", kind))
     assert most - honest < allowed
     assert "compressed archive" in said if kind == "deflated" else said.startswith(str(tmp_path))
@@ -736,6 +741,8 @@ def test_card_that_is_not_json_is_one_line_error(text: str, tmp_path: Path) -> N
 FLIPS = """
 import random, sys, warnings
 from pathlib import Path
+sys.path.insert(0, "tests")
+from helpers.loaders import loader_for
 from resnetd_cli.errors import ResnetdError
 sound, path, image = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), sys.argv[3]
 random = random.Random(7)
