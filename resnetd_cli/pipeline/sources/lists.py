@@ -37,21 +37,26 @@ def read_list(location: str, *, null: bool = False) -> Iterator[bytes]:
     Raises:
         UsageError: the list cannot be read, now or later; it is an image; or an entry is longer than `MAX_ENTRY`.
     """
+    entries = _entries(location, b"\0" if null else b"\n")
+    next(
+        entries
+    )  # opens the list, so that one that cannot be opened fails here, and one never read is closed, too
+    return entries
+
+
+def _entries(location: str, separator: bytes) -> Iterator[bytes]:
+    """Yield nothing once the list is open, and then its entries."""
     try:
-        # No `with` here: the stream is read lazily, and closed when the generator ends.
         stream = _stdin() if location == STDIN else Path(location).open("rb")  # noqa: SIM115
     except OSError as error:
         raise UsageError(
             f"cannot read the list {location}: {system_reason(error)}",
             reason=Reason.LIST_NOT_OPENED,
         ) from error
-    return _entries(stream, location, b"\0" if null else b"\n")
-
-
-def _entries(stream: BinaryIO, location: str, separator: bytes) -> Iterator[bytes]:
     name = "the list on standard input" if location == STDIN else printable(location)
     number = empty = 0
     try:
+        yield b""
         for number, entry in enumerate(_split(_decoded(stream, location, separator), separator), 1):
             if len(entry) > MAX_ENTRY:
                 message = f"{name}, entry {number:,}: longer than {MAX_ENTRY:,} bytes"

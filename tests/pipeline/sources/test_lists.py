@@ -125,3 +125,17 @@ def test_the_first_entry_is_there_before_the_second_is_written(entry: bytes, nul
     os.close(writing)
     assert list(entries) == []
     os.close(reading)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_list_that_is_never_read_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(b"a.jpg\n")
+
+    def is_open() -> bool:
+        return str(path) in {os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
+
+    entries = read_list(str(path))
+    assert is_open()
+    del entries
+    assert not is_open()
