@@ -391,10 +391,12 @@ def test_predict_and_features_have_escape_formulas(cli: Cli) -> None:
 # --- the whole program, on a terminal ---
 
 
-def on_a_terminal(home: Path, folder: Path, *arguments: str) -> str:
+def on_a_terminal(home: Path, folder: Path, *arguments: str, **variables: str) -> str:
     """Run the program with a terminal for stdout and stderr; return all that it was sent."""
     ours, theirs = pty.openpty()
-    environment = Resnetd(home).env(RESNETD_MODEL="embedded", PYTHONPATH=str(ROOT), TERM="xterm", COLUMNS="300")
+    environment = Resnetd(home).env(
+        RESNETD_MODEL="embedded", PYTHONPATH=str(ROOT), TERM="xterm", COLUMNS="300", **variables
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "resnetd_cli", *arguments],
         cwd=folder,
@@ -422,7 +424,7 @@ def _read(stream: IO[bytes]) -> bytes:
 @pytest.mark.skipif(os.name != "posix", reason="terminals and names of POSIX")
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_terminal_receives_no_control_characters_from_names(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, format_name: str
+    tmp_path: Path, without_torch: dict[str, str], format_name: str
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -451,6 +453,7 @@ def test_terminal_receives_no_control_characters_from_names(
         "--labels",
         "labels.json",
         "--no-progress",
+        **without_torch,
     )
     assert len(re.findall("error: .*not an image", sent)) == len(texts)
     # A terminal driver makes \r\n of \n.
