@@ -14,7 +14,7 @@ from resnetd_cli.errors import UsageError
 from resnetd_cli.models import checkpoints, complexity, embedded, hub, names, table
 from resnetd_cli.models.names import Kind, ModelChoice, ModelRef, ResolvedModel
 from resnetd_cli.models.network import define, hub_id, with_weights
-from resnetd_cli.models.table import ModelCard
+from resnetd_cli.models.table import TableEntry
 from resnetd_cli.pipeline.engines.base import FP32, INT8
 from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
 from resnetd_cli.results import Agreement, Preprocessing, fitting
@@ -80,7 +80,7 @@ def describe(choice: ModelChoice) -> Facts:
     ref = choice.model.resolved
     if ref.kind is Kind.EXPORTED:
         return _describe_exported(Path(ref.location))
-    facts = _describe_card(ref.card) if ref.card else _describe_timm(ref, choice.image_size)
+    facts = _describe_entry(ref.entry) if ref.entry else _describe_timm(ref, choice.image_size)
     key = BundleKey(choice)
     if choice.weights is not None:
         facts = _with_weights(facts, ref, choice.weights, is_compiled=bundles.find(key) is not None)
@@ -96,7 +96,7 @@ def bibtex(model: ModelRef) -> str:
     ref = model.resolved
     if ref.kind is Kind.EXPORTED:
         raise UsageError(f"{model} does not say what to cite", hint="name the model that it was exported from")
-    if ref.card:
+    if ref.entry:
         return _BIBTEX_RESNETD + "\n" + _BIBTEX_TIMM
     if ref.kind is Kind.EMBEDDED:
         return _BIBTEX_EFFICIENTNET + "\n" + _BIBTEX_TIMM
@@ -110,10 +110,10 @@ def agreement_facts(agreement: Agreement | None) -> Facts:
     return {name: round(value, _DIGITS) for name, value in asdict(agreement).items()}
 
 
-def list_cards(pattern: str) -> list[Facts]:
+def list_table(pattern: str) -> list[Facts]:
     """Return the rows of matching models in the table, and whether their weights are on this machine."""
-    found = [card for card in table.cards() if names.matches(card.name, pattern)]
-    return [{**card.record, "on_this_machine": hub.cached(card.hub_id) is not None} for card in found]
+    found = [entry for entry in table.entries() if names.matches(entry.name, pattern)]
+    return [{**entry.record, "on_this_machine": hub.cached(entry.hub_id) is not None} for entry in found]
 
 
 def list_timm(pattern: str) -> list[Facts]:
@@ -134,32 +134,32 @@ def list_timm(pattern: str) -> list[Facts]:
     return rows
 
 
-def _describe_card(card: ModelCard) -> Facts:
-    depth = card.architecture.removeprefix("resnet").removesuffix("d")
-    stages = " + ".join(map(str, card.stages))
-    words = f"ResNet-D of {depth} layers: {_BLOCKS[card.block]}, {stages} of them in four stages."
-    path = hub.cached(card.hub_id)
+def _describe_entry(entry: TableEntry) -> Facts:
+    depth = entry.architecture.removeprefix("resnet").removesuffix("d")
+    stages = " + ".join(map(str, entry.stages))
+    words = f"ResNet-D of {depth} layers: {_BLOCKS[entry.block]}, {stages} of them in four stages."
+    path = hub.cached(entry.hub_id)
     return {
-        "model": card.name,
+        "model": entry.name,
         "architecture": words,
-        "tweak": _TWEAK + (_TWEAK_B if card.block == "bottleneck" else ""),
+        "tweak": _TWEAK + (_TWEAK_B if entry.block == "bottleneck" else ""),
         "classes": 1000,
-        "params_m": card.params_m,
-        "gmacs": card.train.gmacs,
-        "gflops": round(2 * card.train.gmacs, 2),
-        **_describe_preprocessing(card.train.preprocessing),
-        "top1": card.train.top1,
-        "top5": card.train.top5,
-        "test_size": card.test.size,
-        "test_crop_pct": card.test.preprocessing.crop_pct,
-        "test_gmacs": card.test.gmacs,
-        "test_top1": card.test.top1,
-        "test_top5": card.test.top5,
+        "params_m": entry.params_m,
+        "gmacs": entry.train.gmacs,
+        "gflops": round(2 * entry.train.gmacs, 2),
+        **_describe_preprocessing(entry.train.preprocessing),
+        "top1": entry.train.top1,
+        "top5": entry.train.top5,
+        "test_size": entry.test.size,
+        "test_crop_pct": entry.test.preprocessing.crop_pct,
+        "test_gmacs": entry.test.gmacs,
+        "test_top1": entry.test.top1,
+        "test_top5": entry.test.top5,
         "temperature": 1.0,
         "temperatures": [],
-        "license": card.license,
-        "hub_id": card.hub_id,
-        "file_mb": _file_mb(path, card.params_m),
+        "license": entry.license,
+        "hub_id": entry.hub_id,
+        "file_mb": _file_mb(path, entry.params_m),
         "weights": str(path) if path else None,
     }
 

@@ -19,6 +19,7 @@ from helpers.program import Cli, Ended, Resnetd, ResnetdHere
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Run files named on the command line in this process; the whole suite runs on every processor."""
     return None if config.args == config.getini("testpaths") else 0

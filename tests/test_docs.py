@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from resnetd_cli.cli.app import app
 from resnetd_cli.errors import ErrorKind, ExitCode
-from resnetd_cli.models.table import cards
+from resnetd_cli.models.table import entries
 from resnetd_cli.pipeline.sinks.base import ARRAY_FORMATS, RECORD_FORMATS
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
@@ -169,7 +169,7 @@ def test_readme_has_an_example_of_every_command(command: str) -> None:
 
 def test_resnetd_family_is_documented() -> None:
     row = next(line for line in PAGES["docs/models.md"].splitlines() if line.startswith("| `resnet18d`"))
-    depths = {card.architecture.removeprefix("resnet") for card in cards()}
+    depths = {entry.architecture.removeprefix("resnet") for entry in entries()}
     assert {name.removeprefix("resnet") for name in re.findall(r"`([^`]+)`", row)} - {"resnet50d"} == depths
 
 

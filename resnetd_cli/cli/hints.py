@@ -85,7 +85,7 @@ HINTS: dict[Reason, tuple[str, ...]] = {
         "{}try the model embedded (it comes with the install) or --weights FILE{}",
         "{}try the model embedded (it comes with the install){}",
     ),
-    Reason.SIZE_NOT_TAKEN: ("--image-size {} is one it takes",),
+    Reason.SIZE_NOT_TAKEN: ("--image-size {} works",),
     Reason.NO_TEST_SIZE: ("--image-size N gives its pixels",),
     Reason.FIXED_SIZE: ("resnetd export MODEL --image-size {0} -o FILE.onnx makes one for {0}",),
     Reason.NOT_ON_ONNX: ("--engine torch",),

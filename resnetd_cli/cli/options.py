@@ -32,13 +32,14 @@ class GuardChoice(str, Enum):
 def complete_model(incomplete: str) -> list[str]:
     """Return the model names that start with this text, from the table only, to keep completion fast."""
     from resnetd_cli.models.names import EMBEDDED
-    from resnetd_cli.models.table import cards
+    from resnetd_cli.models.table import entries
 
-    names = dict.fromkeys([EMBEDDED, *(card.architecture for card in cards()), *(card.name for card in cards())])
+    full_names = [entry.name for entry in entries()]
+    names = dict.fromkeys([EMBEDDED, *(entry.architecture for entry in entries()), *full_names])
     return [name for name in names if name.startswith(incomplete)]
 
 
-Inputs = Annotated[
+InputArgument = Annotated[
     Optional[list[str]],
     typer.Argument(
         metavar="INPUT",

@@ -133,13 +133,14 @@ def train_in_child(plan: Plan, launch: Launch, quiet: bool, verbose: bool) -> di
 def _train(plan: Plan, launch: Launch) -> dict[str, Any] | None:
     """Carry out a plan in this process, showing how it goes."""
     from resnetd_cli.cli.training_progress import Display
+    from resnetd_cli.training.accelerator import set_threads
     from resnetd_cli.training.callbacks import Callbacks
     from resnetd_cli.training.monitors import Monitors, TensorBoard
     from resnetd_cli.training.several_seeds import carry_out
 
     name_temporary_folder()
     name_user()
-    _set_threads(launch)
+    set_threads(launch.threads)
     if os.environ.get("RANK", "0") != "0":  # the first of several processes shows and writes for all
         with signals.requests() as should_stop:
             silent = Callbacks(Monitors(), lambda _: None, should_stop, began=launch.began)
@@ -164,14 +165,6 @@ def _train(plan: Plan, launch: Launch) -> dict[str, Any] | None:
             return carry_out(plan, callbacks_for)
         finally:
             display.close()
-
-
-def _set_threads(launch: Launch) -> None:
-    import torch
-
-    from resnetd_cli.system.cpus import usable_cpus
-
-    torch.set_num_threads(launch.threads or max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _report_failure(failure: Failure) -> None:

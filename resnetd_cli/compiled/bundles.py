@@ -31,7 +31,7 @@ from resnetd_cli import __version__
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.errors import CacheError, OutputError
 from resnetd_cli.models.names import ModelChoice
-from resnetd_cli.models.table import find_card
+from resnetd_cli.models.table import find_entry
 from resnetd_cli.system.cpus import processor
 from resnetd_cli.system.files import cache_dir, has_cache, sha256, umask, write_atomic
 
@@ -57,7 +57,7 @@ class BundleKey:
     def folder(self) -> Path:
         """Return the folder of its bundle, whether it exists or not."""
         model, weights = self.choice.model, self.choice.weights
-        card, path = find_card(model.text), model.path
+        card, path = find_entry(model.text), model.path
         name = path.name if path else card.name if card else model.text
         asked = [
             str(path or name),

@@ -29,7 +29,7 @@ MAX_UNREADABLE = 0.05
 _DECODING = DecodeOptions()
 ALONE = Sharing()
 """One process scans all images."""
-Progress = Callable[[int, int], object]
+OnProgress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def survey(
     *,
     workers: int = 4,
     decoding: DecodeOptions = _DECODING,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
     tell: Callable[[Failure], object] = lambda failure: None,
     sharing: Sharing = ALONE,
 ) -> Survey:
@@ -110,7 +110,7 @@ def _scans(
     dataset: Dataset,
     pool: Pool,
     decoding: DecodeOptions,
-    progress: Progress,
+    progress: OnProgress,
     tell: Callable[[Failure], object],
     sharing: Sharing,
 ) -> dict[str, Scan]:

@@ -30,7 +30,7 @@ _LEAST_TIMES = 3
 _FINALISTS = 3
 
 Load = Callable[[int | None], Classifier]
-"""Loads the model to be run by so many threads; None for as many as it takes by itself."""
+"""Loads the model for a number of threads; None for its own default."""
 
 
 @dataclass(frozen=True)

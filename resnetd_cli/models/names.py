@@ -16,7 +16,7 @@ from typing import Any
 
 from resnetd_cli.errors import Reason, UnknownModel
 from resnetd_cli.models import other_tools
-from resnetd_cli.models.table import ModelCard, cards, find_card
+from resnetd_cli.models.table import TableEntry, entries, find_entry
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import expand_user
 
@@ -91,9 +91,9 @@ class ResolvedModel:
     former: str | None = None
 
     @property
-    def card(self) -> ModelCard | None:
+    def entry(self) -> TableEntry | None:
         """Its row of the ResNet-D table; None for a model outside the table."""
-        return find_card(self.name) if self.kind is Kind.TIMM else None
+        return find_entry(self.name) if self.kind is Kind.TIMM else None
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class ModelRef:
     @cached_property
     def path(self) -> Path | None:
         """The absolute path of the folder or file that it names; None if it is not a path."""
-        if self.text == EMBEDDED or find_card(self.text):
+        if self.text == EMBEDDED or find_entry(self.text):
             return None
         path = expand_user(self.text.removeprefix(_FOLDER_SCHEME))
         return path.absolute() if os.path.exists(path) else None
@@ -175,8 +175,8 @@ def resolve(model: str) -> ResolvedModel:
         return ResolvedModel(model, Kind.EXPORTED, str(expand_user(model)))
     if model == EMBEDDED:
         return ResolvedModel(EMBEDDED, Kind.EMBEDDED, "tf_efficientnet_lite0.in1k")
-    if card := find_card(model):
-        return ResolvedModel(card.name, Kind.TIMM, card.name)
+    if entry := find_entry(model):
+        return ResolvedModel(entry.name, Kind.TIMM, entry.name)
     if (location := _hub_location(model)) is not None:
         return ResolvedModel(f"hf-hub:{location}", Kind.HUB, _hub_id(location))
     return _at_path(model) if _is_path(model) else _named(model)
@@ -383,7 +383,7 @@ def _unknown(model: str) -> UnknownModel:
     if tagged:
         return UnknownModel(message, hint=f"available weights: {', '.join(tagged[:8])}")
     names = dict.fromkeys(
-        [EMBEDDED, *(card.name for card in cards()), *timm.list_models(), *timm.list_pretrained()]
+        [EMBEDDED, *(entry.name for entry in entries()), *timm.list_models(), *timm.list_pretrained()]
     )
     folded = {_folded(name): name for name in reversed(names)}
     near = difflib.get_close_matches(_folded(_ALSO.get(model, model)), folded, n=4, cutoff=0.8 if tool else 0.7)

@@ -255,7 +255,7 @@ def hub_id(ref: ResolvedModel) -> str | None:
     """Return the hub repository of a model's weights if it is known without timm."""
     if ref.kind is Kind.HUB:
         return ref.location
-    return ref.card.hub_id if ref.card else None
+    return ref.entry.hub_id if ref.entry else None
 
 
 def build(definition: Definition, file: Path, *, own_weights: bool, image_size: str = "train") -> nn.Module:

@@ -32,7 +32,7 @@ _STAGES = {
 
 
 @dataclass(frozen=True)
-class SizeCard:
+class SizeFacts:
     """Facts about a set of trained weights at one image size.
 
     Attributes:
@@ -53,7 +53,7 @@ class SizeCard:
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class TableEntry:
     """Facts about one set of trained weights.
 
     Attributes:
@@ -70,8 +70,8 @@ class ModelCard:
     name: str
     default: bool
     params_m: float
-    train: SizeCard
-    test: SizeCard
+    train: SizeFacts
+    test: SizeFacts
     license: str
     hub_id: str
     record: Mapping[str, Any]
@@ -93,27 +93,28 @@ class ModelCard:
 
 
 @lru_cache
-def cards() -> tuple[ModelCard, ...]:
+def entries() -> tuple[TableEntry, ...]:
     """Return the table: seven models, fifteen sets of weights."""
     with _TABLE.open(encoding="utf-8", newline="") as file:
-        return tuple(map(_card, csv.DictReader(file)))
+        return tuple(map(_entry, csv.DictReader(file)))
 
 
-def find_card(name: str) -> ModelCard | None:
+def find_entry(name: str) -> TableEntry | None:
     """Return the table's row for a full name or a bare architecture."""
-    return next(
-        (card for card in cards() if name == card.name or (card.default and name == card.architecture)), None
+    fitting = (
+        entry for entry in entries() if name == entry.name or (entry.default and name == entry.architecture)
     )
+    return next(fitting, None)
 
 
-def _card(row: dict[str, str]) -> ModelCard:
+def _entry(row: dict[str, str]) -> TableEntry:
     cells = {"name": row.pop("model"), **row}
     record = {column: _COLUMNS.get(column, str)(text) for column, text in cells.items()}
     kept = {key: record[key] for key in ("name", "default", "params_m", "license", "hub_id")}
-    return ModelCard(**kept, train=_at_size("train", record), test=_at_size("test", record), record=record)
+    return TableEntry(**kept, train=_at_size("train", record), test=_at_size("test", record), record=record)
 
 
-def _at_size(which: str, record: Mapping[str, Any]) -> SizeCard:
+def _at_size(which: str, record: Mapping[str, Any]) -> SizeFacts:
     preprocessing = Preprocessing(
         input_size=(3, record[f"{which}_size"], record[f"{which}_size"]),
         crop_pct=record[f"{which}_crop"],
@@ -122,4 +123,4 @@ def _at_size(which: str, record: Mapping[str, Any]) -> SizeCard:
         mean=record["mean"],
         std=record["std"],
     )
-    return SizeCard(preprocessing, record[f"gmacs_{which}"], record[f"top1_{which}"], record[f"top5_{which}"])
+    return SizeFacts(preprocessing, record[f"gmacs_{which}"], record[f"top1_{which}"], record[f"top5_{which}"])

@@ -35,6 +35,15 @@ def open_accelerator(device: str, precision: str) -> Accelerator:
     return Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed)
 
 
+def set_threads(threads: int | None) -> None:
+    """Let torch use this many threads; None for the process's share of the processors."""
+    import torch
+
+    from resnetd_cli.system.cpus import usable_cpus
+
+    torch.set_num_threads(threads or max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 def _has_bf16() -> bool:
     import torch
 

@@ -187,4 +187,4 @@ def test_reason_and_details_survive_another_process() -> None:
 
     error = UsageError("no", reason=Reason.SIZE_NOT_TAKEN, details=(224,))
     again = pickle.loads(pickle.dumps(error))
-    assert hint_of(again) == "--image-size 224 is one it takes"
+    assert hint_of(again) == "--image-size 224 works"

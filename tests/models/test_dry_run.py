@@ -40,9 +40,9 @@ def test_batch_norm_learns_from_one_image_only_if_it_has_several_positions(
 @pytest.mark.parametrize(
     ("architecture", "side", "hint"),
     [
-        ("test_vit", "30", "--image-size 32 is one it takes"),
-        ("vgg11", "16", "--image-size 32 is one it takes"),
-        ("inception_v3", "32", "--image-size 75 is one it takes"),
+        ("test_vit", "30", "--image-size 32 works"),
+        ("vgg11", "16", "--image-size 32 works"),
+        ("inception_v3", "32", "--image-size 75 works"),
     ],
 )
 def test_image_size_that_network_rejects_is_error_with_next_size_that_works(

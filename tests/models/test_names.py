@@ -23,10 +23,10 @@ from resnetd_cli.models.names import (
     resolve,
     timm_names,
 )
-from resnetd_cli.models.table import ModelCard, cards, find_card
+from resnetd_cli.models.table import TableEntry, entries, find_entry
 
 ARCHITECTURES = tuple(f"resnet{depth}d" for depth in (18, 26, 34, 50, 101, 152, 200))
-every_card = pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
+every_card = pytest.mark.parametrize("card", entries(), ids=lambda card: card.name)
 
 
 # --- the table ---
@@ -35,20 +35,20 @@ every_card = pytest.mark.parametrize("card", cards(), ids=lambda card: card.name
 def test_table_has_all_timm_weights_of_the_seven_models() -> None:
     of_timm = [name for name in timm.list_pretrained() if name.partition(".")[0] in ARCHITECTURES]
     assert len(of_timm) == 15
-    assert sorted(card.name for card in cards()) == sorted(of_timm)
-    assert {card.architecture for card in cards()} == set(ARCHITECTURES)
+    assert sorted(card.name for card in entries()) == sorted(of_timm)
+    assert {card.architecture for card in entries()} == set(ARCHITECTURES)
 
 
 def test_default_weights_are_timm_defaults() -> None:
-    defaults = {card.architecture: card.name for card in cards() if card.default}
+    defaults = {card.architecture: card.name for card in entries() if card.default}
     assert defaults == {
         name: f"{name}.{timm.get_pretrained_cfg(name, allow_unregistered=False).tag}" for name in ARCHITECTURES
     }
-    assert sum(card.default for card in cards()) == 7
+    assert sum(card.default for card in entries()) == 7
 
 
 @every_card
-def test_table_row_equals_timm_configuration(card: ModelCard) -> None:
+def test_table_row_equals_timm_configuration(card: TableEntry) -> None:
     config = timm.get_pretrained_cfg(card.name)
     test_size = config.test_input_size or config.input_size
     test_crop = (config.test_crop_pct or config.crop_pct) if config.test_input_size else config.crop_pct
@@ -80,20 +80,20 @@ def gmacs(architecture: str, size: int) -> float:
 
 
 @every_card
-def test_table_parameters_equal_the_network(card: ModelCard) -> None:
+def test_table_parameters_equal_the_network(card: TableEntry) -> None:
     count = sum(parameter.numel() for parameter in on_meta(card.architecture).parameters())
     assert card.params_m == pytest.approx(count / 1e6, abs=0.005)
 
 
 @pytest.mark.slow
 @every_card
-def test_table_multiply_adds_equal_the_network_at_both_sizes(card: ModelCard) -> None:
+def test_table_multiply_adds_equal_the_network_at_both_sizes(card: TableEntry) -> None:
     assert card.train.gmacs == pytest.approx(gmacs(card.architecture, card.train.size), rel=0.02)
     assert card.test.gmacs == pytest.approx(gmacs(card.architecture, card.test.size), rel=0.02)
 
 
 @every_card
-def test_accuracies_are_plausible_percentages(card: ModelCard) -> None:
+def test_accuracies_are_plausible_percentages(card: TableEntry) -> None:
     assert 70 < card.train.top1 < card.train.top5 < 97
     assert card.train.top1 <= card.test.top1 < card.test.top5 < 97
     if card.train.size == card.test.size:
@@ -101,13 +101,13 @@ def test_accuracies_are_plausible_percentages(card: ModelCard) -> None:
 
 
 def test_card_is_found_by_full_name_or_default_architecture() -> None:
-    for card in cards():
-        assert find_card(card.name) is card
-    found = find_card("resnet50d")
+    for card in entries():
+        assert find_entry(card.name) is card
+    found = find_entry("resnet50d")
     assert found is not None
     assert found.name == "resnet50d.ra2_in1k"
     for name in ("resnet50", "resnet50d.", "resnet50d.ra2", "RESNET50D", "", "resnest50d"):
-        assert find_card(name) is None
+        assert find_entry(name) is None
 
 
 # --- resolve ---
@@ -146,7 +146,8 @@ def test_embedded_resolves_to_installed_network() -> None:
 
 def test_resnet_d_names_resolve_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnetd_cli.models.names._timm", lambda name: pytest.fail(f"timm was asked about {name}"))
-    for model in ("embedded", "hf-hub:timm/resnet50d.ra2_in1k", *(card.name for card in cards()), *ARCHITECTURES):
+    full_names = [entry.name for entry in entries()]
+    for model in ("embedded", "hf-hub:timm/resnet50d.ra2_in1k", *full_names, *ARCHITECTURES):
         resolve(model)
 
 

@@ -15,7 +15,7 @@ from resnetd_cli.models.names import DEFAULT_MODEL, ModelChoice
 
 
 def bench(
-    inputs: options.Inputs = None,
+    inputs: options.InputArgument = None,
     model: options.Model = DEFAULT_MODEL,
     files_from: options.FilesFrom = None,
     null: options.Null = False,

@@ -17,7 +17,7 @@ from resnetd_cli.pipeline.sources.reading import ReadOptions
 
 
 def features(
-    inputs: options.Inputs = None,
+    inputs: options.InputArgument = None,
     output: options.Output = None,
     model: options.Model = DEFAULT_MODEL,
     layer: Annotated[

@@ -57,7 +57,7 @@ def list_models(
     from resnetd_cli.views.listing import write_rows
 
     target = TextOutput.choose(format.value, output, overwrite=overwrite)
-    rows = about.list_timm(pattern) if all_models else about.list_cards(pattern)
+    rows = about.list_timm(pattern) if all_models else about.list_table(pattern)
     if not rows:
         hint = (
             "resnetd list-models --all searches all timm models"

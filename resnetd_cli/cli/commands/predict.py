@@ -23,7 +23,7 @@ _TOP_K = 5
 
 
 def predict(
-    inputs: options.Inputs = None,
+    inputs: options.InputArgument = None,
     model: options.Model = DEFAULT_MODEL,
     files_from: options.FilesFrom = None,
     null: options.Null = False,
