@@ -213,6 +213,7 @@ def share_found(message: str, text: str) -> float:
     return len(letters & found) / len(letters) if len(letters) >= 24 else 1.0
 
 
+@pytest.mark.slow
 def test_messages_of_troubleshooting_are_in_the_code() -> None:
     text = words_of_the_program()
     rows = [line for line in PAGES["docs/troubleshooting.md"].splitlines() if line.startswith("| `")]

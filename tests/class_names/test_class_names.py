@@ -198,6 +198,7 @@ def test_shipped_files_lie_in_the_package_or_at_the_top(tmp_path: Path, monkeypa
         _shipped("nothing.txt")
 
 
+@pytest.mark.slow
 def test_generated_files_are_current(generator: ModuleType) -> None:
     assert generator.outdated() == []
 
@@ -214,6 +215,7 @@ def test_check_finds_stale_files(generator: ModuleType, tmp_path: Path) -> None:
     assert generator.outdated(tmp_path) == ["imagenet-12k.txt", "imagenet-1k.tsv"]
 
 
+@pytest.mark.slow
 def test_check_exits_with_what_it_found(
     generator: ModuleType,
     tmp_path: Path,
@@ -227,6 +229,7 @@ def test_check_exits_with_what_it_found(
     assert capsys.readouterr().err.startswith("labels/wordnet.tsv is not current")
 
 
+@pytest.mark.slow
 def test_tables_are_plain(generator: ModuleType) -> None:
     texts: dict[str, str] = generator.build()
     rows = texts["wordnet.tsv"].removesuffix("\n").split("\n")
@@ -650,6 +653,7 @@ def test_search_by_the_start_of_an_id() -> None:
     assert search("02111889", imagenet()) == []
 
 
+@pytest.mark.slow
 def test_search_all_and_none() -> None:
     names = imagenet("imagenet-22k")
     everything = search("", names)
@@ -702,6 +706,7 @@ def test_download_of_anything_else_writes_nothing(server: str, tmp_path: Path, p
     assert list(tmp_path.iterdir()) == [kept]
 
 
+@pytest.mark.slow
 def test_download_without_a_server(tmp_path: Path) -> None:
     probe = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     port = probe.server_port

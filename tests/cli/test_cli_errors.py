@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("compiled")
 FORMATS = ("table", "tsv", "csv", "json", "jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
@@ -93,6 +94,7 @@ def test_usage_error_is_raised_before_loading(
     assert error in ended.errors[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "error", "hint"),
     [
@@ -193,6 +195,7 @@ def test_model_without_the_asked_part_is_one_line_error(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
 def test_missing_device_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     import torch
@@ -336,6 +339,7 @@ def read_rows(text: str, format_name: str) -> list[tuple[str, str]]:
     return [(row["input"], row["error"].partition(": ")[0] or "ok") for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["tsv", "csv", "json", "jsonl"])
 def test_each_bad_input_is_one_row_in_order(cli: Cli, bad: list[tuple[str, str]], format_name: str) -> None:
     ended = cli("predict", *as_arguments(bad), "-f", format_name, "-k", "1")
@@ -348,6 +352,7 @@ def test_each_bad_input_is_one_row_in_order(cli: Cli, bad: list[tuple[str, str]]
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_each_bad_input_is_in_the_table_in_order(
     cli: Cli, bad: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,12 +38,14 @@ from resnetd_cli.views.evaluation import COLUMNS, write_reports
 # --- the report ---
 
 
+@pytest.mark.slow
 def test_one_image_of_one_class_is_in_the_singular(cli: Cli, photos: Path) -> None:
     shutil.rmtree(photos / "espresso")
     ended = cli("evaluate", photos, "-f", "json")
     assert (ended.code, ended.stderr.splitlines()[0]) == (0, f"{photos}, all: 1 image of 1 class")
 
 
+@pytest.mark.slow
 def test_json_holds_everything(cli: Cli, photos: Path) -> None:
     ended = cli("evaluate", photos, "-f", "json")
     told = f"{photos}, all: 2 images of 2 classes\nembedded: top-1 50.00 % (9.5 to 90.5); images 2\n"
@@ -71,6 +73,7 @@ def test_json_holds_everything(cli: Cli, photos: Path) -> None:
     assert report["coverage"][0] == {"threshold": 0.0, "images": 2, "coverage": 1.0, "accuracy": 0.5}
 
 
+@pytest.mark.slow
 def test_jsonl_is_the_same_in_a_line(cli: Cli, photos: Path) -> None:
     one, other = (cli("evaluate", photos, "-q", "-f", name).stdout for name in ("json", "jsonl"))
     assert json.loads(one) == json.loads(other)
@@ -91,6 +94,7 @@ def test_rows_are_the_classes(cli: Cli, photos: Path, name: str, delimiter: str)
     assert cli("evaluate", photos, "-f", name, "--no-header").stdout == ended.stdout.partition("\n")[2]
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_reported_and_left_out(cli: Cli, photos: Path) -> None:
     (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
     ended = cli("evaluate", photos, "-f", "json")
@@ -101,6 +105,7 @@ def test_an_image_that_cannot_be_read_is_reported_and_left_out(cli: Cli, photos:
     assert (stopped.code, stopped.stdout) == (1, "")
 
 
+@pytest.mark.slow
 def test_files_that_the_data_set_leaves_out_are_reported(cli: Cli, photos: Path) -> None:
     shutil.copy(COFFEE, photos / "loose.jpg")
     ended = cli("evaluate", photos, "-f", "json")
@@ -108,6 +113,7 @@ def test_files_that_the_data_set_leaves_out_are_reported(cli: Cli, photos: Path)
     assert len(ended.stderr.splitlines()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bound", "code"), [("0.5", 0), ("0.51", 1), ("0", 0), ("1", 1)])
 def test_fail_under_exits_with_1_below_the_bound(cli: Cli, photos: Path, bound: str, code: int) -> None:
     ended = cli("evaluate", photos, "-f", "json", "--fail-under", bound)
@@ -116,12 +122,14 @@ def test_fail_under_exits_with_1_below_the_bound(cli: Cli, photos: Path, bound: 
     assert ("error: embedded: top-1 is 0.5000, below" in ended.stderr) == bool(code)
 
 
+@pytest.mark.slow
 def test_the_report_is_written_even_below_the_bound(cli: Cli, photos: Path) -> None:
     (photos / "espresso" / "broken.jpg").write_bytes(b"no image")
     assert cli("evaluate", photos, "-o", "report.json", "--fail-under", "0.9").code == 1
     assert json.loads(Path("report.json").read_text())["models"][0]["top1"] == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -151,6 +159,7 @@ def test_contradictory_options_are_usage_errors(
     assert message in ended.stderr
 
 
+@pytest.mark.slow
 def test_classes_that_the_model_lacks_are_an_error(cli: Cli, photos: Path) -> None:
     (photos / "espresso").rename(photos / "espreso")
     ended = cli("evaluate", photos)
@@ -159,6 +168,7 @@ def test_classes_that_the_model_lacks_are_an_error(cli: Cli, photos: Path) -> No
     assert "hint: near espreso: espresso" in ended.stderr
 
 
+@pytest.mark.slow
 def test_two_models_are_shown_side_by_side(cli: Cli, photos: Path) -> None:
     # The same network again, which has another name for each of its classes but one.
     folder = photos.parent / "other"
@@ -202,6 +212,7 @@ def runs(tmp_path: Path, photos: Path) -> tuple[Path, Path]:
     return tmp_path / "first", tmp_path / "second"
 
 
+@pytest.mark.slow
 def test_training_images_are_left_out_and_counted(cli: Cli, photos: Path, runs: tuple[Path, Path]) -> None:
     (photos / "espresso" / "again.jpg").symlink_to(COFFEE)
     ended = cli("evaluate", photos, "-m", runs[0], "-f", "json")
@@ -233,6 +244,7 @@ def test_a_comparison_without_images_that_both_may_see_is_refused(
     assert told in ended.stderr
 
 
+@pytest.mark.slow
 def test_fitting_leaves_training_images_out(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     paths = sorted(data.rglob("*.png"))
@@ -246,6 +258,7 @@ def test_fitting_leaves_training_images_out(cli: Cli, own: tuple[Path, Path]) ->
     assert "trained on" not in alone.stderr
 
 
+@pytest.mark.slow
 def test_fitting_on_training_images_is_noted(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     remember(folder, *data.rglob("*.png"))
@@ -377,6 +390,7 @@ def divided(values: Sequence[float], temperature: float) -> Any:
     return pytest.approx((powers / powers.sum()).tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_temperature_divides_the_logits(cli: Cli, own: tuple[Path, Path]) -> None:
     image = next(own[1].rglob("*.png"))
     plain = probabilities(cli, image, "-m", own[0])
@@ -418,6 +432,7 @@ def test_config_json_keeps_its_indentation(tmp_path: Path, indent: int | str | N
     assert file.read_text(encoding="utf-8") == json.dumps(expected, indent=indent, ensure_ascii=False) + "\n"
 
 
+@pytest.mark.slow
 def test_calibrate_still_fits_a_temperature_but_help_names_only_the_new_option(
     cli: Cli, own: tuple[Path, Path]
 ) -> None:
@@ -431,6 +446,7 @@ def test_calibrate_still_fits_a_temperature_but_help_names_only_the_new_option(
     assert "--fit-temperature" in shown and "--calibrate" not in shown
 
 
+@pytest.mark.slow
 def test_timm_loads_a_folder_with_a_temperature(cli: Cli, own: tuple[Path, Path]) -> None:
     import timm
     import torch
@@ -512,6 +528,7 @@ def test_temperatures_are_kept_side_by_side(cli: Cli, own: tuple[Path, Path]) ->
     assert f"{fitted[()]:.4g} at 160 x 160 in fp32" in cli("info", folder, "-f", "table").stdout.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_a_temperature_stored_by_an_earlier_version_is_replaced(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     set_temperature(folder, temperature=9.5)
@@ -522,6 +539,7 @@ def test_a_temperature_stored_by_an_earlier_version_is_replaced(cli: Cli, own: t
     assert [each["temperature"] for each in facts["temperatures"]] == [fitted]
 
 
+@pytest.mark.slow
 def test_a_temperature_belongs_to_the_folders_own_weights(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     set_temperature(folder, temperature=2.5)
@@ -655,6 +673,7 @@ def test_a_note_says_how_to_use_a_temperature_that_cannot_be_stored(
     assert stored(folder) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     [
@@ -679,6 +698,7 @@ def test_an_invalid_list_of_temperatures_is_refused(cli: Cli, own: tuple[Path, P
     assert f"error: {folder}: config.json has " in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", ["0", "-1", "NaN", "Infinity", '"1"', "true", "null", "[1]", "1e9", "1" + "0" * 400]
 )
@@ -692,6 +712,7 @@ def test_an_invalid_temperature_is_refused(cli: Cli, own: tuple[Path, Path], val
     assert ended.stderr.count("\n") == 2
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_an_error_before_the_work(
     cli: Cli, own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -701,6 +722,7 @@ def test_a_read_only_folder_is_an_error_before_the_work(
     assert "permission denied" in ended.stderr
 
 
+@pytest.mark.slow
 def test_no_temperature_is_stored_if_all_images_are_right(cli: Cli, photos: Path) -> None:
     shutil.rmtree(photos / "Egyptian_cat")
     ended = cli("evaluate", photos, "--fit-temperature")
@@ -711,6 +733,7 @@ def test_no_temperature_is_stored_if_all_images_are_right(cli: Cli, photos: Path
 # --- abstaining ---
 
 
+@pytest.mark.slow
 def test_predict_abstains_below_the_probability(cli: Cli) -> None:
     words = ["predict", CAT, COFFEE, "--min-probability", "0.9"]
     record, other = map(json.loads, cli(*words, "-f", "jsonl").stdout.splitlines())

@@ -153,6 +153,7 @@ def test_info_describes_resnet_d_model(cli: Cli) -> None:
     assert "not on this machine; the first predict fetches them" in shown
 
 
+@pytest.mark.slow
 def test_info_describes_embedded_model(cli: Cli) -> None:
     facts = json_of(cli("info", "embedded", "-f", "json"))
     assert (facts["model"], facts["params_m"], facts["classes"]) == ("embedded", 4.65, 1000)
@@ -168,6 +169,7 @@ def test_info_file_has_format_of_its_extension(cli: Cli, suffix: str, start: str
     assert Path(f"x.{suffix}").read_text(encoding="utf-8").startswith(start)
 
 
+@pytest.mark.slow
 def test_info_in_pipe_has_one_line_per_key(cli: Cli) -> None:
     facts = json_of(cli("info", "embedded", "-f", "json"))
     lines = [line.split("\t") for line in cli("info", "embedded").stdout.splitlines()]
@@ -181,6 +183,7 @@ def test_info_in_pipe_has_one_line_per_key(cli: Cli) -> None:
     )
 
 
+@pytest.mark.slow
 def test_info_as_tsv_is_one_row(cli: Cli) -> None:
     header, record = cli("info", "embedded", "-f", "tsv").stdout.splitlines()
     facts = json_of(cli("info", "embedded", "-f", "json"))
@@ -232,6 +235,7 @@ def test_labels_table_distinguishes_classes_with_same_name(cli: Cli) -> None:
     assert [row["name"] for row in json_of(cli("labels", "crane", "-f", "json"))] == ["crane", "crane"]
 
 
+@pytest.mark.slow
 def test_labels_with_several_words_or_none(cli: Cli) -> None:
     assert [row["name"] for row in json_of(cli("labels", "tiger", "cat", "-f", "json"))] == ["tiger cat"]
     assert len(json_of(cli("labels", "-f", "json"))) == 1000
@@ -308,6 +312,7 @@ def test_failed_labels_download_keeps_existing_file(cli: Cli, server: str, tmp_p
     assert (tmp_path / "cache" / "imagenet_classes.txt").read_bytes() == NAMES
 
 
+@pytest.mark.slow
 def test_downloaded_labels_work_in_predict(cli: Cli, server: str, tmp_path: Path) -> None:
     path = cli("labels", "--download", "--url", f"{server}/names.txt").stdout.strip()
     coffee = ROOT / "samples" / "coffee.jpg"
@@ -315,6 +320,7 @@ def test_downloaded_labels_work_in_predict(cli: Cli, server: str, tmp_path: Path
     assert json_of(ended)["predictions"][0]["label"] == "espresso"
 
 
+@pytest.mark.slow
 def test_quiet_is_offered_only_by_commands_that_write_notes(cli: Cli) -> None:
     commands = ["predict", "features", "finetune", "train", "evaluate", "bench", "pull", "export"]
     silent = ["list-models", "info", "labels"]

@@ -285,6 +285,7 @@ def test_features_out_leaves_records_unchanged(cli: Cli, records: list[dict[str,
     assert [list(json.loads(line)) for line in ended.stdout.splitlines()] == [list(records[0])] * 2
 
 
+@pytest.mark.slow
 def test_model_comes_from_environment_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNETD_MODEL", "no-such-model")
     assert "unknown model 'no-such-model'" in cli("predict", COFFEE).stderr
@@ -300,7 +301,7 @@ def test_model_comes_from_environment_variable(cli: Cli, monkeypatch: pytest.Mon
     [(["--image-size", "test"], "espresso"), (["--image-size", "320"], "espresso"), (["-b", "2"], "espresso")],
 )
 def test_other_image_or_batch_size_gives_same_class(cli: Cli, arguments: list[str], top: str) -> None:
-    ended = cli("predict", *BOTH, *arguments, "-f", "jsonl", "-k", "1")
+    ended = cli("predict", *BOTH, *arguments, "--engine", "torch", "-f", "jsonl", "-k", "1")
     assert (ended.code, ended.stderr) == (0, "")
     assert json.loads(ended.stdout.splitlines()[1])["predictions"][0]["label"] == top
 
@@ -362,6 +363,7 @@ def test_odd_file_names_are_unchanged_in_files_and_lists(cli: Cli, strange: list
         assert READERS[format_name](file.read()) == strange
 
 
+@pytest.mark.slow
 def test_table_escapes_control_characters_in_file_names(cli: Cli, strange: list[str]) -> None:
     ended = cli("predict", *strange, "-f", "table", "-k", "1")
     assert all(line.isprintable() for line in ended.stdout.splitlines())

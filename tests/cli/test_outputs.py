@@ -442,6 +442,7 @@ def test_image_is_never_replaced(cli: Cli, overwrite: list[str]) -> None:
     assert left_in(Path()) == ["a.jpeg", "broken.jpg", "list"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

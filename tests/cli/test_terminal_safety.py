@@ -85,6 +85,7 @@ def written(format_name: str, stream: io.StringIO, text: str) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", [*FORMATS, "overview"])
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
 def test_no_format_writes_control_characters_to_a_terminal(
@@ -155,6 +156,7 @@ def test_notes_errors_and_tracebacks_are_escaped(
         assert f"error: {text}: {text}\n" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -277,6 +279,7 @@ def test_shell_word_of_a_path_like_an_option_starts_with_dot_slash() -> None:
     assert shell_word("-rf") == "./-rf"
 
 
+@pytest.mark.slow
 def test_hints_quote_paths_for_the_shell(cli: Cli) -> None:
     assert "mkdir -p 'a; rm b'\n" in cli("predict", "x", "-o", "a; rm b/x.csv").stderr
     Path("$(x).jpg").mkdir()

@@ -98,6 +98,7 @@ def test_a_flipped_bit_in_the_weights_is_noticed(bit: int, tmp_path: Path) -> No
     assert loader_for(str(path), engine="auto").load().name == "tiny"
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:
     """Harmless: in the name of the hash, which then is not looked for."""
     path = write(tmp_path / "m.onnx", MARKS)
@@ -274,6 +275,7 @@ def test_the_graph_of_a_start_is_of_one_size(run_folder: Path) -> None:
     assert axes(bundle.optimised) == ["n", 3, 96, 96]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [96, 160, 203])
 def test_a_file_answers_at_other_sizes_as_the_network_does(size: int, run_folder: Path, free: Path) -> None:
     expected = answers(run_folder, image_size=size, engine="torch")
@@ -283,6 +285,7 @@ def test_a_file_answers_at_other_sizes_as_the_network_does(size: int, run_folder
         assert np.abs(answers(free) - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(160, 160), (96, 224), (131, 77)])
 def test_onnxruntime_alone_takes_any_height_and_width(
     height: int, width: int, run_folder: Path, free: Path
@@ -303,6 +306,7 @@ FIXED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), FIXED.values(), ids=FIXED)
 def test_a_network_that_is_right_at_one_size_only_stays_at_it(
     name: str, arguments: dict[str, str], tmp_path: Path

@@ -374,6 +374,7 @@ def examples_of(datasets: Any, labels: list[Any], kind: Any, start: int = 0) -> 
     return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
 
 
+@pytest.mark.slow
 def test_a_folder_that_datasets_reads(datasets: Any) -> None:
     made = make_folder("d/train/dog/1.png", "d/train/cat/2.png", "d/validation/cat/3.png", "d/test/dog/4.png")
     dataset = open_dataset("hfds/d")

@@ -1027,6 +1027,7 @@ def test_different_data_sets_have_different_fingerprints(tmp_path: Path, monkeyp
     assert surveyed(".").fingerprint != first, "another picture under the same name"
 
 
+@pytest.mark.slow
 def test_workers_find_the_same() -> None:
     many("d/cat", 150)
     many("d/dog", 150)

@@ -27,6 +27,7 @@ from resnetd_cli.results import Failure
 IMAGENET = shipped.imagenet()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "found"),
     [
@@ -345,6 +346,7 @@ def test_real_labels_beside_the_usual_ones(tmp_path: Path) -> None:
     assert result.verdict.tolist() == [1, 0]
 
 
+@pytest.mark.slow
 def test_real_labels_are_timms() -> None:
     from timm.data.real_labels import RealLabelsImagenet
 

@@ -229,6 +229,7 @@ CLAIMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
 def test_pickle_that_claims_more_than_file_holds_is_refused(claim: Callable[[], bytes], tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
@@ -311,6 +312,7 @@ def test_pickle_bomb_takes_little_memory(kind: str, allowed: int, honest: float,
     assert "compressed archive" in said if kind == "deflated" else said.startswith(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_numpy_bomb_is_refused_before_reading(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "w.npz", a=np.zeros(2**25, np.float32))
     with pytest.raises(WeightsError, match="far beyond its size"):

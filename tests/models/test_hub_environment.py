@@ -248,6 +248,7 @@ def test_hub_error_without_token_does_not_mention_one(hub: Hub) -> None:
     assert "token" not in failure().message
 
 
+@pytest.mark.slow
 def test_slow_hub_gets_the_time_its_variables_set(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.fail("*/config.json", wait=0.6, at="hub")
     monkeypatch.setattr("resnetd_cli.models.hub._PROBE_SECONDS", 0.2)

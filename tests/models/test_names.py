@@ -79,6 +79,7 @@ def gmacs(architecture: str, size: int) -> float:
     return counter.get_total_flops() / 2 / 1e9
 
 
+@pytest.mark.slow
 @every_card
 def test_table_parameters_equal_the_network(card: TableEntry) -> None:
     count = sum(parameter.numel() for parameter in on_meta(card.architecture).parameters())
@@ -279,6 +280,7 @@ def test_deprecated_timm_name_resolves_to_current_one(model: str, name: str) -> 
     assert resolve(model) == ResolvedModel(name, Kind.TIMM, name, former=model)
 
 
+@pytest.mark.slow
 def test_deprecated_name_never_resolves_to_other_weights() -> None:
     for former in timm.models.get_deprecated_models():
         try:

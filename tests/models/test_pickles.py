@@ -98,6 +98,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [archive, capitals, twice, legacy, bare])
 @pytest.mark.parametrize("body", BOMBS.values(), ids=BOMBS)
 def test_pickle_that_grows_without_end_is_refused(

@@ -156,6 +156,7 @@ def test_classes_get_given_names(ten: dict[str, bytes], tmp_path: Path) -> None:
 # --- files that do not fit, or are not checkpoints ---
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_architecture_is_an_error(tmp_path: Path) -> None:
     path = save(tmp_path / "other.pth", timm.create_model("resnet18").state_dict())
     with pytest.raises(WeightsError, match=r"other\.pth does not fit resnet18d") as caught:
@@ -179,6 +180,7 @@ def test_checkpoint_with_missing_tensors_is_an_error(thousand: dict[str, bytes],
         load_offline(TINY, weights=save(tmp_path / "w.pth", tensors))
 
 
+@pytest.mark.slow
 def test_checkpoint_without_classifier_gets_no_random_one(thousand: dict[str, bytes], tmp_path: Path) -> None:
     tensors = {key: tensor for key, tensor in state_dict(thousand).items() if not key.startswith("fc.")}
     path = save(tmp_path / "backbone.pth", tensors)
@@ -447,6 +449,7 @@ def test_nonsensical_preprocessing_is_an_error_on_loading(changes: dict[str, obj
         load_offline(str(folder))
 
 
+@pytest.mark.slow
 def test_checkpoint_that_does_not_fit_names_first_tensor_and_both_shapes(
     thousand: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -672,6 +675,7 @@ def test_transformers_placeholders_are_not_class_names(folder: Path) -> None:
     assert load_offline(str(folder)).class_names.names == tuple(f"class {index}" for index in range(10))
 
 
+@pytest.mark.slow
 def test_info_with_other_weights_describes_them(ten: dict[str, bytes], tmp_path: Path) -> None:
     path = write_safetensors(tmp_path / "ten.safetensors", ten)
     facts = about.describe(ModelChoice.of(TINY, path))
@@ -686,6 +690,7 @@ def test_info_with_other_weights_describes_them(ten: dict[str, bytes], tmp_path:
         about.describe(ModelChoice.of(TINY, tmp_path / "gone.pth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "hint"),
     [

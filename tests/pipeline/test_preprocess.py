@@ -49,6 +49,7 @@ def assert_equal_to_timm(image: Image.Image, how: Preprocessing) -> None:
     assert ours.tobytes() == theirs.tobytes(), f"{image.size}: differs by {np.abs(ours - theirs).max()}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interpolation", "crop_pct", "input_size"), CASES)
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 def test_every_geometry_equals_timm_to_the_bit(

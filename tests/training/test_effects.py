@@ -237,6 +237,7 @@ def test_settings_act_beside_each_other(
     assert differs(train(**others), train(**others, **{setting: value}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [True, False])
 @pytest.mark.parametrize(
     "architecture", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_nfnet"]

@@ -58,6 +58,7 @@ def test_step_falls_in_a_run_of_two_steps() -> None:
     assert all_of(rates(1, 2, schedule="step", step_at=[0.5], step_factor=0.25)) == pytest.approx([0.2, 0.05])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [100, 1000, 777])
 def test_shares_that_are_no_whole_numbers_in_floating_point_fall_where_they_should(steps: int) -> None:
     for hundredth in range(1, 100):
@@ -109,6 +110,7 @@ def test_a_curve_has_the_first_step_the_last_and_no_more_points_than_asked() -> 
     assert len(rates(1, 7).curve()[0]) == 7
 
 
+@pytest.mark.slow
 def test_rates_are_drawn_by_step() -> None:
     pictures = []
     for schedule in ("cosine", "step"):

@@ -47,6 +47,7 @@ def test_an_epoch_sees_every_image_once_in_steps_of_even_size() -> None:
     assert orders[0] != orders[1] != orders[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [2, 3, 5, 24, 25, 96, 97])
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64, 100])
 @pytest.mark.parametrize("micro_batch", [1, 3, 100])
@@ -96,6 +97,7 @@ def test_micro_batches_make_up_the_steps() -> None:
     assert parts[0] + parts[1] + parts[2] == next(iter(sampler()))
 
 
+@pytest.mark.slow
 def test_an_image_is_the_same_whenever_and_wherever_it_is_loaded(examples: Examples) -> None:
     images = ImageDataset(examples, training_transform(load_recipe("bag-of-tricks"), HOW), seed=3)
     first, label = images[(1, 4)]

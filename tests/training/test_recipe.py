@@ -78,6 +78,7 @@ def test_unknown_setting_hints_at_a_similar_name() -> None:
     assert hint_of(caught.value) == "perhaps warmup_epochs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -105,6 +106,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message:
     assert caught.value.message.replace(str(file), "FILE").startswith(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "settings"),
     [

@@ -206,6 +206,7 @@ def test_a_suffix_of_another_format_is_refused(name: str) -> None:
 # --- the command ---
 
 
+@pytest.mark.slow
 def test_rows_of_a_network_are_those_of_its_logits(cli: Cli, own: tuple[Path, Path]) -> None:
     folder, data = own
     ended = cli("evaluate", data, "-m", folder, "--per-image", "rows.parquet", "--with-logits", "-f", "json")
@@ -221,6 +222,7 @@ def test_rows_of_a_network_are_those_of_its_logits(cli: Cli, own: tuple[Path, Pa
     assert np.mean([row["loss"] for row in rows]) == pytest.approx(only(ended)["loss"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_two_models_have_their_rows_one_after_the_other(cli: Cli, photos: Path) -> None:
     other = photos.parent / "other"
     write_model(other, "test_resnet", ("espresso", "Egyptian cat", "Samoyed"))
@@ -306,6 +308,7 @@ def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:
     assert (only(ended)["turned"], "EXIF" in ended.stderr) == (0, False)
 
 
+@pytest.mark.slow
 def test_rows_of_one_image_are_counted_and_noted(cli: Cli, photos: Path) -> None:
     line = f"{photos}/espresso/coffee.jpg,espresso\n"
     Path("table.csv").write_text(f"path,label\n{line}{line}{photos}/Egyptian_cat/cat.jpg,Egyptian cat\n")

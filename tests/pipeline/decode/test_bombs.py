@@ -70,6 +70,7 @@ def test_most_bombs_are_refused_for_their_size(made: dict[str, bytes]) -> None:
     assert len(refused) >= 35
 
 
+@pytest.mark.slow
 def test_decoding_ends_in_time_where_each_byte_takes_long() -> None:
     """By itself, in the process: the block after which the clock is looked at is small."""
     with pytest.raises(InputError) as caught:

@@ -235,6 +235,7 @@ def test_what_no_viewer_shows_is_an_error() -> None:
         assert error_of(broken).kind is ErrorKind.UNDECODABLE
 
 
+@pytest.mark.slow
 def test_damaged_headers_raise_nothing_else() -> None:
     dice = np.random.default_rng(7)
     data = after_start(encode(photo().resize((32, 24))), segment(0xEE, b"Adobe"))
@@ -248,6 +249,7 @@ def test_damaged_headers_raise_nothing_else() -> None:
             assert error.kind in (ErrorKind.UNDECODABLE, ErrorKind.TOO_LARGE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filler", [b"\xff", b"\xff\xe5\0\2", b"\xff\xe1\0\x10Exif\0\0" + bytes(8), b"\0"])
 def test_many_segments_take_no_memory_and_end_in_time(filler: bytes) -> None:
     data = b"\xff\xd8" + filler * (100_000 // len(filler))

@@ -241,6 +241,7 @@ def test_an_icon_whose_directory_leads_nowhere_is_no_png() -> None:
         assert png.inside_icon(data) is None
 
 
+@pytest.mark.slow
 def test_damaged_files_raise_nothing_else() -> None:
     dice = np.random.default_rng(6)
     whole = file(chunk(b"tRNS", bytes(6)), chunk(b"eXIf", ORIENTATION_6))

@@ -56,6 +56,7 @@ def close(ours: np.ndarray | None, theirs: torch.Tensor) -> bool:
     return bool(np.abs(ours - theirs.numpy()).max() <= 1e-5 * max(scale, 1.0))
 
 
+@pytest.mark.slow
 def test_logits_are_plain_timms(plain: nn.Module, images: np.ndarray) -> None:
     outputs = engine_of(plain).run(images)
     with torch.inference_mode():
@@ -107,6 +108,7 @@ def test_last_stage_s_mean_is_the_pooled_features(plain: nn.Module, images: np.n
     np.testing.assert_allclose(last, pooled, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["pooled", "logits", *STAGES])
 def test_one_pass_gives_the_same_as_two(plain: nn.Module, images: np.ndarray, layer: str) -> None:
     both = engine_of(plain, layer=layer).run(images)
@@ -147,6 +149,7 @@ def test_threads_of_a_call_are_bounded(plain: nn.Module) -> None:
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.slow
 def test_classes_are_counted(plain: nn.Module) -> None:
     assert engine_of(plain).classes == 1000
     assert engine_of(timm.create_model("test_resnet", num_classes=7).eval()).classes == 7
@@ -172,6 +175,7 @@ def test_resnet50d_has_2048_pooled_features(images: np.ndarray) -> None:
     assert expected.shape == (3, 2048)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["test_vit", "test_convnext", "test_efficientnet", "test_byobnet", "test_nfnet", "test_maxvit"]
 )

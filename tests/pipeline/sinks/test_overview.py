@@ -114,6 +114,7 @@ def test_a_failed_input_is_a_line_too(shown: Shown) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_summary_counts_classes_and_groups_failures(shown: Shown) -> None:
     results: list[Result] = [classified(f"{number}.jpg") for number in range(1200)]
     results += [classified("x.jpg", f"class {index}", index=index) for index in range(11)]

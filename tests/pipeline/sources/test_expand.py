@@ -393,6 +393,7 @@ def test_braces_without_alternatives_are_themselves(name: str) -> None:
     assert (source.name, why(source).message) == (name, "no such file or folder")
 
 
+@pytest.mark.slow
 def test_braces_for_too_many_names_are_refused() -> None:
     with pytest.raises(UsageError, match=r"stands for 1,000,000,000,000 names"):
         expanded("{0..999999}{0..999999}")
@@ -479,6 +480,7 @@ def test_entries_between_nul_are_only_themselves() -> None:
     assert listed(b"a.jpg \0'a.jpg'\0a.jpg\r\0", null=True) == ["a.jpg ", "'a.jpg'", "a.jpg\r"]
 
 
+@pytest.mark.slow
 def test_a_list_whose_lines_end_with_carriage_returns_alone() -> None:
     make("a.jpg")
     assert listed(b"a.jpg\rb c.jpg\r") == ["a.jpg", "b c.jpg"]

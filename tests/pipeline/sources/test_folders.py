@@ -275,6 +275,7 @@ def test_a_folder_without_images_says_what_it_holds(files: list[str], hint: str)
     assert hint_of(caught.value) == hint
 
 
+@pytest.mark.slow
 @posix
 def test_folders_may_be_nested_deeper_than_python_s_stack() -> None:
     folders = ["p" + "/d" * depth for depth in range(1500)]

@@ -75,6 +75,7 @@ def test_an_entry_as_long_as_the_bound_is_read_and_a_longer_one_refused() -> Non
             read(b"a\n" + b"x" * (MAX_ENTRY + 1) + end)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
 @pytest.mark.parametrize("null", [False, True])
 def test_a_list_without_end_is_refused(null: bool) -> None:
