@@ -369,6 +369,7 @@ def test_torch_looks_for_gpu_only_for_many_images_and_with_driver(
 
 FULL_DISK = """
 import resource, signal, sys
+sys.dont_write_bytecode = True  # else the limit would leave the program's own modules half compiled
 from resnetd_cli.cli.app import run
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))

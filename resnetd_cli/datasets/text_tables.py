@@ -28,13 +28,13 @@ Row = tuple[int, list[str]]
 def rows(table: Path, fits: Callable[[Sequence[str]], bool]) -> Iterator[Row]:
     """Yield the header of a table, and then its rows.
 
-    Blank lines are passed over, as are empty cells and empty titles at the ends of rows. Spaces around cells are
-    cut.
+    Blank lines are skipped, and so are empty cells and empty titles at the ends of rows. Spaces around cells are
+    removed.
 
     Args:
         table: the file.
-        fits: tells a header by its cells. The delimiter is the one with which there is one: that which the line
-            `sep=;` names, else the usual one for the file's name, else another.
+        fits: tells whether a row is a header. Delimiters are tried until one gives a header: that of a line
+            `sep=;` first, then the usual one for the file's suffix, then the others.
 
     Raises:
         DataError: the file is no text or in no known encoding, a quotation mark is not closed, a line is too long

@@ -47,10 +47,10 @@ def learnt_by(choice: ModelChoice) -> Known:
     """Look up which images a model was trained on.
 
     Args:
-        choice: the model. Of other weights than its own, the images they were trained on count.
+        choice: the model; with `--weights`, the images that those weights were trained on.
 
     Raises:
-        ModelError: what is kept of them is damaged.
+        ModelError: the stored hashes are damaged.
     """
     model = choice.model
     if choice.weights is None and model.is_exported:

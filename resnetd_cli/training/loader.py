@@ -68,7 +68,7 @@ class Loaders:
         return evaluation_loader(self._as_predicted(examples), EVALUATION_BATCH, self._workers, *self._share)
 
     def features(self) -> Batches:
-        """Return all training images, each once and without augmentation, in any process."""
+        """Return all training images, each once and without augmentation; every process gets all of them."""
         return evaluation_loader(self._as_predicted(self.data.train), EVALUATION_BATCH, self._workers)
 
     @property

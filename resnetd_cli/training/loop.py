@@ -99,7 +99,7 @@ class Loop:
         return rate
 
     def _end_epoch(self, rate: float) -> None:
-        """Validate, save and report. `rate`: of the last step."""
+        """Check the loss and the unreadable images of an epoch, then end its row. `rate`: of the last step."""
         progress = self.progress
         self._collect()
         if not math.isfinite(progress.epoch.loss):

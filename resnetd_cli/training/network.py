@@ -34,7 +34,7 @@ class Start:
     """The network that a run starts from.
 
     Attributes:
-        module: the network, on the CPU, with a classifier for the user's classes.
+        module: the network, with a classifier for the user's classes.
         name: the MODEL it came from.
         architecture: timm's name of the architecture.
         arguments: what else `timm.create_model` needs to build it again.

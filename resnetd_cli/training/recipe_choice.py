@@ -73,7 +73,7 @@ def adapted_recipe(
         choice: what the user asked for.
         command: `finetune` or `train`.
         images: number of training images.
-        note: called with a line for the user, if a setting was adapted that the user asked for.
+        note: called with a line for the user about each setting that was adapted or looks wrong.
     """
     if recipe_name(choice, command) == _ADAPTIVE:
         recipe = adapted_to(recipe, images, choice.changes)

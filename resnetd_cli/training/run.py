@@ -164,7 +164,7 @@ class _Run:
             else:
                 record = RunRecord(self.recipe, {**facts, "network": start.record(), "starts": [began]})
                 run_record.write(self.folder, record, self.data.divided, marks)
-        saver.restore_best(learner, progress)
+        saver.finish_best(learner, progress)
 
         with watched():
             has_ended = loop.run()

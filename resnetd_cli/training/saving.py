@@ -48,7 +48,7 @@ class Saver:
             self.write_rows(progress)
         self._saved = time.monotonic()
 
-    def restore_best(self, learner: Learner, progress: Progress) -> None:
+    def finish_best(self, learner: Learner, progress: Progress) -> None:
         """Do again what may be missing if the run was killed just after the checkpoint of its best epoch."""
         if self.is_main and progress.rows:
             last = progress.rows[-1]

@@ -222,7 +222,7 @@ class _Several:
                 self.folder.of_seed(run["seed"]).clear_checkpoints()
 
     def _publish(self, record: Record) -> None:
-        """Copy the best run into the folder; what says that all runs have ended comes last."""
+        """Copy the best run into the folder; the summary, which marks the end of all runs, is written last."""
         best = self.folder.of_seed(record["best"])
         best.publish(self.folder)
         self.folder.write_summary({**(best.summary() or {}), "seeds": record["seeds"]})

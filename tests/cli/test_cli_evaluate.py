@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.hub import OWN_CLASSES, write_model
+from helpers.marks import mark_of_file
 from helpers.paths import CAT, COFFEE, ROOT
 from helpers.program import Cli, Resnetd, only
 from PIL import Image
@@ -29,7 +30,6 @@ from resnetd_cli.evaluation.records import Evaluated
 from resnetd_cli.loading import load
 from resnetd_cli.models import trained_on
 from resnetd_cli.models.config_json import write_temperature
-from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.results import FittedTemperature, Preprocessing

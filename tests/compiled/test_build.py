@@ -364,8 +364,8 @@ def test_the_first_answer_about_a_single_image_is_that_of_later_runs(cache: Path
 
 def test_layers_that_a_graph_lacks_run_on_torch(filled: Path) -> None:
     classifier = loader_for("embedded", engine="auto", layer="blocks.1", logits=False).load()
-    assert (classifier.engine.name, classifier.why) == ("torch", "a compiled model does not give blocks.1")
-    with pytest.raises(UsageError, match=r"a compiled model does not give blocks\.1"):
+    assert (classifier.engine.name, classifier.why) == ("torch", "a compiled model has no blocks.1")
+    with pytest.raises(UsageError, match=r"a compiled model has no blocks\.1"):
         loader_for("embedded", engine="onnx", layer="blocks.1").load()
     with pytest.raises(UsageError, match="no such engine"):
         loader_for("embedded", engine="fast").load()

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.marks import mark_of_file
 from PIL import Image
 
 from resnetd_cli.cli.hints import hint_of
@@ -31,7 +32,6 @@ from resnetd_cli.datasets.scan import Scan, Sharing, scan_images
 from resnetd_cli.datasets.splits import split_dataset
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, ErrorKind, InputError
-from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.system.threads import Pool
 from resnetd_cli.views.counts import write_counts

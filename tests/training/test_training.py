@@ -18,6 +18,7 @@ import pytest
 import timm
 import torch
 import yaml
+from helpers.marks import mark_of_file
 from helpers.training_data import COLOURS, NETWORK, QUICK, Log, carry_out, change, make_plan, write_colours
 from PIL import Image
 from safetensors import safe_open
@@ -26,7 +27,6 @@ from safetensors.torch import load_file, save_file
 from resnetd_cli.datasets.open_dataset import open_dataset
 from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
-from resnetd_cli.pipeline.decode.content import mark_of_file
 from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.results import Classified
 from resnetd_cli.training import augmentation, checkpoint, dataset, network, randomness, recipe, run_record

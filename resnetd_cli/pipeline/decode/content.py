@@ -9,15 +9,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
 MARK_BYTES = 16
-_DECODING = DecodeOptions()
 
 
 def mark_of(image: Image.Image) -> bytes:
@@ -28,18 +25,6 @@ def mark_of(image: Image.Image) -> bytes:
     """
     size = b"".join(side.to_bytes(4, "little") for side in image.size)
     return hashlib.blake2b(size + image.tobytes(), digest_size=MARK_BYTES).digest()
-
-
-def mark_of_file(data: bytes) -> bytes:
-    """Return the mark of an image file.
-
-    Args:
-        data: the file.
-
-    Raises:
-        InputError: it cannot be decoded.
-    """
-    return mark_of(decode(data, _DECODING))
 
 
 def numbered(marks: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.marks import mark_of_file
 from PIL import Image
 
 from resnetd_cli.errors import InputError, ModelError
 from resnetd_cli.models import trained_on
-from resnetd_cli.pipeline.decode.content import mark_of, mark_of_file, numbered
+from resnetd_cli.pipeline.decode.content import mark_of, numbered
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 
