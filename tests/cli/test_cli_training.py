@@ -140,8 +140,9 @@ def test_resume_after_kill_gives_identical_weights(
 
 
 def test_interrupted_run_saves_and_prints_the_resume_command(
-    run_resnetd: Resnetd, cli: Cli, data: Path, tmp_path: Path
+    run_resnetd: Resnetd, cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("RESNETD_MODEL")  # the run remembers its model
     run, whole = tmp_path / "my run", tmp_path / "whole"
     many = (*SMALL, "--workers", "1", "--epochs", "30", "--save-seconds", "1000")
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

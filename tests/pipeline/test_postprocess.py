@@ -109,8 +109,8 @@ def test_k_above_the_number_of_classes_returns_all(k: int, count: int) -> None:
 @pytest.mark.parametrize(("bound", "labels"), [(0.0, 4), (0.125, 4), (0.2, 2), (0.25, 2), (0.5, 1), (0.9, 0)])
 def test_classes_below_min_probability_are_left_out(bound: float, labels: int) -> None:
     predictions = top_k(logits_of(0.125, 0.5, 0.25, 0.125), FRUIT, 4, bound)
-    assert len(predictions) == shipped
-    assert [item.rank for item in predictions] == list(range(1, shipped + 1))
+    assert len(predictions) == labels
+    assert [item.rank for item in predictions] == list(range(1, labels + 1))
 
 
 def test_predictions_are_plain_python_values() -> None:
