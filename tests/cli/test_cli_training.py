@@ -247,8 +247,9 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def test_full_disk_keeps_the_previous_checkpoint(
-    run_resnetd: Resnetd, cli: Cli, data: Path, trained: Path, tmp_path: Path
+    run_resnetd: Resnetd, cli: Cli, data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("RESNETD_MODEL")  # the run remembers its model
     full = (trained / "checkpoints" / "last.pth").stat().st_size // 2
     again = tmp_path / "again"
     with largest_file(full):
