@@ -345,8 +345,9 @@ def test_an_image_that_one_of_several_processes_cannot_read_is_left_out(
 
 
 def test_resume_needs_no_starting_model(
-    run_resnetd: Resnetd, cli: Cli, data: Path, trained: Path, tmp_path: Path
+    run_resnetd: Resnetd, cli: Cli, data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("RESNETD_MODEL")  # the run remembers its model
     base, run = tmp_path / "base", tmp_path / "run"
     shutil.copytree(trained, base)
     options = ("--model", base, "--epochs", "40", "--threads", "1", "--workers", "1", "--set", "drop_path=0.1")
