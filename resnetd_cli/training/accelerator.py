@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from resnetd_cli.errors import Reason, UsageError
+from resnetd_cli.training.processes import cpus_per_process
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,9 +40,7 @@ def set_threads(threads: int | None) -> None:
     """Let torch use this many threads; None for the process's share of the processors."""
     import torch
 
-    from resnetd_cli.system.cpus import usable_cpus
-
-    torch.set_num_threads(threads or max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(threads or cpus_per_process())
 
 
 def _has_bf16() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,9 +13,9 @@ from resnetd_cli.datasets.splits import DEFAULT_FRACTION, TrainValTest, split_da
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import UsageError
 from resnetd_cli.models import trained_on
-from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.plan import FINETUNE, DataChoice, Plan
+from resnetd_cli.training.processes import cpus_per_process
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +56,7 @@ def find_images(plan: Plan, seed: int, callbacks: Callbacks) -> RunData:
         dataset = grouped_by(dataset, choice.group_by)
     found = survey(
         dataset,
-        workers=max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        workers=cpus_per_process(),
         progress=callbacks.survey_progress,
         tell=callbacks.unreadable,
         sharing=_sharing(),

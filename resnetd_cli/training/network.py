@@ -96,9 +96,7 @@ def pretrained(choice: NetworkChoice, classes: int, recipe: Recipe, downloads: D
     except (AttributeError, NotImplementedError, TypeError) as error:
         reason = f"{model} cannot be given another classifier: {first_line(error)}"
         raise ModelError(reason, hint="choose another model") from error
-    arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
-    if definition.config.get("fixed_input_size") and image_size != "train":
-        arguments["img_size"] = network.preprocessing.input_size[1:]
+    arguments = _arguments(definition, network.preprocessing, image_size)
     if recipe.drop_path:  # networks are built with it
         dropping = _build(definition.architecture, classes, arguments, recipe)
         dropping.load_state_dict(module.state_dict())
@@ -121,9 +119,7 @@ def untrained(choice: NetworkChoice, classes: int, recipe: Recipe) -> Start:
         raise UsageError(f"{model} has trained weights", hint="finetune begins with them; train wants a timm name")
     definition = define(ref)
     preprocessing = definition.preprocessing(image_size)
-    arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
-    if definition.config.get("fixed_input_size") and image_size != "train":
-        arguments["img_size"] = preprocessing.input_size[1:]
+    arguments = _arguments(definition, preprocessing, image_size)
     with definition.checked_size(image_size) as is_taken_by:
         seed_all(recipe.seed)
         module = _build(definition.architecture, classes, arguments, recipe)
@@ -142,6 +138,14 @@ def _build(architecture: str, classes: int, arguments: Mapping[str, Any], recipe
             refuse("drop_path", f"{architecture} has no stochastic depth")
         raise ModelError(f"{architecture} cannot be built: {first_line(error)}", hint="choose another") from error
     return module
+
+
+def _arguments(definition: Definition, preprocessing: Preprocessing, image_size: str) -> dict[str, Any]:
+    """Return what timm builds the network with, but for its number of classes."""
+    arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
+    if definition.config.get("fixed_input_size") and image_size != "train":
+        arguments["img_size"] = preprocessing.input_size[1:]
+    return arguments
 
 
 def _start(

@@ -17,6 +17,11 @@ from resnetd_cli.system.quiet import sharing_stderr
 _POLL_SECONDS = 0.2
 
 
+def cpus_per_process() -> int:
+    """Return how many processors each training process on this machine may use."""
+    return max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def run(function: Callable[..., Any], arguments: tuple[Any, ...], count: int, signals: Sequence[int] = ()) -> Any:
     """Call a function in several processes at once, and return the result of the first.
 

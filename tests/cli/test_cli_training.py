@@ -376,10 +376,10 @@ def test_existing_run_is_replaced_only_when_the_new_one_starts(
         refused = cli("train", wrong[0], "-o", run, *SMALL, *wrong[1:], "--overwrite")
         assert refused.code == code and "Traceback" not in refused.stderr
         assert (run / "model.safetensors").read_bytes() == before and (run / "summary.json").is_file()
-    # Killed at its very beginning, a run can be gone on with and replaced.
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "recipe.yaml").write_text("epochs: 3\n")
-    assert cli("train", data, "-o", tmp_path / "begun", *SMALL, "--resume").code == 0
+    # A run that was killed as it started can be resumed.
+    (tmp_path / "started").mkdir()
+    (tmp_path / "started" / "recipe.yaml").write_text("epochs: 3\n")
+    assert cli("train", data, "-o", tmp_path / "started", *SMALL, "--resume").code == 0
 
 
 def test_resnet18d_learns_to_read_digits(cli: Cli, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_the_split_is_a_table_of_all_images_in_order(finished: Path, data: Path)
     assert rows == expected
 
 
-def begun(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Path:
+def started(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Path:
     """Begin a run, and stop it after its first step."""
     assert carry_out(plan, Log(stop_after=1), note) is None
     return plan.output.folder
@@ -134,15 +134,15 @@ def begun(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Path:
 def test_marks_of_the_starting_model_are_kept_as_well(finished: Path, tmp_path: Path) -> None:
     more = write_colours(tmp_path / "more", 10, seed=9)
     table = make_plan("finetune", str(more), tmp_path / "again", str(finished), workers=0, device="cpu")
-    again = begun(table)
+    again = started(table)
     with (again / "split.csv").open(newline="") as file:
         learnt = {bytes.fromhex(row["content"]) for row in csv.DictReader(file) if row["split"] == "train"}
     assert len(learnt) == 24
     assert kept_marks(again) == kept_marks(finished) | learnt
     weights = change(table, folder=tmp_path / "weights", model=NETWORK, weights=finished / "checkpoints/best.pth")
-    assert kept_marks(begun(weights)) == kept_marks(again)
+    assert kept_marks(started(weights)) == kept_marks(again)
     taught = change(table, folder=tmp_path / "taught", model=NETWORK, command="train")
-    assert kept_marks(begun(taught)) == learnt
+    assert kept_marks(started(taught)) == learnt
 
 
 def test_a_starting_model_without_marks_is_reported(finished: Path, data: Path, tmp_path: Path) -> None:
@@ -150,34 +150,34 @@ def test_a_starting_model_without_marks_is_reported(finished: Path, data: Path, 
     (tmp_path / "old" / "trained-on.npy").unlink()
     notes: list[str] = []
     run = make_plan("finetune", str(data), tmp_path / "run", str(tmp_path / "old"), workers=0, device="cpu")
-    assert kept_marks(begun(run, notes.append)) == marks_in(data / "train")
+    assert kept_marks(started(run, notes.append)) == marks_in(data / "train")
     assert f"{tmp_path / 'old'} does not say which images it was trained on: they will count as new ones" in notes
 
 
 def test_marks_of_too_many_images_are_not_kept(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnetd_cli.models.trained_on.MOST", 41)
     notes: list[str] = []
-    run = begun(plan, notes.append)
+    run = started(plan, notes.append)
     assert not (run / "trained-on.npy").exists()
     assert notes[-1].startswith(
         "42 images are trained on, and marks of 41 are kept at the most: the model will not"
     )
     monkeypatch.undo()
-    begun(change(plan, overwrite=True))
+    started(change(plan, overwrite=True))
     assert len(kept_marks(run)) == 42
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [False, True])
 def test_a_split_is_the_same_when_it_is_read_again(data: Path, plan: Plan, tmp_path: Path, given: bool) -> None:
-    first = begun(plan if given else change(plan, data=str(data / "train")))
-    second = begun(change(plan, data=str(first / "split.csv"), folder=tmp_path / "second"))
+    first = started(plan if given else change(plan, data=str(data / "train")))
+    second = started(change(plan, data=str(first / "split.csv"), folder=tmp_path / "second"))
     assert (second / "split.csv").read_bytes() == (first / "split.csv").read_bytes()
     assert (second / "trained-on.npy").read_bytes() == (first / "trained-on.npy").read_bytes()
 
 
 def test_a_run_of_an_older_version_gets_marks_when_it_is_resumed(data: Path, plan: Plan) -> None:
-    run = begun(plan)
+    run = started(plan)
     (run / "trained-on.npy").unlink()
     (run / "split.csv").unlink()
     assert carry_out(change(plan, resume=True), Log(stop_after=2)) is None
@@ -187,7 +187,7 @@ def test_a_run_of_an_older_version_gets_marks_when_it_is_resumed(data: Path, pla
 
 def test_groups_are_kept_by_a_run_and_asked_for_again_when_it_is_resumed(data: Path, plan: Plan) -> None:
     plan = change(plan, data=str(data / "train"), group_by="0([0-9])[0-9].png")
-    run = begun(plan)
+    run = started(plan)
     with (run / "split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     sides = {split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "val")}
