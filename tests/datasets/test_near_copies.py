@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.pictures import photograph
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
-from sklearn.datasets import load_digits
 
 from resnetd_cli.datasets.near_copies import THUMBNAIL_BYTES, near_copies, thumbnail
 
@@ -31,7 +31,11 @@ def pairs_of(*images: Image.Image) -> list[list[int]]:
     return found
 
 
-PHOTOGRAPHS = [photograph(seed) for seed in range(60)]
+@cache
+def photographs() -> list[Image.Image]:
+    return [photograph(seed) for seed in range(60)]
+
+
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "JPEG, quality 60": lambda image: saved(image, "JPEG", quality=60),
     "JPEG, quality 90": lambda image: saved(image, "JPEG", quality=90),
@@ -45,9 +49,9 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 @pytest.mark.parametrize("how", COPIES)
 def test_a_photograph_saved_again_is_a_near_copy(how: str) -> None:
-    count = len(PHOTOGRAPHS)
+    count = len(photographs())
     expected = [[number, count + number] for number in range(count)]
-    assert pairs_of(*PHOTOGRAPHS, *map(COPIES[how], PHOTOGRAPHS)) == expected
+    assert pairs_of(*photographs(), *map(COPIES[how], photographs())) == expected
 
 
 def sign(text: str, colour: str = "red") -> Image.Image:
@@ -76,26 +80,35 @@ def digit(array: np.ndarray[Any, Any], side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
-ALIKE = {
-    "photographs": PHOTOGRAPHS,
-    "signs": [sign(str(number)) for number in range(5, 131, 5)],
-    "signs of several colours": [sign("50", colour) for colour in ("red", "blue", "green", "orange", "black")],
-    "pages": [page(seed) for seed in range(40)],
-    "digits of 8 x 8": [digit(array, 8) for array in load_digits().images],
-    "digits of 28 x 28": [digit(array, 28) for array in load_digits().images[:900]],
-    "flat colours": [Image.new("RGB", (20, 20), (red, 0, 0)) for red in range(256)],
-    "brightness alone": [Image.eval(PHOTOGRAPHS[0], lambda v, k=k: v // k) for k in (1, 2, 4)],  # type: ignore[misc]
-    "turned": [PHOTOGRAPHS[0].rotate(angle, expand=True) for angle in (0, 90, 180, 270)],
+@cache
+def digits() -> list[np.ndarray[Any, Any]]:
+    from sklearn.datasets import load_digits
+
+    return list(load_digits().images)
+
+
+ALIKE: dict[str, Callable[[], list[Image.Image]]] = {
+    "photographs": photographs,
+    "signs": lambda: [sign(str(number)) for number in range(5, 131, 5)],
+    "signs of several colours": lambda: [
+        sign("50", colour) for colour in ("red", "blue", "green", "orange", "black")
+    ],
+    "pages": lambda: [page(seed) for seed in range(40)],
+    "digits of 8 x 8": lambda: [digit(array, 8) for array in digits()],
+    "digits of 28 x 28": lambda: [digit(array, 28) for array in digits()[:900]],
+    "flat colours": lambda: [Image.new("RGB", (20, 20), (red, 0, 0)) for red in range(256)],
+    "brightness alone": lambda: [Image.eval(photographs()[0], lambda v, k=k: v // k) for k in (1, 2, 4)],  # type: ignore[misc]
+    "turned": lambda: [photographs()[0].rotate(angle, expand=True) for angle in (0, 90, 180, 270)],
 }
 
 
 @pytest.mark.parametrize("what", ALIKE)
 def test_pictures_that_are_only_similar_are_not_near_copies(what: str) -> None:
-    assert pairs_of(*ALIKE[what]) == []
+    assert pairs_of(*ALIKE[what]()) == []
 
 
 def test_all_of_many_near_copies_are_linked() -> None:
-    same = [ImageEnhance.Brightness(PHOTOGRAPHS[0]).enhance(1 + number / 2000) for number in range(60)]
+    same = [ImageEnhance.Brightness(photographs()[0]).enhance(1 + number / 2000) for number in range(60)]
     pairs = pairs_of(*same)
     reached = {0}
     for _ in same:
@@ -106,7 +119,7 @@ def test_all_of_many_near_copies_are_linked() -> None:
 
 def test_few_pictures_have_no_near_copies() -> None:
     assert pairs_of() == []
-    assert pairs_of(PHOTOGRAPHS[0]) == []
+    assert pairs_of(photographs()[0]) == []
 
 
 def test_a_thumbnail_is_of_greys_and_colour_differences() -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from email.utils import formatdate
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import time
@@ -244,14 +245,30 @@ def redirect_with_password(handler: Handler) -> None:
         OK(handler)
 
 
-def packed(data: bytes, coding: str) -> Answer:
-    return answer(200, data, Content_Encoding=coding)
+def packed(data: bytes | Callable[[], bytes], coding: str) -> Answer:
+    """Answer with compressed data, or with what a function returns at the request: bombs take a while to make."""
+
+    def send(handler: Handler) -> None:
+        answer(200, data if isinstance(data, bytes) else data(), Content_Encoding=coding)(handler)
+
+    return send
 
 
 _RAW_DEFLATE = zlib.compressobj(9, zlib.DEFLATED, -15)
 _EMPTY_MEMBERS = gzip.compress(b"") * 2**16
 _ENDLESS_NAME = b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 2**21  # in a gzip header, before anything comes of it
-_SQUEEZED = gzip.compress(bytes(BOMB_SIZE), 9)
+
+
+@cache
+def _bomb(layers: int) -> bytes:
+    return gzip.compress(_bomb(layers - 1) if layers > 1 else bytes(BOMB_SIZE), 9)
+
+
+@cache
+def _endless_members() -> bytes:
+    return gzip.compress(gzip.compress(_EMPTY_MEMBERS * 64))
+
+
 _START = b"HTTP/1.1 200 OK\r\n"
 ANSWERS: dict[str, Answer] = {
     # What goes well, by a detour or not.
@@ -306,8 +323,8 @@ ANSWERS: dict[str, Answer] = {
     "/gzip-cut": packed(gzip.compress(BODY)[:-10], "gzip"),
     "/brotli": packed(BODY, "br"),
     "/empty-members": packed(gzip.compress(_EMPTY_MEMBERS), "gzip, gzip"),
-    "/gzip-thrice": packed(gzip.compress(gzip.compress(_EMPTY_MEMBERS * 64)), "gzip, gzip, gzip"),
-    "/many-encodings": answer(200, _SQUEEZED, Content_Encoding=", ".join(["gzip"] * 100)),
+    "/gzip-thrice": packed(_endless_members, "gzip, gzip, gzip"),
+    "/many-encodings": packed(partial(_bomb, 1), ", ".join(["gzip"] * 100)),
     "/many-headers": raw(_START, b"X-Header: y\r\n" * 1000, b"\r\n"),
     "/long-header": raw(_START, b"X-Header: ", b"y" * 2**17, b"\r\n\r\n"),
     "/round": to("/round"),
@@ -323,9 +340,9 @@ ANSWERS: dict[str, Answer] = {
     # too_large
     "/flood": flood,
     "/announced": wait_in_the_body,
-    "/bomb": answer(200, _SQUEEZED, Content_Encoding="gzip"),
+    "/bomb": packed(partial(_bomb, 1), "gzip"),
     "/large-inner-layer": packed(gzip.compress(_ENDLESS_NAME), "gzip, gzip"),
-    "/layered-bomb": answer(200, gzip.compress(_SQUEEZED, 9), Content_Encoding="gzip, gzip"),
+    "/layered-bomb": packed(partial(_bomb, 2), "gzip, gzip"),
     # empty, undecodable
     "/empty": answer(200),
     "/no-content": raw(b"HTTP/1.1 204 No Content\r\n\r\n"),
