@@ -6,8 +6,9 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -23,11 +24,6 @@ from resnetd_cli.models import hub_environment
 from resnetd_cli.system.files import current_folder, too_many_files_hint, write_error
 from resnetd_cli.system.wording import system_reason
 
-app = typer.Typer(
-    name="resnetd",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,  # plain help takes half the time of Rich panels
-)
 COMMANDS = {
     "predict": "Classify images.",
     "features": "Write an embedding of each image to an array file.",
@@ -42,10 +38,58 @@ COMMANDS = {
     "labels": "Search the ImageNet class names.",
 }
 """The commands as `resnetd --help` lists them. To add one, write a module with a function of that name."""
-for _name, _line in COMMANDS.items():
-    _word = _name.replace("-", "_")
-    _module = import_module(f"resnetd_cli.cli.commands.{_word}")
-    app.command(_name, cls=ManyValuesCommand, short_help=_line)(getattr(_module, _word))
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name, each made on first use: importing all of them would slow down every start."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """Import the module of a command and return the command."""
+        if name not in COMMANDS:
+            raise KeyError(name)
+        if name not in self._made:
+            word = name.replace("-", "_")
+            function = getattr(import_module(f"resnetd_cli.cli.commands.{word}"), word)
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name, cls=ManyValuesCommand, short_help=COMMANDS[name])(function)
+            self._made[name] = get_command(alone)
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is such a command, without importing it."""
+        return name in COMMANDS
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        """Return the number of commands."""
+        return len(COMMANDS)
+
+
+class CommandGroup(TyperGroup):
+    """The program: a group of the commands in `COMMANDS`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = Commands()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands in `resnetd --help`, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(
+    name="resnetd",
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # plain help takes half the time of Rich panels
+)
 
 
 def _show_version(wanted: bool) -> None:

@@ -55,7 +55,8 @@ for number, arguments in enumerate(lines):
     sys.stdout.flush()
     sys.stderr.flush()
     with open(f"{folder}/{number}.json", "w") as file:
-        json.dump([code, sorted(heavy & set(sys.modules))], file)
+        commands = sorted(name[25:] for name in sys.modules if name.startswith("resnetd_cli.cli.commands."))
+        json.dump([code, sorted(heavy & set(sys.modules)), commands], file)
     os._exit(0)
 """
 REPORT = f"""
@@ -92,6 +93,7 @@ class Started(NamedTuple):
     stdout: str
     stderr: str
     imported: list[str]
+    commands: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +106,9 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Started]:
     assert finished.returncode == 0, finished.stderr
     results = {}
     for number, arguments in enumerate(lines):
-        code, imported = json.loads((folder / f"{number}.json").read_text())
+        code, imported, commands = json.loads((folder / f"{number}.json").read_text())
         stdout, stderr = ((folder / f"{number}.{name}").read_text(encoding="utf-8") for name in ("out", "err"))
-        results[" ".join(arguments)] = Started(code, stdout, stderr, imported)
+        results[" ".join(arguments)] = Started(code, stdout, stderr, imported, commands)
     return results
 
 
@@ -139,6 +141,16 @@ def test_command_runs_without_heavy_imports(started: dict[str, Started], argumen
 def test_usage_error_needs_no_heavy_imports(started: dict[str, Started], arguments: list[str], code: int) -> None:
     result = started[" ".join(arguments)]
     assert (result.code, result.stdout, result.imported) == (code, "", [])
+
+
+@pytest.mark.parametrize("line", ["--help", "-h", "--version", "bogus"])
+def test_no_command_is_imported_if_none_runs(started: dict[str, Started], line: str) -> None:
+    assert started[line].commands == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_imports_no_other_command(started: dict[str, Started], command: str) -> None:
+    assert started[f"{command} --help"].commands == [command.replace("-", "_")]
 
 
 def test_no_command_prints_help_and_exits_with_2(run_resnetd: Resnetd) -> None:
