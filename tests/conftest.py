@@ -42,6 +42,18 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def curves_not_drawn() -> Iterator[None]:
+    """Spare each training run the half second that its curves take; tests of their own draw them."""
+    from resnetd_cli.training import curves
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            curves, "draw", lambda rows, rates, file: file.write(f"curves of {len(rows)} epochs".encode())
+        )
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Train in one thread: the networks of tests are too small for more."""

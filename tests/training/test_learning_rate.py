@@ -12,6 +12,7 @@ from PIL import Image
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler, StepLRScheduler
 
 from resnetd_cli.training import curves, recipe
+from resnetd_cli.training.curves import draw
 from resnetd_cli.training.learning_rate import LearningRate
 
 BAG = recipe.load_recipe("bag-of-tricks").replace({"lr": 0.2, "lr_batch": None})
@@ -120,3 +121,25 @@ def test_rates_are_drawn_by_step() -> None:
             assert picture.format == "PNG" and min(picture.size) > 300
             pictures.append(picture.convert("L").tobytes())
     assert pictures[0] != pictures[1]
+
+
+@pytest.mark.slow
+def test_loss_and_accuracy_are_drawn_beside_the_rate() -> None:
+    pictures = []
+    for val_top1 in (0.9, 0.1, None):  # None: there is no val
+        rows = [
+            {
+                "epoch": epoch,
+                "train_loss": 1 / epoch,
+                "val_loss": 2 / epoch,
+                "train_top1": 0.5,
+                "val_top1": val_top1,
+            }
+            for epoch in (1, 2)
+        ]
+        file = io.BytesIO()
+        draw(rows, rates(2, 3, backbone_lr=0.5), file)
+        with Image.open(file) as picture:
+            assert picture.format == "PNG" and picture.size[0] > 1000
+            pictures.append(picture.convert("L").tobytes())
+    assert len(set(pictures)) == 3
