@@ -29,6 +29,13 @@ class GuardChoice(str, Enum):
     ALL = "all"
 
 
+class DecodeChoice(str, Enum):
+    """How large JPEGs are decoded."""
+
+    EXACT = "exact"
+    FAST = "fast"
+
+
 def complete_model(incomplete: str) -> list[str]:
     """Return the model names that start with this text, from the table only, to keep completion fast."""
     from resnetd_cli.models.names import EMBEDDED
@@ -98,6 +105,14 @@ Guard = Annotated[
         "--guard",
         case_sensitive=False,
         help="Which images to decode in a separate process: all, or all but common formats.",
+    ),
+]
+Decode = Annotated[
+    DecodeChoice,
+    typer.Option(
+        "--decode",
+        case_sensitive=False,
+        help="exact: every pixel, as timm does; fast: JPEGs much larger than the model needs at a smaller scale.",
     ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that fails.")]

@@ -247,7 +247,7 @@ def _time_stages(classifier: Classifier, sample: Sample, end: float) -> dict[str
             break
         data = source.read()
         began = time.perf_counter()
-        image = decode(data, classifier.inputs.decoding)
+        image = decode(data, classifier.inputs.decoding_for(classifier.preprocessing))
         decoded = time.perf_counter()
         pixels = preprocess(image, classifier.preprocessing)
         prepared = time.perf_counter()

@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from resnetd_cli.errors import UsageError
 from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.pipeline.engines.base import AUTO, FP32
 from resnetd_cli.pipeline.engines.table import ENGINES, precisions
+from resnetd_cli.pipeline.preprocess import resize_target
 from resnetd_cli.pipeline.sources.reading import ReadOptions
+from resnetd_cli.results import Preprocessing
 from resnetd_cli.system.cpus import usable_cpus
+
+DECODE_EXACT = "exact"
+DECODE_FAST = "fast"
 
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How inputs are read and decoded, with their limits."""
+    """How inputs are read and decoded, with their limits.
+
+    Attributes:
+        reading: limits of reading.
+        decoding: limits and rules of decoding.
+        decode: `exact`, every pixel, as timm does; or `fast`, large JPEGs at a smaller scale.
+    """
 
     reading: ReadOptions = ReadOptions()
     decoding: DecodeOptions = DecodeOptions()
+    decode: str = DECODE_EXACT
+
+    def decoding_for(self, how: Preprocessing) -> DecodeOptions:
+        """Return how to decode an image that will be prepared for a model."""
+        if self.decode == DECODE_EXACT:
+            return self.decoding
+        return replace(self.decoding, shrink_for=max(resize_target(how)))
 
 
 @dataclass(frozen=True)

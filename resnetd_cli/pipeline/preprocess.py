@@ -37,8 +37,7 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
 
 def resized_size(size: Size, how: Preprocessing) -> Size:
     """Return the size to which an image of this size is resized before the crop."""
-    _, crop_height, crop_width = how.input_size
-    target = (math.floor(crop_height / how.crop_pct), math.floor(crop_width / how.crop_pct))
+    target = resize_target(how)
     if how.crop_mode == "squash":
         return target
     if how.crop_mode == "border":
@@ -46,6 +45,12 @@ def resized_size(size: Size, how: Preprocessing) -> Size:
     if target[0] == target[1]:
         return _shortest_edge(size, target[0])
     return _fit(size, target, longest=False)
+
+
+def resize_target(how: Preprocessing) -> Size:
+    """Return the size that the resized image fits, covers or is stretched to, depending on the crop mode."""
+    _, crop_height, crop_width = how.input_size
+    return math.floor(crop_height / how.crop_pct), math.floor(crop_width / how.crop_pct)
 
 
 def _resize_and_crop(image: Image.Image, how: Preprocessing) -> Image.Image:

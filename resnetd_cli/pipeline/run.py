@@ -76,7 +76,9 @@ class Pipeline(Generic[R]):
         images: dict[int, NDArray[np.float32]] = {}
         for position, source in enumerate(chunk):
             try:
-                images[position] = prepare(source, self.inputs.decoding, self.preprocessing, self.decoded)
+                images[position] = prepare(
+                    source, self.inputs.decoding_for(self.preprocessing), self.preprocessing, self.decoded
+                )
             except InputError as error:
                 results[position] = Failure.of(source.name, self.model, error)
         if images:

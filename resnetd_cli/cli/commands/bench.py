@@ -37,6 +37,7 @@ def bench(
     precision: options.Precision = "fp32",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
+    decode: options.Decode = options.DecodeChoice.EXACT,
 ) -> int:
     """Measure how fast a model is on this machine, what limits it, and which settings are fastest.
 
@@ -66,7 +67,7 @@ def bench(
     from resnetd_cli.evaluation.bench import measure, read_sample, synthetic_sample
     from resnetd_cli.loading import Loader
     from resnetd_cli.models.hub import Downloads
-    from resnetd_cli.pipeline.options import Runtime
+    from resnetd_cli.pipeline.options import InputOptions, Runtime
     from resnetd_cli.system.cpus import usable_cpus
 
     sample = synthetic_sample() if sources is None else read_sample(sources, model)
@@ -76,7 +77,11 @@ def bench(
         given.report_skipped()
     runtime = Runtime(engine, precision, device, batch_size)
     loader = Loader(
-        choice, runtime=runtime, downloads=Downloads(offline, terminal.download_bar), note=terminal.note
+        choice,
+        runtime=runtime,
+        inputs=InputOptions(decode=decode.value),
+        downloads=Downloads(offline, terminal.download_bar),
+        note=terminal.note,
     )
     report = measure(
         lambda threads: replace(loader, runtime=replace(runtime, threads=threads)).load(),

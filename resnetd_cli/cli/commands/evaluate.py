@@ -106,6 +106,7 @@ def evaluate(
     max_pixels: options.MaxPixels = MAX_PIXELS,
     timeout: options.Timeout = TIMEOUT,
     guard: options.Guard = options.GuardChoice.SUSPECT,
+    decode: options.Decode = options.DecodeChoice.EXACT,
     fail_fast: options.FailFast = False,
     format: options.OutputFormat = options.Format.AUTO,
     output: options.Output = None,
@@ -189,7 +190,7 @@ def evaluate(
             class_names=labels,
             temperature=1.0 if fit else temperature,
             runtime=Runtime(engine, precision, device, batch_size, workers, threads),
-            inputs=InputOptions(decoding=decoding),
+            inputs=InputOptions(decoding=decoding, decode=decode.value),
             downloads=Downloads(offline, terminal.download_bar),
             note=terminal.note,
         ).load()

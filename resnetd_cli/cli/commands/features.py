@@ -40,6 +40,7 @@ def features(
     connections: options.Connections = CONNECTIONS,
     allow_private_hosts: options.AllowPrivateHosts = False,
     guard: options.Guard = options.GuardChoice.SUSPECT,
+    decode: options.Decode = options.DecodeChoice.EXACT,
     fail_fast: options.FailFast = False,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
@@ -94,7 +95,7 @@ def features(
         choice,
         wanted=Wanted(logits=False, layer=layer),
         runtime=Runtime(engine, precision, device, batch_size, workers, threads, given.single),
-        inputs=InputOptions(reading, decoding),
+        inputs=InputOptions(reading, decoding, decode.value),
         downloads=Downloads(offline, terminal.download_bar),
         note=terminal.note,
     ).load()

@@ -37,6 +37,7 @@ def predict(
     connections: options.Connections = CONNECTIONS,
     allow_private_hosts: options.AllowPrivateHosts = False,
     guard: options.Guard = options.GuardChoice.SUSPECT,
+    decode: options.Decode = options.DecodeChoice.EXACT,
     fail_fast: options.FailFast = False,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
@@ -123,7 +124,7 @@ def predict(
         temperature=temperature,
         wanted=Wanted(layer=LAYER_POOLED if embeddings or features_out else None),
         runtime=Runtime(engine, precision, device, batch_size, workers, threads, given.single),
-        inputs=InputOptions(reading, decoding),
+        inputs=InputOptions(reading, decoding, decode.value),
         downloads=Downloads(offline, terminal.download_bar),
         note=terminal.note,
     ).load()

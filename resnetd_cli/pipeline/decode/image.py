@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 MAX_PIXELS = 200_000_000
+_JPEGS = ("JPEG", "MPO")
 USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 # EPS needs an external program; for the others Pillow has only stubs.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
@@ -51,6 +52,8 @@ _FETCH = "fetch or export it again"
 _LARGE, _SMALL_BLOCK = 4_000_000, 2**11
 """Images of more pixels are read in blocks of this many bytes: a progressive JPEG may take long for each byte."""
 _BAND = 256
+_AMPLE = 2
+"""How many times the size that a model needs a JPEG keeps on either side when it is decoded at a smaller scale."""
 GUARD_SUSPECT = "suspect"
 GUARD_ALL = "all"
 
@@ -65,6 +68,8 @@ class DecodeOptions:
         guard: what to decode in a separate process: `suspect`, all but the usual formats; or `all`.
         ignore_exif: leave the image as stored instead of turning it upright.
         allow_truncated: fill the missing part of a truncated file with grey instead of failing.
+        shrink_for: the size in pixels that a model needs: JPEGs at least four times as large on both sides are
+            decoded at a half, a quarter or an eighth of their size; None to decode every pixel.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -72,6 +77,7 @@ class DecodeOptions:
     guard: str = GUARD_SUSPECT
     ignore_exif: bool = False
     allow_truncated: bool = False
+    shrink_for: int | None = None
 
 
 def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image:
@@ -158,6 +164,9 @@ class _Decoding:
             last_pixel = png.LastPixel(image) if strict and image.format == "PNG" else None
             if image.width * image.height > _LARGE:
                 image.decodermaxblock = _SMALL_BLOCK
+            if self._options.shrink_for and image.format in _JPEGS:
+                # The decoder leaves out the finest details of each block, which takes it a fraction of the time.
+                image.draft(image.mode, (_AMPLE * self._options.shrink_for,) * 2)
             if strict and image.format == "TIFF" and not _tiles_cover(image):
                 raise _truncated()
             # Before EXIF is read, where errors are ignored: a second attempt to load may return black for
@@ -165,7 +174,7 @@ class _Decoding:
             image.load()
             if last_pixel and last_pixel.is_as_marked() and not png.has_all_rows(data, self.check_time):
                 raise _truncated()
-            if strict and image.format in ("JPEG", "MPO"):
+            if strict and image.format in _JPEGS:
                 self._check_blocks(image, data)
             turned = not self._options.ignore_exif and turn_upright(image)
             rgb = _to_rgb(image)
