@@ -1,7 +1,6 @@
 """Checking an ONNX file before ONNX Runtime opens it: no external data, no unknown operators, no huge tensors.
 
-The file is in protocol-buffers wire format: fields of a number, a kind and a value, where messages are nested as
-values. Only messages that lead to tensors and operators are entered; weights are skipped.
+Only messages that lead to tensors and operators are entered; weights are skipped.
 """
 
 from __future__ import annotations
@@ -9,15 +8,12 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetd_cli.system.escaping import printable
+from resnetd_cli.system.protobuf import BYTES, VARINT, bytes_field, fields, varints
 
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
-_LONGEST_VARINT = 10
-_TAGS = 2**32
 _DEEPEST = 40
 _MOST_MESSAGES = 500_000
 _LONGEST_TEXT = 2**26
@@ -59,8 +55,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def property_field(key: str, value: str) -> bytes:
     """Return the bytes of an entry of the metadata, to be appended to an ONNX file."""
-    entry = _field(_PROPERTY_KEY, key.encode()) + _field(_PROPERTY_VALUE, value.encode())
-    return _field(_MODEL_PROPERTY, entry)
+    entry = bytes_field(_PROPERTY_KEY, key.encode()) + bytes_field(_PROPERTY_VALUE, value.encode())
+    return bytes_field(_MODEL_PROPERTY, entry)
 
 
 def sha256_without(path: Path, key: str) -> str:
@@ -78,8 +74,8 @@ def sha256_without(path: Path, key: str) -> str:
     ):
         walk = _Walk(content)
         start = hashed = 0
-        for number, wire, value, end in walk.fields(0, len(content)):
-            if (number, wire) == (_MODEL_PROPERTY, _BYTES) and walk.property_at(value, end)[0] == key:
+        for number, wire, value, end in fields(content, 0, len(content)):
+            if (number, wire) == (_MODEL_PROPERTY, BYTES) and walk.property_at(value, end)[0] == key:
                 with view[hashed:start] as part:
                     digest.update(part)
                 hashed = end
@@ -97,19 +93,11 @@ def drop_metadata(path: Path) -> None:
     """
     kept, start = [], 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for number, _, _, end in _Walk(content).fields(0, len(content)):
+        for number, _, _, end in fields(content, 0, len(content)):
             if number != _MODEL_PROPERTY:
                 kept.append(content[start:end])
             start = end
     path.write_bytes(b"".join(kept))
-
-
-def _field(number: int, value: bytes) -> bytes:
-    length, varint = len(value), bytearray()
-    while length > 127:
-        varint.append(length & 127 | 128)
-        length >>= 7
-    return bytes([number << 3 | _BYTES, *varint, length]) + value
 
 
 @dataclass
@@ -131,10 +119,10 @@ class _Walk:
             key, text = self.property_at(start, stop)
             self.metadata[key] = text
         else:
-            for number, wire, value, end in self.fields(start, stop):
-                if wire == _BYTES and number in _INSIDE[kind]:
+            for number, wire, value, end in fields(self.content, start, stop):
+                if wire == BYTES and number in _INSIDE[kind]:
                     self.enter(_INSIDE[kind][number], value, end, depth + 1)
-                elif kind == "node" and (number, wire) == (_NODE_DOMAIN, _BYTES):
+                elif kind == "node" and (number, wire) == (_NODE_DOMAIN, BYTES):
                     self._check_domain(self._text(value, end))
 
     def _check_domain(self, domain: str) -> None:
@@ -143,11 +131,11 @@ class _Walk:
 
     def _check_tensor(self, start: int, stop: int) -> None:
         dims: list[int] = []
-        for number, wire, value, end in self.fields(start, stop):
+        for number, wire, value, end in fields(self.content, start, stop):
             if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value):
                 raise UnsafeGraphError("its weights lie in another file")
             if number == _TENSOR_DIMS:
-                dims += [value] if wire == _VARINT else self._varints(value, end)
+                dims += [value] if wire == VARINT else varints(self.content, value, end)
         # No type packs more than eight values into a byte.
         if any(dim >= 2**63 for dim in dims) or math.prod(dims) > 8 * len(self.content):
             raise UnsafeGraphError("it has a tensor larger than the file")
@@ -156,46 +144,10 @@ class _Walk:
         """Return the key and the text of an entry of the metadata."""
         texts = {
             number: self._text(value, end)
-            for number, wire, value, end in self.fields(start, stop)
-            if wire == _BYTES
+            for number, wire, value, end in fields(self.content, start, stop)
+            if wire == BYTES
         }
         return texts.get(_PROPERTY_KEY, ""), texts.get(_PROPERTY_VALUE, "")
-
-    def fields(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield number, kind and value and end of each field of a message; the value of bytes is their start."""
-        at = start
-        while at < stop:
-            tag, at = self._varint(at, stop)
-            number, wire = tag >> 3, tag & 7
-            if not number or tag >= _TAGS or wire not in (_VARINT, _EIGHT, _BYTES, _FOUR):
-                raise ValueError("it is not an ONNX file")
-            value = at
-            if wire == _VARINT:
-                value, at = self._varint(at, stop)
-            elif wire == _BYTES:
-                length, value = self._varint(at, stop)
-                at = value + length
-            else:
-                at += 8 if wire == _EIGHT else 4
-            if at > stop:
-                raise ValueError("it is cut off, or not an ONNX file")
-            yield number, wire, value, at
-
-    def _varints(self, start: int, stop: int) -> list[int]:
-        values, at = [], start
-        while at < stop:
-            value, at = self._varint(at, stop)
-            values.append(value)
-        return values
-
-    def _varint(self, at: int, stop: int) -> tuple[int, int]:
-        """Return the number at a position, seven bits a byte, lowest first, and the position after it."""
-        value = 0
-        for index, byte in enumerate(self.content[at : min(at + _LONGEST_VARINT, stop)]):
-            value |= (byte & 127) << 7 * index
-            if byte < 128:
-                return value % 2**64, at + index + 1
-        raise ValueError("it is cut off, or not an ONNX file")
 
     def _text(self, start: int, stop: int) -> str:
         if stop - start > _LONGEST_TEXT:

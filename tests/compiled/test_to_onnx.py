@@ -227,6 +227,15 @@ def test_it_runs_where_neither_torch_nor_timm_is(light: Path, exported: Path, tm
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the page's command is for a POSIX shell")
+def test_an_install_has_the_shipped_graphs(light: Path) -> None:
+    installed = {
+        path.name: path.read_bytes() for path in light.glob("lib/*/site-packages/resnetd_cli/models/graphs/*")
+    }
+    assert installed == {path.name: path.read_bytes() for path in (ROOT / "resnetd_cli/models/graphs").iterdir()}
+    assert len(installed) == 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the page's command is for a POSIX shell")
 def test_the_example_with_onnxruntime_alone(light: Path, exported: Path, tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(import json\n.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "samples").symlink_to(ROOT / "samples")

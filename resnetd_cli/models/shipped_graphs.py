@@ -1,0 +1,113 @@
+"""The ONNX graphs in `graphs/`: the ResNet-D networks and EfficientNet-Lite0, without weights.
+
+With one of them and a file of weights, a model runs with neither torch nor timm. A graph takes the weights of its
+network as inputs, under the names of the state dict. `scripts/make_graphs.py` writes the graphs.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnetd_cli.system.protobuf import BYTES, bytes_field, fields
+
+IMAGES = "images"
+"""The input that is no weight."""
+_FOLDER = Path(__file__).parent / "graphs"
+_SUFFIX = ".onnx.gz"
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH = 7
+_GRAPH_INPUT, _GRAPH_TENSOR = 11, 5
+_VALUE_NAME, _VALUE_TYPE = 1, 2
+_TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 2, 1, 1
+
+Shape = tuple[int | None, ...]
+"""The sides of a tensor; None stands for the number of classes."""
+
+
+@dataclass(frozen=True)
+class ShippedGraph:
+    """A network's graph without its weights.
+
+    Attributes:
+        shapes: the shape of each weight, by its name in the state dict.
+        model: the fields of the ONNX model other than its graph.
+        graph: the fields of its graph without the inputs for weights.
+    """
+
+    shapes: Mapping[str, Shape]
+    model: bytes
+    graph: bytes
+
+    def with_tensors(self, tensors: bytes) -> bytes:
+        """Return the ONNX model with weights.
+
+        Args:
+            tensors: the encoded tensors, each by `tensor_field`.
+        """
+        return self.model + bytes_field(_MODEL_GRAPH, self.graph + tensors)
+
+
+def tensor_field(tensor: bytes) -> bytes:
+    """Return a tensor as a field of a graph."""
+    return bytes_field(_GRAPH_TENSOR, tensor)
+
+
+def is_shipped(architecture: str) -> bool:
+    """Return whether there is a graph of a timm architecture."""
+    return architecture in architectures()
+
+
+def architectures() -> frozenset[str]:
+    """Return timm's names of the networks whose graphs are shipped."""
+    return frozenset(path.name.removesuffix(_SUFFIX) for path in _FOLDER.glob(f"*{_SUFFIX}"))
+
+
+def read(architecture: str) -> ShippedGraph:
+    """Return the graph of an architecture, which must be shipped."""
+    content = gzip.decompress((_FOLDER / f"{architecture}{_SUFFIX}").read_bytes())
+    shapes: dict[str, Shape] = {}
+    model, graph = [], []
+    for number, start, value, stop in _fields(content, 0, len(content)):
+        if number != _MODEL_GRAPH:
+            model.append(content[start:stop])
+            continue
+        for inner, inner_start, inner_value, inner_stop in _fields(content, value, stop):
+            if inner == _GRAPH_INPUT:
+                name = _name(content, inner_value, inner_stop)
+                if name != IMAGES:
+                    shapes[name] = _shape(content, inner_value, inner_stop)
+                    continue
+            graph.append(content[inner_start:inner_stop])
+    return ShippedGraph(shapes, b"".join(model), b"".join(graph))
+
+
+def _fields(content: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, start, value and end of each field of a message."""
+    for number, _, value, end in fields(content, start, stop):
+        yield number, start, value, end
+        start = end
+
+
+def _name(content: bytes, start: int, stop: int) -> str:
+    return next(
+        content[value:end].decode()
+        for number, _, value, end in fields(content, start, stop)
+        if number == _VALUE_NAME
+    )
+
+
+def _shape(content: bytes, start: int, stop: int) -> Shape:
+    for wanted in (_VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE):
+        start, stop = next(
+            (value, end) for number, _, value, end in fields(content, start, stop) if number == wanted
+        )
+    sides: list[int | None] = []
+    for number, kind, value, end in fields(content, start, stop):
+        assert (number, kind) == (_SHAPE_DIM, BYTES)
+        side = next(iter(fields(content, value, end)))
+        sides.append(side[2] if side[0] == _DIM_VALUE else None)
+    return tuple(sides)
