@@ -1,17 +1,17 @@
-"""`resnetd` with URLs, in a process, against a misbehaving server."""
+"""`resnetd` with URLs, against a misbehaving server."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.fault_server import CERTIFICATE, FaultServer
 from helpers.paths import ROOT
-from helpers.program import Finished, Resnetd
+from helpers.program import Finished, Resnetd, ResnetdHere
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +69,18 @@ def server() -> Iterator[FaultServer]:
         yield server
 
 
-def predict(run_resnetd: Resnetd, *arguments: str | Path, **env: str) -> Finished:
-    return run_resnetd("predict", *arguments, "-m", "embedded", "-k", "1", "-f", "jsonl", **env)
+Predict = Callable[..., Finished]
+
+
+@pytest.fixture
+def predict(run_here: ResnetdHere, without_torch: dict[str, str]) -> Predict:
+    """Predict with the compiled embedded model; keywords are environment variables."""
+
+    def _predict(*arguments: str | Path, **env: str) -> Finished:
+        options = ("-m", "embedded", "-k", "1", "-f", "jsonl")
+        return run_here("predict", *arguments, *options, NO_PROXY="127.0.0.1,localhost", **without_torch, **env)
+
+    return _predict
 
 
 def records(ended: Finished) -> list[dict[str, Any]]:
@@ -92,15 +102,12 @@ def listed(tmp_path: Path, urls: list[str]) -> Path:
     return path
 
 
-def test_every_server_fault_is_a_row_of_its_kind(
-    server: FaultServer, run_resnetd: Resnetd, tmp_path: Path
-) -> None:
+def test_every_server_fault_is_a_row_of_its_kind(server: FaultServer, predict: Predict, tmp_path: Path) -> None:
     expected = {server.url + path: kind for kind, paths in EXPECTED.items() for path in paths}
     expected.update((url, "blocked") for url in OTHER_SCHEMES)
     # Mixed, not grouped by kind.
     urls = sorted(expected, key=lambda url: url[::-1])
     ended = predict(
-        run_resnetd,
         "--files-from",
         listed(tmp_path, urls),
         "--allow-private-hosts",
@@ -121,9 +128,7 @@ def test_every_server_fault_is_a_row_of_its_kind(
     assert last == f"{sum(kind != 'ok' for kind in expected.values())} of {len(urls)} inputs failed"
 
 
-def test_listed_urls_cannot_reach_private_network(
-    server: FaultServer, run_resnetd: Resnetd, tmp_path: Path
-) -> None:
+def test_listed_urls_cannot_reach_private_network(server: FaultServer, predict: Predict, tmp_path: Path) -> None:
     port = server.server_port
     urls = [
         *(server.url + path for paths in EXPECTED.values() for path in paths),
@@ -131,7 +136,7 @@ def test_listed_urls_cannot_reach_private_network(
         "http://10.0.0.1/",
         "http://169.254.169.254/latest/meta-data/",
     ]
-    ended = predict(run_resnetd, "--files-from", listed(tmp_path, urls))
+    ended = predict("--files-from", listed(tmp_path, urls))
     rows = records(ended)
     assert [(row["input"], kind(row)) for row in rows] == [(url, "blocked") for url in urls]
     assert all("private" in row["error"]["message"] for row in rows)
@@ -139,50 +144,50 @@ def test_listed_urls_cannot_reach_private_network(
     assert not server.requests
 
 
-def test_typed_url_may_be_private_but_redirects_may_not(server: FaultServer, run_resnetd: Resnetd) -> None:
-    ended = predict(run_resnetd, f"{server.url}/ok", f"{server.url}/moved-in-full")
+def test_typed_url_may_be_private_but_redirects_may_not(server: FaultServer, predict: Predict) -> None:
+    ended = predict(f"{server.url}/ok", f"{server.url}/moved-in-full")
     assert [kind(row) for row in records(ended)] == ["ok", "blocked"]
     assert "--allow-private-hosts" in ended.stderr
 
 
-def test_urls_are_fetched_concurrently_and_reported_in_order(run_resnetd: Resnetd, tmp_path: Path) -> None:
+def test_urls_are_fetched_concurrently_and_reported_in_order(predict: Predict, tmp_path: Path) -> None:
     with FaultServer(body=COFFEE) as one, FaultServer("::1", COFFEE) as other:
         urls = [f"{server.url}/at-once-4?{number}" for number in range(6) for server in (one, other)]
-        ended = predict(
-            run_resnetd, "--files-from", listed(tmp_path, urls), "--allow-private-hosts", "--connections", "8"
-        )
+        ended = predict("--files-from", listed(tmp_path, urls), "--allow-private-hosts", "--connections", "8")
         assert [(row["input"], kind(row)) for row in records(ended)] == [(url, "ok") for url in urls]
         # Each server reached the limit per host, so eight requests ran at once.
         assert (one.most, other.most) == (4, 4)
 
 
-def test_one_connection_fetches_one_url_at_a_time(server: FaultServer, run_resnetd: Resnetd) -> None:
+def test_one_connection_fetches_one_url_at_a_time(server: FaultServer, predict: Predict) -> None:
     urls = [f"{server.url}/in-a-moment?{number}" for number in range(4)]
-    ended = predict(run_resnetd, *urls, "--connections", "1")
+    ended = predict(*urls, "--connections", "1")
     assert [kind(row) for row in records(ended)] == ["ok"] * 4
     assert server.most == 1
 
 
-def test_proxy_from_environment_is_used(server: FaultServer, run_resnetd: Resnetd) -> None:
+def test_proxy_from_environment_is_used(server: FaultServer, predict: Predict) -> None:
     url = "http://pictures.example/ok"
-    ended = predict(run_resnetd, url, http_proxy=server.url, HTTP_PROXY=server.url)
+    ended = predict(url, http_proxy=server.url, HTTP_PROXY=server.url)
     assert [kind(row) for row in records(ended)] == ["ok"]
     assert [request.path for request in server.requests] == [url]
 
 
-def test_https_url_is_fetched(run_resnetd: Resnetd) -> None:
+def test_https_url_is_fetched(predict: Predict) -> None:
     with FaultServer(body=COFFEE, tls=True) as server:
-        ended = predict(run_resnetd, f"{server.url}/ok", REQUESTS_CA_BUNDLE=str(CERTIFICATE))
+        ended = predict(f"{server.url}/ok", REQUESTS_CA_BUNDLE=str(CERTIFICATE))
         assert [kind(row) for row in records(ended)] == ["ok"]
 
 
-def test_labels_url_with_other_scheme_is_an_error(run_resnetd: Resnetd) -> None:
-    ended = predict(run_resnetd, ROOT / "samples" / "coffee.jpg", "--labels", "file:///etc/hostname")
+def test_labels_url_with_other_scheme_is_an_error(predict: Predict) -> None:
+    ended = predict(ROOT / "samples" / "coffee.jpg", "--labels", "file:///etc/hostname")
     assert ended.returncode == 1
     assert "file: URLs are not fetched" in ended.stderr
 
 
-def test_program_ends_without_waiting_for_slow_server(server: FaultServer, run_resnetd: Resnetd) -> None:
+def test_program_ends_without_waiting_for_slow_server(
+    server: FaultServer, run_resnetd: Resnetd, without_torch: dict[str, str]
+) -> None:
     process = run_resnetd.start(
         "predict",
         f"{server.url}/missing",
@@ -192,6 +197,7 @@ def test_program_ends_without_waiting_for_slow_server(server: FaultServer, run_r
         "--fail-fast",
         "--timeout",
         "60",
+        **without_torch,
     )
     with server.changed:
         assert server.changed.wait_for(lambda: server.seen["/drip"] == 1, 60)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from helpers.hub import timm_files
-from helpers.program import Resnetd
+from helpers.program import ResnetdHere
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -382,7 +382,7 @@ def test_the_same_images_are_evaluated_under_any_name(way: Way, first: set[int],
 
 
 @pytest.mark.slow
-def test_the_program_evaluates_the_same_images_under_any_name(tmp_path: Path, run_resnetd: Resnetd) -> None:
+def test_the_program_evaluates_the_same_images_under_any_name(tmp_path: Path, run_here: ResnetdHere) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for file, data in timm_files("test_resnet", num_classes=3, label_names=CLASSES).items():
@@ -396,7 +396,7 @@ def test_the_program_evaluates_the_same_images_under_any_name(tmp_path: Path, ru
     locations += [lay_out(way, tmp_path / layout, originals) for layout, way in ways.items()]
     reports = []
     for location in locations:
-        ended = run_resnetd("evaluate", location, "-m", run, "-f", "json", RESNETD_ENGINE="torch")
+        ended = run_here("evaluate", location, "-m", run, "-f", "json")
         assert ended.returncode == 0, ended.stderr
         assert f"5 of 12 images are left out: {run} was trained on them\n" in ended.stderr
         content = json.loads(ended.stdout)

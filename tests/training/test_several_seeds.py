@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.program import Resnetd
+from helpers.program import Cli, Resnetd, ResnetdHere
 from helpers.training_data import NETWORK, QUICK, Log, carry_out, change, make_plan, write_colours
 
 from resnetd_cli.errors import DataError, OutputExists, UsageError
@@ -265,12 +264,14 @@ SMALL = (*SMALL, "--batch-size", "12", "--lr", "0.05", "--set", "warmup_epochs=1
 
 
 @pytest.mark.slow
-def test_two_processes_train_with_two_seeds(run_resnetd: Resnetd, data: Path, tmp_path: Path) -> None:
+def test_two_processes_train_with_two_seeds(
+    run_resnetd: Resnetd, run_here: ResnetdHere, data: Path, tmp_path: Path
+) -> None:
     options = (*SMALL, "--epochs", "2", "--set", "batch_norm=freeze", "--set", "mixup=0", "--seeds", "2")
     losses = []
-    for processes in ("1", "2"):
+    for processes, resnetd in (("1", run_here), ("2", run_resnetd)):
         run = tmp_path / processes
-        ended = run_resnetd("train", data, "-o", run, *options, "--processes", processes)
+        ended = resnetd("train", data, "-o", run, *options, "--processes", processes)
         assert ended.returncode == 0, ended.stderr
         losses.append([entry["val"]["loss"] for entry in read(run / "seeds.json")["runs"]])
         val = next(line for line in ended.stderr.splitlines() if line.startswith("val: top-1"))
@@ -282,20 +283,26 @@ def test_two_processes_train_with_two_seeds(run_resnetd: Resnetd, data: Path, tm
 
 @pytest.mark.slow
 def test_interrupted_runs_of_several_seeds_say_how_to_go_on(
-    run_resnetd: Resnetd, data: Path, tmp_path: Path
+    run_here: ResnetdHere, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    process = run_resnetd.start("train", data, "-o", run, *SMALL, "--epochs", "20", "--seeds", "2")
-    deadline = time.monotonic() + 90
-    while not (run / "seeds" / "1" / "metrics.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    stopped = run_resnetd.finish(process)
+    arguments = ("train", str(data), "-o", str(run), *SMALL, "--epochs", "3", "--seeds", "2")
+    monkeypatch.setattr(sys, "argv", ["resnetd", *arguments])
+    original = RunFolder.write_metrics
+
+    def write_metrics(self: RunFolder, rows: Any) -> None:
+        original(self, rows)
+        if self.path == run / "seeds" / "1" and len(rows) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_metrics", write_metrics)
+        stopped = run_here(*arguments)
     assert stopped.returncode == 130, stopped.stderr
     assert f"saved; to go on: resnetd train {data} -o {run}" in stopped.stderr
     assert "--seeds 2 --resume" in stopped.stderr and "Traceback" not in stopped.stderr
     assert read(run / "seeds.json")["best"] is None and len(read(run / "seeds.json")["runs"]) == 1
-    ended = run_resnetd("train", data, "-o", run, "--resume", "--workers", "0", "--threads", "1")
+    ended = run_here("train", data, "-o", run, "--resume", "--workers", "0", "--threads", "1")
     assert ended.returncode == 0, ended.stderr
     runs = read(run / "seeds.json")["runs"]
     best = min(runs, key=lambda run: (-run["val"]["top1"], run["val"]["loss"]))["seed"]
@@ -305,11 +312,8 @@ def test_interrupted_runs_of_several_seeds_say_how_to_go_on(
     ).read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", ["0", "-1", "two", "1.5"])
-def test_seeds_option_that_is_not_a_positive_number_is_refused(
-    run_resnetd: Resnetd, tmp_path: Path, count: str
-) -> None:
-    refused = run_resnetd("finetune", "DATA", "-o", tmp_path / "run", "--seeds", count)
-    assert refused.returncode == 2 and "--seeds" in refused.stderr.splitlines()[0]
+def test_seeds_option_that_is_not_a_positive_number_is_refused(cli: Cli, tmp_path: Path, count: str) -> None:
+    refused = cli("finetune", "DATA", "-o", tmp_path / "run", "--seeds", count)
+    assert refused.code == 2 and "--seeds" in refused.stderr.splitlines()[0]
     assert not (tmp_path / "run").exists()
