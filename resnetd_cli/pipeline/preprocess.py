@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-_LARGEST_RESIZE = 2**26
+LARGEST_RESIZE = 2**26
 """The most pixels to resize an image to before cropping; they take a quarter of a gigabyte in Pillow."""
 _LARGEST_COPY = 2**22
 """Above this many pixels, copying an image's rows costs more than it saves."""
@@ -32,7 +32,7 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
     Returns:
         float32, shape (3, H, W), H and W as in `how.input_size`.
     """
-    return _normalise(_resize_and_crop(image, how), how.mean, how.std)
+    return normalise(resize_and_crop(image, how), how)
 
 
 def resized_size(size: Size, how: Preprocessing) -> Size:
@@ -53,7 +53,8 @@ def resize_target(how: Preprocessing) -> Size:
     return math.floor(crop_height / how.crop_pct), math.floor(crop_width / how.crop_pct)
 
 
-def _resize_and_crop(image: Image.Image, how: Preprocessing) -> Image.Image:
+def resize_and_crop(image: Image.Image, how: Preprocessing) -> Image.Image:
+    """Return the part of an RGB image that a model sees, in its input size."""
     from PIL import Image
 
     size, crop = resized_size((image.height, image.width), how), how.input_size[1:]
@@ -65,7 +66,7 @@ def _resize_and_crop(image: Image.Image, how: Preprocessing) -> Image.Image:
 def _resize(image: Image.Image, size: Size, crop: Size, resample: int) -> Image.Image:
     """Resize the image, or at least the part that `_center_crop` keeps."""
     height, width = size
-    if height * width > _LARGEST_RESIZE:
+    if height * width > LARGEST_RESIZE:
         return _resize_visible(image, size, crop, resample)
     # Pillow resizes along the rows, rounds, then along the columns; from version 13, the other way round if that
     # is less work, as it is here. The order affects rounding, so Pillow has to choose it.
@@ -139,12 +140,12 @@ def _center_crop(image: Image.Image, size: Size, fill: tuple[int, ...]) -> Image
     return image.crop((left, top, right, bottom))
 
 
-def _normalise(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+def normalise(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
     """Return what torchvision's `ToTensor` and `Normalize` return, bit for bit: float32, shape (3, H, W)."""
     import numpy as np
 
     array = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
     array /= np.float32(255)
-    array -= np.asarray(mean, np.float32)[:, None, None]
-    array /= np.asarray(std, np.float32)[:, None, None]
+    array -= np.asarray(how.mean, np.float32)[:, None, None]
+    array /= np.asarray(how.std, np.float32)[:, None, None]
     return array

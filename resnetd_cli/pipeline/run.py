@@ -19,7 +19,7 @@ from resnetd_cli.errors import ErrorKind, InputError, Reason, first_line
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 from resnetd_cli.pipeline.engines.base import Engine
 from resnetd_cli.pipeline.options import InputOptions, Parallelism
-from resnetd_cli.pipeline.preprocess import preprocess
+from resnetd_cli.pipeline.preprocess import normalise
 from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.pipeline.sources.readahead import ReadAhead
 from resnetd_cli.results import Failure, Preprocessing
@@ -48,7 +48,7 @@ class Pipeline(Generic[R]):
         model: the model's name, for failures.
         inputs: how inputs are read and decoded.
         parallelism: how much runs at once.
-        decoded: called with each image, by the thread that decoded it.
+        decoded: called with the part of each image that the model sees, by the thread that decoded it.
     """
 
     engine: Engine
@@ -113,7 +113,7 @@ def prepare(
         source: the input.
         decoding: limits and rules of decoding.
         how: how images are prepared for the model.
-        decoded: called with the decoded image.
+        decoded: called with the part of the image that the model sees.
 
     Raises:
         InputError: it cannot be read or decoded, or there is not enough memory for it.
@@ -121,9 +121,9 @@ def prepare(
     with _as_failure(ErrorKind.UNREADABLE, "reading"):
         data = source.read()
     with _as_failure(ErrorKind.UNDECODABLE, "decoding"):
-        image = decode(data, decoding)
+        image = decode(data, decoding, crop_for=how)
         decoded(image)
-        return preprocess(image, how)
+        return normalise(image, how)
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def test_any_exception_while_decoding_is_a_failure_of_the_input(monkeypatch: pyt
     def trip(*_: object) -> None:
         raise IndexError("no such row")
 
-    monkeypatch.setattr("resnetd_cli.pipeline.run.preprocess", trip)
+    monkeypatch.setattr("resnetd_cli.pipeline.run.normalise", trip)
     (only,) = pipeline(FakeEngine()).run([source(1)])
     assert isinstance(only, Failure)
     assert only.kind is ErrorKind.UNDECODABLE

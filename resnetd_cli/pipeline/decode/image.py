@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 from resnetd_cli.errors import ErrorKind, InputError, Reason
 from resnetd_cli.pipeline.decode import bmp, greys, isolated, jpeg, png
 from resnetd_cli.pipeline.decode.exif_orientation import TURNED, turn_upright
+from resnetd_cli.pipeline.preprocess import resize_and_crop
 from resnetd_cli.system.deadline import Deadline
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
+
+    from resnetd_cli.results import Preprocessing
 
 MAX_PIXELS = 200_000_000
 _JPEGS = ("JPEG", "MPO")
@@ -80,20 +83,28 @@ class DecodeOptions:
     shrink_for: int | None = None
 
 
-def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> Image.Image:
+def decode(
+    data: bytes, options: DecodeOptions = DecodeOptions(), crop_for: Preprocessing | None = None
+) -> Image.Image:
     """Return the image in mode RGB: upright, alpha on white, 16-bit and float greys scaled, first frame.
 
     The usual formats are decoded in this process, the others in a separate one that a hostile file may crash.
+
+    Args:
+        data: the file.
+        options: limits and rules.
+        crop_for: resize and crop the image for a model, so that the separate process sends back less.
 
     Raises:
         InputError: of kind `undecodable`, `too_large` or `timeout`.
     """
     if options.guard != GUARD_ALL:
         with suppress(_NotUsual):
-            return decode_here(data, options, formats=USUAL)
+            image = decode_here(data, options, formats=USUAL)
+            return crop(image, crop_for) if crop_for else image
     from PIL import Image
 
-    answer = isolated.decode(data, asdict(options))
+    answer = isolated.decode(data, asdict(options), asdict(crop_for) if crop_for else None)
     image = Image.frombuffer("RGB", answer.size, answer.pixels, "raw", "RGB", 0, 1)
     image.info[TURNED] = answer.turned
     return image
@@ -137,6 +148,13 @@ def decode_here(
         if repaired.startswith(jpeg.START):
             decoding.check_end(repaired)
         return decoding.attempt(repaired)
+
+
+def crop(image: Image.Image, how: Preprocessing) -> Image.Image:
+    """Return the part of a decoded image that a model sees, in its input size."""
+    seen = resize_and_crop(image, how)
+    seen.info[TURNED] = image.info[TURNED]
+    return seen
 
 
 def _repaired(data: bytes, check_time: Callable[[], None]) -> bytes | None:

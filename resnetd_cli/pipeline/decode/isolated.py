@@ -39,17 +39,18 @@ class Answer(NamedTuple):
     turned: bool
 
 
-def decode(data: bytes, options: Mapping[str, Any]) -> Answer:
+def decode(data: bytes, options: Mapping[str, Any], crop_for: Mapping[str, Any] | None = None) -> Answer:
     """Decode a file in a child process; the pixels are RGB, 3 bytes each, row by row.
 
     Args:
         data: the file.
         options: the fields of `DecodeOptions`.
+        crop_for: the fields of `Preprocessing`, to resize and crop the image for a model.
 
     Raises:
         InputError: of kind `undecodable`, `too_large` or `timeout`; `unreadable` if no process can be started.
     """
-    return _ask(data, options)
+    return _ask(data, {"options": dict(options), "crop_for": crop_for and dict(crop_for)})
 
 
 def too_late(seconds: float) -> InputError:
@@ -64,9 +65,9 @@ def close() -> None:
         _idle.pop().close()
 
 
-def _ask(data: bytes, options: Mapping[str, Any]) -> Answer:
+def _ask(data: bytes, question: Mapping[str, Any]) -> Answer:
     child = _take()
-    answer = child.ask(options, data)
+    answer = child.ask(question, data)
     _idle.append(child)
     if isinstance(answer, InputError):
         raise answer
@@ -114,22 +115,22 @@ class _Child:
         """Whether it is running: the system may have killed it."""
         return self._process.poll() is None
 
-    def ask(self, options: Mapping[str, Any], data: bytes) -> Answer | InputError:
-        """Send a file and return its size and pixels, or the error.
+    def ask(self, question: Mapping[str, Any], data: bytes) -> Answer | InputError:
+        """Send a question and a file, and return its size and pixels, or the error.
 
         Raises:
             InputError: the child did not answer in time, or died. It is gone now.
         """
-        clock = _Clock(min(options["timeout"], FOREVER) + GRACE, self._process.kill)
+        timeout = question["options"]["timeout"]
+        clock = _Clock(min(timeout, FOREVER) + GRACE, self._process.kill)
         try:
-            question = {"options": dict(options), "bytes": len(data)}
-            answer = self._exchange(question, data)
+            answer = self._exchange({**question, "bytes": len(data)}, data)
             clock.stop()
             return answer
         # It died, perhaps in the middle of the answer, or the answer is malformed.
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self.close()
-            raise _died(self._process.returncode, options, timed_out=clock.has_rung) from error
+            raise _died(self._process.returncode, timeout, timed_out=clock.has_rung) from error
         except BaseException:
             self.close()
             raise
@@ -204,8 +205,8 @@ class _Clock:
                 self._ring()
 
 
-def _died(code: int, options: Mapping[str, Any], *, timed_out: bool) -> InputError:
+def _died(code: int, timeout: float, *, timed_out: bool) -> InputError:
     if timed_out or code == -getattr(signal, "SIGALRM", 0):
-        return too_late(options["timeout"])
+        return too_late(timeout)
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return InputError(ErrorKind.UNDECODABLE, f"the decoder crashed on it ({how})", hint=_HINT)

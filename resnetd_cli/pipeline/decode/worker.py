@@ -13,7 +13,9 @@ from typing import IO, Any
 
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline.decode.exif_orientation import TURNED
-from resnetd_cli.pipeline.decode.image import DecodeOptions, decode_here
+from resnetd_cli.pipeline.decode.image import DecodeOptions, crop, decode_here
+from resnetd_cli.pipeline.preprocess import LARGEST_RESIZE
+from resnetd_cli.results import Preprocessing
 from resnetd_cli.system.deadline import FOREVER
 from resnetd_cli.system.memory import limit
 
@@ -21,6 +23,8 @@ _ROOM = 80 * 2**20
 """Bytes of memory besides the file and its pixels; importing numpy, for 16-bit greys, takes half of them."""
 _BYTES_A_PIXEL = 32
 """The most bytes per pixel while decoding: several copies in RGBA, or one in double precision."""
+_RESIZING = 12 * LARGEST_RESIZE
+"""Bytes of memory to resize the decoded image in: three images of 4 bytes per pixel."""
 _COPIES = 4
 """The number of copies of the file to allow for."""
 
@@ -33,16 +37,20 @@ def serve() -> None:
     while line := sys.stdin.buffer.readline():
         question = json.loads(line)
         data, options = sys.stdin.buffer.read(question["bytes"]), DecodeOptions(**question["options"])
-        _answer(data, options, answers)
+        crop_for = Preprocessing.of(question["crop_for"]) if question["crop_for"] else None
+        _answer(data, options, crop_for, answers)
         answers.flush()
 
 
-def _answer(data: bytes, options: DecodeOptions, stream: IO[bytes]) -> None:
+def _answer(data: bytes, options: DecodeOptions, crop_for: Preprocessing | None, stream: IO[bytes]) -> None:
     room = _ROOM + _COPIES * len(data)
     _alarm(min(options.timeout, FOREVER))
     limit(room)
     try:
         image = decode_here(data, options, on_size=lambda pixels: limit(room + pixels * _BYTES_A_PIXEL))
+        if crop_for:
+            limit(_RESIZING)
+            image = crop(image, crop_for)
         size, pixels, turned = image.size, image.tobytes(), image.info[TURNED]
     except MemoryError:
         message = "it takes more memory than an image of its size may"

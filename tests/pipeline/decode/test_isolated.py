@@ -22,8 +22,11 @@ from PIL import Image
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError
 from resnetd_cli.pipeline.decode import isolated
+from resnetd_cli.pipeline.decode.exif_orientation import TURNED
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
+from resnetd_cli.pipeline.preprocess import normalise, preprocess
 from resnetd_cli.pipeline.sources.reading import ReadOptions, read_file
+from resnetd_cli.results import Preprocessing
 
 SAMPLE = ROOT / "samples" / "coffee.jpg"
 # A plug-in for files that begin with PLANT, found by every process that Python starts with this in its path.
@@ -174,6 +177,25 @@ def test_rules_of_decoding_hold_there_too() -> None:
     tga = encode(Image.new("RGB", (8, 6), (200, 0, 0)), "TGA")[:-60]
     assert error_of(tga).kind is ErrorKind.UNDECODABLE
     assert decode(tga, DecodeOptions(allow_truncated=True)).size == (8, 6)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(160, 120), (120, 160), (5, 3), (2, 3000)])
+def test_images_are_resized_there_as_they_are_here(size: tuple[int, int], crop_mode: str) -> None:
+    how = Preprocessing((3, 64, 96), 0.9, crop_mode, "bicubic", (0.5,) * 3, (0.2,) * 3)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    data = encode(Image.open(SAMPLE).convert("RGB").resize(size), "JPEG", exif=turned)
+    here, there = (decode(data, DecodeOptions(guard=guard), crop_for=how) for guard in ("suspect", "all"))
+    assert there.size == (96, 64)
+    assert there.tobytes() == here.tobytes()
+    assert there.info[TURNED] is here.info[TURNED] is True
+    assert np.array_equal(normalise(there, how), preprocess(decode(data), how))
+
+
+def test_resizing_there_may_take_more_memory_than_a_small_image() -> None:
+    how = Preprocessing((3, 4096, 4096), 1.0, "squash", "bicubic", (0.5,) * 3, (0.5,) * 3)
+    assert decode(encode(Image.new("RGB", (4, 4)), "TIFF"), crop_for=how).size == (4096, 4096)
 
 
 # --- what is planted ---
