@@ -16,6 +16,7 @@ from resnetd_cli.errors import ExitCode, InputError, ResnetdError
 from resnetd_cli.pipeline.engines.base import FP32
 from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Failure
+from resnetd_cli.system.cpus import cpu_limit
 from resnetd_cli.system.memory import return_large_blocks
 
 _FIRST = 200
@@ -23,10 +24,12 @@ _FIRST = 200
 
 
 def report_engine(classifier: Classifier) -> None:
-    """With `-v`, print which engine runs the model, and why."""
+    """With `-v`, print which engine runs the model, and why; and which limit on processors was found."""
     if terminal.verbose:
         precision = "" if classifier.precision == FP32 else f" in {classifier.precision}"
         terminal.note(f"{classifier.name} runs on {classifier.engine.name}{precision}: {classifier.why}")
+        if limit := cpu_limit():
+            terminal.note(f"processors: {limit}")
 
 
 def report_failure(failure: Failure) -> None:

@@ -28,6 +28,16 @@ def limited_cpus() -> int | None:
     return usable if usable < (os.cpu_count() or 1) else None
 
 
+def cpu_limit() -> str | None:
+    """Return why this process may use fewer processors than exist, in words; None if it may use all of them."""
+    existing, quota = os.cpu_count() or 1, min(_quotas(), default=math.inf)
+    if usable_cpus() >= existing:
+        return None
+    if quota <= _allowed() - 1:  # rounded up, fewer
+        return f"the control group's quota is {quota:g} of {existing}"
+    return f"affinity or a cpuset leave {_allowed()} of {existing}"
+
+
 def processor() -> str:
     """Return the processor's model and features. `platform.processor` is empty or vague on Linux."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING
 
 from resnetd_cli.pipeline.sinks.base import Listing, write_listing
+from resnetd_cli.system.cpus import cpu_limit
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.views.listing import write_rows
 
@@ -34,7 +35,9 @@ def write_report(report: BenchReport, stream: IO[str], format_name: str, *, head
 
 def _draw(report: BenchReport, stream: IO[str]) -> None:
     cpus = "1 processor" if report.cpus == 1 else f"{report.cpus} processors"
+    limit = cpu_limit()
     about = f"{report.model} on {report.engine} in {report.precision} ({report.why}), {cpus}"
+    about += f" ({limit})" if limit else ""
     stream.write(f"{printable(about)}\n")
     write_rows(_stage_rows(report), stream, "table", columns=_STAGE_COLUMNS)
     write_rows([_trial_row(trial) for trial in report.trials], stream, "table", columns=_TRIAL_COLUMNS)

@@ -423,3 +423,10 @@ def test_folders_globs_and_lists_give_same_files_in_same_order(cli: Cli) -> None
         assert [row["input"] for row in tsv_rows(ended.stdout)] == files
     ended = cli("predict", "d/no-extension", "--files-from", "list.txt", "-k", "1", "-f", "tsv")
     assert [row["input"] for row in tsv_rows(ended.stdout)] == ["d/no-extension", *files]
+
+
+def test_verbose_run_says_which_limit_on_processors_was_found(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert "\nprocessors: affinity or a cpuset leave 1 of 64\n" in cli("predict", COFFEE, "-v").stderr
+    assert "processors" not in cli("predict", COFFEE).stderr

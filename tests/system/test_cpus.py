@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resnetd_cli.system import cgroups, cpus, memory
-from resnetd_cli.system.cpus import limited_cpus, multiplies_bytes, usable_cpus
+from resnetd_cli.system.cpus import cpu_limit, limited_cpus, multiplies_bytes, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -81,8 +81,10 @@ def test_cgroup_quota_limits_usable_cpus(machine: Path, files: dict[str, str], c
 def test_affinity_limits_usable_cpus(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     assert (usable_cpus(), limited_cpus()) == (3, 3)
+    assert cpu_limit() == "affinity or a cpuset leave 3 of 8"
     write(machine, {"cgroup/cpu.max": "150000 100000"})
     assert usable_cpus() == 2
+    assert cpu_limit() == "the control group's quota is 1.5 of 8"
 
 
 def test_without_affinity_and_cgroups_all_cpus_are_usable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_without_affinity_and_cgroups_all_cpus_are_usable(monkeypatch: pytest.Mo
         raise OSError
 
     monkeypatch.setattr(os, "sched_getaffinity", refuse, raising=False)
-    assert (usable_cpus(), limited_cpus()) == (8, None)
+    assert (usable_cpus(), limited_cpus(), cpu_limit()) == (8, None, None)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cpus() == 1
 
