@@ -150,28 +150,36 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> tuple[Path, Path]:
-    """A model folder, and images in folders of classes of which it has most right."""
+@pytest.fixture(scope="session")
+def own_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `own` copies."""
     import numpy as np
     from PIL import Image
 
     from resnetd_cli.loading import load
     from resnetd_cli.pipeline.options import Runtime
 
-    folder, data = tmp_path / "run", tmp_path / "data"
-    write_model(folder, "test_resnet", OWN_CLASSES)
+    top = tmp_path_factory.mktemp("own")
+    write_model(top / "run", "test_resnet", OWN_CLASSES)
     random = np.random.default_rng(0)
     found = []
     for number in range(24):
-        path = tmp_path / f"{number}.png"
+        path = top / f"{number}.png"
         low = random.integers(0, 200, 3)
         Image.fromarray(random.integers(low, low + 56, (160, 160, 3)).astype(np.uint8)).save(path)
         found.append(path)
-    answers = list(load(str(folder), runtime=Runtime("torch")).predict(found, top_k=1))
+    answers = list(load(str(top / "run"), runtime=Runtime("torch")).predict(found, top_k=1))
     for number, (path, answer) in enumerate(zip(found, answers, strict=True)):
         right = answer.predictions[0].index  # type: ignore[union-attr]
         name = OWN_CLASSES[(right + (number % 4 == 0)) % 3]
-        (data / name).mkdir(parents=True, exist_ok=True)
-        path.rename(data / name / path.name)
-    return folder, data
+        (top / "data" / name).mkdir(parents=True, exist_ok=True)
+        path.rename(top / "data" / name / path.name)
+    return top
+
+
+@pytest.fixture
+def own(own_original: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A model folder, and images in folders of classes of which it has most right."""
+    for name in ("run", "data"):
+        shutil.copytree(own_original / name, tmp_path / name)
+    return tmp_path / "run", tmp_path / "data"

@@ -16,7 +16,7 @@ import pytest
 from helpers.hub import OWN_CLASSES, write_model
 from helpers.marks import mark_of_file
 from helpers.paths import CAT, COFFEE, ROOT
-from helpers.program import Cli, Resnetd, only
+from helpers.program import Cli, Resnetd, ResnetdHere, only
 from PIL import Image
 
 from resnetd_cli.class_names import shipped
@@ -35,6 +35,19 @@ from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.results import FittedTemperature, Preprocessing
 from resnetd_cli.views.evaluation import COLUMNS, write_reports
 
+
+@pytest.fixture
+def photos(photos: Path, compiled: None) -> Path:
+    """Two photographs for the compiled embedded model, which loads in a tenth of the time that torch takes."""
+    return photos
+
+
+@pytest.fixture
+def on_torch(compiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer with the torch engine all the same."""
+    monkeypatch.setenv("RESNETD_ENGINE", "torch")
+
+
 # --- the report ---
 
 
@@ -46,6 +59,7 @@ def test_one_image_of_one_class_is_in_the_singular(cli: Cli, photos: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_torch")
 def test_json_holds_everything(cli: Cli, photos: Path) -> None:
     ended = cli("evaluate", photos, "-f", "json")
     told = f"{photos}, all: 2 images of 2 classes\nembedded: top-1 50.00 % (9.5 to 90.5); images 2\n"
@@ -169,6 +183,7 @@ def test_classes_that_the_model_lacks_are_an_error(cli: Cli, photos: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_torch")
 def test_two_models_are_shown_side_by_side(cli: Cli, photos: Path) -> None:
     # The same network again, which has another name for each of its classes but one.
     folder = photos.parent / "other"
@@ -204,7 +219,7 @@ def remember(folder: Path, *images: Path) -> None:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, photos: Path) -> tuple[Path, Path]:
+def runs(tmp_path: Path, photos: Path, on_torch: None) -> tuple[Path, Path]:
     """Two models: one was trained on the coffee, the other on the cat."""
     for name, image in (("first", COFFEE), ("second", CAT)):
         write_model(tmp_path / name, "test_resnet", ("espresso", "Egyptian cat", "Samoyed"))
@@ -557,13 +572,13 @@ def test_a_temperature_belongs_to_the_folders_own_weights(cli: Cli, own: tuple[P
 
 @pytest.mark.slow
 def test_a_temperature_of_another_size_is_noted_without_torch(
-    own: tuple[Path, Path], run_resnetd: Resnetd
+    own: tuple[Path, Path], run_resnetd: Resnetd, run_here: ResnetdHere
 ) -> None:
     folder, data = own
     set_temperature(folder, temperature=2.5)
     image = next(data.rglob("*.png"))
     words = ["predict", image, "-m", folder, "--image-size", "128"]
-    assert "compiling" in run_resnetd(*words, RESNETD_ENGINE="auto").stderr
+    assert "compiling" in run_here(*words, RESNETD_ENGINE="auto").stderr
     # A package that cannot be imported stands for none.
     (folder.parent / "none").mkdir()
     (folder.parent / "none" / "torch.py").write_text("raise AssertionError")
@@ -734,6 +749,7 @@ def test_no_temperature_is_stored_if_all_images_are_right(cli: Cli, photos: Path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled")
 def test_predict_abstains_below_the_probability(cli: Cli) -> None:
     words = ["predict", CAT, COFFEE, "--min-probability", "0.9"]
     record, other = map(json.loads, cli(*words, "-f", "jsonl").stdout.splitlines())
