@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from resnetd_cli.errors import InputError
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode
 from resnetd_cli.results import Failure
-from resnetd_cli.training.randomness import mixed_seed, seed_all
+from resnetd_cli.training.randomness import mixed_seed, seed_cpu
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class ImageDataset:
         import torch
 
         epoch, position = key
-        seed_all(mixed_seed(self.seed, epoch, position))
+        seed_cpu(mixed_seed(self.seed, epoch, position))
         try:
             image = decode(self.examples.read(position), _DECODING)
         except InputError as error:

@@ -17,7 +17,7 @@ from resnetd_cli.training.augmentation import training_transform
 from resnetd_cli.training.batch import Batch, collate
 from resnetd_cli.training.dataset import ImageDataset
 from resnetd_cli.training.loader import evaluation_loader, training_loader
-from resnetd_cli.training.randomness import mixed_seed, seed_all
+from resnetd_cli.training.randomness import mixed_seed, seed_all, seed_cpu
 from resnetd_cli.training.recipe import load_recipe
 from resnetd_cli.training.sampling import BatchSampler
 from resnetd_cli.training.workers import Workers
@@ -145,7 +145,11 @@ def test_seeds_mixed_from_different_numbers_differ() -> None:
     }
     assert len(seeds) == 3 * 9 * 99
     assert all(0 <= seed < 2**63 for seed in seeds)
-    seed_all(5)
-    numbers = random.random(), np.random.random(), torch.rand(1).item()
-    seed_all(5)
-    assert numbers == (random.random(), np.random.random(), torch.rand(1).item())
+
+
+def test_same_seed_gives_the_same_numbers_in_all_generators() -> None:
+    drawn = []
+    for seed in (seed_all, seed_all, seed_cpu):
+        seed(5)
+        drawn.append((random.random(), np.random.random(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1] == drawn[2]
