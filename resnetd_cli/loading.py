@@ -29,7 +29,14 @@ from resnetd_cli.pipeline.engines.base import (
 from resnetd_cli.pipeline.engines.pytorch import choose_device, gpu_is_likely
 from resnetd_cli.pipeline.engines.table import EngineSpec, graph_engine, network_engine
 from resnetd_cli.pipeline.options import InputOptions, Runtime
-from resnetd_cli.results import FittedTemperature, check_temperature, fitting, with_temperature
+from resnetd_cli.results import (
+    LEAST_TEMPERATURE,
+    MOST_TEMPERATURE,
+    FittedTemperature,
+    check_temperature,
+    fitting,
+    with_temperature,
+)
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import current_folder, name_temporary_folder, name_user
 
@@ -342,7 +349,7 @@ class Loader:
         ]
         command = " ".join(["evaluate DIR --model", shell_word(self.model.text), *words, "--fit-temperature"])
         if self.choice.weights is not None:
-            return f"no temperature of {self.model} is used with --weights: {command} fits one"
+            return f"no temperature of {self.model} is used with other weights: {command} fits one"
         exact = how.size_and_precision in [each.size_and_precision for each in others]
         known = " and ".join(each.in_words(exact=exact) for each in others)
         why = f"{self.model} has a temperature for {known}, not for {how.in_words(exact=exact)}"
@@ -357,7 +364,8 @@ def _check_temperature(value: float) -> None:
     try:
         check_temperature(value)
     except ValueError as error:
-        raise UsageError(f"--temperature {value:g}: {error}", hint="1 leaves the logits as they are") from error
+        message = f"{value:g} is not a temperature from {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}"
+        raise UsageError(message, hint="1 leaves the logits as they are") from error
 
 
 def _import_numpy() -> None:

@@ -101,7 +101,7 @@ def test_option_takes_all_words_up_to_next_option(
         (["pull", "embedded", "--calibrate", "x"], "--calibrate goes with --precision int8"),
         (["pull", "embedded", "--precision", "int8"], "int8 needs calibration images"),
         (["pull", "embedded", "--precision", "bf16"], "bf16 runs on torch, without compiling"),
-        (["pull", "embedded", "--precision", "int4"], "--precision int4: no such precision"),
+        (["pull", "embedded", "--precision", "int4"], "no precision called 'int4'"),
         (["pull", "embedded", "--verify", "-"], "--verify does not read standard input"),
         (["pull", "x.onnx"], "x.onnx is already compiled"),
         (["pull", "embedded", "resnet50q"], "resnet50q"),
@@ -110,7 +110,7 @@ def test_option_takes_all_words_up_to_next_option(
         (["export", "embedded", "-o", "-"], "the model goes to a file whose name ends in .onnx"),
         (["export", "embedded", "-o", "x.onnx", "--precision", "int8"], "int8 needs calibration images"),
         (["predict", "x.jpg", "-m", "x.onnx", "--engine", "auto"], "no model file x.onnx"),
-        (["predict", "x.jpg", "--precision", "int4"], "--precision int4: no such precision"),
+        (["predict", "x.jpg", "--precision", "int4"], "no precision called 'int4'"),
         (["predict", "x.jpg", "--precision", "int8", "--engine", "torch"], "int8 runs on the onnx engine"),
     ],
 )
@@ -333,7 +333,7 @@ def test_missing_device_is_an_error(device: str, cache: Path) -> None:
 
     if getattr(torch, device.partition(":")[0]).is_available():
         pytest.skip("it is there")
-    with pytest.raises(UsageError, match=f"--device {device}: not on this machine") as caught:
+    with pytest.raises(UsageError, match=f"the device {device} is not on this machine") as caught:
         loader_for("embedded", device=device, engine="auto").load()
     assert hint_of(caught.value) is not None
     assert "available: cpu" in hint_of(caught.value)

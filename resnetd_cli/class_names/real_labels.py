@@ -24,8 +24,8 @@ def check(names: ClassNames) -> None:
     """
     imagenet = shipped.imagenet()
     if len(names) != len(imagenet) or (any(names.ids) and names.ids != imagenet.ids):
-        message = "--real-labels are of ImageNet's 1,000 classes, which this model does not tell apart"
-        raise UsageError(message, hint="leave it out, or choose a model of ImageNet-1k")
+        message = "the real labels are for ImageNet's 1,000 classes, and this model has others"
+        raise UsageError(message, hint="leave them out, or choose an ImageNet-1k model")
 
 
 def of_images(images: Iterable[str]) -> list[frozenset[int]]:

@@ -62,7 +62,7 @@ def recipe_choice(name: str | None, texts: Iterable[str] | None, settings: Mappi
         if value is not None
     }
     changes: dict[str, Any] = {}
-    for setting, value in [*map(parse_setting, texts or ()), *given.items()]:
+    for setting, value in [*(parse_setting(text, "--set") for text in texts or ()), *given.items()]:
         if changes.setdefault(setting, value) != value:
             raise UsageError(
                 f"{setting} is set to {changes[setting]} and to {value}", hint="leave one of them out"

@@ -34,18 +34,18 @@ def grouped_by(dataset: Dataset, pattern: str) -> Dataset:
     import numpy as np
 
     if not pattern:
-        raise UsageError("--group-by is empty", reason=Reason.GROUP_BY)
+        raise UsageError("the group pattern is empty", reason=Reason.GROUP_BY)
     try:
         expression = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        message = f"--group-by {printable(pattern)} is not a regular expression: {first_line(error)}"
+        message = f"the group pattern {printable(pattern)} is not a regular expression: {first_line(error)}"
         raise UsageError(message, reason=Reason.GROUP_BY) from error
     numbers: dict[str, int] = {}
     groups = {split: _groups(dataset, examples, expression, numbers) for split, examples in dataset.splits.items()}
     names = tuple(numbers)
     if useless := _why_useless(np.concatenate([*groups.values()]), names):
         first = next(iter(dataset.splits.values()))
-        message = f"--group-by {printable(pattern)} {useless}"
+        message = f"the group pattern {printable(pattern)} {useless}"
         raise DataError(message, hint=f"they are like {printable(dataset.place(first.name(0)))}")
     splits = {
         split: replace(examples, groups=groups[split], group_names=names)

@@ -166,7 +166,9 @@ def evaluate(
     shown = real_labels.of_images(images.names()) if real else None
     targets = images.targets(classifier.class_names)
     if fit and (targets == NO_LABEL).any():
-        raise UsageError("--fit-temperature needs labels", hint="lay the images out as DIR/CLASS/IMAGE")
+        raise UsageError(
+            "a temperature cannot be fitted to images without labels", hint="lay the images out as DIR/CLASS/IMAGE"
+        )
     observer = _Observer()
     rows = None if on_row is None else RowMaker(classifier, images, targets, shown, on_row)
     answers = _collect(

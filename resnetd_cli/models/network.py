@@ -388,7 +388,7 @@ def pixels(image_size: str) -> int:
     """
     if not re.fullmatch(r"[0-9]{2,4}", image_size) or not 16 <= int(image_size) <= LARGEST_SIDE:
         raise UsageError(
-            f"--image-size {image_size}: not a size", hint=f"train, test, or pixels from 16 to {LARGEST_SIDE}"
+            f"{image_size!r} is not an image size", hint=f"train, test, or pixels from 16 to {LARGEST_SIDE}"
         )
     return int(image_size)
 

@@ -84,11 +84,11 @@ class Runtime:
             UsageError: one of them is unknown.
         """
         if self.engine not in (AUTO, *ENGINES):
-            raise UsageError(f"--engine {self.engine}: no such engine", hint=", ".join((AUTO, *ENGINES)))
+            raise UsageError(f"no engine called {self.engine!r}", hint=", ".join((AUTO, *ENGINES)))
         if self.precision not in precisions():
-            raise UsageError(f"--precision {self.precision}: no such precision", hint=", ".join(precisions()))
+            raise UsageError(f"no precision called {self.precision!r}", hint=", ".join(precisions()))
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", self.device):
-            raise UsageError(f"--device {self.device}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
+            raise UsageError(f"no device called {self.device!r}", hint="auto, cpu, cuda, cuda:N or mps")
 
     def parallelism(self, batch_size: int = 1) -> Parallelism:
         """Return the numbers of workers and threads, and the batch size.

@@ -70,15 +70,15 @@ def find_images(plan: Plan, seed: int, callbacks: Callbacks) -> RunData:
 
 
 def _check_splits(choice: DataChoice, dataset: Dataset) -> bool:
-    """Tell whether the data set has val or test; then it is not split, and options for that would have no effect.
+    """Return whether the data set has val or test; then it is not split, and settings of the split have no effect.
 
     Raises:
-        UsageError: there is such an option.
+        UsageError: there is such a setting.
     """
     given = sorted(dataset.splits.keys() & {VAL, TEST})
-    for option, value in (("--val-share", choice.val_share), ("--split-seed", choice.split_seed)):
+    for what, value in (("a share for val", choice.val_share), ("a seed for the split", choice.split_seed)):
         if value is not None and given:
-            message = f"{option} would have no effect: {choice.location} has {' and '.join(given)} of its own"
+            message = f"{what} would have no effect: {choice.location} has {' and '.join(given)} of its own"
             raise UsageError(message, hint="leave it out")
     return bool(given)
 

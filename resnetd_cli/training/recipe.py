@@ -69,7 +69,7 @@ class Recipe:
     poly_power: Annotated[float, Rule("of a poly schedule; 1: a straight line", Number(0.1, 10))] = 1
     final_lr: Annotated[float, Rule("where cosine and poly end, as a share of lr", Number(0, 1))] = 0
     warmup_epochs: Annotated[
-        float, Rule("in which the rate rises from 0; a tenth of --epochs at most", Number(0, 100_000))
+        float, Rule("in which the rate rises from 0; a tenth of epochs at most", Number(0, 100_000))
     ]
     label_smoothing: Annotated[float, Rule("share of a label that is spread over all classes", Number(0, 0.9))]
     mixup: Annotated[float, Rule("alpha of mixup; 0: off", Number(0, 10))]
@@ -103,7 +103,7 @@ class Recipe:
         float | None,
         Rule("decay of the moving average of the weights, which is kept; null: off", Maybe(Number(0, 0.999999))),
     ]
-    teacher_temperature: Annotated[float, Rule("temperature of distillation, with --teacher", Number(0.1, 100))]
+    teacher_temperature: Annotated[float, Rule("temperature of distillation, with a teacher", Number(0.1, 100))]
     precision: Annotated[
         str, Rule("auto: mixed on GPUs, fp32 otherwise", Choice(("auto", "fp32", "fp16", "bf16")))
     ]
@@ -201,18 +201,23 @@ def parse(text: str | bytes, name: str = "the recipe") -> Recipe:
     return Recipe(**{field: _tuples(value) for field, value in settings.items()})
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value of `NAME=VALUE`, as in `--set`.
+def parse_setting(text: str, where: str = "") -> tuple[str, Any]:
+    """Return the name and the value of `NAME=VALUE`.
+
+    Args:
+        text: the setting.
+        where: what to call the place in errors, such as an option.
 
     Raises:
         UsageError: it is not written like that, or there is no such setting.
     """
     name, sign, value = text.partition("=")
-    setting = _known(name.strip(), "--set")
+    setting = _known(name.strip(), where)
     if not sign:
         takes = RULES[setting].value.takes
-        raise UsageError(f"--set {text}: no value", reason=Reason.SETTING_WITHOUT_VALUE, details=(setting, takes))
-    return setting, read(setting, unquoted(value), f"--set {setting}")
+        message = f"{where} {text}: no value".lstrip()
+        raise UsageError(message, reason=Reason.SETTING_WITHOUT_VALUE, details=(setting, takes))
+    return setting, read(setting, unquoted(value), f"{where} {setting}".lstrip())
 
 
 def read(setting: str, text: str, where: str) -> Any:

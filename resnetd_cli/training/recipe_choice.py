@@ -82,7 +82,7 @@ def adapted_recipe(
         steps = counted(math.ceil(images / evened.batch_size), "step", ",")
         note(f"{images:,} images, spread evenly, make {steps} of at most {evened.batch_size:,} an epoch")
     if evened.warmup_epochs >= evened.epochs:
-        note(f"the rate only rises: --set warmup_epochs={evened.epochs / 10:g} shortens the warm-up")
+        note(f"the learning rate only rises: warmup_epochs={evened.epochs / 10:g} would shorten the warm-up")
     return evened
 
 

@@ -138,7 +138,7 @@ class _Run:
         start, teacher, facts = self._load_networks()
         marks = marks_trained_on(self.plan, self.data.divided, self.callbacks.note)
         if self.before and (summary := self.folder.summary()):
-            self.callbacks.note("this run has ended already; --overwrite starts anew")
+            self.callbacks.note("this run has already ended; overwrite it to start anew")
             return summary
         saved = checkpoint.load(self.folder.last) if self.before else None
         progress, tensors = saved or (Progress(), {})

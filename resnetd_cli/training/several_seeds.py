@@ -59,7 +59,7 @@ def carry_out(plan: Plan, callbacks_for: CallbacksFor) -> dict[str, Any] | None:
         folder.make(resume=output.resume, overwrite=output.overwrite)
     with folder.claimed() if is_main else nullcontext():
         if before and before.get("best") is not None:
-            callbacks_for(output.folder).note("these runs have ended already; --overwrite starts anew")
+            callbacks_for(output.folder).note("these runs have already ended; overwrite them to start anew")
             return {**before}
         return _Several(plan, callbacks_for, folder, recipe, seeds, is_main, is_resumed).run()
 
@@ -118,7 +118,7 @@ def _seeds(plan: Plan, recipe: Recipe, before: Record | None) -> list[int]:
     try:
         recipe.replace({"seed": seeds[-1]})
     except UsageError as error:
-        raise UsageError(f"--seeds {count}: the last seed would be {seeds[-1]}", hint=error.hint) from error
+        raise UsageError(f"{count} seeds: the last one would be {seeds[-1]}", hint=error.hint) from error
     return seeds
 
 

@@ -83,7 +83,7 @@ def image_notes(counts: ImageCounts) -> list[str]:
         verb = "was" if counts.turned == 1 else "were"
         notes.append(
             f"{counted(counts.turned, 'image', ',')} {verb} turned upright as EXIF says, which timm does not do: "
-            "--ignore-exif leaves them as they are stored"
+            "ignoring EXIF would leave them as stored"
         )
     if counts.repeated:
         verb, which = ("is a copy", "counts") if counts.repeated == 1 else ("are copies", "count")
@@ -103,7 +103,7 @@ def _write_one(report: EvaluationReport, stream: IO[str]) -> None:
         (f"{row.threshold:g}", f"{row.images:,}", _percent(row.coverage), _percent(row.accuracy))
         for row in report.coverage
     ]
-    stream.write("with --min-probability\n")
+    stream.write("with a minimum probability P\n")
     _write_table(stream, {"P": True, "images": True, "answered": True, "right of these": True}, rows)
     if report.mistakes:
         stream.write("the surest mistakes\n")
@@ -126,7 +126,7 @@ def _write_pair(reports: Sequence[EvaluationReport], comparison: Comparison, str
     first, second = map(_figures, reports)
     figures = [(name, first[name], second[name]) for name in first if first[name] or second[name]]
     _write_table(stream, headings, figures)
-    stream.write("right of those answered, and answered, with --min-probability\n")
+    stream.write("right of those answered, and answered, with a minimum probability\n")
     rows = [
         (
             f"{one.threshold:g}",

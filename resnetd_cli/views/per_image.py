@@ -65,7 +65,7 @@ def check_name(path: Path) -> None:
     if path.suffix.lower() not in _FORMATS:
         *others, last = _FORMATS
         hint = f"its name ends in {', '.join(others)} or {last}"
-        raise UsageError(f"--per-image {path}: the name does not tell the format", hint=hint)
+        raise UsageError(f"{path}: the format is not clear from the name", hint=hint)
 
 
 def open_rows(path: Path, options: RowOptions) -> AbstractContextManager[Write]:

@@ -56,7 +56,10 @@ FORMATS = ("table", "tsv", "csv", "json", "jsonl")
         pytest.param(["predict", "x.jpg", "-o", "."], 1, ". is a folder", id="output-is-a-folder"),
         pytest.param(["predict", "x.jpg", "-f", "xml"], 2, "'--format' / '-f'", id="unknown-format"),
         pytest.param(
-            ["predict", "x.jpg", "-o", "x.xml"], 2, "x.xml: the name does not tell the format", id="unknown-suffix"
+            ["predict", "x.jpg", "-o", "x.xml"],
+            2,
+            "x.xml: the format is not clear from the name",
+            id="unknown-suffix",
         ),
         *(
             pytest.param(
@@ -145,7 +148,7 @@ def test_usage_error_is_raised_before_loading(
         pytest.param(
             ["predict", COFFEE, "--device", "toaster"],
             2,
-            "--device toaster: no such device",
+            "no device called 'toaster'",
             "cuda:N",
             id="device",
         ),
@@ -153,7 +156,7 @@ def test_usage_error_is_raised_before_loading(
             pytest.param(
                 ["predict", COFFEE, "--image-size", size],
                 2,
-                f"--image-size {size}: not a size",
+                f"'{size}' is not an image size",
                 "train, test, or pixels",
                 id=f"image-size-{size}",
             )
@@ -179,7 +182,7 @@ def test_usage_error_is_raised_before_loading(
         pytest.param(
             ["features", COFFEE, "-o", "x.npy", "--layer", "layer9"],
             2,
-            "--layer layer9: no such layer",
+            "no layer called 'layer9'",
             "pooled, logits, blocks.0",
             id="no-layer",
         ),
@@ -204,7 +207,7 @@ def test_missing_device_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch, d
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     ended = cli("predict", COFFEE, "--device", device)
     assert is_one_error(ended, 2)
-    assert ended.errors == [f"error: --device {device}: not on this machine"]
+    assert ended.errors == [f"error: the device {device} is not on this machine"]
     assert ended.hints == ["hint: available: cpu"]
 
 

@@ -155,9 +155,9 @@ def test_the_report_is_written_even_below_the_bound(cli: Cli, photos: Path) -> N
         (["-m", "a", "-m", "b", "--weights", "x.pth"], 2, "--weights does not say which"),
         (["-m", "a", "-m", "b", "--fit-temperature"], 2, "--fit-temperature takes one model"),
         (["--fit-temperature", "--temperature", "2"], 2, "leave out --temperature"),
-        (["--temperature", "0"], 2, "--temperature 0: the temperature 0.0, not one from 0.01 to 100"),
-        (["--temperature", "-1"], 2, "--temperature -1: "),
-        (["--temperature", "nan"], 2, "--temperature nan: "),
+        (["--temperature", "0"], 2, "0 is not a temperature from 0.01 to 100"),
+        (["--temperature", "-1"], 2, "-1 is not a temperature from 0.01"),
+        (["--temperature", "nan"], 2, "nan is not a temperature from 0.01"),
         (["--split", "val"], 2, "has no split val\nhint: its images are not split: without --split, "),
         (["--split", "none"], 2, "--split"),
         (["--real-labels"], 1, "none of the images is one of ImageNet's validation set"),
@@ -567,7 +567,7 @@ def test_a_temperature_belongs_to_the_folders_own_weights(cli: Cli, own: tuple[P
     assert used == {"model.safetensors": 2.5, "checkpoints/other.safetensors": 1}
     ended = cli("evaluate", data, "-m", folder, "--weights", folder / "model.safetensors", "-f", "json")
     assert only(ended)["temperature"] == 1
-    assert f"no temperature of {folder} is used with --weights: " in ended.stderr
+    assert f"no temperature of {folder} is used with other weights: " in ended.stderr
 
 
 @pytest.mark.slow
@@ -624,7 +624,7 @@ def test_existing_bundles_get_a_new_temperature(
         "",
         f"{at}160 x 160 in int8: {fits} --precision int8 --fit-temperature fits one\n",
         f"{at}128 x 128 in fp32: {fits} --image-size 128 --fit-temperature fits one\n",
-        f"no temperature of {folder} is used with --weights: "
+        f"no temperature of {folder} is used with other weights: "
         f"evaluate DIR --model {folder} --weights {other} --fit-temperature fits one\n",
     ]
     # Each keeps one of its own.

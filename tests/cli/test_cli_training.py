@@ -286,8 +286,8 @@ def test_full_disk_keeps_the_previous_checkpoint(
             2,
             "1 image in a step for 2 processes",
         ),
-        (["train", "DATA", "-o", "RUN", "--image-size", "7"], 2, "--image-size 7: not a size"),
-        (["train", "DATA", "-o", "RUN", "--device", "tpu"], 2, "--device tpu: no such device"),
+        (["train", "DATA", "-o", "RUN", "--image-size", "7"], 2, "'7' is not an image size"),
+        (["train", "DATA", "-o", "RUN", "--device", "tpu"], 2, "no device called 'tpu'"),
         (["train", "DATA", "-o", "README.md"], 1, "README.md: not a directory"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,21 @@ def test_library_hints_name_no_options() -> None:
     found = {path.name: hint for path in modules for hint in _hints(path) if any(options_in(hint).values())}
     assert len(modules) > 80
     assert found == {}
+
+
+def _texts_that_name_options(path: Path) -> list[str]:
+    """Return the texts of a module, without docstrings, that contain an option."""
+    tree = _parsed(path)
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in docstrings)
+    return [node.value for node in constants if re.search(r"(?<![\w-])--[a-z]", str(node.value))]
+
+
+def test_library_messages_name_no_options() -> None:
+    modules = [path for path in PACKAGE.rglob("*.py") if (PACKAGE / "cli") not in path.parents]
+    found = {path.relative_to(PACKAGE).as_posix() for path in modules if _texts_that_name_options(path)}
+    whole_commands = {"loading.py", "models/embedded.py"}  # of evaluate and pip, to paste into a shell
+    assert found == whole_commands
 
 
 def test_hints_of_the_command_line_name_options_of_their_commands() -> None:

@@ -367,7 +367,7 @@ def test_layers_that_a_graph_lacks_run_on_torch(filled: Path) -> None:
     assert (classifier.engine.name, classifier.why) == ("torch", "a compiled model has no blocks.1")
     with pytest.raises(UsageError, match=r"a compiled model has no blocks\.1"):
         loader_for("embedded", engine="onnx", layer="blocks.1").load()
-    with pytest.raises(UsageError, match="no such engine"):
+    with pytest.raises(UsageError, match="no engine called"):
         loader_for("embedded", engine="fast").load()
 
 

@@ -203,11 +203,15 @@ def test_group_is_the_first_parentheses_or_the_whole_match(pattern: str, expecte
 @pytest.mark.parametrize(
     ("pattern", "error", "message"),
     [
-        ("(a", UsageError, "--group-by (a is not a regular expression: missing ), unterminated subpattern"),
-        ("zebra", DataError, "--group-by zebra finds nothing in the names of all images"),
-        ("c/", DataError, "--group-by c/ finds the same, c/, in the names of all images"),
-        (".*", DataError, "--group-by .* finds something else in the name of each image, so none belong together"),
-        ("", UsageError, "--group-by is empty"),
+        ("(a", UsageError, "the group pattern (a is not a regular expression: missing ), unterminated subpattern"),
+        ("zebra", DataError, "the group pattern zebra finds nothing in the names of all images"),
+        ("c/", DataError, "the group pattern c/ finds the same, c/, in the names of all images"),
+        (
+            ".*",
+            DataError,
+            "the group pattern .* finds something else in the name of each image, so none belong together",
+        ),
+        ("", UsageError, "the group pattern is empty"),
     ],
 )
 def test_a_pattern_that_makes_no_groups_is_an_error(pattern: str, error: type[Exception], message: str) -> None:

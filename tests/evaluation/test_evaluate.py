@@ -379,7 +379,7 @@ def test_a_model_with_a_single_output_is_refused(pets: Path) -> None:
 def test_images_without_labels_cannot_fit_temperature(tmp_path: Path) -> None:
     draw(tmp_path / "ILSVRC2012_val_00000002.png", 0)
     images = open_images(str(tmp_path), real=True)
-    with pytest.raises(UsageError, match="--fit-temperature needs labels"):
+    with pytest.raises(UsageError, match="a temperature cannot be fitted to images without labels"):
         evaluate.evaluate(imagenet_model(970), images, real=True, fit=True)
 
 

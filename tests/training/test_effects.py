@@ -386,7 +386,7 @@ def test_a_share_for_val_is_refused_where_the_data_has_its_own(tmp_path: Path) -
     write_colours(tmp_path / "data" / "train", 2)
     write_colours(tmp_path / "data" / "test", 1, seed=1)
     plan = make_plan("train", str(tmp_path / "data"), tmp_path / "run", NETWORK, val_share=0.2, device="cpu")
-    with pytest.raises(UsageError, match=r"--val-share would have no effect: .* has test of its own"):
+    with pytest.raises(UsageError, match=r"a share for val would have no effect: .* has test of its own"):
         carry_out(plan)
 
 

@@ -233,7 +233,7 @@ def test_split_seed_holds_back_the_same_images_whatever_the_seed(plan: Plan, tmp
 
 
 def test_split_seed_is_refused_where_it_would_have_no_effect(plan: Plan) -> None:
-    with pytest.raises(UsageError, match=r"--split-seed would have no effect: .* has val of its own"):
+    with pytest.raises(UsageError, match=r"a seed for the split would have no effect: .* has val of its own"):
         carry_out(change(plan, split_seed=1))
     carry_out(plan, Log(stop_after=1))
     assert facts_of(plan.output.folder)["split_seed"] is None

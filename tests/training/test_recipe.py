@@ -176,7 +176,7 @@ def test_settings_are_read_in_every_usual_notation(
 )
 def test_wrong_value_is_refused_with_a_hint_what_is_allowed(setting: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        recipe.parse_setting(setting)
+        recipe.parse_setting(setting, "--set")
     name, _, value = setting.partition("=")
     assert caught.value.message.startswith(f"--set {name} is {value!r}"[:60])
     assert hint_of(caught.value) == hint
@@ -221,8 +221,10 @@ def test_settings_of_the_command_line() -> None:
     assert recipe.parse_setting("ema_decay=null") == ("ema_decay", None)
     assert recipe.parse_setting("auto_augment=rand-m7-mstd0.5") == ("auto_augment", "rand-m7-mstd0.5")
     with pytest.raises(UsageError, match="--set lr: no value"):
-        recipe.parse_setting("lr")
+        recipe.parse_setting("lr", "--set")
     with pytest.raises(UsageError, match="--set lr is 'fast'"):
+        recipe.parse_setting("lr=fast", "--set")
+    with pytest.raises(UsageError, match=r"^lr is 'fast'"):
         recipe.parse_setting("lr=fast")
 
 
@@ -354,6 +356,6 @@ def test_shares_of_a_run_are_read(text: str, value: list[float]) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "0", "1", "0.6,0.3", "0.3,0.3", "30", "half", "-0.1"])
 def test_shares_that_are_not_in_rising_order_within_the_run_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--set step_at is") as caught:
+    with pytest.raises(UsageError, match="step_at is") as caught:
         recipe.parse_setting(f"step_at={text}")
     assert hint_of(caught.value) == "it takes numbers between 0 and 1 in rising order, such as [0.5, 0.75]"

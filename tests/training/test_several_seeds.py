@@ -135,7 +135,7 @@ def test_resume_after_stop_gives_identical_seeds_and_weights(finished: Path, pla
     assert record["best"] == expected["best"] and record["figures"] == expected["figures"]
     assert weights(plan.output.folder) == weights(finished)
     assert carry_out_all(short, note=notes.append)["best"] == record["best"]
-    assert notes[-1] == "these runs have ended already; --overwrite starts anew"
+    assert notes[-1] == "these runs have already ended; overwrite them to start anew"
 
 
 def test_resumed_runs_share_the_recipe_adapted_for_the_first(plan: Plan) -> None:
@@ -181,7 +181,7 @@ def test_resumption_of_something_else_is_refused(finished: Path, data: Path, pla
 
 
 def test_seeds_beyond_the_largest_are_refused(plan: Plan) -> None:
-    with pytest.raises(UsageError, match="--seeds 3: the last seed would be 2147483648"):
+    with pytest.raises(UsageError, match="3 seeds: the last one would be 2147483648"):
         carry_out_all(change(plan, changes={**SHORT, "seed": 2**31 - 2}))
     assert not plan.output.folder.exists()
 

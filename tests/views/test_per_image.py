@@ -198,7 +198,7 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path, name: str) -> None
 
 @pytest.mark.parametrize("name", ["rows", "rows.tsv", "rows.csv.gz", "-"])
 def test_a_suffix_of_another_format_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="the name does not tell the format"):
+    with pytest.raises(UsageError, match="the format is not clear from the name"):
         check_name(Path(name))
     check_name(Path("ROWS.CSV"))
 
@@ -238,7 +238,7 @@ def test_two_models_have_their_rows_one_after_the_other(cli: Cli, photos: Path) 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--per-image", "rows.txt"], 2, "--per-image rows.txt: the name does not tell the format"),
+        (["--per-image", "rows.txt"], 2, "rows.txt: the format is not clear from the name"),
         (["--with-logits"], 2, "--with-logits goes with --per-image"),
         (["--per-image", "there.csv"], 2, "there.csv exists"),
         (["--per-image", "table.csv", "--overwrite"], 2, "table.csv is one of the inputs"),
@@ -299,10 +299,8 @@ def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:
         oriented(photos / "espresso" / f"{number}.png", orientation)
     ended = cli("evaluate", photos, "-f", "json")
     assert (only(ended)["images"], only(ended)["turned"]) == (6, 2)
-    told = (
-        "2 images were turned upright as EXIF says, which timm does not do: --ignore-exif leaves them as they are"
-    )
-    assert told in ended.stderr
+    told = "2 images were turned upright as EXIF says, which timm does not do"
+    assert f"{told}: ignoring EXIF would leave them as stored" in ended.stderr
     assert "turned by EXIF" in cli("evaluate", photos, "-f", "table").stdout
     ended = cli("evaluate", photos, "-f", "json", "--ignore-exif")
     assert (only(ended)["turned"], "EXIF" in ended.stderr) == (0, False)

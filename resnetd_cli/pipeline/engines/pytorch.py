@@ -102,10 +102,10 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in present:
-        raise UsageError(f"--device {name}: no such device", hint="auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"no device called {name!r}", hint="auto, cpu, cuda, cuda:N or mps")
     if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         there = ", ".join(kind for kind, is_there in present.items() if is_there)
-        raise UsageError(f"--device {name}: not on this machine", hint=f"available: {there}")
+        raise UsageError(f"the device {name} is not on this machine", hint=f"available: {there}")
     return device
 
 
@@ -119,9 +119,7 @@ def _stage_index(network: nn.Module, layer: str | None) -> int:
     stages = [stage["module"] for stage in getattr(network, "feature_info", ())]
     if layer in stages and hasattr(network, "forward_intermediates"):
         return stages.index(layer)
-    raise UsageError(
-        f"--layer {layer}: no such layer", hint=f"available: {', '.join(['pooled', 'logits', *stages])}"
-    )
+    raise UsageError(f"no layer called {layer!r}", hint=f"available: {', '.join(['pooled', 'logits', *stages])}")
 
 
 def _mean_over_positions(maps: torch.Tensor) -> torch.Tensor:

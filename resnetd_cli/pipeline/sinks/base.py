@@ -101,7 +101,7 @@ def choose_format(
         if output.suffix.lower() in entry.suffixes:
             return name
     names = ", ".join(RECORD_FORMATS)
-    message = f"{output}: the name does not tell the format"
+    message = f"{output}: the format is not clear from the name"
     raise UsageError(message, reason=Reason.FORMAT_UNCLEAR, details=(names,))
 
 

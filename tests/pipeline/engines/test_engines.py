@@ -197,14 +197,14 @@ def test_other_families_give_every_stage_they_name(name: str) -> None:
 
 @pytest.mark.parametrize("layer", ["layer5", "layer", "fc", "LAYER4", "", "conv1", "pooled "])
 def test_unknown_layer_is_refused_with_those_there_are(plain: nn.Module, layer: str) -> None:
-    with pytest.raises(UsageError, match=f"--layer {layer}: no such layer") as caught:
+    with pytest.raises(UsageError, match=f"no layer called {layer!r}") as caught:
         engine_of(plain, layer=layer)
     assert hint_of(caught.value) == "available: pooled, logits, act1, layer1, layer2, layer3, layer4"
 
 
 @pytest.mark.parametrize("device", ["tpu", "xla", "meta", "gpu", "", "cuda:x", "cpu:0:0", "vulkan"])
 def test_unknown_device_is_refused(device: str) -> None:
-    with pytest.raises(UsageError, match="no such device") as caught:
+    with pytest.raises(UsageError, match=f"no device called {device!r}") as caught:
         choose_device(device)
     assert hint_of(caught.value) == "auto, cpu, cuda, cuda:N or mps"
 
