@@ -152,7 +152,7 @@ class Reason(Enum):
     RUN_OF_ONE_SEED = auto()
     RUN_NOT_WRITABLE = auto()
     NOT_A_RUN = auto()
-    REPLACES_ITS_START = auto()
+    REPLACES_ITS_ORIGIN = auto()
     IMAGES_CHANGED = auto()
     FILE_CHANGED = auto()
     CHECKPOINT_NOT_WRITTEN = auto()

@@ -144,7 +144,7 @@ HINTS: dict[Reason, tuple[str, ...]] = {
     Reason.RUN_OF_ONE_SEED: ("leave out --seeds, or start anew with --overwrite",),
     Reason.RUN_NOT_WRITABLE: ("choose another with -o",),
     Reason.NOT_A_RUN: ("name a new folder with -o",),
-    Reason.REPLACES_ITS_START: ("name another folder with -o",),
+    Reason.REPLACES_ITS_ORIGIN: ("name another folder with -o",),
     Reason.IMAGES_CHANGED: ("put them back, or start anew with --overwrite",),
     Reason.FILE_CHANGED: ("put it back, or start anew with --overwrite",),
     Reason.CHECKPOINT_NOT_WRITTEN: ("the last checkpoint is kept: free some space, and continue with --resume",),

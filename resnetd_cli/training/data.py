@@ -110,7 +110,7 @@ def _marks_before(plan: Plan, note: Callable[[str], None]) -> Iterator[NDArray[n
     """Yield the marks of the images that the starting weights were trained on, if they are known."""
     if plan.command != FINETUNE:
         return
-    known = trained_on.known(plan.network.start)
+    known = trained_on.known(plan.network.model_choice)
     if known.marks is not None:
         yield known.marks
     elif known.is_run:

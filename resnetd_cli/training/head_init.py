@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from resnetd_cli.training.batch import Batch
-    from resnetd_cli.training.network import Start
+    from resnetd_cli.training.network import TrainableNetwork
     from resnetd_cli.training.recipe import Recipe
 
 
 def init_head(
-    start: Start,
+    network: TrainableNetwork,
     recipe: Recipe,
     accelerator: Accelerator,
     features: Callable[[], Iterable[Batch]],
@@ -31,7 +31,7 @@ def init_head(
     Random weights are those that the network was given when it was built.
 
     Args:
-        start: the network, on its device.
+        network: the network, on its device.
         recipe: `head` says which weights.
         accelerator: devices and processes.
         features: returns a loader of all training images.
@@ -41,17 +41,17 @@ def init_head(
         UsageError: the classifier cannot be fitted.
     """
     if recipe.head == "zero":
-        for tensor in classifier_of(start.module).parameters():
+        for tensor in classifier_of(network.module).parameters():
             tensor.data.zero_()
     elif recipe.head == "probe":
         if accelerator.is_main_process:
             seed_all(recipe.seed)
-            if not linear_probe.fit_classifier(start.module, features(), accelerator.device):
+            if not linear_probe.fit_classifier(network.module, features(), accelerator.device):
                 reason = "it is not linear in pooled features"
-                message = f"the classifier of {start.name} cannot be fitted: {reason}"
+                message = f"the classifier of {network.name} cannot be fitted: {reason}"
                 raise UsageError(message, reason=Reason.OTHER_SETTING, details=("head=zero or random",))
             note("the classifier begins fitted to the features")
-        _send_to_all(classifier_of(start.module), accelerator)
+        _send_to_all(classifier_of(network.module), accelerator)
 
 
 def _send_to_all(classifier: nn.Module, accelerator: Accelerator) -> None:

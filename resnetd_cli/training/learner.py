@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from resnetd_cli.training.batch import Batch
-    from resnetd_cli.training.network import Start
+    from resnetd_cli.training.network import TrainableNetwork
     from resnetd_cli.training.recipe import Recipe
 
 
@@ -44,7 +44,7 @@ class Learner:
     """All that learns in a run: everything about weights that a checkpoint keeps.
 
     Args:
-        start: the network, on its device.
+        network: the network, on its device.
         recipe: the settings.
         accelerator: device, precision, processes.
         sampler: which images each step sees.
@@ -58,7 +58,7 @@ class Learner:
 
     def __init__(
         self,
-        start: Start,
+        network: TrainableNetwork,
         recipe: Recipe,
         accelerator: Accelerator,
         sampler: BatchSampler,
@@ -69,20 +69,20 @@ class Learner:
     ) -> None:
         self.recipe, self.accelerator, self.sampler = recipe, accelerator, sampler
         self._fewest_images = fewest_images
-        self._input_size = start.preprocessing.input_size
+        self._input_size = network.preprocessing.input_size
         self.rate = LearningRate(recipe, sampler.steps_per_epoch)
-        self._mixup = make_mixup(recipe, start.config["num_classes"])
-        set_dropout(start.module, recipe)
-        groups = parameter_groups(start.module, recipe)
+        self._mixup = make_mixup(recipe, network.config["num_classes"])
+        set_dropout(network.module, recipe)
+        groups = parameter_groups(network.module, recipe)
         self.task = make_task(
-            start.module, recipe, teacher=teacher, config=start.config, device=accelerator.device
+            network.module, recipe, teacher=teacher, config=network.config, device=accelerator.device
         )
         if recipe.ema_decay is not None:
             self.task.setup_ema(decay=recipe.ema_decay, use_warmup=True)
         optimizer = make_optimizer(groups, recipe)
         if checkpoint:
             self._restore(optimizer, checkpoint)
-        self.task.trainable_module = accelerator.prepare_model(start.module)
+        self.task.trainable_module = accelerator.prepare_model(network.module)
         self._optimizer: Any = accelerator.prepare_optimizer(optimizer)
         set_train_mode(unwrapped(self.task.get_trainable_module()), recipe)
 
@@ -178,11 +178,11 @@ class Learner:
         return unwrapped(self.task.get_eval_model(ema=self.task.has_ema()))
 
 
-def fewest_images(start: Start, recipe: Recipe, images: int, processes: int) -> int:
+def fewest_images(network: TrainableNetwork, recipe: Recipe, images: int, processes: int) -> int:
     """Return the fewest images that a network can learn from at once: two, if its batch normalisation needs them.
 
     Args:
-        start: the network.
+        network: the network.
         recipe: the settings.
         images: number of training images.
         processes: number of training processes.
@@ -190,14 +190,14 @@ def fewest_images(start: Start, recipe: Recipe, images: int, processes: int) -> 
     Raises:
         UsageError: the micro-batches have fewer.
     """
-    size = start.preprocessing.input_size[1:]
+    size = network.preprocessing.input_size[1:]
 
     def learns_from(count: int) -> bool:
-        return dry_run.learns_from(start.module, count, size, lambda module: set_train_mode(module, recipe))
+        return dry_run.learns_from(network.module, count, size, lambda module: set_train_mode(module, recipe))
 
     if learns_from(1) or not learns_from(2):  # one that cannot be tried fails with its own error in training
         return 1
-    check_micro_batches(recipe, images, processes, start.name)
+    check_micro_batches(recipe, images, processes, network.name)
     return 2
 
 

@@ -9,16 +9,18 @@ from resnetd_cli.models import trained_on
 from resnetd_cli.system.files import write_atomic
 
 if TYPE_CHECKING:
-    from resnetd_cli.training.network import Start
+    from resnetd_cli.training.network import TrainableNetwork
     from resnetd_cli.training.run_folder import RunFolder
 
 
-def write_model(folder: RunFolder, start: Start, classes: Sequence[str], weights: Mapping[str, Any]) -> None:
+def write_model(
+    folder: RunFolder, network: TrainableNetwork, classes: Sequence[str], weights: Mapping[str, Any]
+) -> None:
     """Write the weights, then the configuration.
 
     Args:
         folder: of the run.
-        start: the network that the weights belong to.
+        network: the network that the weights belong to.
         classes: the names of its classes.
         weights: tensors by name.
     """
@@ -32,10 +34,10 @@ def write_model(folder: RunFolder, start: Start, classes: Sequence[str], weights
     folder.write_json(
         "config.json",
         {
-            "architecture": start.architecture,
+            "architecture": network.architecture,
             "num_classes": len(classes),
             "label_names": list(classes),
-            "model_args": dict(start.arguments),
-            "pretrained_cfg": dict(start.config),
+            "model_args": dict(network.arguments),
+            "pretrained_cfg": dict(network.config),
         },
     )

@@ -30,8 +30,8 @@ _NOT_KEPT = (
 
 
 @dataclass(frozen=True)
-class Start:
-    """The network that a run starts from.
+class TrainableNetwork:
+    """The network that a run trains, as it was before the first step.
 
     Attributes:
         module: the network, with a classifier for the user's classes.
@@ -62,7 +62,7 @@ class Start:
         }
 
 
-def rebuilt(record: Mapping[str, Any], classes: int, recipe: Recipe) -> Start:
+def rebuilt(record: Mapping[str, Any], classes: int, recipe: Recipe) -> TrainableNetwork:
     """Return the network that a run started from, without its weights: a checkpoint holds them.
 
     Raises:
@@ -71,10 +71,12 @@ def rebuilt(record: Mapping[str, Any], classes: int, recipe: Recipe) -> Start:
     preprocessing = Preprocessing.of(record["preprocessing"])
     module = _build(record["architecture"], classes, record["arguments"], recipe)
     named = {key: record[key] for key in ("name", "architecture", "arguments", "config")}
-    return Start(module, preprocessing=preprocessing, **named)
+    return TrainableNetwork(module, preprocessing=preprocessing, **named)
 
 
-def pretrained(choice: NetworkChoice, classes: int, recipe: Recipe, downloads: Downloads = Downloads()) -> Start:
+def pretrained(
+    choice: NetworkChoice, classes: int, recipe: Recipe, downloads: Downloads = Downloads()
+) -> TrainableNetwork:
     """Return a network with trained weights and a new classifier, whose weights derive from the recipe's seed.
 
     Args:
@@ -87,8 +89,8 @@ def pretrained(choice: NetworkChoice, classes: int, recipe: Recipe, downloads: D
         ResnetdError: as `models.network.load_network`.
         ModelError: it cannot be given another classifier.
     """
-    model, image_size = choice.start.model, choice.start.image_size
-    network = load_network(choice.start, downloads)
+    model, image_size = choice.model_choice.model, choice.model_choice.image_size
+    network = load_network(choice.model_choice, downloads)
     definition, module = network.definition, network.module
     seed_all(recipe.seed)
     try:
@@ -101,11 +103,11 @@ def pretrained(choice: NetworkChoice, classes: int, recipe: Recipe, downloads: D
         dropping = _build(definition.architecture, classes, arguments, recipe)
         dropping.load_state_dict(module.state_dict())
         module = dropping
-    start = _start(module, definition, arguments, network.preprocessing, classes)
-    return replace(start, name=network.name, files=origin(network, own_weights=choice.weights is not None))
+    trainable = _trainable(module, definition, arguments, network.preprocessing, classes)
+    return replace(trainable, name=network.name, files=origin(network, own_weights=choice.weights is not None))
 
 
-def untrained(choice: NetworkChoice, classes: int, recipe: Recipe) -> Start:
+def untrained(choice: NetworkChoice, classes: int, recipe: Recipe) -> TrainableNetwork:
     """Return one of timm's networks with random weights, which derive from the recipe's seed.
 
     Raises:
@@ -113,7 +115,7 @@ def untrained(choice: NetworkChoice, classes: int, recipe: Recipe) -> Start:
         UsageError: it has trained weights only.
         ModelError: it cannot be built.
     """
-    model, image_size = choice.start.model, choice.start.image_size
+    model, image_size = choice.model_choice.model, choice.model_choice.image_size
     ref = model.resolved
     if ref.kind is Kind.HUB:
         raise UsageError(f"{model} has trained weights", hint="finetune begins with them; train wants a timm name")
@@ -124,7 +126,7 @@ def untrained(choice: NetworkChoice, classes: int, recipe: Recipe) -> Start:
         seed_all(recipe.seed)
         module = _build(definition.architecture, classes, arguments, recipe)
         is_taken_by(module)
-    return _start(module, definition, arguments, preprocessing, classes)
+    return _trainable(module, definition, arguments, preprocessing, classes)
 
 
 def _build(architecture: str, classes: int, arguments: Mapping[str, Any], recipe: Recipe) -> nn.Module:
@@ -148,13 +150,13 @@ def _arguments(definition: Definition, preprocessing: Preprocessing, image_size:
     return arguments
 
 
-def _start(
+def _trainable(
     module: nn.Module,
     definition: Definition,
     arguments: Mapping[str, Any],
     preprocessing: Preprocessing,
     classes: int,
-) -> Start:
+) -> TrainableNetwork:
     config = {key: value for key, value in definition.config.items() if key not in _NOT_KEPT}
     config |= {
         "num_classes": classes,
@@ -165,4 +167,6 @@ def _start(
         "mean": preprocessing.mean,
         "std": preprocessing.std,
     }
-    return Start(module, definition.architecture, definition.architecture, arguments, config, preprocessing)
+    return TrainableNetwork(
+        module, definition.architecture, definition.architecture, arguments, config, preprocessing
+    )

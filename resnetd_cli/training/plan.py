@@ -48,8 +48,8 @@ class NetworkChoice:
     teacher: str | None = None
 
     @cached_property
-    def start(self) -> ModelChoice:
-        """The network to start from."""
+    def model_choice(self) -> ModelChoice:
+        """The network to start from: the MODEL, its weights and its image size."""
         return ModelChoice.of(self.model or DEFAULT_MODEL, self.weights, self.image_size or "train")
 
     @cached_property

@@ -71,8 +71,12 @@ def check(what: str, before: Origin, now: Origin | None = None) -> None:
             raise UsageError(message, reason=Reason.FILE_CHANGED)
 
 
-def start(accelerator: Accelerator, *, began: float, step: int, workers: int, arguments: Sequence[str]) -> Any:
-    """Return what a run started or resumed on, as JSON's types. It is recorded; none of it prevents a resumption.
+def describe_start(
+    accelerator: Accelerator, *, began: float, step: int, workers: int, arguments: Sequence[str]
+) -> Any:
+    """Return what a start of a run, the first or a resumption, runs on, as JSON's types.
+
+    It is recorded; none of it prevents a resumption.
 
     Args:
         accelerator: devices, precision, processes.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from resnetd_cli.training.network import Start
+    from resnetd_cli.training.network import TrainableNetwork
     from resnetd_cli.training.provenance import Origin
 
 FindImages = Callable[[], RunData]
@@ -91,16 +91,16 @@ def check_not_replaced(plan: Plan) -> None:
         UsageError: it would be replaced.
     """
     run = plan.output.folder.resolve()
-    start = plan.network
-    made_from = [choice.model.path for choice in (start.start, start.teacher_choice) if choice]
-    for path in filter(None, (*made_from, start.weights)):
+    chosen = plan.network
+    made_from = [choice.model.path for choice in (chosen.model_choice, chosen.teacher_choice) if choice]
+    for path in filter(None, (*made_from, chosen.weights)):
         if run in (path.resolve(), *path.resolve().parents):
             message = f"the run in {plan.output.folder} would replace what it starts from: {path}"
-            raise UsageError(message, reason=Reason.REPLACES_ITS_START)
+            raise UsageError(message, reason=Reason.REPLACES_ITS_ORIGIN)
 
 
 def _refuse_exported(plan: Plan) -> None:
-    for choice in filter(None, (plan.network.start, plan.network.teacher_choice)):
+    for choice in filter(None, (plan.network.model_choice, plan.network.teacher_choice)):
         if choice.model.is_exported:
             message = f"{choice.model} is an exported file, which cannot be trained"
             raise UsageError(message, hint="name what it came from")
@@ -135,7 +135,7 @@ class _Run:
 
     def carry_out(self) -> Summary | None:
         """Train to the end and return the summary; None if the run was asked to stop before, and was saved."""
-        start, teacher, facts = self._load_networks()
+        trainable, teacher, facts = self._load_networks()
         marks = marks_trained_on(self.plan, self.data.divided, self.callbacks.note)
         if self.before and (summary := self.folder.summary()):
             self.callbacks.note("this run has already ended; overwrite it to start anew")
@@ -146,13 +146,13 @@ class _Run:
             progress.resumed += 1
 
         workers = _worker_count(self.plan, self.accelerator.num_processes)
-        loaders = Loaders(self.data.divided, self.recipe, start.preprocessing, self.accelerator, workers)
-        learner = self._learner(start, teacher, loaders, progress, tensors)
-        saver = Saver(self.folder, start, self._classes, self._is_main, self.plan.runtime.save_seconds)
+        loaders = Loaders(self.data.divided, self.recipe, trainable.preprocessing, self.accelerator, workers)
+        learner = self._learner(trainable, teacher, loaders, progress, tensors)
+        saver = Saver(self.folder, trainable, self._classes, self._is_main, self.plan.runtime.save_seconds)
         loop = Loop(learner, loaders, progress, saver, self.callbacks)
 
         if self._is_main:
-            began = provenance.start(
+            began = provenance.describe_start(
                 self.accelerator,
                 began=self.callbacks.began,
                 step=progress.step,
@@ -162,7 +162,7 @@ class _Run:
             if self.before:
                 run_record.add_start(self.folder, began, self.data.divided, marks)
             else:
-                record = RunRecord(self.recipe, {**facts, "network": start.record(), "starts": [began]})
+                record = RunRecord(self.recipe, {**facts, "network": trainable.record(), "starts": [began]})
                 run_record.write(self.folder, record, self.data.divided, marks)
         saver.finish_best(learner, progress)
 
@@ -178,7 +178,7 @@ class _Run:
     def _classes(self) -> tuple[str, ...]:
         return self.data.divided.train.classes
 
-    def _load_networks(self) -> tuple[Start, nn.Module | None, dict[str, Any]]:
+    def _load_networks(self) -> tuple[TrainableNetwork, nn.Module | None, dict[str, Any]]:
         """Return the network, the teacher, and the facts of the run for `run.json` and the summary.
 
         Raises:
@@ -187,18 +187,18 @@ class _Run:
         plan, before, classes = self.plan, self.before, len(self._classes)
         downloads = Downloads(plan.runtime.offline, self.callbacks.download_bar)
         if before and self.folder.last.is_file():  # a checkpoint has the weights
-            start = network.rebuilt(before.facts["network"], classes, self.recipe)
+            trainable = network.rebuilt(before.facts["network"], classes, self.recipe)
         elif plan.command == FINETUNE:
-            start = network.pretrained(plan.network, classes, self.recipe, downloads)
+            trainable = network.pretrained(plan.network, classes, self.recipe, downloads)
         else:
-            start = network.untrained(plan.network, classes, self.recipe)
+            trainable = network.untrained(plan.network, classes, self.recipe)
         teacher, teacher_files = None, None
         if plan.network.teacher_choice is not None:
             loaded = load_teacher(plan.network.teacher_choice, self._classes, plan.data.location, downloads)
             teacher, teacher_files = loaded.module, provenance.origin(loaded)
-        files: dict[str, Origin | None] = {"model_files": start.files, "teacher_files": teacher_files}
+        files: dict[str, Origin | None] = {"model_files": trainable.files, "teacher_files": teacher_files}
         if before:
-            resume.check_files(before.facts, start.files, teacher_files)
+            resume.check_files(before.facts, trainable.files, teacher_files)
             files = {key: before.facts.get(key) for key in files}
         facts = {
             **resume.facts_of(plan),
@@ -207,11 +207,11 @@ class _Run:
             "data_sha256": self.data.survey.fingerprint,
             **files,
         }
-        return start, teacher, facts
+        return trainable, teacher, facts
 
     def _learner(
         self,
-        start: Start,
+        trainable: TrainableNetwork,
         teacher: nn.Module | None,
         loaders: Loaders,
         progress: Progress,
@@ -224,14 +224,14 @@ class _Run:
         """
         recipe, accelerator = self.recipe, self.accelerator
         sampler = loaders.sampler(progress.step)
-        fewest = fewest_images(start, recipe, sampler.images, accelerator.num_processes)
-        to_device(start.module, accelerator.device)
+        fewest = fewest_images(trainable, recipe, sampler.images, accelerator.num_processes)
+        to_device(trainable.module, accelerator.device)
         if not self.before:
-            ineffective.check_network(self.plan.recipe.changes, start.module, start.name)
+            ineffective.check_network(self.plan.recipe.changes, trainable.module, trainable.name)
         if not tensors:
-            init_head(start, recipe, accelerator, loaders.features, self.callbacks.note)
+            init_head(trainable, recipe, accelerator, loaders.features, self.callbacks.note)
         return Learner(
-            start, recipe, accelerator, sampler, fewest_images=fewest, teacher=teacher, checkpoint=tensors
+            trainable, recipe, accelerator, sampler, fewest_images=fewest, teacher=teacher, checkpoint=tensors
         )
 
     def _finish(self, loop: Loop, loaders: Loaders, facts: Mapping[str, Any]) -> Summary:

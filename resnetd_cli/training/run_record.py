@@ -68,11 +68,11 @@ def read(folder: RunFolder) -> RunRecord | None:
 def add_start(
     folder: RunFolder, start: Mapping[str, Any], data: TrainValTest, marks: NDArray[np.uint8] | None
 ) -> None:
-    """Record a resumption; and the images, as `write` does, if an older version did not.
+    """Record a resumption as another start; and the images, as `write` does, if an older version did not.
 
     Args:
         folder: of the run.
-        start: what it runs on now.
+        start: what it runs on now, from `provenance.describe_start`.
         data: its images.
         marks: as for `write`.
     """
@@ -83,7 +83,7 @@ def add_start(
 
 
 def end_start(folder: RunFolder, seconds: float) -> None:
-    """Record the wall time of the start, or the resumption, that ends."""
+    """Record the wall time of the run's latest start, which ends now."""
     facts = json.loads(folder.facts.read_text(encoding="utf-8"))
     facts["starts"][-1]["seconds"] = round(seconds, 1)
     folder.write_json(folder.facts.name, facts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from resnetd_cli.training import checkpoint
 from resnetd_cli.training.learner import Learner
 from resnetd_cli.training.model_files import write_model
-from resnetd_cli.training.network import Start
+from resnetd_cli.training.network import TrainableNetwork
 from resnetd_cli.training.progress import Progress
 from resnetd_cli.training.run_folder import RunFolder
 
@@ -20,14 +20,14 @@ class Saver:
 
     Attributes:
         folder: of the run.
-        start: the network, for the model's configuration.
+        network: the network, for the model's configuration.
         classes: the names of the classes.
         is_main: this is the first process.
         save_seconds: longest time between checkpoints.
     """
 
     folder: RunFolder
-    start: Start
+    network: TrainableNetwork
     classes: Sequence[str]
     is_main: bool
     save_seconds: float
@@ -62,4 +62,4 @@ class Saver:
             self.folder.write_metrics(progress.rows)
 
     def _write_model(self, learner: Learner) -> None:
-        write_model(self.folder, self.start, self.classes, learner.weights())
+        write_model(self.folder, self.network, self.classes, learner.weights())
