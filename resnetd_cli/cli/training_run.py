@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
@@ -136,12 +135,13 @@ def _train(plan: Plan, launch: Launch) -> dict[str, Any] | None:
     from resnetd_cli.training.accelerator import set_threads
     from resnetd_cli.training.callbacks import Callbacks
     from resnetd_cli.training.monitors import Monitors, TensorBoard
+    from resnetd_cli.training.processes import is_main
     from resnetd_cli.training.several_seeds import carry_out
 
     name_temporary_folder()
     name_user()
     set_threads(launch.threads)
-    if os.environ.get("RANK", "0") != "0":  # the first of several processes shows and writes for all
+    if not is_main():
         with signals.requests() as should_stop:
             silent = Callbacks(Monitors(), lambda _: None, should_stop, began=launch.began)
             return carry_out(plan, lambda _: silent)

@@ -1,4 +1,4 @@
-"""`--processes N`: train one network in several processes on this machine."""
+"""Train in several processes (`--processes N`): start them, and tell them apart (`RANK`, `WORLD_SIZE`)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ from resnetd_cli.system.cpus import usable_cpus
 from resnetd_cli.system.quiet import sharing_stderr
 
 _POLL_SECONDS = 0.2
+
+
+def is_main() -> bool:
+    """Return whether this is the first of the training processes, which shows and writes for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """Return the number of training processes, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def cpus_per_process() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.models.hub import Downloads
 from resnetd_cli.system.cpus import usable_cpus
-from resnetd_cli.training import checkpoint, ineffective, network, provenance, resume, run_record
+from resnetd_cli.training import checkpoint, ineffective, network, processes, provenance, resume, run_record
 from resnetd_cli.training.accelerator import open_accelerator
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.data import RunData, find_images, marks_trained_on
@@ -64,9 +63,8 @@ def execute(
     if before:
         plan, recipe = resume.as_started(plan, before), before.recipe
     else:
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        has_teacher = plan.network.teacher is not None
-        recipe = asked_recipe(plan.recipe, plan.command, has_teacher=has_teacher, processes=processes, base=base)
+        has_teacher, count = plan.network.teacher is not None, processes.process_count()
+        recipe = asked_recipe(plan.recipe, plan.command, has_teacher=has_teacher, processes=count, base=base)
     accelerator = open_accelerator(plan.runtime.device, recipe.precision)
     is_main = bool(accelerator.is_main_process)
     if is_main:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetd_cli.errors import Reason, UsageError
-from resnetd_cli.training import resume, run_record
+from resnetd_cli.training import processes, resume, run_record
 from resnetd_cli.training.best_epoch import best_run
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.data import find_images
@@ -52,7 +51,7 @@ def carry_out(plan: Plan, callbacks_for: CallbacksFor) -> dict[str, Any] | None:
         return execute(plan, callbacks_for(output.folder))
     plan, recipe, is_resumed = _as_started(plan, folder, before)
     seeds = _seeds(plan, recipe, before)
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = processes.is_main()
     if is_main:
         if not is_resumed:
             check_not_replaced(plan)
