@@ -60,7 +60,7 @@ _ID_TITLES = ("id", "wnid", "synset", "synsetid", "wordnetid")
 
 
 @dataclass(frozen=True)
-class Row:
+class ClassRow:
     """What a file says about one class.
 
     Attributes:
@@ -78,7 +78,7 @@ class Pairs(list[tuple[str, object]]):
     """A JSON map as it is written, which keeps duplicate keys."""
 
 
-def read(text: str, location: str, suffix: str) -> list[Row]:
+def read(text: str, location: str, suffix: str) -> list[ClassRow]:
     """Return the rows of a text in any of the formats.
 
     Args:
@@ -96,7 +96,7 @@ def read(text: str, location: str, suffix: str) -> list[Row]:
     return rows
 
 
-def _check_numbers_in_names(rows: Sequence[Row], location: str) -> None:
+def _check_numbers_in_names(rows: Sequence[ClassRow], location: str) -> None:
     """Refuse names that contain numbers for an order other than that of the rows.
 
     Raises:
@@ -118,7 +118,7 @@ def _name_another_order(texts: Sequence[str]) -> bool:
     return _is_run(indices) and indices != sorted(indices)
 
 
-def _read(text: str, location: str, suffix: str) -> list[Row]:
+def _read(text: str, location: str, suffix: str) -> list[ClassRow]:
     body = re.sub(r"\A\s*(?:(?:export|const|let|var)\s+)*\w+\s*=\s*(?=[\[{])", "", text).rstrip().rstrip(";")
     start = body.lstrip()[:1] + body.rstrip()[-1:]
     if suffix == ".json" or start in ("[]", "{}"):
@@ -150,7 +150,7 @@ def lines_of(text: str) -> list[str]:
     return [line.strip(" \r") for line in text.split("\n")] if text else []
 
 
-def rows_of(items: Iterable[tuple[object, object]], owner: str, hint: str) -> list[Row]:
+def rows_of(items: Iterable[tuple[object, object]], owner: str, hint: str) -> list[ClassRow]:
     """Return the rows of (index, name), (index, [id, name]) or (index, {"id": ..., "name": ...}) items.
 
     An index may be a text, or None if it is not given.
@@ -177,13 +177,13 @@ def rows_of(items: Iterable[tuple[object, object]], owner: str, hint: str) -> li
     return rows
 
 
-def _row(index: int | None, id: str | None, name: str) -> Row:
+def _row(index: int | None, id: str | None, name: str) -> ClassRow:
     id, name = (id or "").strip() or None, name.strip()
     if id is not None and (turned := re.fullmatch(r"([0-9]{8})-n", id)):
         id = f"n{turned[1]}"
     if id is None and _SYNSET_ID.fullmatch(name):
-        return Row(index, name, "")
-    return Row(index, id, name)
+        return ClassRow(index, name, "")
+    return ClassRow(index, id, name)
 
 
 def _id_and_name(value: object) -> tuple[object, object]:
@@ -199,7 +199,7 @@ def _id_and_name(value: object) -> tuple[object, object]:
 # JSON and Python.
 
 
-def _structured(text: str, location: str) -> list[Row]:
+def _structured(text: str, location: str) -> list[ClassRow]:
     hint = 'a JSON list of names, or a map such as {"0": "tench", ...} or {"0": ["n01440764", "tench"], ...}'
     try:
         value = _parsed(text)
@@ -258,7 +258,7 @@ def _unwrapped(value: object) -> object:
     return value
 
 
-def _rows_in(value: object, location: str, hint: str) -> list[Row]:
+def _rows_in(value: object, location: str, hint: str) -> list[ClassRow]:
     if not isinstance(value, list):
         raise LabelsError(f"{location} holds neither a JSON list nor a map", hint=hint)
     if not isinstance(value, Pairs):
@@ -277,7 +277,7 @@ def _rows_in(value: object, location: str, hint: str) -> list[Row]:
     return rows_of(value, location, hint)
 
 
-def _rows_of_objects(items: Sequence[Pairs], location: str) -> list[Row]:
+def _rows_of_objects(items: Sequence[Pairs], location: str) -> list[ClassRow]:
     """Return the rows of a list of objects, read as a table whose columns are the keys."""
     objects = [{_bare(key): _cell(value) for key, value in item} for item in items]
     titles = dict.fromkeys(title for item in objects for title in item)
@@ -318,7 +318,7 @@ def _is_index(value: object) -> bool:
 # YAML and text protocol buffers.
 
 
-def _yaml_rows(text: str, location: str) -> list[Row]:
+def _yaml_rows(text: str, location: str) -> list[ClassRow]:
     hint = "names: a list of names, or a map of index to name"
     try:
         import yaml
@@ -353,7 +353,7 @@ def _plain(node: Any, depth: int, left: Iterator[int]) -> object:
     return str(node.value)
 
 
-def _pbtxt_rows(text: str, location: str) -> list[Row]:
+def _pbtxt_rows(text: str, location: str) -> list[ClassRow]:
     hint = 'item { id: 1 name: "cat" }, one for each class'
     items: list[tuple[object, object]] = []
     for body in re.findall(r"(?:item|entry)\s*\{([^{}]*)\}", text):
@@ -374,7 +374,7 @@ _INDEX_HINT = "keep two columns, `index` (0, 1, 2, ...) and `name`"
 _WORDNET_ID = re.compile(r"n[0-9]{8}|[0-9]{8}-n")
 
 
-def _table(lines: Sequence[str], location: str, suffix: str) -> list[Row] | None:
+def _table(lines: Sequence[str], location: str, suffix: str) -> list[ClassRow] | None:
     """Return the rows of a table with a header; None if it is not one."""
     delimiter = _delimiter(lines[0] if lines else "", suffix)
     if delimiter is None:
@@ -411,7 +411,7 @@ def _columns_of_header(line: str, delimiter: str, suffix: str) -> int:
     return len(titles) if is_named and (len(titles) > 1 or suffix in (".csv", ".tsv")) else 0
 
 
-def _rows_of_columns(columns: dict[str, list[str]], location: str) -> list[Row]:
+def _rows_of_columns(columns: dict[str, list[str]], location: str) -> list[ClassRow]:
     """Return the rows of a table, given as its columns by title.
 
     Raises:
@@ -528,7 +528,7 @@ _QUOTED_LINE = re.compile(r"""(?:[0-9]+\s*:\s*)?(?:'.*'|".*")(?:\s*:\s*[0-9]+)?,
 _BULLET = re.compile(r"(?:[-*+]|\u2022)\s{1,9}(?=\S)")
 
 
-def _line_rows(lines: Sequence[str], location: str, suffix: str) -> list[Row]:
+def _line_rows(lines: Sequence[str], location: str, suffix: str) -> list[ClassRow]:
     hint = "one name a line, in class order"
     if lines and all(map(_QUOTED_LINE.fullmatch, lines)):
         brackets = "{}" if lines[0][:1].isdigit() or lines[0].rstrip(",")[-1:].isdigit() else "[]"
@@ -589,7 +589,7 @@ def _matches(pattern: re.Pattern[str], lines: Sequence[str]) -> list[re.Match[st
     return found
 
 
-def _lines_with_ids(found: Sequence[re.Match[str]]) -> list[Row]:
+def _lines_with_ids(found: Sequence[re.Match[str]]) -> list[ClassRow]:
     indices = [match["index"] or match["after"] for match in found]
     rows = [
         _row(int(index) if index and all(indices) else None, match["id"], _unquoted(match["name"] or ""))
@@ -597,7 +597,7 @@ def _lines_with_ids(found: Sequence[re.Match[str]]) -> list[Row]:
     ]
     if any(indices) and not all(indices):  # a number that only some have belongs to the name
         return [
-            Row(None, row.id, _unquoted(match.string.partition(match["id"])[2].strip(" \t:;,|")))
+            ClassRow(None, row.id, _unquoted(match.string.partition(match["id"])[2].strip(" \t:;,|")))
             for row, match in zip(rows, found, strict=True)
         ]
     return rows

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from resnetd_cli.class_names.file_formats import FORMS, Row, lines_of, read, rows_of
+from resnetd_cli.class_names.file_formats import FORMS, ClassRow, lines_of, read, rows_of
 from resnetd_cli.class_names.shipped import ClassNames, finder, for_class_count, words
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError, Reason
 from resnetd_cli.net.fetch import bare_url, fetch, is_url, without_secrets
@@ -60,7 +60,7 @@ def from_checkpoint(
         raise
 
 
-def _checkpoint_rows(label_names: object, n: int) -> list[Row]:
+def _checkpoint_rows(label_names: object, n: int) -> list[ClassRow]:
     owner, hint = "the model's config.json", ""
     if isinstance(label_names, str) or not isinstance(label_names, (Mapping, Sequence)):
         raise LabelsError(f"{owner} has neither a list nor a map of class names")
@@ -123,16 +123,16 @@ def download(url: str = SEED_URL, *, cache: Path) -> Path:
 # Which class of the model a row belongs to.
 
 
-def _gaps(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
+def _gaps(rows: list[ClassRow], n: int, owner: str, hint: str) -> list[ClassRow]:
     """Return names for the classes that a map leaves out, unless it is empty."""
     named = {row.index for row in rows if row.index is not None}
     stray = [index for index in sorted(named) if index >= n]
     if stray:
         raise LabelsError(f"{owner} names class {stray[0]}, but the model has {counted(n, 'class')}", hint=hint)
-    return [Row(index, None, f"class {index}") for index in range(n) if named and index not in named]
+    return [ClassRow(index, None, f"class {index}") for index in range(n) if named and index not in named]
 
 
-def _placed(rows: list[Row], n: int, location: str) -> list[Row]:
+def _placed(rows: list[ClassRow], n: int, location: str) -> list[ClassRow]:
     """Return the rows in the order of the model's n classes.
 
     WordNet ids decide, if the rows have them: a shipped set has a known order, other ids are sorted. Otherwise the
@@ -155,7 +155,7 @@ def _placed(rows: list[Row], n: int, location: str) -> list[Row]:
     return _with_ids(rows, n, location)
 
 
-def _without_background(rows: list[Row], n: int) -> list[Row]:
+def _without_background(rows: list[ClassRow], n: int) -> list[ClassRow]:
     """Return the rows without the background class at the start of TensorFlow's lists."""
     first = min(rows, key=lambda row: row.index or 0, default=None)
     if first is None or len(rows) != n + 1 or first.name.casefold() not in _BACKGROUND:
@@ -163,7 +163,7 @@ def _without_background(rows: list[Row], n: int) -> list[Row]:
     return [row for row in rows if row is not first]
 
 
-def _by_id(rows: list[Row], n: int, location: str) -> list[Row]:
+def _by_id(rows: list[ClassRow], n: int, location: str) -> list[ClassRow]:
     by_id = {str(row.id): row for row in rows}
     if len(by_id) < len(rows):
         twice = next(id for id, count in Counter(row.id for row in rows).items() if count > 1)
@@ -182,7 +182,7 @@ def _by_id(rows: list[Row], n: int, location: str) -> list[Row]:
     return numbered
 
 
-def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
+def _with_ids(rows: list[ClassRow], n: int, location: str) -> list[ClassRow]:
     """Return the rows with WordNet ids if their names are those of a shipped set.
 
     Raises:
@@ -215,7 +215,7 @@ def _with_ids(rows: list[Row], n: int, location: str) -> list[Row]:
     ]
 
 
-def _check_shared_names(rows: list[Row], n: int, location: str) -> None:
+def _check_shared_names(rows: list[ClassRow], n: int, location: str) -> None:
     """Explain why a map of name to index is too short: classes of a shipped set that share a name are lost in it.
 
     Raises:
@@ -233,9 +233,9 @@ def _check_shared_names(rows: list[Row], n: int, location: str) -> None:
     raise LabelsError(message, hint='give each class its WordNet id: {"134": ["n02012849", "crane"], ...}')
 
 
-def _in_order(rows: list[Row], n: int, owner: str, hint: str) -> list[Row]:
+def _in_order(rows: list[ClassRow], n: int, owner: str, hint: str) -> list[ClassRow]:
     """Return the rows by class index, checking that they name the classes 0 to n - 1 once each."""
-    by_index: dict[int, Row] = {}
+    by_index: dict[int, ClassRow] = {}
     for position, row in enumerate(rows):
         index = position if row.index is None else row.index
         if index in by_index:
@@ -254,7 +254,7 @@ def _miscounted(owner: str, count: int, n: int, hint: str) -> LabelsError:
     return LabelsError(message, hint=hint)
 
 
-def _class_names(rows: list[Row], descriptions: Mapping[str, str], source: str) -> ClassNames:
+def _class_names(rows: list[ClassRow], descriptions: Mapping[str, str], source: str) -> ClassNames:
     """Join the rows: a WordNet id without a name gets its word, and of synonyms the first is taken."""
     alone = {str(row.id) for row in rows if not row.name}
     known = words(id for id in alone if not descriptions.get(id)) if alone else {}

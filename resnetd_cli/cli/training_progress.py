@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli.cli.console import Terminal
 
 if TYPE_CHECKING:
-    from resnetd_cli.training.progress import Progress, Row
+    from resnetd_cli.training.progress import EpochRow, Progress
 
 _REFRESH_SECONDS = 0.2
 
@@ -72,7 +72,7 @@ class Display:
         rates = f"{speed:.0f}/s lr {lr:.1g}"
         self._bar.update(self._task, completed=progress.step, words=words, speed=rates)
 
-    def epoch(self, row: Row, *, is_best: bool) -> None:
+    def epoch(self, row: EpochRow, *, is_best: bool) -> None:
         """Print the line of an epoch."""
         self._val_top1 = row["val_top1"]
         parts = [f"epoch {row['epoch']}/{self._epochs}:"]

@@ -21,11 +21,11 @@ _MAX_LINE = 2**20
 _HEAD = 2**12
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*')
 _SAVE_AS = 'save it as "CSV UTF-8"'
-Row = tuple[int, list[str]]
+NumberedRow = tuple[int, list[str]]
 """The line that a row ends on, from 1, and its cells, as many as in the header."""
 
 
-def rows(table: Path, fits: Callable[[Sequence[str]], bool]) -> Iterator[Row]:
+def rows(table: Path, fits: Callable[[Sequence[str]], bool]) -> Iterator[NumberedRow]:
     """Yield the header of a table, and then its rows.
 
     Blank lines are skipped, and so are empty cells and empty titles at the ends of rows. Spaces around cells are
@@ -58,7 +58,7 @@ def rows(table: Path, fits: Callable[[Sequence[str]], bool]) -> Iterator[Row]:
             raise DataError(message, hint=_SAVE_AS) from error
 
 
-def _rows(lines: Iterator[str], table: Path, fits: Callable[[Sequence[str]], bool]) -> Iterator[Row]:
+def _rows(lines: Iterator[str], table: Path, fits: Callable[[Sequence[str]], bool]) -> Iterator[NumberedRow]:
     first = next(lines, "")
     skipped = 0
     if named := _SEPARATOR_LINE.fullmatch(first):

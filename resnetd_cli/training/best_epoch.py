@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from resnetd_cli.training.progress import Row
+from resnetd_cli.training.progress import EpochRow
 
 
-def is_best(row: Row, best: Row | None) -> bool:
+def is_best(row: EpochRow, best: EpochRow | None) -> bool:
     """Tell whether an epoch is at least as good as the best one so far.
 
     Higher accuracy on val is better, then lower loss. Without val, the last epoch is the best.
@@ -16,7 +16,7 @@ def is_best(row: Row, best: Row | None) -> bool:
     return best is None or row["val_top1"] is None or _rank(row) >= _rank(best)
 
 
-def _rank(row: Row) -> tuple[float, float]:
+def _rank(row: EpochRow) -> tuple[float, float]:
     return row["val_top1"], -row["val_loss"]
 
 

@@ -14,7 +14,7 @@ from resnetd_cli.training.best_epoch import is_best
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.learner import Answers, Learner
 from resnetd_cli.training.loader import Loaders
-from resnetd_cli.training.progress import EpochSums, Progress, Row
+from resnetd_cli.training.progress import EpochRow, EpochSums, Progress
 from resnetd_cli.training.randomness import mixed_seed, seed_all
 from resnetd_cli.training.saving import Saver
 
@@ -113,11 +113,11 @@ class Loop:
         sums, progress.epoch = progress.epoch, EpochSums()
         self._end_row({"lr": rate, "train_loss": sums.mean_loss, "train_top1": sums.top1})
 
-    def _end_row(self, trained: Row) -> None:
+    def _end_row(self, trained: EpochRow) -> None:
         """Validate the weights, add a row, and save them: as the best, if they are."""
         progress = self.progress
         val = {f"val_{name}": value for name, value in self.learner.measure(self._val, self._unreadable).items()}
-        row: Row = {"epoch": progress.step // self._sampler.steps_per_epoch, "step": progress.step}
+        row: EpochRow = {"epoch": progress.step // self._sampler.steps_per_epoch, "step": progress.step}
         row |= {**trained, **val, "seconds": round(self.seconds, 1)}
         best_so_far = is_best(row, progress.best)
         progress.rows.append(row)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from resnetd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from resnetd_cli.training.progress import Progress, Row
+    from resnetd_cli.training.progress import EpochRow, Progress
 
 
 class Monitor(Protocol):
@@ -23,7 +23,7 @@ class Monitor(Protocol):
         """Called after each step, with its learning rate."""
         ...
 
-    def epoch(self, row: Row, *, is_best: bool) -> None:
+    def epoch(self, row: EpochRow, *, is_best: bool) -> None:
         """Called after each epoch, with its row of `metrics.csv`."""
         ...
 
@@ -44,7 +44,7 @@ class Monitors:
         for monitor in self._monitors:
             monitor.step(progress, lr)
 
-    def epoch(self, row: Row, *, is_best: bool) -> None:
+    def epoch(self, row: EpochRow, *, is_best: bool) -> None:
         """Called after each epoch, with its row of `metrics.csv`."""
         for monitor in self._monitors:
             monitor.epoch(row, is_best=is_best)
@@ -75,7 +75,7 @@ class TensorBoard:
     def step(self, progress: Progress, lr: float) -> None:
         """Log nothing."""
 
-    def epoch(self, row: Row, *, is_best: bool) -> None:
+    def epoch(self, row: EpochRow, *, is_best: bool) -> None:
         """Log an epoch."""
         for name in ("train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "lr"):
             if row[name] is not None:

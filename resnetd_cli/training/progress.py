@@ -17,7 +17,7 @@ COLUMNS = (
     "val_top5",
     "seconds",
 )
-Row = dict[str, Any]
+EpochRow = dict[str, Any]
 """A row of `metrics.csv`: `COLUMNS`, with None for validation if there is none.
 
 lr          the classifier's rate in the last step of the epoch
@@ -70,13 +70,13 @@ class Progress:
     epoch: EpochSums = field(default_factory=EpochSums)
     images_seen: int = 0
     seconds: float = 0.0
-    rows: list[Row] = field(default_factory=list)
+    rows: list[EpochRow] = field(default_factory=list)
     best_epoch: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     resumed: int = 0
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> EpochRow | None:
         """The row of the best epoch."""
         return next((row for row in self.rows if row["epoch"] == self.best_epoch), None)
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli.errors import OutputError, OutputExists, Reason, UsageError
 from resnetd_cli.models import trained_on
 from resnetd_cli.system.files import PARTIAL, open_atomic, partial_files, write_atomic, write_error
-from resnetd_cli.training.progress import COLUMNS, Row
+from resnetd_cli.training.progress import COLUMNS, EpochRow
 
 if TYPE_CHECKING:
     from resnetd_cli.training.learning_rate import LearningRate
@@ -147,7 +147,7 @@ class RunFolder:
         names = *results, SPLIT, trained_on.NAME, self.recipe.name
         return self.last, self.best, *(self.path / name for name in names), self.facts
 
-    def write_metrics(self, rows: Sequence[Row]) -> None:
+    def write_metrics(self, rows: Sequence[EpochRow]) -> None:
         """Write a row for each epoch."""
         stream = io.StringIO(newline="")
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
@@ -167,7 +167,7 @@ class RunFolder:
             return None
         return summary if isinstance(summary, dict) and {"val", "test"} <= summary.keys() else None
 
-    def write_curves(self, rows: Sequence[Row], rate: LearningRate) -> None:
+    def write_curves(self, rows: Sequence[EpochRow], rate: LearningRate) -> None:
         """Draw loss and accuracy by epoch, and the learning rate by step."""
         from resnetd_cli.training.curves import draw
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 from resnetd_cli.system.wording import counted
-from resnetd_cli.views.listing import Row, write_rows
+from resnetd_cli.views.listing import ListingRow, write_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ def write_counts(
     splits = list(counts)
     columns = {"class": "class", **{split: "images" if split == "all" else split for split in splits}}
     numbers = [counts[split].tolist() for split in splits]
-    rows: list[Row] = [dict(zip(columns, row, strict=True)) for row in zip(classes, *numbers, strict=True)]
+    rows: list[ListingRow] = [dict(zip(columns, row, strict=True)) for row in zip(classes, *numbers, strict=True)]
     if format_name == "table":
         sums = _sums(f"all {counted(len(rows), 'class', ',')}", rows, splits)
         if len(rows) > _SHOWN:
@@ -40,5 +40,5 @@ def write_counts(
     write_rows(rows, stream, format_name, columns=columns)
 
 
-def _sums(title: str, rows: list[Row], splits: list[str]) -> Row:
+def _sums(title: str, rows: list[ListingRow], splits: list[str]) -> ListingRow:
     return {"class": title, **{split: sum(row[split] for row in rows) for split in splits}}

@@ -11,13 +11,14 @@ from resnetd_cli.system.escaping import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-Row = Mapping[str, Any]
+ListingRow = Mapping[str, Any]
+"""The cells of a row by key; a key may be missing."""
 _PROSE = 20
 _MARGIN = 3
 
 
 def write_rows(
-    rows: Sequence[Row],
+    rows: Sequence[ListingRow],
     stream: IO[str],
     format_name: str,
     *,
@@ -44,7 +45,7 @@ def write_rows(
     write_listing(listing, stream, format_name, header=header)
 
 
-def write_facts(facts: Row, stream: IO[str], format_name: str, *, shown: Mapping[str, str]) -> None:
+def write_facts(facts: Mapping[str, Any], stream: IO[str], format_name: str, *, shown: Mapping[str, str]) -> None:
     """Write the facts of one thing: a table of two columns, or one record.
 
     Args:
@@ -82,7 +83,7 @@ def draw_facts(shown: Mapping[str, str], stream: IO[str]) -> None:
     console.print(table)
 
 
-def _draw_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str], essential: str) -> None:
+def _draw_table(rows: Sequence[ListingRow], stream: IO[str], columns: Mapping[str, str], essential: str) -> None:
     """Print a table with the columns that fit the terminal, dropping those at the right first."""
     from resnetd_cli.pipeline.sinks.screen import open_console
 
@@ -93,7 +94,7 @@ def _draw_table(rows: Sequence[Row], stream: IO[str], columns: Mapping[str, str]
     console.print(_table(rows, keys, columns))
 
 
-def _least_width(rows: Sequence[Row], key: str, heading: str) -> int:
+def _least_width(rows: Sequence[ListingRow], key: str, heading: str) -> int:
     """Return the width that a column needs, with its margins; prose may wrap to a few words a line."""
     from rich.cells import cell_len
 
@@ -102,7 +103,7 @@ def _least_width(rows: Sequence[Row], key: str, heading: str) -> int:
     return _MARGIN + (min(widest, _PROSE) if any(" " in text for text in texts[1:]) else widest)
 
 
-def _table(rows: Sequence[Row], keys: Sequence[str], columns: Mapping[str, str]) -> Table:
+def _table(rows: Sequence[ListingRow], keys: Sequence[str], columns: Mapping[str, str]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
