@@ -17,7 +17,8 @@ from typer.main import get_command
 from resnetd_cli.cli.app import app
 from resnetd_cli.errors import ErrorKind, ExitCode
 from resnetd_cli.models.table import entries
-from resnetd_cli.pipeline.sinks.base import ARRAY_FORMATS, RECORD_FORMATS
+from resnetd_cli.pipeline.sinks.arrays import ARRAY_FORMATS
+from resnetd_cli.pipeline.sinks.base import RECORD_FORMATS
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 CODE = sorted((ROOT / "resnetd_cli").rglob("*.py"))

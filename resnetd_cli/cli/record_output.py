@@ -12,8 +12,8 @@ from typing import Any
 from resnetd_cli.cli.console import is_tty, terminal
 from resnetd_cli.cli.outputs import open_binary_stdout, open_text
 from resnetd_cli.errors import UsageError
-from resnetd_cli.pipeline.sinks.arrays import ArraySink, ArrayStream
-from resnetd_cli.pipeline.sinks.base import index_path, open_array_sink, open_sink
+from resnetd_cli.pipeline.sinks.arrays import ArraySink, ArrayStream, index_path, open_array_sink
+from resnetd_cli.pipeline.sinks.base import open_sink
 from resnetd_cli.results import Classified, Failure
 from resnetd_cli.system.files import TEXT, OutputFile, is_stream, open_stream
 

@@ -22,8 +22,7 @@ from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.cli.protected_files import checked_inputs, is_image
 from resnetd_cli.cli.record_output import Records
 from resnetd_cli.errors import ErrorKind, OutputError, UsageError
-from resnetd_cli.pipeline.sinks.arrays import ArrayStream
-from resnetd_cli.pipeline.sinks.base import open_array_sink
+from resnetd_cli.pipeline.sinks.arrays import ArrayStream, open_array_sink
 from resnetd_cli.pipeline.sources.expand import Source
 from resnetd_cli.results import Classified, Embedded, Failure, Prediction
 from resnetd_cli.system import files

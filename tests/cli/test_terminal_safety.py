@@ -25,7 +25,8 @@ from resnetd_cli.cli import app
 from resnetd_cli.cli.console import Terminal
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, ResnetdError
-from resnetd_cli.pipeline.sinks.base import open_array_sink, open_sink
+from resnetd_cli.pipeline.sinks.arrays import open_array_sink
+from resnetd_cli.pipeline.sinks.base import open_sink
 from resnetd_cli.results import Classified, Failure, Prediction
 from resnetd_cli.system.escaping import csv_line, printable, shell_word, tsv_line, without_formulas
 from resnetd_cli.views.listing import write_facts, write_rows

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from resnetd_cli.class_names import files
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError
-from resnetd_cli.pipeline.sinks.base import open_array_sink, open_sink
+from resnetd_cli.pipeline.sinks.arrays import open_array_sink
+from resnetd_cli.pipeline.sinks.base import open_sink
 from resnetd_cli.pipeline.sinks.csv_json import rows, to_json
 from resnetd_cli.pipeline.sources.companions import is_companion
 from resnetd_cli.pipeline.sources.expand import Source, expand, expand_list

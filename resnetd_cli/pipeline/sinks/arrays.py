@@ -10,8 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetd_cli.errors import OutputError
-from resnetd_cli.pipeline.sinks.base import index_path
+from resnetd_cli.errors import OutputError, UsageError
 from resnetd_cli.pipeline.sinks.csv_json import row_writer
 from resnetd_cli.results import Classified, Embedded, Failure
 from resnetd_cli.system.files import TEXT, OutputFile
@@ -264,3 +263,26 @@ def safetensors(path: Path, **options: Any) -> ArraySink:
         file.write(save({"features": array}))
 
     return ArraySink(path, save, **options)
+
+
+ARRAY_FORMATS = {".npy": npy, ".npz": npz, ".safetensors": safetensors}
+"""For each suffix of an array file, what returns its sink."""
+
+
+def open_array_sink(path: Path, **options: Any) -> ArraySink:
+    """Return the sink for an array file, chosen by its suffix; see `ArraySink` for the options.
+
+    Raises:
+        UsageError: no array format has this suffix.
+    """
+    try:
+        open_format = ARRAY_FORMATS[path.suffix.lower()]
+    except KeyError:
+        endings = ", ".join(ARRAY_FORMATS)
+        raise UsageError(f"{path}: not a name for features", hint=f"end it in one of {endings}") from None
+    return open_format(path, **options)
+
+
+def index_path(path: Path) -> Path:
+    """Return the path of the index beside an array file."""
+    return path.with_name(f"{path.name}.index.csv")

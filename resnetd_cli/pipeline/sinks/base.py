@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 from resnetd_cli.errors import Reason, UsageError
 
 if TYPE_CHECKING:
-    from resnetd_cli.pipeline.sinks.arrays import ArraySink
     from resnetd_cli.results import Classified, Failure
 
 
@@ -69,11 +68,6 @@ _ONLY_AUTO = {
     "pairs": RecordFormat("resnetd_cli.pipeline.sinks.csv_json:PairsFormat"),
 }
 """The formats that only `--format auto` chooses: `overview` for results, `pairs` for the facts of one thing."""
-ARRAY_FORMATS = {
-    ".npy": "resnetd_cli.pipeline.sinks.arrays:npy",
-    ".npz": "resnetd_cli.pipeline.sinks.arrays:npz",
-    ".safetensors": "resnetd_cli.pipeline.sinks.arrays:safetensors",
-}
 
 
 def choose_format(
@@ -126,30 +120,6 @@ def write_listing(
     _sink_class(format_name).write_listing(listing, stream, header=header, escape_formulas=escape_formulas)
 
 
-def open_array_sink(path: Path, **options: Any) -> ArraySink:
-    """Return the sink for an array file, chosen by its suffix.
-
-    Raises:
-        UsageError: no array format has this suffix.
-    """
-    try:
-        target = ARRAY_FORMATS[path.suffix.lower()]
-    except KeyError:
-        endings = ", ".join(ARRAY_FORMATS)
-        raise UsageError(f"{path}: not a name for features", hint=f"end it in one of {endings}") from None
-    sink: ArraySink = _load(target)(path, **options)
-    return sink
-
-
-def index_path(path: Path) -> Path:
-    """Return the path of the index beside an array file."""
-    return path.with_name(f"{path.name}.index.csv")
-
-
 def _sink_class(format_name: str) -> Any:
-    return _load((RECORD_FORMATS | _ONLY_AUTO)[format_name].sink)
-
-
-def _load(target: str) -> Any:
-    module, _, name = target.partition(":")
+    module, _, name = (RECORD_FORMATS | _ONLY_AUTO)[format_name].sink.partition(":")
     return getattr(importlib.import_module(module), name)
