@@ -16,7 +16,6 @@ from resnetd_cli.datasets.scan import Scan, Sharing
 from resnetd_cli.errors import DataError
 from resnetd_cli.models import trained_on
 from resnetd_cli.pipeline.decode.content import numbered
-from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.results import Failure
 from resnetd_cli.system.threads import Pool
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 MAX_UNREADABLE = 0.05
 """The share of a split's images that may be unreadable."""
-_DECODING = DecodeOptions()
 ALONE = Sharing()
 """One process scans all images."""
 OnProgress = Callable[[int, int], object]
@@ -53,7 +51,6 @@ def survey(
     dataset: Dataset,
     *,
     workers: int = 4,
-    decoding: DecodeOptions = _DECODING,
     progress: OnProgress = lambda done, total: None,
     tell: Callable[[Failure], object] = lambda failure: None,
     sharing: Sharing = ALONE,
@@ -66,7 +63,6 @@ def survey(
     Args:
         dataset: the images.
         workers: threads.
-        decoding: limits on an image.
         progress: called with the number of images scanned so far, and of all.
         tell: called with each image that cannot be read, even if there are too many.
         sharing: with other processes that survey the same images.
@@ -78,7 +74,7 @@ def survey(
 
     with Pool(workers, thread_name_prefix="resnetd-survey") as pool:
         try:
-            scans = _scans(dataset, pool, decoding, progress, tell, sharing)
+            scans = _scans(dataset, pool, progress, tell, sharing)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -109,7 +105,6 @@ def survey(
 def _scans(
     dataset: Dataset,
     pool: Pool,
-    decoding: DecodeOptions,
     progress: OnProgress,
     tell: Callable[[Failure], object],
     sharing: Sharing,
@@ -131,7 +126,7 @@ def _scans(
     for split, examples in dataset.splits.items():
         end += len(examples)
         reporting = {"tell": tell} if sharing.count == 1 else {}
-        found[split] = sharing.scan_images(examples, pool, decoding=decoding, looked=looked, **reporting)
+        found[split] = sharing.scan_images(examples, pool, looked=looked, **reporting)
         if sharing.count > 1:
             done = end
             progress(done, total)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _EXACT = 1e-9
 """Tolerance in steps: shares of a run, such as 0.07 of 100 steps, are not whole numbers in floating point."""
+_POINTS = 1000
+"""The most points of a drawn curve."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,11 @@ class LearningRate:
             group["lr"] = rate * group["lr_scale"]
         return rate
 
-    def curve(self, points: int = 1000) -> tuple[list[float], list[float]]:
+    def curve(self) -> tuple[list[float], list[float]]:
         """Return points of the curve: epochs, with fractions, and the rates of the steps that start there.
 
-        Args:
-            points: the most to return, evenly spread from the first step to the last.
+        They are spread evenly from the first step to the last.
         """
-        count = min(self.steps, points)
+        count = min(self.steps, _POINTS)
         steps = [round(number * (self.steps - 1) / max(1, count - 1)) for number in range(count)]
         return [step / self.steps_per_epoch for step in steps], [self.at(step) for step in steps]

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import bombs
 from helpers.marks import mark_of_file
 from PIL import Image
 
@@ -32,7 +33,6 @@ from resnetd_cli.datasets.scan import Scan, Sharing, scan_images
 from resnetd_cli.datasets.splits import split_dataset
 from resnetd_cli.datasets.survey import Survey, survey
 from resnetd_cli.errors import DataError, ErrorKind, InputError
-from resnetd_cli.pipeline.decode.image import DecodeOptions
 from resnetd_cli.system.threads import Pool
 from resnetd_cli.views.counts import write_counts
 
@@ -901,14 +901,14 @@ def test_too_many_unreadable_images_are_refused() -> None:
     assert hint_of(caught.value) == "repair or remove them: up to 5% of a split is left out"
 
 
-def test_too_many_pixels() -> None:
+def test_images_of_too_many_pixels_are_left_out() -> None:
     many("d/cat")
-    Image.new("RGB", (200, 100)).save("d/cat/large.png")
-    Image.new("RGB", (200, 100)).save("d/cat/large.webp")
-    found = surveyed(decoding=DecodeOptions(max_pixels=10_000))
-    assert [(failure.kind, failure.message) for failure in found.unreadable] == [
-        (ErrorKind.TOO_LARGE, "20,000 pixels, more than 10,000")
-    ] * 2
+    write("d/cat/large.png", bombs.png(20_000, 20_000))
+    write("d/cat/large.tif", bombs.BOMBS["tiff"]())
+    assert [(failure.kind, failure.message) for failure in surveyed().unreadable] == [
+        (ErrorKind.TOO_LARGE, "400,000,000 pixels, more than 200,000,000"),
+        (ErrorKind.TOO_LARGE, "3,600,000,000 pixels, more than 200,000,000"),
+    ]
 
 
 @posix
