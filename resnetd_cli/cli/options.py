@@ -128,6 +128,14 @@ Model = Annotated[
         autocompletion=complete_model,
     ),
 ]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="The model, as for predict --model.", autocompletion=complete_model),
+]
+ModelArguments = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL...", help="Models, as for predict --model.", autocompletion=complete_model),
+]
 Weights = Annotated[
     Optional[Path],
     typer.Option("--weights", metavar="FILE", help="Weights to load instead: a .safetensors or .pth file."),
@@ -178,6 +186,17 @@ Precision = Annotated[
         parser=str.lower,
         metavar="|".join(precisions()),
         help="int8 requires an earlier pull; fp16 and bf16 run on torch.",
+    ),
+]
+_COMPILED_PRECISIONS = "fp32|int8"
+ExportPrecision = Annotated[
+    str,
+    typer.Option("--precision", metavar=_COMPILED_PRECISIONS, help="int8 requires an earlier pull."),
+]
+PullPrecision = Annotated[
+    str,
+    typer.Option(
+        "--precision", metavar=_COMPILED_PRECISIONS, help="int8 is smaller and faster, but less accurate."
     ),
 ]
 Device = Annotated[

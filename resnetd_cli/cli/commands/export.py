@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.errors import UsageError
@@ -14,16 +10,9 @@ from resnetd_cli.system.escaping import shell_word
 
 
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="The model, as for predict --model.", autocompletion=options.complete_model
-        ),
-    ] = DEFAULT_MODEL,
+    model: options.ModelArgument = DEFAULT_MODEL,
     output: options.Output = None,
-    precision: Annotated[
-        str, typer.Option("--precision", metavar="fp32|int8", help="int8 requires an earlier pull.")
-    ] = "fp32",
+    precision: options.ExportPrecision = "fp32",
     verify: options.Verify = None,
     weights: options.Weights = None,
     labels: options.Labels = None,

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="The model, as for predict --model.", autocompletion=options.complete_model
-        ),
-    ],
+    model: options.ModelArgument,
     weights: options.Weights = None,
     image_size: options.ImageSize = "train",
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the BibTeX entries to cite.")] = False,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.cli import options
 from resnetd_cli.cli.console import terminal
@@ -22,16 +20,8 @@ _COLUMNS = {"model": "model", "precision": "precision", "engine": "engine", "meg
 
 
 def pull(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...", help="Models, as for predict --model.", autocompletion=options.complete_model
-        ),
-    ],
-    precision: Annotated[
-        str,
-        typer.Option("--precision", metavar="fp32|int8", help="int8 is smaller and faster, but less accurate."),
-    ] = "fp32",
+    models: options.ModelArguments,
+    precision: options.PullPrecision = "fp32",
     calibrate: options.Calibrate = None,
     verify: options.Verify = None,
     weights: options.Weights = None,
