@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from resnetd_cli.cli.progress import ImageBar
+    from resnetd_cli.models.hub import Downloads
 
 T = TypeVar("T")
 
@@ -156,6 +157,12 @@ class Terminal:
         from resnetd_cli.cli.download_bar import rich_bar
 
         return rich_bar(_stderr())
+
+    def downloads(self, *, offline: bool) -> Downloads:
+        """Return whether files may be downloaded, and with which progress bar."""
+        from resnetd_cli.models.hub import Downloads
+
+        return Downloads(offline, self.download_bar)
 
     @contextmanager
     def print_through(self) -> Iterator[None]:

@@ -66,7 +66,6 @@ def bench(
 
     from resnetd_cli.evaluation.bench import measure, read_sample, synthetic_sample
     from resnetd_cli.loading import Loader
-    from resnetd_cli.models.hub import Downloads
     from resnetd_cli.pipeline.options import InputOptions, Runtime
     from resnetd_cli.system.cpus import usable_cpus
 
@@ -80,7 +79,7 @@ def bench(
         choice,
         runtime=runtime,
         inputs=InputOptions(decode=decode.value),
-        downloads=Downloads(offline, terminal.download_bar),
+        downloads=terminal.downloads(offline=offline),
         note=terminal.note,
     )
     report = measure(

@@ -166,7 +166,6 @@ def evaluate(
     from resnetd_cli.evaluation.images import open_images
     from resnetd_cli.evaluation.temperature import temperature_file
     from resnetd_cli.loading import Loader
-    from resnetd_cli.models.hub import Downloads
     from resnetd_cli.pipeline.options import InputOptions, Runtime
 
     place = temperature_file(choices[0]) if fit else None
@@ -191,7 +190,7 @@ def evaluate(
             temperature=1.0 if fit else temperature,
             runtime=Runtime(engine, precision, device, batch_size, workers, threads),
             inputs=InputOptions(decoding=decoding, decode=decode.value),
-            downloads=Downloads(offline, terminal.download_bar),
+            downloads=terminal.downloads(offline=offline),
             note=terminal.note,
         ).load()
         result_loop.report_engine(classifier)

@@ -39,7 +39,6 @@ def export(
     from resnetd_cli.cli.input_arguments import images_of
     from resnetd_cli.cli.protected_files import model_files
     from resnetd_cli.loading import Loader
-    from resnetd_cli.models.hub import Downloads
     from resnetd_cli.models.names import is_exported
     from resnetd_cli.pipeline.options import Runtime
     from resnetd_cli.pull import export, verify_file
@@ -56,7 +55,7 @@ def export(
         choice,
         class_names=labels,
         runtime=Runtime(precision=precision),
-        downloads=Downloads(offline, terminal.download_bar),
+        downloads=terminal.downloads(offline=offline),
         note=terminal.note,
     )
     failures = result_loop.Failures()

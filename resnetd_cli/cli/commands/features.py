@@ -84,7 +84,6 @@ def features(
     outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
     from resnetd_cli.loading import Loader
-    from resnetd_cli.models.hub import Downloads
     from resnetd_cli.pipeline.engines.base import Wanted
     from resnetd_cli.pipeline.options import InputOptions, Runtime
 
@@ -96,7 +95,7 @@ def features(
         wanted=Wanted(logits=False, layer=layer),
         runtime=Runtime(engine, precision, device, batch_size, workers, threads, given.single),
         inputs=InputOptions(reading, decoding, decode.value),
-        downloads=Downloads(offline, terminal.download_bar),
+        downloads=terminal.downloads(offline=offline),
         note=terminal.note,
     ).load()
     result_loop.report_engine(classifier)

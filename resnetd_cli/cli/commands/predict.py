@@ -111,7 +111,6 @@ def predict(
     outputs.check_outputs(*paths, overwrite=overwrite, reads=reads)
 
     from resnetd_cli.loading import Loader
-    from resnetd_cli.models.hub import Downloads
     from resnetd_cli.pipeline.engines.base import LAYER_POOLED, Wanted
     from resnetd_cli.pipeline.options import InputOptions, Runtime
 
@@ -125,7 +124,7 @@ def predict(
         wanted=Wanted(layer=LAYER_POOLED if embeddings or features_out else None),
         runtime=Runtime(engine, precision, device, batch_size, workers, threads, given.single),
         inputs=InputOptions(reading, decoding, decode.value),
-        downloads=Downloads(offline, terminal.download_bar),
+        downloads=terminal.downloads(offline=offline),
         note=terminal.note,
     ).load()
     result_loop.report_engine(classifier)

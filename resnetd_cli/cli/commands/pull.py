@@ -50,7 +50,6 @@ def pull(
     from resnetd_cli.cli.protected_files import model_files
     from resnetd_cli.cli.result_loop import Failures
     from resnetd_cli.loading import Loader
-    from resnetd_cli.models.hub import Downloads
     from resnetd_cli.models.names import ModelChoice
     from resnetd_cli.pipeline.options import Runtime
     from resnetd_cli.views.listing import write_facts, write_rows
@@ -66,7 +65,7 @@ def pull(
         loader = Loader(
             choice,
             runtime=Runtime(precision=precision),
-            downloads=Downloads(offline, terminal.download_bar),
+            downloads=terminal.downloads(offline=offline),
             note=terminal.note,
         )
         try:
