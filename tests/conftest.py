@@ -74,7 +74,9 @@ def run_resnetd(tmp_path: Path) -> Iterator[Resnetd]:
 
 
 @pytest.fixture
-def cli(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli(
+    capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cli]:
     """Run a command line in this process, in an empty folder, with the embedded model for a default."""
     from resnetd_cli.cli.app import run
     from resnetd_cli.cli.console import terminal
@@ -90,7 +92,8 @@ def cli(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch:
         out, err = capsysbinary.readouterr()
         return Ended(code, out.decode(errors="surrogateescape"), err.decode(errors="surrogateescape"))
 
-    return _cli
+    yield _cli
+    terminal.setup()  # an option such as --quiet must not reach the next test
 
 
 @pytest.fixture(scope="session")
