@@ -73,7 +73,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert code.count(before) == 1
         (package / table).write_text(code.replace(before, f"{before}    {line},\n"), encoding="utf-8")
 
-    torch = 'EngineSpec("torch", f"{_HERE}.pytorch", (FP32, "fp16", "bf16"), ("cpu", "cuda", "mps")),\n'
+    torch = 'EngineSpec("torch", f"{_HERE}.pytorch", (FP32, FP16, BF16), ("cpu", "cuda", "mps")),\n'
     add(
         "pipeline/engines/first.py",
         ENGINE,
@@ -112,7 +112,7 @@ def test_added_engine_runs_compiled_models(copy: Path) -> None:
         copy, "predict", COFFEE, "-m", "embedded", "--engine", "first", "-k", "1", "-f", "tsv", "--no-header"
     )
     assert printed.split("\t")[2:6] == ["1", "0", "n01440764", "tench"]
-    assert "--engine auto|onnx|torch|first" in run(copy, "predict", "--help")
+    assert "--engine auto|onnx|openvino|torch|first" in run(copy, "predict", "--help")
 
 
 def test_added_format_writes_results_and_listings(copy: Path, tmp_path: Path) -> None:

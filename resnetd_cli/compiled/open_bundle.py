@@ -15,7 +15,7 @@ from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.onnx_check import drop_metadata
-from resnetd_cli.errors import CacheError, ModelError, first_line
+from resnetd_cli.errors import CacheError, ModelError, ResnetdError, first_line
 from resnetd_cli.pipeline.decode.image import import_pillow
 from resnetd_cli.pipeline.engines.base import EngineOptions, GraphEngine
 from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, import_onnxruntime, optimise
@@ -100,6 +100,8 @@ def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], GraphE
         try:
             if digest.result() == expected:
                 return load(paths[0])
+        except ResnetdError:  # the engine is not installed
+            raise
         except Exception as error:  # ONNX Runtime raises any kind on a graph that it cannot read
             if is_shortage(error):
                 hint = "close other programs, or choose a smaller model"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 FP32 = "fp32"
 INT8 = "int8"
+BF16 = "bf16"
+FP16 = "fp16"
 LAYER_POOLED = "pooled"
 LAYER_LOGITS = "logits"
 

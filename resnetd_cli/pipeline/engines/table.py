@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.pipeline.engines.base import FP32, INT8, EngineOptions
+from resnetd_cli.pipeline.engines.base import BF16, FP16, FP32, INT8, EngineOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +45,8 @@ ENGINES = {
     spec.name: spec
     for spec in (
         EngineSpec("onnx", f"{_HERE}.onnx", (FP32, INT8), takes_graph=True, takes_optimised=True),
-        EngineSpec("torch", f"{_HERE}.pytorch", (FP32, "fp16", "bf16"), ("cpu", "cuda", "mps")),
+        EngineSpec("openvino", f"{_HERE}.openvino", (FP32, INT8), takes_graph=True),
+        EngineSpec("torch", f"{_HERE}.pytorch", (FP32, FP16, BF16), ("cpu", "cuda", "mps")),
     )
 }
 """The engines by name. Without `--engine`, the first that fits is used."""
