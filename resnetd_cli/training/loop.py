@@ -117,6 +117,7 @@ class Loop:
         """Validate the weights, add a row, and save them: as the best, if they are."""
         progress = self.progress
         val = {f"val_{name}": value for name, value in self.learner.measure(self._val, self._unreadable).items()}
+        self._collect()  # what could not be read of val
         row: EpochRow = {"epoch": progress.step // self._sampler.steps_per_epoch, "step": progress.step}
         row |= {**trained, **val, "seconds": round(self.seconds, 1)}
         best_so_far = is_best(row, progress.best)

@@ -29,7 +29,7 @@ LINES = 40
 ENOUGH = 8000
 """Bytes of a file after which it comes."""
 # Seconds that Ctrl-C may take: usually a tenth; a busy machine may need more.
-PATIENCE = 5.0
+PATIENCE = 15.0
 
 # Sends itself a signal when a module is first imported.
 IN_IMPORT = """
@@ -93,7 +93,7 @@ def interrupt(
         process.send_signal(signal.SIGINT)
         # Its input is still open: it must end before the list does.
         try:
-            code: int | None = process.wait(timeout=20)
+            code: int | None = process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             code = None  # it continues as if nothing had happened
         seconds = time.monotonic() - began
@@ -252,7 +252,7 @@ def starting(
         pool.shutdown(cancel_futures=True)
 
 
-DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.8, 2.5)
+DELAYS = (0.0, 0.2, 0.6, 1.5)
 OF_TORCH = ("torch", "torch.nn", "timm", "timm.models", "torchvision")
 MODULES = (
     "typer",

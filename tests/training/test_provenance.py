@@ -251,13 +251,3 @@ def test_seconds_are_those_that_pass_from_the_start_to_the_end(plan: Plan) -> No
     summary = execute(plan, slow)
     elapsed = time.monotonic() - began
     assert summary is not None and max(1, 0.75 * elapsed) <= summary["seconds"] <= elapsed + 0.05
-
-
-def test_seconds_of_all_starts_add_up(plan: Plan) -> None:
-    elapsed = 0.0
-    for stop_after in (2, None):
-        began, log = time.monotonic(), Log(stop_after)
-        slow = Callbacks(log, lambda _: None, log.should_stop, surveyed=lambda *_: time.sleep(1))
-        summary = execute(change(plan, resume=True), slow)
-        elapsed += time.monotonic() - began
-    assert summary is not None and max(2, 0.75 * elapsed) <= summary["seconds"] <= elapsed + 0.05

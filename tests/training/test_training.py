@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import itertools
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from resnetd_cli.errors import DataError, ModelError, OutputExists, UsageError
 from resnetd_cli.loading import load
 from resnetd_cli.pipeline.options import Runtime
 from resnetd_cli.results import Classified
-from resnetd_cli.training import augmentation, checkpoint, dataset, network, randomness, recipe, run_record
+from resnetd_cli.training import augmentation, checkpoint, dataset, loop, network, randomness, recipe, run_record
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.learner import Learner
 from resnetd_cli.training.plan import NetworkChoice, Plan
@@ -281,10 +280,10 @@ def test_every_image_is_trained_on_as_often_as_the_summary_says(
         return original(self, key)
 
     monkeypatch.setattr(dataset.ImageDataset, "__getitem__", getitem)
-    summary = carry_out(change(plan, changes={**QUICK, "batch_size": 32}))
-    assert sorted(seen) == [(epoch, position) for epoch in range(4) for position in range(42)]
-    assert (summary["images_trained"], summary["images_seen"]) == (42, 4 * 42)
-    assert summary["steps"] == 4 * 2
+    summary = carry_out(change(plan, changes={**QUICK, "batch_size": 32, "epochs": 2}))
+    assert sorted(seen) == [(epoch, position) for epoch in range(2) for position in range(42)]
+    assert (summary["images_trained"], summary["images_seen"]) == (42, 2 * 42)
+    assert summary["steps"] == 2 * 2
     assert run_record.read(RunFolder(plan.output.folder)).recipe.batch_size == 21
 
 
@@ -346,30 +345,33 @@ def test_top5_of_five_classes_or_fewer_is_none_everywhere(plan: Plan, tmp_path: 
 
 
 def test_seconds_are_wall_time_over_all_resumptions(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Learner.measure
+    now, original = 1000.0, Learner.measure
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
 
     def measure(*args: Any) -> Any:
-        time.sleep(0.4)
+        pass_by(10)
         return original(*args)
 
+    def callbacks(log: Log) -> Callbacks:
+        return Callbacks(log, lambda _: None, log.should_stop, surveyed=lambda *_: pass_by(3), began=now)
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(Learner, "measure", measure)
-    began = time.monotonic()
-    assert carry_out(plan, Log(stop_after=9)) is None
-    first = time.monotonic() - began
+    short = change(plan, changes={**QUICK, "epochs": 2})
+    assert execute(short, callbacks(Log(stop_after=5))) is None
     kept = checkpoint.load(RunFolder(plan.output.folder).last)
-    assert kept is not None and 0.8 < kept[0].seconds == pytest.approx(first, abs=0.5)
-    time.sleep(1)
-    began = time.monotonic()
-    summary = carry_out(change(plan, resume=True))
-    second = time.monotonic() - began
-    assert kept[0].seconds + second - 0.3 < summary["seconds"] <= first + second + 0.1
-    rows = [float(row["seconds"]) for row in rows_of(plan.output.folder)]
-    assert all(later - earlier > 0.4 for earlier, later in itertools.pairwise(rows))
-    assert rows[-1] + 0.3 < summary["seconds"]  # the test split is measured last
+    assert kept is not None and kept[0].seconds == 3 + 10  # the first epoch is measured
+    pass_by(500)  # between the two processes
+    summary = execute(change(short, resume=True), callbacks(Log()))
+    assert summary is not None and summary["seconds"] == 13 + 3 + 10 + 10  # the test split is measured last
+    assert [float(row["seconds"]) for row in rows_of(plan.output.folder)] == [13, 26]
 
 
 def test_checkpoint_of_another_version_is_an_error(plan: Plan) -> None:
-    carry_out(plan, Log(stop_after=4))
+    carry_out(plan, Log(stop_after=1))
     last = RunFolder(plan.output.folder).last
     content = torch.load(last, weights_only=True)
     torch.save({**content, "format": 1}, last)
@@ -379,11 +381,18 @@ def test_checkpoint_of_another_version_is_an_error(plan: Plan) -> None:
 
 def test_resume_after_stop_gives_identical_weights(plan: Plan, tmp_path: Path) -> None:
     """At the ends of epochs and within them, with everything random in use."""
-    changes = {**QUICK, "micro_batch": 5, "drop_path": 0.2, "random_erasing": 0.3, "color_jitter": 0.4}
+    changes = {
+        **QUICK,
+        "epochs": 2,
+        "micro_batch": 5,
+        "drop_path": 0.2,
+        "random_erasing": 0.3,
+        "color_jitter": 0.4,
+    }
     whole = change(plan, changes=changes)
     summary = carry_out(whole)
     parted = change(whole, folder=tmp_path / "parted", resume=True)
-    for stop_after in (1, 3, 7, 8):
+    for stop_after in (1, 3, 4, 6):  # of 4 steps in each epoch
         assert carry_out(parted, Log(stop_after)) is None
     again = carry_out(parted)
     first, second = (load_file(run.output.folder / "model.safetensors") for run in (whole, parted))
@@ -430,10 +439,10 @@ def test_resume_with_other_settings_or_images_is_an_error(plan: Plan, data: Path
 
 
 def test_resume_with_the_same_command_accepts_adapted_settings(plan: Plan) -> None:
-    large = change(plan, changes={**QUICK, "batch_size": 64, "scale": [0.5, 1]})
-    assert carry_out(large, Log(stop_after=2)) is None
+    large = change(plan, changes={**QUICK, "epochs": 2, "batch_size": 64, "scale": [0.5, 1]})
+    assert carry_out(large, Log(stop_after=1)) is None
     assert run_record.read(RunFolder(plan.output.folder)).recipe.batch_size == 42
-    assert carry_out(change(large, resume=True))["steps"] == 4
+    assert carry_out(change(large, resume=True))["steps"] == 2
 
 
 def test_a_folder_that_is_in_use_is_left_alone(plan: Plan, tmp_path: Path) -> None:
@@ -454,13 +463,14 @@ def test_a_folder_that_is_in_use_is_left_alone(plan: Plan, tmp_path: Path) -> No
 
 
 def test_a_run_is_replaced_only_when_asked(plan: Plan) -> None:
-    carry_out(plan, Log(stop_after=4))
-    summary = carry_out(change(plan, overwrite=True))
-    assert summary["resumed"] == 0 and summary["steps"] == 16
+    short = change(plan, changes={**QUICK, "epochs": 1})
+    carry_out(short, Log(stop_after=2))
+    summary = carry_out(change(short, overwrite=True))
+    assert summary["resumed"] == 0 and summary["steps"] == 4
 
 
 def test_damaged_checkpoint_is_an_error(plan: Plan) -> None:
-    carry_out(plan, Log(stop_after=4))
+    carry_out(plan, Log(stop_after=1))
     (plan.output.folder / "checkpoints" / "last.pth").write_bytes(b"no checkpoint")
     with pytest.raises(UsageError, match=r"last\.pth is damaged"):
         carry_out(change(plan, resume=True))
@@ -491,7 +501,9 @@ def test_damaged_images_are_reported_and_left_out(plan: Plan, tmp_path: Path, wh
         unreadable=lambda failure: told.append(failure.input),
         surveyed=damage if when != "before" else lambda found, divided: None,
     )
-    summary = execute(change(plan, data=str(tmp_path / "data"), changes={**QUICK, "batch_size": 6}), around)
+    summary = execute(
+        change(plan, data=str(tmp_path / "data"), changes={**QUICK, "epochs": 1, "batch_size": 6}), around
+    )
     assert summary is not None
     assert list(summary["unreadable"]) == [str(damaged)]
     assert looked_at[-1] == (36, 36)
