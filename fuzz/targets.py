@@ -18,7 +18,8 @@ from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.compiled import exported_file
 from resnetd_cli.compiled.card import Card, GraphOrigin
 from resnetd_cli.errors import ErrorKind, InputError, LabelsError, ModelError
-from resnetd_cli.models import config_json
+from resnetd_cli.models import checkpoints, config_json, shipped_graphs
+from resnetd_cli.models.plain_tensors import NeedsTorchError
 from resnetd_cli.pipeline.decode.image import DecodeOptions, decode_here
 from resnetd_cli.results import Preprocessing
 
@@ -76,6 +77,20 @@ def config(data: bytes) -> None:
         (Path(folder) / "config.json").write_bytes(data)
         with suppress(ModelError):
             config_json.read("a model", Path(folder))
+        with suppress(NeedsTorchError):
+            config_json.read_plain(Path(folder), shipped_graphs.architectures())
+
+
+def weights(data: bytes) -> None:
+    """A checkpoint holds tensors no larger than itself, or is left to torch. Its first byte tells its kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / ("w.safetensors" if data[:1] == b"\1" else "w.pth")
+        file.write_bytes(data[1:])
+        with suppress(NeedsTorchError):
+            for found in checkpoints.read_plain(file):
+                assert all(
+                    tensor.float32().size == tensor.numel() <= len(data) for tensor in found.tensors.values()
+                )
 
 
 def model(data: bytes) -> None:
@@ -134,6 +149,18 @@ def _configs() -> Iterator[bytes]:
     yield json.dumps({"architecture": "resnet18d", "model_args": {"in_chans": 3}, **how}).encode()
 
 
+def _weights() -> Iterator[bytes]:
+    import torch
+    from safetensors.torch import save
+
+    tensors = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2, dtype=torch.float16)}
+    for is_archive in (True, False):
+        buffer = io.BytesIO()
+        torch.save({"state_dict": tensors, "epoch": 3}, buffer, _use_new_zipfile_serialization=is_archive)
+        yield b"\0" + buffer.getvalue()
+    yield b"\1" + save(tensors)
+
+
 def _models() -> Iterator[bytes]:
     from onnx import TensorProto, helper, numpy_helper
 
@@ -157,4 +184,5 @@ TARGETS = {
     "card": Target(card, _cards),
     "config": Target(config, _configs),
     "model": Target(model, _models),
+    "weights": Target(weights, _weights),
 }

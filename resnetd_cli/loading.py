@@ -11,12 +11,13 @@ from resnetd_cli.classifier import Classifier
 from resnetd_cli.compiled import build, bundles, exported_file
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
-from resnetd_cli.compiled.open_bundle import DamagedBundleError, find_intact, open_engine
+from resnetd_cli.compiled.open_bundle import DamagedBundleError, find_intact, open_bound, open_engine
 from resnetd_cli.errors import CacheError, ModelError, Reason, ResnetdError, UsageError
 from resnetd_cli.models import config_json, names
 from resnetd_cli.models.hub import Downloads
 from resnetd_cli.models.names import ModelChoice, ModelRef
 from resnetd_cli.models.network import Network, load_network, pixels
+from resnetd_cli.models.plain_network import PlainNetwork, load_plain
 from resnetd_cli.pipeline.engines.base import (
     FP32,
     INT8,
@@ -26,6 +27,7 @@ from resnetd_cli.pipeline.engines.base import (
     EngineOptions,
     Wanted,
 )
+from resnetd_cli.pipeline.engines.onnx import OnnxEngine
 from resnetd_cli.pipeline.engines.pytorch import choose_device, gpu_is_likely
 from resnetd_cli.pipeline.engines.table import EngineSpec, graph_engine, network_engine
 from resnetd_cli.pipeline.options import InputOptions, Runtime
@@ -132,6 +134,8 @@ class Loader:
             raise self._no_int8()
         if reason is not None and self._asks_for_graph:
             raise self._no_graph(ModelError, reason)
+        if reason is None and (plain := load_plain(self.choice, self.downloads)):
+            return self._load_plain(plain)
         return self._load_network(reason)
 
     def compile(self) -> Bundle:
@@ -141,7 +145,11 @@ class Loader:
             CacheError: the cache cannot be written.
         """
         self.check()
-        return find_intact(self.bundle_key) or self._compile(self._network())
+        if bundle := find_intact(self.bundle_key):
+            return bundle
+        if plain := load_plain(self.choice, self.downloads):
+            return self._compile_plain(plain)[0]
+        return self._compile(self._network())
 
     @property
     def model(self) -> ModelRef:
@@ -257,6 +265,24 @@ class Loader:
         engine = open_engine(bundle, self._graph_engine, self._engine_options)
         return self._classifier(bundle.card, engine, why)
 
+    def _load_plain(self, network: PlainNetwork) -> Classifier:
+        takes_bound = self._graph_engine.takes_optimised
+        try:
+            bundle, engine = self._compile_plain(network)
+        except CacheError as error:
+            if not takes_bound:
+                raise self._no_graph(ModelError, "the compiled model cannot be kept") from error
+            self.note(error.message)
+            return self._classifier(network, open_bound(network, self._engine_options), "it is compiled")
+        return (
+            self._classifier(bundle.card, engine, "it is compiled") if takes_bound else self._load_compiled(bundle)
+        )
+
+    def _compile_plain(self, network: PlainNetwork) -> tuple[Bundle, OnnxEngine]:
+        bundles.check_cache()
+        self.note(f"compiling {network.name} once, so that later starts are faster")
+        return build.compile_plain(self.bundle_key, network, self._engine_options)
+
     def _load_network(self, reason: str | None) -> Classifier:
         network = self._network()
         if network.misfit is not None:
@@ -300,7 +326,7 @@ class Loader:
         self.note(f"compiling {network.name} once, so that later starts are faster")
         return build.compile_network(self.bundle_key, network)
 
-    def _classifier(self, model: Card | Network, engine: Engine, why: str) -> Classifier:
+    def _classifier(self, model: Card | Network | PlainNetwork, engine: Engine, why: str) -> Classifier:
         if (self.wanted.logits or self.wanted.layer == LAYER_LOGITS) and not engine.classes:
             raise ModelError(f"{model.name} has no classifier, only features", hint="resnetd features writes them")
         own_names = self.class_names and files.load(self.class_names, engine.classes)
@@ -316,7 +342,7 @@ class Loader:
             why=why,
         )
 
-    def temperature_of(self, model: Card | Network) -> float:
+    def temperature_of(self, model: Card | Network | PlainNetwork) -> float:
         """Return the divisor of the logits; note if temperatures are stored only for other sizes or precisions."""
         if self.temperature is not None:
             return self.temperature
@@ -329,7 +355,7 @@ class Loader:
             self.note(self._no_temperature(how, others))
         return 1.0 if found is None else found
 
-    def _stored(self, model: Card | Network) -> tuple[FittedTemperature, ...]:
+    def _stored(self, model: Card | Network | PlainNetwork) -> tuple[FittedTemperature, ...]:
         """Return all temperatures stored with the MODEL, also if other weights replace its own."""
         folder = self.model.path
         if self.choice.weights is None or folder is None or not (folder / config_json.NAME).is_file():
@@ -356,7 +382,7 @@ class Loader:
         return f"{why}: no temperature is used; {command} fits one"
 
 
-def _precision(model: Card | Network, asked: str) -> str:
+def _precision(model: Card | Network | PlainNetwork, asked: str) -> str:
     return model.precision if isinstance(model, Card) else asked
 
 

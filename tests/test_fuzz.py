@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 
 
-TARGETS = ("decode", "labels", "card", "config", "model")
+TARGETS = ("decode", "labels", "card", "config", "model", "weights")
 # Fuzzes each target in a copy of one process, as importing them takes ten seconds.
 FUZZ_EACH = """
 import os, sys

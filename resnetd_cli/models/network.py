@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+# What timm takes where a configuration does not say.
+_INPUT_SIZE = (3, 224, 224)
+_CROP = 0.875
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MOST_MODULES = 100_000
 """Limit for one network: timm's largest have a few thousand."""
 
@@ -51,24 +55,26 @@ class Definition:
         return f"{self.architecture}:{file.name}"
 
     def preprocessing(self, image_size: str = "train") -> Preprocessing:
-        """Return the model's preprocessing, by timm's own rules.
+        """Return the model's preprocessing, as timm's `resolve_data_config` does.
 
         Args:
             image_size: `train` or `test` for the configuration's size and crop, or the side in pixels.
         """
-        from timm.data import resolve_data_config
-
-        arguments = {} if image_size in ("train", "test") else {"img_size": pixels(image_size)}
-        use_test_size = image_size == "test"
+        config = self.config
+        test_size, test_crop = (
+            (config.get("test_input_size"), config.get("test_crop_pct")) if image_size == "test" else (None, None)
+        )
+        if image_size not in ("train", "test"):
+            test_size = (3, pixels(image_size), pixels(image_size))
+        own_size = config.get("input_size")
         try:
-            how = resolve_data_config(arguments, pretrained_cfg=dict(self.config), use_test_size=use_test_size)
             return Preprocessing(
-                input_size=tuple(how["input_size"]),
-                crop_pct=how["crop_pct"],
-                crop_mode=how["crop_mode"],
-                interpolation=how["interpolation"],
-                mean=tuple(how["mean"]),
-                std=tuple(how["std"]),
+                input_size=tuple(next(size for size in (test_size, own_size, _INPUT_SIZE) if size is not None)),
+                crop_pct=test_crop or config.get("crop_pct") or _CROP,
+                crop_mode=config.get("crop_mode") or "center",
+                interpolation=config.get("interpolation") or "bicubic",
+                mean=tuple(config.get("mean") or _MEAN),
+                std=tuple(config.get("std") or _STD),
             )
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             message = f"{self.ref.name}: its preprocessing is invalid: {first_line(error)}"
@@ -172,7 +178,7 @@ def load_network(choice: ModelChoice, downloads: Downloads = Downloads()) -> Net
     # With other weights it is no longer the model of that name.
     name = definition.name_with(file) if own_weights else ref.name
     classes = int(getattr(module, "num_classes", 0) or 0)
-    temperatures = () if own_weights or not _has_own_weights(ref) else definition.temperatures
+    temperatures = () if own_weights or not has_own_weights(ref) else definition.temperatures
     misfit: LabelsError | None = None
     try:
         names = definition.class_names(classes, own_weights=own_weights)
@@ -181,7 +187,7 @@ def load_network(choice: ModelChoice, downloads: Downloads = Downloads()) -> Net
     return Network(name, definition, module, file, preprocessing, names, misfit, temperatures)
 
 
-def _has_own_weights(ref: ResolvedModel) -> bool:
+def has_own_weights(ref: ResolvedModel) -> bool:
     """Return whether a MODEL means its folder's own weights, and not another file in the folder."""
     if ref.file is None:
         return True
@@ -342,7 +348,9 @@ def _load(definition: Definition, file: Path, *, is_embedded: bool) -> dict[str,
             return {"state_dict": embedded.to_timm(found[0].tensors)}
         architecture, config = definition.architecture, definition.config
         return {
-            "state_dict": checkpoint_tensors.fit(file, found, architecture, config, lambda: outline(definition))
+            "state_dict": checkpoint_tensors.fit(
+                file, found, architecture, config, lambda: outline(definition).state_dict()
+            )
         }
 
 

@@ -7,11 +7,11 @@ network as inputs, under the names of the state dict. `scripts/make_graphs.py` w
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnetd_cli.system.protobuf import BYTES, bytes_field, fields
+from resnetd_cli.system.protobuf import BYTES, bytes_header, fields
 
 IMAGES = "images"
 """The input that is no weight."""
@@ -20,7 +20,7 @@ _SUFFIX = ".onnx.gz"
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH = 7
-_GRAPH_INPUT, _GRAPH_TENSOR = 11, 5
+_GRAPH_INPUT, GRAPH_TENSOR = 11, 5
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 2, 1, 1
 
@@ -42,23 +42,14 @@ class ShippedGraph:
     model: bytes
     graph: bytes
 
-    def with_tensors(self, tensors: bytes) -> bytes:
-        """Return the ONNX model with weights.
+    def with_tensors(self, tensors: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Return the ONNX model with weights, in parts that follow each other.
 
         Args:
-            tensors: the encoded tensors, each by `tensor_field`.
+            tensors: the weights, as fields of the number `GRAPH_TENSOR`, in parts.
         """
-        return self.model + bytes_field(_MODEL_GRAPH, self.graph + tensors)
-
-
-def tensor_field(tensor: bytes) -> bytes:
-    """Return a tensor as a field of a graph."""
-    return bytes_field(_GRAPH_TENSOR, tensor)
-
-
-def is_shipped(architecture: str) -> bool:
-    """Return whether there is a graph of a timm architecture."""
-    return architecture in architectures()
+        length = len(self.graph) + sum(map(len, tensors))
+        return [self.model, bytes_header(_MODEL_GRAPH, length), self.graph, *tensors]
 
 
 def architectures() -> frozenset[str]:

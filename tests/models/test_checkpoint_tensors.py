@@ -37,7 +37,7 @@ def fit(tmp_path: Path, network: nn.Module) -> Callable[..., dict[str, Any]]:
     def save_and_fit(content: object, name: str = "w.pth") -> dict[str, Any]:
         torch.save(content, tmp_path / name)
         found = checkpoints.read(tmp_path / name)
-        return checkpoint_tensors.fit(tmp_path / name, found, NAME, network.pretrained_cfg, lambda: network)
+        return checkpoint_tensors.fit(tmp_path / name, found, NAME, network.pretrained_cfg, network.state_dict)
 
     return save_and_fit
 

@@ -34,6 +34,7 @@ from resnetd_cli.compiled.exported_file import METADATA_KEY
 from resnetd_cli.errors import LabelsError, ModelError, ResnetdError, UnknownModel, WeightsError
 from resnetd_cli.models import checkpoints
 from resnetd_cli.models.names import ModelChoice
+from resnetd_cli.models.plain_tensors import NeedsTorchError
 from resnetd_cli.results import Classified, Failure
 
 TINY = "test_resnet"
@@ -48,6 +49,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     threads = torch.get_num_threads()
     yield tmp_path / "cache"
     torch.set_num_threads(threads)
+
+
+def refused(path: Path) -> str:
+    """Read a checkpoint that must be refused, first without torch, and return the message."""
+    with pytest.raises(NeedsTorchError):
+        checkpoints.read_plain(path)
+    with pytest.raises(WeightsError) as caught:
+        checkpoints.read(path)
+    return one_line(caught.value)
 
 
 def one_line(error: ResnetdError) -> str:
@@ -99,9 +109,7 @@ def test_code_in_a_pickle_does_not_run_and_is_named(
 ) -> None:
     path, marker = tmp_path / "w.pth", tmp_path / "it-ran"
     write(path, {"state_dict": TENSORS, "args": Payload(marker)}, protocol)
-    with pytest.raises(WeightsError) as caught:
-        checkpoints.read(path)
-    message = one_line(caught.value)
+    message = refused(path)
     assert not marker.exists()
     if write is not tar:
         assert "it asks for posix.system: loading it could run code" in message
@@ -160,8 +168,7 @@ def test_hub_configuration_cannot_name_file_outside_repository(
 
 def test_newer_pickle_protocol_is_not_reported_as_code(tmp_path: Path) -> None:
     archive(tmp_path / "w.pth", TENSORS, 4)
-    with pytest.raises(WeightsError, match="newer protocol"):
-        checkpoints.read(tmp_path / "w.pth")
+    assert "newer protocol" in refused(tmp_path / "w.pth")
 
 
 def test_torchscript_program_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -232,9 +239,7 @@ CLAIMS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
 def test_pickle_that_claims_more_than_file_holds_is_refused(claim: Callable[[], bytes], tmp_path: Path) -> None:
-    with pytest.raises(WeightsError) as caught:
-        checkpoints.read(repacked(tmp_path / "w.pth", {"data.pkl": claim()}))
-    one_line(caught.value)
+    refused(repacked(tmp_path / "w.pth", {"data.pkl": claim()}))
 
 
 def test_state_dict_without_tensors_is_one_line_error(tmp_path: Path) -> None:
@@ -258,9 +263,7 @@ def test_legacy_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -
     data = (tmp_path / "w.pth").read_bytes()
     assert b"K\x0cNt" in data
     (tmp_path / "w.pth").write_bytes(data.replace(b"K\x0cNt", BEYOND + b"Nt"))
-    with pytest.raises(WeightsError) as caught:
-        checkpoints.read(tmp_path / "w.pth")
-    one_line(caught.value)
+    refused(tmp_path / "w.pth")
 
 
 MEASURE = """
@@ -268,6 +271,11 @@ import resource, sys
 from pathlib import Path
 from resnetd_cli.models import checkpoints
 from resnetd_cli.errors import WeightsError
+from resnetd_cli.models.plain_tensors import NeedsTorchError
+try:
+    checkpoints.read_plain(Path(sys.argv[1]))
+except NeedsTorchError:
+    pass
 try:
     print(len(checkpoints.read(Path(sys.argv[1]))))
 except WeightsError as error:
@@ -347,16 +355,14 @@ def safetensors_file(path: Path, header: Any, length: int | None = None) -> Path
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
 def test_hostile_safetensors_header_is_one_line_error(header: Any, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="is not a weights file, or a damaged one: ") as caught:
-        checkpoints.read(safetensors_file(tmp_path / "w.safetensors", header))
-    one_line(caught.value)
+    message = refused(safetensors_file(tmp_path / "w.safetensors", header))
+    assert "is not a weights file, or a damaged one: " in message
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**60, 2**64 - 1])
 def test_safetensors_header_with_wrong_length_is_an_error(length: int, tmp_path: Path) -> None:
     assert checkpoints.read(safetensors_file(tmp_path / "w.safetensors", SOUND))[0].tensors["w"].shape == (3, 4)
-    with pytest.raises(WeightsError, match="header"):
-        checkpoints.read(safetensors_file(tmp_path / "w.safetensors", SOUND, length))
+    assert "header" in refused(safetensors_file(tmp_path / "w.safetensors", SOUND, length))
 
 
 def test_integer_tensor_in_safetensors_is_an_error(tmp_path: Path) -> None:
@@ -884,5 +890,4 @@ def test_pickle_that_imports_endless_name_is_refused_at_once(tmp_path: Path) -> 
     """torch searches the name with a pattern that takes quadratic time."""
     file = tmp_path / "endless.pth"
     file.write_bytes(b"\x80\x02c" + b"A" * 1_000_000 + b"\nsystem\n(tR.")
-    with pytest.raises(WeightsError, match="an endless name"):
-        checkpoints.read(file)
+    assert "an endless name" in refused(file)

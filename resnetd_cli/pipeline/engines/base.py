@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class EngineOptions:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         size: height and width of the images; None for any.
         optimised: the graph was already optimised by ONNX Runtime for this machine.
+        keep: where to write the graph as ONNX Runtime optimises it for this machine.
     """
 
     wanted: Wanted = Wanted()
@@ -86,3 +88,4 @@ class EngineOptions:
     device: str = "auto"
     size: tuple[int, int] | None = None
     optimised: bool = False
+    keep: Path | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +38,24 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+@dataclass(frozen=True)
+class BoundGraph:
+    """A graph in memory.
+
+    Attributes:
+        content: an ONNX file whose weights are external, float32.
+        weights: by name; sessions read them where they are, and need them as long as they exist.
+    """
+
+    content: bytes
+    weights: Mapping[str, NDArray[np.float32]]
+
+
 class OnnxEngine:
     """Runs an ONNX graph.
 
     Args:
-        path: the graph.
+        graph: the graph, or its file.
         options: of these, precision and device do not apply; the layer is `pooled`, `logits`, or None.
 
     Raises:
@@ -54,13 +69,18 @@ class OnnxEngine:
     name = "onnx"
     batch_size = 1
 
-    def __init__(self, path: Path, options: EngineOptions = EngineOptions(Wanted(layer=LAYER_POOLED))) -> None:
+    def __init__(
+        self, graph: Path | BoundGraph, options: EngineOptions = EngineOptions(Wanted(layer=LAYER_POOLED))
+    ) -> None:
         onnxruntime = import_onnxruntime()
         session_options = _session_options(options.threads, options.size)
         if options.optimised:
             session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if options.keep is not None:
+            _keep_optimised(session_options, options.keep)
         wanted = options.wanted
-        self._session = _session(path, session_options)
+        self._graph = graph  # its weights stay in use
+        self._session = _session(graph, session_options)
         self.input_size = _input_size(self._session)
         self.classes = _classes(self._session)
         self._layer = wanted.layer
@@ -123,19 +143,27 @@ def optimise(graph: Path, target: Path, size: tuple[int, int]) -> None:
         OSError: the file cannot be written.
     """
     options = _session_options(None, size)
-    options.optimized_model_filepath = str(target)
-    weights = target.with_suffix(WEIGHTS_SUFFIX).name
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+    _keep_optimised(options, target)
     try:
         _session(graph, options)
     except Exception as error:  # the graph has been loaded before, so only writing can fail
         raise OSError(first_line(error)) from error
 
 
-def _session(path: Path, options: Any) -> Any:
+def _keep_optimised(options: Any, target: Path) -> None:
+    options.optimized_model_filepath = str(target)
+    weights = target.with_suffix(WEIGHTS_SUFFIX).name
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+
+
+def _session(graph: Path | BoundGraph, options: Any) -> Any:
+    onnxruntime = import_onnxruntime()
+    content: str | bytes = str(graph) if isinstance(graph, Path) else graph.content
+    if isinstance(graph, BoundGraph):
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in graph.weights.values()]
+        options.add_external_initializers(list(graph.weights), values)
     # With fallback enabled, ONNX Runtime would retry and print a message.
-    session = import_onnxruntime().InferenceSession
-    return session(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _session_options(threads: int | None, size: tuple[int, int] | None) -> Any:
@@ -170,6 +198,6 @@ def _bound_memory() -> bool:
     return True
 
 
-def build(path: Path, options: EngineOptions) -> OnnxEngine:
+def build(graph: Path | BoundGraph, options: EngineOptions) -> OnnxEngine:
     """Return the engine for a graph; see `EngineSpec.build`."""
-    return OnnxEngine(path, options)
+    return OnnxEngine(graph, options)

@@ -12,6 +12,8 @@ from resnetd_cli.pipeline.engines.base import BF16, FP16, FP32, INT8, EngineOpti
 if TYPE_CHECKING:
     from torch import nn
 
+    from resnetd_cli.pipeline.engines.onnx import BoundGraph
+
 _HERE = "resnetd_cli.pipeline.engines"
 
 
@@ -26,7 +28,8 @@ class EngineSpec:
         devices: the types of devices it runs on: `cpu`, `cuda`, `mps`.
         takes_graph: `model` is the path of a compiled ONNX graph, and the engine a `GraphEngine`. Otherwise
             `model` is a timm network: in evaluation mode, on the CPU, float32.
-        takes_optimised: it also runs graphs that ONNX Runtime has optimised for this machine, which load faster.
+        takes_optimised: it also runs graphs that ONNX Runtime has optimised for this machine, which load faster,
+            and those in memory (`BoundGraph`).
     """
 
     name: str
@@ -36,7 +39,7 @@ class EngineSpec:
     takes_graph: bool = False
     takes_optimised: bool = False
 
-    def build(self, model: Path | nn.Module, options: EngineOptions) -> Any:
+    def build(self, model: Path | BoundGraph | nn.Module, options: EngineOptions) -> Any:
         """Return the engine for a model. This imports the engine's libraries."""
         return import_module(self.module).build(model, options)
 
