@@ -23,9 +23,8 @@ def main() -> None:
     except (ImportError, OSError, MemoryError, RuntimeError) as error:
         # Not even the code that tells of errors could be loaded: too little memory, too few open files.
         code = 1
-        _tell(
-            f"error: resnetd cannot start: {error or type(error).__name__}\nhint: look at what ulimit -a allows\n"
-        )
+        message = error or type(error).__name__
+        _tell(f"error: resnetd cannot start: {message}\nhint: check the limits that ulimit -a shows\n")
     # Worker threads may be inside a long native call when Ctrl-C comes; a normal exit would wait for them.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError, ValueError):

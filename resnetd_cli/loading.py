@@ -216,7 +216,7 @@ class Loader:
         return kind(message, reason=Reason.NOT_ON_ONNX)
 
     def _no_int8(self) -> ModelError:
-        message, reason = f"there is no int8 form of {self.model} here", Reason.NO_INT8
+        message, reason = f"there is no int8 form of {self.model} on this machine", Reason.NO_INT8
         if self.choice.weights is None:
             return ModelError(message, reason=reason, details=(shell_word(self.model.text),))
         details = shell_word(self.model.text), shell_word(self.choice.weights)
@@ -318,7 +318,7 @@ class Loader:
         _import_numpy()
         ref = self.model.resolved
         if ref.former:
-            self.note(f"timm calls {ref.former} {ref.name} now")
+            self.note(f"timm now calls {ref.former} {ref.name}")
         return load_network(self.choice, self.downloads)
 
     def _compile(self, network: Network) -> Bundle:

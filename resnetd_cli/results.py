@@ -238,7 +238,7 @@ class FittedTemperature:
 
     def in_words(self, *, exact: bool = False) -> str:
         """Return what it was fitted for, as text; with the crop if `exact`."""
-        size = "the own size" if self.input_size is None else f"{self.input_size[1]} x {self.input_size[2]}"
+        size = "its own size" if self.input_size is None else f"{self.input_size[1]} x {self.input_size[2]}"
         return f"{size}{f' (crop {self.crop_pct:g})' if exact else ''} in {self.precision}"
 
     @classmethod
@@ -295,7 +295,9 @@ def check_temperature(value: object) -> float:
     if not isinstance(value, (int, float)) or not _is_number(value):
         raise _nonsense(f"the temperature {value!r}, which is not a number")
     if not LEAST_TEMPERATURE <= value <= MOST_TEMPERATURE:
-        raise _nonsense(f"the temperature {value!r}, not one from {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}")
+        raise _nonsense(
+            f"the temperature {value!r}, which is not from {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}"
+        )
     return float(value)
 
 

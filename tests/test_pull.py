@@ -98,7 +98,7 @@ def test_option_takes_all_words_up_to_next_option(
         (["pull", "embedded", "--calibrate"], "requires an argument"),
         (["pull", "embedded", "--calibrate", "--precision", "int8"], "requires an argument"),
         (["pull"], "Missing argument 'MODEL...'"),
-        (["pull", "embedded", "--calibrate", "x"], "--calibrate goes with --precision int8"),
+        (["pull", "embedded", "--calibrate", "x"], "--calibrate requires --precision int8"),
         (["pull", "embedded", "--precision", "int8"], "int8 needs calibration images"),
         (["pull", "embedded", "--precision", "bf16"], "bf16 runs on torch, without compiling"),
         (["pull", "embedded", "--precision", "int4"], "no precision called 'int4'"),
@@ -206,7 +206,7 @@ def test_verify_stores_figures_with_model(with_int8: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_missing_int8_form_is_error_with_hint_how_to_make_it(cache: Path) -> None:
-    with pytest.raises(ModelError, match="there is no int8 form of embedded here") as caught:
+    with pytest.raises(ModelError, match="there is no int8 form of embedded on this machine") as caught:
         INT8.load()
     assert hint_of(caught.value) == "resnetd pull embedded --precision int8 --calibrate FOLDER"
 

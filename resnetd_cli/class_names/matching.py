@@ -127,8 +127,8 @@ def _mixed(classes: Sequence[str], found: Sequence[Sequence[Sequence[int]]], nam
         examples.setdefault(kind, (name, index))
     told = ", ".join(f"{name} is {kind}" for kind, (name, _) in examples.items())
     name, index = next(example for kind, example in examples.items() if kind != _KINDS[0])
-    hint = f"ids and indices count only where every class is one: call {name} {names.titles[index]!r}"
-    return DataError(f"the classes are not all called in one way: {told}", hint=hint)
+    hint = f"ids and indices work only if all classes use them: call {name} {names.titles[index]!r}"
+    return DataError(f"the classes are not all named in the same way: {told}", hint=hint)
 
 
 def _near(unknown: Sequence[str], names: ClassNames) -> str | None:

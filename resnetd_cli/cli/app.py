@@ -177,7 +177,7 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("resnetd_cli"):
-        hint = "pip install resnetd installs what it needs; without, only compiled and exported models run"
+        hint = "pip install resnetd installs what it needs; without it, only compiled and exported models run"
         return ResnetdError(f"the package {error.name} is not installed", hint=hint)
     if isinstance(error, (ImportError, MemoryError, RuntimeError)) and (shortage := _shortage(error)):
         return shortage

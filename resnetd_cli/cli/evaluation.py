@@ -41,13 +41,13 @@ def check_options(
         UsageError: some do not go together.
     """
     if len(models) > 2:
-        raise UsageError(f"{len(models)} models: two at most are compared", hint="name --model once or twice")
+        raise UsageError(f"{len(models)} models: at most two can be compared", hint="give --model once or twice")
     if len(models) == 2:
         if models[0] == models[1]:
             raise UsageError(f"{models[0]} is named twice", hint="name two models to compare")
         if weights is not None:
             raise UsageError(
-                "--weights does not say which of two models", hint="compare model folders, or exports"
+                "--weights cannot be used with two models", hint="compare model folders or exported files"
             )
         if fit:
             raise UsageError("--fit-temperature takes one model", hint="fit each on its own")
@@ -69,7 +69,7 @@ def check_per_image(path: Path | None, *, with_logits: bool) -> None:
 
         check_name(path)
     elif with_logits:
-        raise UsageError("--with-logits goes with --per-image", hint="--per-image FILE.parquet --with-logits")
+        raise UsageError("--with-logits requires --per-image", hint="--per-image FILE.parquet --with-logits")
 
 
 def note_images(data: str, images: LabelledImages) -> None:
@@ -137,21 +137,21 @@ def keep_temperature(
     seen = counts.trained_on
     if seen or (seen is None and images.split == "train"):
         verb = "was" if seen else "may have been"
-        terminal.note(f"fitted on images that it {verb} trained on, where a model is too often right")
+        terminal.note(f"fitted on images that it {verb} trained on, where it is right too often")
     if counts.answered < _ENOUGH:
-        terminal.note(f"fitted on {counted(counts.answered, 'image')}: some hundreds tell a temperature better")
+        terminal.note(f"fitted on {counted(counts.answered, 'image')}: a few hundred give a better temperature")
     if place is None:
         given = {"--model": model, **{key: value for key, value in asked.items() if value not in _DEFAULTS}}
         words = " ".join(f"{option} {shell_word(str(value))}" for option, value in given.items())
         terminal.note(
-            "a temperature is kept with a model folder's own weights and with an exported file, not here: "
+            "a temperature can be stored only with a model folder's own weights or in an exported file: "
             f"predict {words} --temperature {temperature:.4g}"
         )
         return
     new = FittedTemperature.at(temperature, classifier.preprocessing, classifier.precision)
     store_temperature(place, new, note=terminal.note)
     terminal.note(
-        f"{place} keeps the temperature {temperature:.4g} for {new.in_words()}: predict divides logits by it"
+        f"{place} now has the temperature {temperature:.4g} for {new.in_words()}: predict divides logits by it"
     )
 
 

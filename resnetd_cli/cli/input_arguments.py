@@ -57,12 +57,12 @@ class InputArguments:
     def __post_init__(self) -> None:
         if self.null and self.files_from is None:
             raise UsageError(
-                "--null goes with --files-from", hint="find . -print0 | resnetd ... --files-from - --null"
+                "--null requires --files-from", hint="find . -print0 | resnetd ... --files-from - --null"
             )
         if not self.texts and self.files_from is None:
             raise UsageError("no input", hint="name a file, a folder, a glob, a URL, or - for standard input")
         if [*self.texts, self.files_from].count(STDIN) > 1:
-            raise UsageError("standard input can be read only once", hint="write - in one place")
+            raise UsageError("standard input can be read only once", hint="give - only once")
 
     @property
     def single(self) -> bool:

@@ -104,7 +104,7 @@ def required(command: str, data: str | None, output: Path | None, plot: Path | N
     if plot:
         raise UsageError("--plot draws a recipe's rates", hint="add --print-recipe; a run draws its own")
     if data is None or output is None:
-        what = "no data" if data is None else "nowhere to write to"
+        what = "no data" if data is None else "no output folder"
         raise UsageError(what, hint=f"resnetd {command} DIR -o RUN")
     return data, output
 
@@ -185,7 +185,7 @@ def _report_survey(survey: Survey, divided: TrainValTest) -> None:
 
 def _report_end(summary: dict[str, Any] | None, plan: Plan) -> None:
     if summary is None:
-        terminal.note(f"saved; to go on: {_resume_command()}")
+        terminal.note(f"saved; to continue: {_resume_command()}")
         raise signals.as_interrupt()
     for split in ("val", "test"):
         if "figures" in summary:

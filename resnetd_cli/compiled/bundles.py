@@ -197,7 +197,7 @@ def _take_place(folder: Path, target: Path) -> None:
         with suppress(FileNotFoundError):
             target.rename(aside / "bundle")
         shutil.rmtree(aside, ignore_errors=True)
-    raise OSError(errno.EEXIST, f"{target} is written by too many at once")
+    raise OSError(errno.EEXIST, f"{target} is being written by too many processes")
 
 
 def check_cache() -> None:

@@ -106,7 +106,7 @@ def _marks_in(texts: Mapping[str, str], path: Path) -> NDArray[np.uint8] | None:
         return trained_on.unpack(base64.b64decode(text, validate=True))
     except ValueError as error:
         raise ModelError(
-            f"{path} is damaged: it does not tell what the model was trained on", hint="export it again"
+            f"{path} is damaged: it does not say what the model was trained on", hint="export it again"
         ) from error
 
 
@@ -119,7 +119,7 @@ def _read_texts(path: Path) -> dict[str, str]:
         # Files of earlier versions have no hash.
         is_intact = SHA256_KEY not in texts or texts[SHA256_KEY] == sha256_without(path, SHA256_KEY)
     except UnsafeGraphError as error:
-        hint = "exported models are complete in themselves: export it again"
+        hint = "exported models are self-contained: export it again"
         raise ModelError(f"{path} is refused: {error}", hint=hint) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is not an ONNX file that can be loaded", hint="export it again") from error

@@ -157,6 +157,6 @@ def _check_fit(engine: GraphEngine, card: Card) -> None:
     """
     size = card.preprocessing.input_size
     if any(isinstance(side, int) and side != wanted for side, wanted in zip(engine.input_size, size, strict=True)):
-        raise ValueError(f"the graph takes images of {engine.input_size}, its card tells {size}")
+        raise ValueError(f"the graph takes images of {engine.input_size}, its card says {size}")
     if engine.classes != len(card.class_names):
         raise ValueError(f"the graph has {engine.classes} classes, its card names {len(card.class_names)}")

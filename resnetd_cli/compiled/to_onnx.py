@@ -126,7 +126,7 @@ def _compare(engine: OnnxEngine, images: torch.Tensor, expected: tuple[torch.Ten
         difference = np.abs(probabilities(outputs.logits) - probabilities(expected[0].numpy())).max()
         close = close and bool(difference <= TOLERANCE)
     if not close:
-        raise ModelError("the exported graph gives other answers than the network")
+        raise ModelError("the exported graph and the network give different answers")
 
 
 def _is_right(path: Path, images: list[torch.Tensor], expected: list[tuple[torch.Tensor, ...]]) -> bool:

@@ -84,7 +84,7 @@ def open_hugging_face(location: str, *, offline: bool = False) -> Dataset:
     try:
         import datasets  # noqa: F401
     except ImportError as error:
-        message = f"{printable(location)} needs a package more"
+        message = f"{printable(location)} needs another package"
         raise DataError(message, hint="pip install 'resnetd[hfds]'") from error
     if not (offline or os.path.exists(expand_user(name))):
         hub_environment.connect()

@@ -69,9 +69,8 @@ def split_dataset(dataset: Dataset, *, fraction: float = DEFAULT_FRACTION, seed:
         given[VAL], whole = whole.select(held_out.nonzero()[0]), whole.select((~held_out).nonzero()[0])
         counts = zip(whole.classes, whole.counts(), given[VAL].counts(), strict=True)
         if undivided := [name for name, learnt, held in counts if learnt > 1 and not held]:
-            notes.append(
-                f"classes without an image in val, as all are of one group or near copies: {shown(undivided)}"
-            )
+            reason = "as their images are one group or near copies"
+            notes.append(f"classes without an image in val, {reason}: {shown(undivided)}")
     classes = tuple(name for name, count in zip(whole.classes, whole.counts(), strict=True) if count)
     if len(classes) < 2:
         message = f"{printable(dataset.location)} has images of {shown(classes) or 'no class'} alone"

@@ -42,14 +42,14 @@ def contradictions(dataset: Dataset, splits: Sequence[Examples]) -> Iterator[str
 def leaks(dataset: Dataset, split: str, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
     """Yield which images of a split are left out, as a later split has them as well."""
     names = _names(dataset, examples, positions)
-    yield f"images of {split} that {_later(split)} has too are left out: {shown(names, len(positions))}"
+    yield f"images of {split} that are also in {_later(split)} are left out: {shown(names, len(positions))}"
 
 
 def group_leaks(dataset: Dataset, split: str, examples: Examples, positions: NDArray[np.int64]) -> Iterator[str]:
     """Yield which images of a split are left out, as a later split has others of their group."""
     names = _names(dataset, examples, positions)
     which = shown(names, len(positions))
-    yield f"images of {split} whose group {_later(split)} has too are left out: {which}"
+    yield f"images of {split} whose group is also in {_later(split)} are left out: {which}"
 
 
 def copies(dataset: Dataset) -> Iterator[str]:
@@ -81,7 +81,7 @@ def near_copies(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
         for pair in chosen.tolist():
             yield " = ".join(dataset.place(_name_at(parts, number)) for number in pair)
 
-    what = "near copies in different splits, which may make figures too good"
+    what = "near copies in different splits, which may inflate figures"
     for kind, chosen in ((what, pairs[apart]), ("near copies, which count as one group", pairs[~apart])):
         if len(chosen):
             yield f"{kind}: {shown(texts(chosen), len(chosen))}"

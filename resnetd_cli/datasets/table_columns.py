@@ -128,7 +128,7 @@ class RowReader:
             others = tuple(row[at] for at in labels[1:])
             if self._others.setdefault(label, others) != others:
                 names = shown([self._names[at] for at in labels], len(labels))
-                message = f"{self._where(number)}: the columns {names} do not tell the same classes apart"
+                message = f"{self._where(number)}: the columns {names} disagree about the classes"
                 raise DataError(message, hint="leave out those that are not the class")
         named = None if split is None else self._split(row[split])
         return number, row[path], label, named, None if group is None else row[group]

@@ -183,7 +183,7 @@ def evaluate(
     )
     answered = answers.answered
     if not answered.any():
-        raise DataError(f"of {counted(len(images), 'image')} none could be read", hint="the lines above say why")
+        raise DataError(f"0 of {counted(len(images), 'image')} could be read", hint="the lines above say why")
     fitted, temperature = None, classifier.temperature
     if fit:
         fitted, answers = _fit_temperature(answers, targets)

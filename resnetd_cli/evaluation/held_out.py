@@ -132,7 +132,7 @@ def _in_words(models: Sequence[Known], seen: NDArray[np.bool_], *, include: bool
     more = "".join(f", {name} on {number:,}" for name, number in others)
     if include:
         return (
-            f"{first} was trained on {count:,} of the {images} measured{more}: figures on such images are too good"
+            f"{first} was trained on {count:,} of the {images} measured{more}: figures on such images are inflated"
         )
     left_out = int(seen.any(axis=0).sum())
     verb = "is" if left_out == 1 else "are"
@@ -143,7 +143,7 @@ def _in_words(models: Sequence[Known], seen: NDArray[np.bool_], *, include: bool
 def _unknown(model: Known) -> str:
     return (
         f"which images {model.model} was trained on is not known, so none are left out: "
-        f"its run's {trained_on.NAME} is not beside it, or was not kept, as of over {trained_on.MOST:,} images"
+        f"its run's {trained_on.NAME} is not beside it, or there were too many to keep (over {trained_on.MOST:,})"
     )
 
 

@@ -44,12 +44,10 @@ def fit_temperature(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> f
     """
     low, high = 1 / MOST_TEMPERATURE, 1 / LEAST_TEMPERATURE
     if _slope(logits, actual, high)[0] <= 0:
-        message = (
-            f"of {counted(len(actual), 'image')} too few are answered wrong to tell how sure the model may be"
-        )
+        message = f"of {counted(len(actual), 'image')}, too few are classified wrongly to fit a temperature"
         raise DataError(message, hint="fit it on more images, or harder ones")
     if _slope(logits, actual, low)[0] >= 0:
-        message = "the model is no better than chance on these images: no temperature mends it"
+        message = "the model is no better than chance on these images: no temperature can help"
         raise DataError(message, hint="check that the classes are the model's")
     inverse = 1.0
     for _ in range(_STEPS):

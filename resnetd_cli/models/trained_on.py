@@ -105,7 +105,7 @@ def read(folder: Path) -> NDArray[np.uint8] | None:
         return None
     except (OSError, ValueError, EOFError) as error:
         raise ModelError(
-            f"{path} is damaged: it does not tell what the model was trained on",
+            f"{path} is damaged: it does not say what the model was trained on",
             hint="put it back from a copy, or train again",
         ) from error
     return marks

@@ -114,4 +114,4 @@ def _marks_before(plan: Plan, note: Callable[[str], None]) -> Iterator[NDArray[n
     if known.marks is not None:
         yield known.marks
     elif known.is_run:
-        note(f"{known.model} does not say which images it was trained on: they will count as new ones")
+        note(f"{known.model} does not say which images it was trained on: they will count as new")

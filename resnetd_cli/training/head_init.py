@@ -50,7 +50,7 @@ def init_head(
                 reason = "it is not linear in pooled features"
                 message = f"the classifier of {network.name} cannot be fitted: {reason}"
                 raise UsageError(message, reason=Reason.OTHER_SETTING, details=("head=zero or random",))
-            note("the classifier begins fitted to the features")
+            note("the classifier starts out fitted to the features")
         _send_to_all(classifier_of(network.module), accelerator)
 
 

@@ -94,7 +94,7 @@ CASES = (
     Case(
         ("backbone_lr", "drop_path", "batch_norm"),
         lambda asked: asked.recipe.freeze,
-        "freeze leaves all but the classifier as it is",
+        "freeze trains only the classifier",
         Reason.SETTING_WITHOUT_EFFECT,
         "freeze=false",
     ),
@@ -114,7 +114,7 @@ CASES = (
     Case(
         ("mixup", "cutmix"),
         lambda asked: _largest_part(asked) == 1,
-        "images are run one at a time, and none is there to mix them with",
+        "images are run one at a time, so there are none to mix",
         Reason.IMAGES_RUN_ALONE,
     ),
     Case(

@@ -103,7 +103,7 @@ class Loop:
         progress = self.progress
         self._collect()
         if not math.isfinite(progress.epoch.loss):
-            raise ModelError("the loss is not a number any more", reason=Reason.LOSS_NOT_A_NUMBER)
+            raise ModelError("the loss is no longer a number", reason=Reason.LOSS_NOT_A_NUMBER)
         if len(progress.unreadable) > MAX_UNREADABLE * self._sampler.images:
             count, (first, reason) = len(progress.unreadable), next(iter(progress.unreadable.items()))
             raise DataError(

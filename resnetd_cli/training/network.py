@@ -118,7 +118,7 @@ def untrained(choice: NetworkChoice, classes: int, recipe: Recipe) -> TrainableN
     model, image_size = choice.model_choice.model, choice.model_choice.image_size
     ref = model.resolved
     if ref.kind is Kind.HUB:
-        raise UsageError(f"{model} has trained weights", hint="finetune begins with them; train wants a timm name")
+        raise UsageError(f"{model} has trained weights", hint="finetune starts from them; train takes a timm name")
     definition = define(ref)
     preprocessing = definition.preprocessing(image_size)
     arguments = _arguments(definition, preprocessing, image_size)

@@ -177,7 +177,7 @@ def load_recipe(name: str) -> Recipe:
     try:
         data = read_file(str(path), _READING)
     except InputError as error:
-        hint = f"there is {', '.join(names())}; or name a YAML file"
+        hint = f"available: {', '.join(names())}; or name a YAML file"
         raise UsageError(f"no recipe {name}: {error.message}", hint=hint) from error
     return parse(data, name)
 
@@ -280,7 +280,7 @@ def _known(name: str, where: str = "") -> str:
     setting = name.strip().replace("-", "_").lower()
     if setting not in RULES:
         near = difflib.get_close_matches(setting, RULES, n=1)
-        hint = f"perhaps {near[0]}" if near else f"there is {', '.join(RULES)}"
+        hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(RULES)}"
         raise UsageError(f"{where and f'{where}: '}recipes have no {_brief(name)}", hint=hint)
     return setting
 

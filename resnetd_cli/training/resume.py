@@ -76,7 +76,7 @@ def check_images(facts: Mapping[str, Any], fingerprint: str, data: str, note: Ca
         DataError: they are not.
     """
     if "data_sha256" not in facts:
-        note("an older resnetd started this run: whether its images are still the same is not checked")
+        note("an older resnetd started this run: its images cannot be checked for changes")
     elif facts["data_sha256"] != fingerprint:
         message = f"the images in {data} are not those that the run started with"
         raise DataError(message, reason=Reason.IMAGES_CHANGED)

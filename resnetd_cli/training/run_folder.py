@@ -93,7 +93,7 @@ class RunFolder:
         holds_run = self.facts.is_file() or self.seeds.is_file()
         is_run = holds_run or names <= {"checkpoints", "tensorboard", "seeds", ".lock", *early}
         if not is_run:
-            raise OutputExists(f"{self.path} is there and is not a run", reason=Reason.NOT_A_RUN)
+            raise OutputExists(f"{self.path} exists and is not a run", reason=Reason.NOT_A_RUN)
         if holds_run and not (resume or overwrite):
             raise OutputExists(f"{self.path} holds a run", reason=Reason.RUN_EXISTS)
 

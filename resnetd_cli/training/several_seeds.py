@@ -168,7 +168,7 @@ class _Several:
             self._publish(record)
         if best["val"] is None:
             self.callbacks_for(self.folder.path).note(
-                "there is no val to choose by: the first seed's model is kept"
+                "there is no val split to choose by: the first seed's model is kept"
             )
         return record
 

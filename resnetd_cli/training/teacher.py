@@ -35,7 +35,7 @@ def load_teacher(choice: ModelChoice, classes: Sequence[str], data: str, downloa
     except DataError:
         order = []
     if sorted(order) != list(range(len(teacher.class_names))):
-        message = f"{choice.model} does not tell the same classes apart as {data}"
+        message = f"{choice.model} does not have the same classes as {data}"
         raise UsageError(message, hint="finetune it on the same images first, and name its run")
     reorder(teacher.module, order)
     return teacher

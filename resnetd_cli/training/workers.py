@@ -184,6 +184,6 @@ def _failure(error: Exception, death: str = "") -> ResnetdError:
     if death or "exited unexpectedly" in text or isinstance(error, (EOFError, ConnectionError)):
         return ResnetdError("a process that loads images died: it gave no reason", reason=Reason.WORKER_DIED)
     if is_shortage(error):
-        return ResnetdError("a process that loads images has not enough memory", reason=Reason.WORKER_DIED)
+        return ResnetdError("a process that loads images ran out of memory", reason=Reason.WORKER_DIED)
     last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
     return ResnetdError(f"a process that loads images failed: {last[0].strip()}", reason=Reason.WORKER_FAILED)

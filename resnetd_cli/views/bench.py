@@ -43,9 +43,9 @@ def _draw(report: BenchReport, stream: IO[str]) -> None:
     write_rows([_trial_row(trial) for trial in report.trials], stream, "table", columns=_TRIAL_COLUMNS)
     stream.write(f"default  {_in_words(report.default)}\n")
     if report.gain < _NOTICEABLE:
-        stream.write("best     the default; nothing that was tried is clearly quicker\n")
+        stream.write("best     the default; nothing that was tried is clearly faster\n")
     else:
-        stream.write(f"best     {_in_words(report.best)}: {report.gain:.2f} times as quick\n")
+        stream.write(f"best     {_in_words(report.best)}: {report.gain:.2f} times as fast\n")
 
 
 def _stage_rows(report: BenchReport) -> list[dict[str, object]]:

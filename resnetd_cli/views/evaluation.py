@@ -82,14 +82,16 @@ def image_notes(counts: ImageCounts) -> list[str]:
     if counts.turned:
         verb = "was" if counts.turned == 1 else "were"
         notes.append(
-            f"{counted(counts.turned, 'image', ',')} {verb} turned upright as EXIF says, which timm does not do: "
-            "ignoring EXIF would leave them as stored"
+            f"{counted(counts.turned, 'image', ',')} {verb} turned upright by EXIF orientation, "
+            "which timm ignores: ignoring EXIF would leave them as stored"
         )
     if counts.repeated:
-        verb, which = ("is a copy", "counts") if counts.repeated == 1 else ("are copies", "count")
-        notes.append(
-            f"{counted(counts.repeated, 'image', ',')} {verb} of another, byte for byte, and {which} all the same"
+        copies = (
+            "is a byte-for-byte copy of another, and counts as well"
+            if counts.repeated == 1
+            else "are byte-for-byte copies of others, and count as well"
         )
+        notes.append(f"{counted(counts.repeated, 'image', ',')} {copies}")
     return notes
 
 
@@ -106,7 +108,7 @@ def _write_one(report: EvaluationReport, stream: IO[str]) -> None:
     stream.write("with a minimum probability P\n")
     _write_table(stream, {"P": True, "images": True, "answered": True, "right of these": True}, rows)
     if report.mistakes:
-        stream.write("the surest mistakes\n")
+        stream.write("the most confident mistakes\n")
         mistakes = [
             (
                 _percent(item.probability),
@@ -126,7 +128,7 @@ def _write_pair(reports: Sequence[EvaluationReport], comparison: Comparison, str
     first, second = map(_figures, reports)
     figures = [(name, first[name], second[name]) for name in first if first[name] or second[name]]
     _write_table(stream, headings, figures)
-    stream.write("right of those answered, and answered, with a minimum probability\n")
+    stream.write("accuracy of the answered share, with a minimum probability P\n")
     rows = [
         (
             f"{one.threshold:g}",
@@ -230,8 +232,8 @@ def comparison_in_words(comparison: Comparison) -> str:
     """Return a comparison as a sentence; A and B are the models in the order they were named."""
     verdict = "no more than chance explains" if comparison.p >= _UNLIKELY else "more than chance explains"
     return (
-        f"of {counted(comparison.images, 'image', ',')} only A has {comparison.only_first:,} right and only B "
-        f"{comparison.only_second:,}: {verdict} (McNemar's exact test, p = {comparison.p:.2g})"
+        f"of {counted(comparison.images, 'image', ',')}, only A is right on {comparison.only_first:,} "
+        f"and only B on {comparison.only_second:,}: {verdict} (McNemar's exact test, p = {comparison.p:.2g})"
     )
 
 

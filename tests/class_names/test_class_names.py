@@ -546,7 +546,7 @@ def test_load_what_is_not_a_file(tmp_path: Path) -> None:
 def test_load_from_a_pipe_without_a_writer_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_SECONDS", 0.2)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(LabelsError, match=r"pipe cannot be read: nothing came in 0\.2 seconds"):
+    with pytest.raises(LabelsError, match=r"pipe cannot be read: no data came in 0\.2 seconds"):
         files.load(str(tmp_path / "pipe"), 2)
 
 

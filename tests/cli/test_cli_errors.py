@@ -42,7 +42,7 @@ FORMATS = ("table", "tsv", "csv", "json", "jsonl")
             "standard input can be read only once",
             id="stdin-as-image-and-list",
         ),
-        pytest.param(["predict", "x.jpg", "--null"], 2, "--null goes with --files-from", id="null-alone"),
+        pytest.param(["predict", "x.jpg", "--null"], 2, "--null requires --files-from", id="null-alone"),
         pytest.param(
             ["predict", "--files-from", "no.txt"],
             2,
@@ -65,20 +65,23 @@ FORMATS = ("table", "tsv", "csv", "json", "jsonl")
             pytest.param(
                 ["predict", "x.jpg", "--features", "-f", name],
                 2,
-                f"--features does not go into {name}",
+                f"--features cannot be written as {name}",
                 id=f"features-with-{name}",
             )
             for name in ("csv", "tsv", "table")
         ),
-        pytest.param(["predict", "x.jpg", "--features"], 2, "does not go into tsv", id="features-in-a-pipe"),
+        pytest.param(["predict", "x.jpg", "--features"], 2, "cannot be written as tsv", id="features-in-a-pipe"),
         pytest.param(["features", "x.jpg"], 2, "features go to a file", id="features-without-out"),
         pytest.param(
-            ["features", "x.jpg", "-o", "x.txt"], 2, "x.txt: not a name for features", id="features-to-txt"
+            ["features", "x.jpg", "-o", "x.txt"],
+            2,
+            "x.txt: the format is not clear from the name",
+            id="features-to-txt",
         ),
         pytest.param(
             ["predict", "x.jpg", "--features-out", "x.csv"],
             2,
-            "x.csv: not a name for features",
+            "x.csv: the format is not clear from the name",
             id="features-out-to-csv",
         ),
         pytest.param(["features", "x.jpg", "-o", "no/x.npy"], 1, "no is not a folder", id="array-folder-missing"),

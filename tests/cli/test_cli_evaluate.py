@@ -150,9 +150,9 @@ def test_the_report_is_written_even_below_the_bound(cli: Cli, photos: Path) -> N
         (["--fail-under", "93"], 2, "--fail-under 93: not a share from 0 to 1\nhint: 93 % is 0.93"),
         (["--fail-under", "-1"], 2, "--fail-under -1: not a share"),
         (["--fail-under", "nan"], 2, "--fail-under nan: not a share"),
-        (["-m", "a", "-m", "b", "-m", "c"], 2, "3 models: two at most are compared"),
+        (["-m", "a", "-m", "b", "-m", "c"], 2, "3 models: at most two can be compared"),
         (["-m", "a", "-m", "a"], 2, "a is named twice"),
-        (["-m", "a", "-m", "b", "--weights", "x.pth"], 2, "--weights does not say which"),
+        (["-m", "a", "-m", "b", "--weights", "x.pth"], 2, "--weights cannot be used with two models"),
         (["-m", "a", "-m", "b", "--fit-temperature"], 2, "--fit-temperature takes one model"),
         (["--fit-temperature", "--temperature", "2"], 2, "leave out --temperature"),
         (["--temperature", "0"], 2, "0 is not a temperature from 0.01 to 100"),
@@ -242,7 +242,7 @@ def test_training_images_are_left_out_and_counted(cli: Cli, photos: Path, runs: 
 
 def test_training_images_are_evaluated_on_request(cli: Cli, photos: Path, runs: tuple[Path, Path]) -> None:
     ended = cli("evaluate", photos, "-m", runs[0], "-f", "json", "--include-training-images")
-    told = f"{runs[0]} was trained on 1 of the 2 images measured: figures on such images are too good\n"
+    told = f"{runs[0]} was trained on 1 of the 2 images measured: figures on such images are inflated\n"
     assert told in ended.stderr
     assert (only(ended)["images"], only(ended)["trained_on"]) == (2, 1)
     assert json.loads(ended.stdout)["left_out"] == {"trained_on": 0, "unknown_class": 0}
@@ -281,7 +281,7 @@ def test_fitting_on_training_images_is_noted(cli: Cli, own: tuple[Path, Path]) -
     assert cli(*words).code == 1
     ended = cli(*words, "--include-training-images")
     assert (ended.code, only(ended)["trained_on"]) == (0, 24)
-    assert "fitted on images that it was trained on, where a model is too often right\n" in ended.stderr
+    assert "fitted on images that it was trained on, where it is right too often\n" in ended.stderr
 
 
 @pytest.mark.slow
@@ -424,7 +424,7 @@ def test_a_folders_temperature_is_stored_and_used(cli: Cli, own: tuple[Path, Pat
     fitted = only(ended)["calibration"]
     assert fitted["loss"] < fitted["loss_before"]
     assert stored(folder) == fitted["temperature"] == only(ended)["temperature"]
-    told = f"{folder / 'config.json'} keeps the temperature {fitted['temperature']:.4g} for 160 x 160 in fp32: "
+    told = f"{folder / 'config.json'} now has the temperature {fitted['temperature']:.4g} for 160 x 160 in fp32: "
     assert told in ended.stderr
     assert probabilities(cli, image, "-m", folder) == divided(plain, fitted["temperature"])
     assert probabilities(cli, image, "-m", folder, "--temperature", "1") == plain
@@ -651,7 +651,7 @@ def test_an_exported_file_keeps_its_temperature(cli: Cli, own: tuple[Path, Path]
     plain = probabilities(cli, image, *onnx)
     ended = cli("evaluate", data, *onnx, "--fit-temperature", "-f", "json")
     temperature = only(ended)["temperature"]
-    assert f"{file} keeps the temperature" in ended.stderr
+    assert f"{file} now has the temperature" in ended.stderr
     assert probabilities(cli, image, *onnx) == divided(plain, temperature)
     assert json.loads(cli("info", file, "-f", "json").stdout)["temperature"] == temperature
     assert only(cli("evaluate", data, *onnx, "--fit-temperature", "-f", "json"))["temperature"] == temperature
@@ -683,7 +683,7 @@ def test_a_note_says_how_to_use_a_temperature_that_cannot_be_stored(
         (folder / "config.json").write_text(json.dumps(old))
     ended = cli("evaluate", data, *words, "--fit-temperature", "-f", "json")
     temperature = only(ended)["temperature"]
-    assert "a temperature is kept with a model folder's own weights" in ended.stderr
+    assert "a temperature can be stored only with a model folder's own weights" in ended.stderr
     assert f"--temperature {temperature:.4g}\n" in ended.stderr
     assert stored(folder) is None
 
@@ -742,7 +742,7 @@ def test_no_temperature_is_stored_if_all_images_are_right(cli: Cli, photos: Path
     shutil.rmtree(photos / "Egyptian_cat")
     ended = cli("evaluate", photos, "--fit-temperature")
     assert ended.code == 1
-    assert "of 1 image too few are answered wrong" in ended.stderr
+    assert "of 1 image, too few are classified wrongly" in ended.stderr
 
 
 # --- abstaining ---
@@ -767,7 +767,7 @@ def test_predict_abstains_below_the_probability(cli: Cli) -> None:
         "abstained",
         *[""] * 6,
     ]
-    assert "abstained: no class is as probable as asked for" in cli(*words, "-f", "table").stdout
+    assert "abstained: no class reaches the minimum probability" in cli(*words, "-f", "table").stdout
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_predict_reports_skipped_files_and_links(cli: Cli) -> None:
     ended = cli("predict", "p", "-k", "1")
     assert (ended.code, names(ended.stdout)) == (0, ["p/coffee.jpg"])
     assert ended.stderr.splitlines() == [
-        "skipped 4 files: 2 cr2, 1 mp4, 1 without extension (--all-files looks at their bytes)",
+        "skipped 4 files: 2 cr2, 1 mp4, 1 without extension (--all-files detects images by content)",
         "skipped 1 link to a folder (--follow follows links)",
     ]
     assert cli("predict", "p", "-k", "1", "-q").stderr == ""

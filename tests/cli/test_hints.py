@@ -113,7 +113,7 @@ def test_every_hint_fits_a_command() -> None:
 @pytest.mark.parametrize(
     ("text", "options"),
     [
-        ("--max-pixels raises the bound", {None: {"--max-pixels"}}),
+        ("--max-pixels raises the limit", {None: {"--max-pixels"}}),
         ("choose another place with -o", {None: {"-o"}}),
         ("fewer --workers or a lower --batch-size", {None: {"--workers", "--batch-size"}}),
         ("resnetd pull M --weights W --precision int8", {None: set(), "pull": {"--weights", "--precision"}}),
@@ -183,18 +183,16 @@ def test_failed_input_is_printed_with_a_hint_of_the_command(
     monkeypatch.setattr(console.terminal, "_hints", set())
     failure = Failure("a.png", "m", ErrorKind.TOO_LARGE, "9 pixels, more than 8", reason=Reason.TOO_MANY_PIXELS)
     report_failure(failure)
-    hint = "hint: --max-pixels raises the bound\n" if told else ""
+    hint = "hint: --max-pixels raises the limit\n" if told else ""
     assert capsys.readouterr().err == f"error: a.png: 9 pixels, more than 8\n{hint}"
-    assert with_hint(failure).hint == ("--max-pixels raises the bound" if told else None)
+    assert with_hint(failure).hint == ("--max-pixels raises the limit" if told else None)
 
 
 @pytest.mark.parametrize("command", ["predict", "features", "bench"])
 def test_out_of_memory_hint_fits_each_command(command: str) -> None:
     hint = hint_for(Reason.NO_MEMORY, COMMANDS[command])
     assert hint == (
-        "a lower --batch-size needs less"
-        if command == "bench"
-        else "fewer --workers or a lower --batch-size need less"
+        "use a lower --batch-size" if command == "bench" else "use fewer --workers or a lower --batch-size"
     )
 
 

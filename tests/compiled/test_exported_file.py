@@ -189,7 +189,7 @@ def test_damaged_marks_are_an_error(text: str, tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
     append(path, exported_file.TRAINED_ON_KEY, text)
     assert exported_file.read_card(path) == CARD
-    with pytest.raises(ModelError, match="does not tell what the model was trained on"):
+    with pytest.raises(ModelError, match="does not say what the model was trained on"):
         exported_file.read_trained_on(path)
 
 

@@ -500,7 +500,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", missing)
     error = refusal("hfds/d")
-    assert (error.message, hint_of(error)) == ("hfds/d needs a package more", "pip install 'resnetd[hfds]'")
+    assert (error.message, hint_of(error)) == ("hfds/d needs another package", "pip install 'resnetd[hfds]'")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

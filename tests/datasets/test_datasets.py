@@ -496,7 +496,7 @@ REFUSED_TABLES: dict[str, tuple[str | bytes, str, str]] = {
     "two columns of one name": ("path,label,Label\n1.png,a,b\n", "t.csv has two columns label", "leave one"),
     "two columns that differ": (
         "path,label,category\n1.png,cat,pet\n2.png,dog,pet\n1.png,cat,wild\n",
-        "t.csv, line 4: the columns label, category do not tell the same classes apart",
+        "t.csv, line 4: the columns label, category disagree about the classes",
         "leave out",
     ),
     "an error of a spreadsheet": ("path,label\n1.png,#N/A\n", "t.csv, line 2: the label is #N/A", "one label"),
@@ -948,9 +948,9 @@ def test_copies_across_splits_are_left_out_of_the_earlier() -> None:
     told = notes(found)
     assert (
         next(told)
-        == "images of train that val or test has too are left out: train/cat/copy1.png, train/cat/copy3.png"
+        == "images of train that are also in val or test are left out: train/cat/copy1.png, train/cat/copy3.png"
     )
-    assert next(told) == "images of val that test has too are left out: val/cat/copy2.png"
+    assert next(told) == "images of val that are also in test are left out: val/cat/copy2.png"
 
 
 def test_copies_within_a_split_are_reported() -> None:
@@ -971,7 +971,8 @@ def test_the_same_picture_in_another_file_is_a_copy(ending: str, options: dict[s
     paint("d/train/cat/1.png", "d/train/cat/2.png", "d/train/dog/3.png", "d/test/dog/4.png")
     Image.open("d/test/dog/4.png").save(f"d/train/dog/5.{ending}", **options)
     assert (
-        next(notes(surveyed())) == f"images of train that val or test has too are left out: train/dog/5.{ending}"
+        next(notes(surveyed()))
+        == f"images of train that are also in val or test are left out: train/dog/5.{ending}"
     )
 
 

@@ -155,7 +155,7 @@ def test_a_class_of_a_single_group_stays_in_train_and_is_reported() -> None:
     assert divided.val is not None
     assert divided.train.counts().tolist() == [9, 8, 1]
     assert divided.val.counts().tolist() == [0, 2, 0]
-    assert divided.notes == ("classes without an image in val, as all are of one group or near copies: x",)
+    assert divided.notes == ("classes without an image in val, as their images are one group or near copies: x",)
 
 
 def test_no_class_is_held_out_as_a_whole() -> None:
@@ -321,7 +321,7 @@ def test_near_copies_across_given_splits_are_reported_and_kept() -> None:
     Image.open("d/train/b/p2_1.png").save("d/val/b/again.jpg", quality=70)
     found = surveyed("d")
     assert found.notes[0] == (
-        "near copies in different splits, which may make figures too good: train/b/p2_1.png = val/b/again.jpg"
+        "near copies in different splits, which may inflate figures: train/b/p2_1.png = val/b/again.jpg"
     )
     assert {split: len(part) for split, part in found.dataset.splits.items()} == {"train": 2, "val": 3, "test": 1}
 
@@ -333,8 +333,8 @@ def test_images_of_a_group_that_a_later_split_has_are_left_out() -> None:
     paint("d/val/a/p1_2.png", "d/val/b/p2_3.png", "d/val/b/p3_1.png", "d/val/b/y.png", "d/test/b/p2_2.png")
     found = surveyed("d", "(p[0-9])_")
     assert list(found.notes)[:2] == [
-        "images of train whose group val or test has too are left out: train/a/p1_1.png, train/b/p2_1.png",
-        "images of val whose group test has too are left out: val/b/p2_3.png",
+        "images of train whose group is also in val or test are left out: train/a/p1_1.png, train/b/p2_1.png",
+        "images of val whose group is also in test are left out: val/b/p2_3.png",
     ]
     parts = {split: sorted(names_of(part)) for split, part in found.dataset.splits.items()}
     assert parts == {

@@ -271,7 +271,7 @@ def test_every_format_says_what_was_measured() -> None:
 
 
 def test_a_gain_within_the_noise_is_not_reported() -> None:
-    assert "nothing that was tried is clearly quicker" in written(report(trial(25), trial(26)), "table")
+    assert "nothing that was tried is clearly faster" in written(report(trial(25), trial(26)), "table")
 
 
 class TestCommand:
@@ -330,7 +330,7 @@ class TestCommand:
             (["--seconds", "4000"], 2, "--seconds"),
             (["--seconds", "nan"], 2, "--seconds"),
             (["-b", "0"], 2, "--batch-size"),
-            (["-0"], 2, "--null goes with --files-from"),
+            (["-0"], 2, "--null requires --files-from"),
             (["--files-from", "gone.txt"], 2, "cannot read the list gone.txt"),
             (["--files-from", "/dev/null"], 2, "no input"),
             (["-o", "no/such/folder.json"], 1, "no/such"),

@@ -117,13 +117,13 @@ def test_titles_distinguish_classes_of_the_same_name() -> None:
         (["0", "1000"], "1 of the 2 classes is not among the model's 1000: 1000", "the model's are tench"),
         (
             ["n01440764", "koala"],
-            "^the classes are not all called in one way: n01440764 is an id, koala is a name$",
-            "ids and indices count only where every class is one: call n01440764 'tench'",
+            "^the classes are not all named in the same way: n01440764 is an id, koala is a name$",
+            "ids and indices work only if all classes use them: call n01440764 'tench'",
         ),
         (
             ["0", "koala", "tench"],
-            "^the classes are not all called in one way: 0 is an index, koala is a name$",
-            "ids and indices count only where every class is one: call 0 'tench'",
+            "^the classes are not all named in the same way: 0 is an index, koala is a name$",
+            "ids and indices work only if all classes use them: call 0 'tench'",
         ),
         (["1", "n01440764"], "1 is an index, n01440764 is an id$", "call 1 'goldfish'"),
         (["n01440764", "koala", "qqqqq"], "1 of the 3 classes is not among the model's 1000: qqqqq", "tench"),
@@ -224,7 +224,7 @@ def test_images_that_cannot_be_read_are_counted_separately(pets: Path) -> None:
 def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "x.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="of 1 image none could be read"):
+    with pytest.raises(DataError, match="0 of 1 image could be read"):
         evaluate.evaluate(model(), open_images(str(tmp_path)))
 
 
@@ -335,7 +335,7 @@ def test_image_that_is_read_too_slowly_fails(layout: str, tmp_path: Path, monkey
     with pytest.raises(InputError) as caught:
         source.read()
     assert (caught.value.kind, caught.value.message) == (ErrorKind.TIMEOUT, "not read in 0.1 seconds")
-    assert hint_of(caught.value) == "--timeout raises the bound"
+    assert hint_of(caught.value) == "--timeout raises the limit"
 
 
 def test_real_labels_beside_the_usual_ones(tmp_path: Path) -> None:

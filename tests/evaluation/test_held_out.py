@@ -145,7 +145,7 @@ def test_include_training_images_evaluates_on_them(tmp_path: Path) -> None:
     images, counts, notes = separate(open_images(str(draw(tmp_path))), models, include=True)
     assert (len(images), images.trained_on, counts) == (12, 0, [3, 1])
     assert notes == [
-        "A was trained on 3 of the 12 images measured, B on 1: figures on such images are too good",
+        "A was trained on 3 of the 12 images measured, B on 1: figures on such images are inflated",
     ]
 
 
@@ -251,7 +251,7 @@ def test_a_run_without_marks_differs_from_other_models(run: Path) -> None:
 
 def test_damaged_marks_are_an_error(run: Path) -> None:
     (run / trained_on.NAME).write_bytes(b"\x93NUMPY")
-    with pytest.raises(ModelError, match="is damaged: it does not tell what the model was trained on"):
+    with pytest.raises(ModelError, match="is damaged: it does not say what the model was trained on"):
         learnt_by(ModelChoice.of(str(run)))
 
 

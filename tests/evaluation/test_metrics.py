@@ -151,7 +151,7 @@ def test_the_temperature_of_doubled_logits_is_twice_as_high() -> None:
 
 def test_no_temperature_fits_answers_that_are_all_right() -> None:
     logits = 3 * np.eye(5, dtype=np.float32)
-    with pytest.raises(DataError, match="of 5 images too few are answered wrong"):
+    with pytest.raises(DataError, match="of 5 images, too few are classified wrongly"):
         fit_temperature(logits, np.arange(5))
 
 

@@ -733,6 +733,6 @@ def test_deprecated_timm_name_gets_one_note(monkeypatch: pytest.MonkeyPatch) -> 
     notes: list[str] = []
     monkeypatch.setattr("resnetd_cli.loading.load_network", lambda *_, **__: None)
     loader_for("gluon_resnet50_v1d", note=notes.append)._network()
-    assert notes == ["timm calls gluon_resnet50_v1d resnet50d.gluon_in1k now"]
+    assert notes == ["timm now calls gluon_resnet50_v1d resnet50d.gluon_in1k"]
     loader_for("resnet50d.gluon_in1k", note=notes.append)._network()
     assert len(notes) == 1

@@ -64,7 +64,7 @@ def asked(
         (
             "finetune",
             {"freeze": True, "drop_path": 0.1},
-            "drop_path would have no effect: freeze leaves all but the classifier as it is",
+            "drop_path would have no effect: freeze trains only the classifier",
             "--set freeze=false, or leave drop_path out",
         ),
         ("finetune", {"freeze": True, "backbone_lr": 0.5}, "backbone_lr would have no effect", "freeze=false"),

@@ -206,7 +206,7 @@ def test_run_of_an_older_version_is_resumed(plan: Plan) -> None:
     notes: list[str] = []
     summary = carry_out(change(plan, resume=True), note=notes.append)
     assert summary["steps"] == 6 and summary["model_files"] is None
-    assert any("whether its images are still the same is not checked" in note for note in notes)
+    assert any("its images cannot be checked for changes" in note for note in notes)
     assert [start["step"] for start in facts_of(plan.output.folder)["starts"]] == [2]
 
 

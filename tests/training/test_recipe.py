@@ -75,7 +75,7 @@ def test_value_out_of_range_is_refused(changes: dict[str, Any], message: str) ->
 def test_unknown_setting_hints_at_a_similar_name() -> None:
     with pytest.raises(UsageError) as caught:
         BAG.replace({"warm_up_epochs": 5})
-    assert hint_of(caught.value) == "perhaps warmup_epochs"
+    assert hint_of(caught.value) == "did you mean warmup_epochs?"
 
 
 @pytest.mark.slow
@@ -212,7 +212,7 @@ def test_a_recipe_may_come_through_a_pipe() -> None:
 def test_missing_recipe_file_hints_at_the_shipped_recipes() -> None:
     with pytest.raises(UsageError, match="no recipe sgd") as caught:
         recipe.load_recipe("sgd")
-    assert hint_of(caught.value) == "there is bag-of-tricks, finetune; or name a YAML file"
+    assert hint_of(caught.value) == "available: bag-of-tricks, finetune; or name a YAML file"
 
 
 def test_settings_of_the_command_line() -> None:

@@ -229,7 +229,7 @@ def test_without_val_the_first_seeds_model_is_kept(plan: Plan, tmp_path: Path) -
     own = change(plan, data=str(tmp_path / "parts"), changes={**SHORT, "epochs": 1, "seed": 7}, seeds=2)
     record = carry_out_all(own, note=notes.append)
     assert record["best"] == 7 and record["figures"]["val"] is None
-    assert notes[-1] == "there is no val to choose by: the first seed's model is kept"
+    assert notes[-1] == "there is no val split to choose by: the first seed's model is kept"
     tested = np.array(
         [read(plan.output.folder / "seeds" / seed / "summary.json")["test"]["loss"] for seed in ("7", "8")]
     )
@@ -299,7 +299,7 @@ def test_interrupted_runs_of_several_seeds_say_how_to_go_on(
         patch.setattr(RunFolder, "write_metrics", write_metrics)
         stopped = run_here(*arguments)
     assert stopped.returncode == 130, stopped.stderr
-    assert f"saved; to go on: resnetd train {data} -o {run}" in stopped.stderr
+    assert f"saved; to continue: resnetd train {data} -o {run}" in stopped.stderr
     assert "--seeds 2 --resume" in stopped.stderr and "Traceback" not in stopped.stderr
     assert read(run / "seeds.json")["best"] is None and len(read(run / "seeds.json")["runs"]) == 1
     ended = run_here("train", data, "-o", run, "--resume", "--workers", "0", "--threads", "1")

@@ -76,7 +76,7 @@ def fail(error: Exception) -> Callable[[], object]:
         (die(6), "a process that loads images died: aborted", "--resume"),
         (lambda: os._exit(3), "a process that loads images died: it gave no reason", "--resume"),
         (lambda: os._exit(71), "a process that loads images could not send a batch", "--workers 0"),
-        (fail(MemoryError()), "a process that loads images has not enough memory", "fewer --workers"),
+        (fail(MemoryError()), "a process that loads images ran out of memory", "fewer --workers"),
         (fail(KeyError("x\ny")), "a process that loads images failed: KeyError", "-v shows where"),
     ],
 )
@@ -125,7 +125,7 @@ def test_workers_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(ResnetdError, match="cannot be started: function not implemented") as caught:
         list(Batches(Loader()))  # type: ignore[arg-type]
-    assert hint_of(caught.value) == "--workers 0 needs none"
+    assert hint_of(caught.value) == "--workers 0 loads images without them"
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,7 @@ def test_two_models_have_their_rows_one_after_the_other(cli: Cli, photos: Path) 
     ("words", "code", "message"),
     [
         (["--per-image", "rows.txt"], 2, "rows.txt: the format is not clear from the name"),
-        (["--with-logits"], 2, "--with-logits goes with --per-image"),
+        (["--with-logits"], 2, "--with-logits requires --per-image"),
         (["--per-image", "there.csv"], 2, "there.csv exists"),
         (["--per-image", "table.csv", "--overwrite"], 2, "table.csv is one of the inputs"),
         (["--per-image", "same.csv", "-o", "same.csv"], 2, "two outputs would be written to same.csv"),
@@ -299,7 +299,7 @@ def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:
         oriented(photos / "espresso" / f"{number}.png", orientation)
     ended = cli("evaluate", photos, "-f", "json")
     assert (only(ended)["images"], only(ended)["turned"]) == (6, 2)
-    told = "2 images were turned upright as EXIF says, which timm does not do"
+    told = "2 images were turned upright by EXIF orientation, which timm ignores"
     assert f"{told}: ignoring EXIF would leave them as stored" in ended.stderr
     assert "turned by EXIF" in cli("evaluate", photos, "-f", "table").stdout
     ended = cli("evaluate", photos, "-f", "json", "--ignore-exif")
@@ -312,4 +312,4 @@ def test_rows_of_one_image_are_counted_and_noted(cli: Cli, photos: Path) -> None
     Path("table.csv").write_text(f"path,label\n{line}{line}{photos}/Egyptian_cat/cat.jpg,Egyptian cat\n")
     ended = cli("evaluate", "table.csv", "-f", "json")
     assert (only(ended)["images"], only(ended)["repeated"], only(ended)["top1"]) == (3, 1, pytest.approx(2 / 3))
-    assert "1 image is a copy of another, byte for byte, and counts all the same\n" in ended.stderr
+    assert "1 image is a byte-for-byte copy of another, and counts as well\n" in ended.stderr

@@ -100,7 +100,9 @@ def predict(
         format.value, path, terminal=on_terminal, on_terminal="overview" if as_overview else "table"
     )
     if embeddings and format_name not in ("json", "jsonl"):
-        raise UsageError(f"--features does not go into {format_name}", hint="-f jsonl, or --features-out FILE.npy")
+        raise UsageError(
+            f"--features cannot be written as {format_name}", hint="-f jsonl, or --features-out FILE.npy"
+        )
     arrays_path = outputs.as_path(features_out)
     writing = {"overwrite": overwrite, "keep": not fail_fast, "escape_formulas": escape_formulas}
     arrays = record_output.array_sink(arrays_path, **writing) if features_out else None

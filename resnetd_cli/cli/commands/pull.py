@@ -43,7 +43,7 @@ def pull(
     """
     terminal.setup(quiet=quiet, verbose=verbose, no_progress=no_progress, output=output)
     if calibrate and precision != "int8":
-        raise UsageError("--calibrate goes with --precision int8", hint="add it, or leave --calibrate out")
+        raise UsageError("--calibrate requires --precision int8", hint="add it, or leave --calibrate out")
 
     from resnetd_cli.cli.input_arguments import images_of
     from resnetd_cli.cli.outputs import TextOutput

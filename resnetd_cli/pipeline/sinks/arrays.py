@@ -279,7 +279,9 @@ def open_array_sink(path: Path, **options: Any) -> ArraySink:
         open_format = ARRAY_FORMATS[path.suffix.lower()]
     except KeyError:
         endings = ", ".join(ARRAY_FORMATS)
-        raise UsageError(f"{path}: not a name for features", hint=f"end it in one of {endings}") from None
+        raise UsageError(
+            f"{path}: the format is not clear from the name", hint=f"end it in one of {endings}"
+        ) from None
     return open_format(path, **options)
 
 

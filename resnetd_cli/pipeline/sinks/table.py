@@ -44,7 +44,7 @@ class TableSink:
         if isinstance(result, Failure):
             answer: Text | Table = Text(f"  {result.kind.value}: {printable(result.message)}\n", style="red")
         elif result.abstained:
-            answer = Text("  abstained: no class is as probable as asked for\n", style="yellow")
+            answer = Text("  abstained: no class reaches the minimum probability\n", style="yellow")
         else:
             answer = self._table(result)
         # In one call, so that an interrupt cannot separate the name from its table.

@@ -175,7 +175,7 @@ def _empty(folder: str, skipped: Skipped, walker: Walker) -> Source:
         reason = None if walker.all_files else Reason.NOT_NAMED_LIKE_IMAGES
         error = InputError(ErrorKind.EMPTY, message, hint=f"it holds {skipped.files_in_words}", reason=reason)
     else:
-        hint = "what it holds is hidden, and skipped unless it is named" if skipped.hidden else "it is empty"
+        hint = "its files are hidden: name them to read them" if skipped.hidden else "it is empty"
         error = InputError(ErrorKind.EMPTY, message, hint=hint)
     return _failing(folder, error)
 

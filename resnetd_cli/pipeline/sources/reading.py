@@ -181,7 +181,7 @@ def _read_block(descriptor: int, size: int, deadline: Deadline) -> bytes:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         if not poll.poll(deadline.left * 1000):
-            message = f"nothing came in {deadline.seconds:g} seconds"
+            message = f"no data came in {deadline.seconds:g} seconds"
             raise InputError(ErrorKind.TIMEOUT, message, reason=Reason.TOO_SLOW)
     if deadline.passed:
         raise InputError(ErrorKind.TIMEOUT, f"not read in {deadline.seconds:g} seconds", reason=Reason.TOO_SLOW)

@@ -109,7 +109,7 @@ def test_damaged_marks_are_an_error(tmp_path: Path, content: bytes | str) -> Non
     else:
         arrays = {"pickle": np.array([{}]), "floats": np.zeros((2, 16)), "row": np.zeros(16, np.uint8)}
         np.save(path, arrays[content])
-    with pytest.raises(ModelError, match="is damaged: it does not tell what the model was trained on"):
+    with pytest.raises(ModelError, match="is damaged: it does not say what the model was trained on"):
         trained_on.read(tmp_path)
 
 

@@ -259,9 +259,9 @@ def test_a_folder_of_links_alone_does_not_claim_to_hold_no_images() -> None:
         ([], "it is empty"),
         (
             ["p/a.nef", "p/b.nef", "p/c"],
-            "it holds 3 files: 2 nef, 1 without extension; --all-files looks at their bytes",
+            "it holds 3 files: 2 nef, 1 without extension; --all-files detects images by content",
         ),
-        (["p/.a.jpg", "p/Thumbs.db"], "what it holds is hidden, and skipped unless it is named"),
+        (["p/.a.jpg", "p/Thumbs.db"], "its files are hidden: name them to read them"),
     ],
 )
 def test_a_folder_without_images_says_what_it_holds(files: list[str], hint: str) -> None:
