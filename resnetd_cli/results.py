@@ -36,7 +36,7 @@ class Preprocessing:
         std: per channel, on the 0 to 1 scale.
 
     Raises:
-        ValueError: one of them makes no sense.
+        ValueError: a value makes no sense.
     """
 
     input_size: tuple[int, int, int]
@@ -97,7 +97,7 @@ class Prediction:
 
     @property
     def title(self) -> str:
-        """The name to show to people: `crane (bird)`, as two classes are called crane."""
+        """The name to show to people, such as `crane (bird)`: two classes are called crane."""
         return titled(self.label, self.sense)
 
     def record(self) -> dict[str, Any]:

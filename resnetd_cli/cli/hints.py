@@ -1,4 +1,4 @@
-"""Hints: for each reason of an error, the options of the running command that help."""
+"""Hints: for each reason of an error, which options of the running command help."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ HINTS: dict[Reason, tuple[str, ...]] = {
     Reason.FILE_CHANGED: ("put it back, or start anew with --overwrite",),
     Reason.CHECKPOINT_NOT_WRITTEN: ("the last checkpoint is kept: free some space, and continue with --resume",),
 }
-"""For each reason its hints: the first whose options the command has is shown; `{}` stands for a detail."""
+"""The hints for each reason. The first whose options the command has is shown; `{}` stands for a detail."""
 
 _OPTION = re.compile(r"(?<![\w-])(?:--[a-z][a-z-]*|-[fov](?!\w))")
 _OF_OTHER_PROGRAMS = {"--shm-size"}

@@ -74,7 +74,7 @@ def measure_agreement(
 def _answer(
     classifier: Classifier, turn: list[Source], seconds: float = 0.0
 ) -> tuple[list[NDArray[np.float32] | Failure], float]:
-    """Return the answers of a form, and its seconds so far, including these."""
+    """Return a form's answers, and its total seconds with these."""
     began = time.perf_counter()
     answers = list(classifier.probabilities(turn))
     return answers, seconds + time.perf_counter() - began

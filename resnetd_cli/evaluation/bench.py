@@ -22,7 +22,7 @@ from resnetd_cli.results import Failure
 SECONDS = 30.0
 STAGES = ("read", "decode", "preprocess", "model")
 _SAMPLE = 32
-"""Inputs that are read into memory; they are repeated until the time is over."""
+"""Number of inputs read into memory; they are repeated until time is up."""
 _SYNTHETIC = 8
 _SIZE = (500, 375)
 _STAGES_SHARE = 0.2
@@ -38,7 +38,7 @@ class Trial:
     """The throughput with some settings.
 
     Attributes:
-        settings: those.
+        settings: the settings.
         images_per_second: the median of the runs.
         images: the number of images in all runs.
         runs: the number of runs.
@@ -132,7 +132,7 @@ class BenchReport:
 def measure(
     load: Load, sample: Sample, *, cpus: int, seconds: float = SECONDS, batch_size: int | None = None
 ) -> BenchReport:
-    """Time the stages and the throughput, and search for better settings until the time is over.
+    """Time the stages and the throughput, and search for better settings until time is up.
 
     Args:
         load: loads the model.
@@ -169,7 +169,7 @@ def _rank(trial: Trial) -> tuple[int, float]:
 def candidates(cpus: int, batch_sizes: Sequence[int]) -> list[Parallelism]:
     """Return settings that keep all processors busy, by a worker on each, by all on one image, or in between.
 
-    One worker more than that may fill the gaps that the others leave.
+    One more worker may fill the gaps that the others leave.
     """
     threads = {1 << power for power in range(cpus.bit_length())} | {cpus}
     return [
@@ -238,7 +238,7 @@ def _in_memory(name: str, data: bytes) -> Source:
 
 
 def _time_stages(classifier: Classifier, sample: Sample, end: float) -> dict[str, float]:
-    """Time the stages on one image after the other, until the time is over."""
+    """Time the stages on one image after the other, until time is up."""
     import numpy as np
 
     stages: dict[str, list[float]] = {stage: [] for stage in STAGES[1:]}

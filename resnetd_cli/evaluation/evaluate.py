@@ -53,7 +53,7 @@ class Track(Protocol):
 
 @dataclass(frozen=True)
 class ImageAnswers:
-    """What a model says of N images: arrays of shape (N,), or (N, C) where C is named.
+    """A model's answers for N images: arrays of shape (N,), or (N, C) where C is named.
 
     Attributes:
         predicted: the most probable class; -1 where the image could not be read.
@@ -76,7 +76,7 @@ class ImageAnswers:
 
 
 class _Observer:
-    """Notes facts about the images on their way to the model.
+    """Records facts about the images on their way to the model.
 
     Attributes:
         failures: why images could not be read, by position.
@@ -98,7 +98,7 @@ class _Observer:
         return len(self._digests) - len(set(self._digests))
 
     def watch(self, source: Source) -> Source:
-        """Return the source of an image whose bytes are noted when they are read."""
+        """Return the source of an image; its bytes are recorded when they are read."""
 
         def read() -> bytes:
             data = source.read()
@@ -108,15 +108,15 @@ class _Observer:
         return replace(source, read=read)
 
     def decoded(self, image: Image.Image) -> None:
-        """Note whether a decoded image was turned."""
+        """Record whether a decoded image was turned."""
         self._turned.append(bool(image.info.get(TURNED)))
 
 
 def check(classifier: Classifier, images: LabelledImages, *, real: bool = False) -> str | None:
-    """Check, before the work, that a model can be evaluated on these images.
+    """Check that a model can be evaluated on these images, before any work is done.
 
     Returns:
-        how the classes were matched with the model's, where users should know.
+        a note on how the classes were matched with the model's, if users should know.
 
     Raises:
         DataError: the classes are not the model's.
@@ -151,9 +151,9 @@ def evaluate(
         images: the images.
         fit: fit a temperature, and report with it.
         real: judge by ImageNet's real labels too.
-        mistakes: how many of the mistakes to name.
-        trained_on: how many of the images the model was trained on, where that is known.
-        on_row: called with what the model says of each image, in order.
+        mistakes: how many mistakes to list.
+        trained_on: how many of the images the model was trained on, if known.
+        on_row: called with the model's answer for each image, in order.
         on_failure: called with each image that cannot be read.
         track: follows the answers.
 
@@ -274,7 +274,7 @@ def _judge(
 
 
 def _write_rows(rows: RowMaker, answers: ImageAnswers, failures: dict[int, str], temperature: float) -> None:
-    """Write the rows of all images, whose logits were kept."""
+    """Write the rows of all images from the logits that were kept."""
     assert answers.logits is not None
     for position, logits in enumerate(answers.logits):
         if position in failures:

@@ -34,7 +34,7 @@ class Separated(NamedTuple):
 
     Attributes:
         images: the images that are left.
-        trained_on: how many of them each model was trained on; None where that is not known.
+        trained_on: how many of them each model was trained on; None if unknown.
         notes: lines for users.
     """
 

@@ -1,4 +1,4 @@
-"""What a model says of each labelled image, one row per image: the rows of `evaluate --per-image`."""
+"""A model's answer for each labelled image, one row per image: the rows of `evaluate --per-image`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PredictedClass:
 
 @dataclass(frozen=True)
 class TrueClass:
-    """The right class of an image, and what the model says of it.
+    """The right class of an image, and how the model rates it.
 
     Attributes:
         index: the model's index of the class.
@@ -47,7 +47,7 @@ class TrueClass:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """What a model says of one image.
+    """A model's answer for one image.
 
     Attributes:
         model: the model's name.
@@ -88,13 +88,13 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Makes the row of each image from its logits, and passes it on.
+    """Builds the row of each image from its logits, and passes it on.
 
     Attributes:
         classifier: the model.
         images: the images.
         targets: the index of each image's class in the model, -1 for none: int64, shape (N,).
-        real: the real labels of each image, where asked for.
+        real: the real labels of each image, if requested.
         on_row: called with each row.
     """
 

@@ -41,7 +41,7 @@ class LabelledImages:
         notes: lines for users about what was left out.
         trained_on: how many images were left out because a model was trained on them.
         unknown: how many images were left out because a model lacks their class.
-        reading: bounds of reading each image.
+        reading: limits on reading each image.
     """
 
     location: str
@@ -158,7 +158,7 @@ def open_images(
         split: one of its splits, or `all`; by default the first of test, val, all, train that it has.
         real: the images need not be in class folders, as real labels say what they show.
         offline: download nothing from the hub.
-        reading: bounds of reading each image.
+        reading: limits on reading each image.
 
     Raises:
         DataError: see `open_dataset`; or the split is empty.

@@ -1,4 +1,4 @@
-"""Metrics of labelled answers, in numpy alone: precision, recall, F1, confusion, calibration error, coverage.
+"""Metrics of labelled images, in numpy alone: precision, recall, F1, confusion, calibration error, coverage.
 
 The values are those of scikit-learn and torchmetrics. torchmetrics takes seconds to import, and needs a matrix of
 all classes by all classes, which is too large for 21,843 classes.

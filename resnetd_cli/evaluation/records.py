@@ -38,8 +38,8 @@ class ImageCounts:
     Attributes:
         answered: images that the model answered; those that could not be read are not among them.
         failed: images that could not be read.
-        trained_on: images that the model was trained on; None where that is not known.
-        turned: images that were turned upright, as their EXIF says.
+        trained_on: images that the model was trained on; None if unknown.
+        turned: images that were turned upright, as their EXIF orientation says.
         repeated: images that are copies of earlier ones, byte for byte; they are evaluated too.
     """
 
@@ -129,11 +129,11 @@ class EvaluationReport:
         counts: how many images there were.
         scores: the metrics of all images together.
         coverage: how many images are answered, and how well, if the model abstains below a probability.
-        real: the accuracy by ImageNet's reassessed labels, where asked for.
+        real: the accuracy by ImageNet's reassessed labels, if requested.
         classes: the metrics of each class that has images or was predicted.
-        confusion: actual, predicted, count: the cells that are not 0.
+        confusion: the nonzero cells of the confusion matrix: actual, predicted, count.
         mistakes: the most confident ones, in that order.
-        fit: the temperature that was fitted, where asked for.
+        fit: the temperature that was fitted, if requested.
     """
 
     model: EvaluatedModel
@@ -148,7 +148,7 @@ class EvaluationReport:
 
     @property
     def accuracy(self) -> float:
-        """Top-1; by the reassessed labels where there are no others."""
+        """Top-1 accuracy; by the reassessed labels if there are no others."""
         accuracy = self.real.top1 if self.scores.top1 is None and self.real else self.scores.top1
         assert accuracy is not None
         return accuracy

@@ -1,6 +1,6 @@
 """Temperature scaling (Guo et al. 2017): fitting a temperature, and storing it with a model.
 
-Logits are divided by the temperature before softmax, so that probabilities match accuracy. The ranking stays.
+Logits are divided by the temperature before softmax so that probabilities match accuracy. The order is unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ROWS = 256
-"""Images whose logits are in memory as float64 at once."""
+"""Number of images whose logits are in memory as float64 at once."""
 _STEPS = 100
 _EXACT = 1e-10
 
@@ -32,7 +32,7 @@ _EXACT = 1e-10
 def fit_temperature(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> float:
     """Return the temperature that minimises the negative log-likelihood.
 
-    The loss is convex in one over the temperature. Newton's method finds the zero of its slope, with bisection
+    The loss is convex in 1 / temperature. Newton's method finds the zero of its slope, with bisection
     where a step leaves the bounds.
 
     Args:
@@ -64,7 +64,7 @@ def fit_temperature(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> f
 
 
 def _slope(logits: NDArray[np.float32], actual: NDArray[np.int64], inverse: float) -> tuple[float, float]:
-    """Return the first and second derivative of the mean loss by one over the temperature."""
+    """Return the first and second derivatives of the mean loss with respect to 1 / temperature."""
     import numpy as np
 
     slope = curvature = 0.0
@@ -105,7 +105,7 @@ def store_temperature(file: Path, new: FittedTemperature, *, note: Callable[[str
     Args:
         file: an exported file, or a folder's `config.json`.
         new: the temperature, and what it was fitted to.
-        note: called with a line about whatever users should know.
+        note: called with a line for the user.
 
     Raises:
         ModelError, WeightsError: the model has changed.

@@ -9,7 +9,7 @@ from resnetd_cli.training.progress import EpochRow
 
 
 def is_best(row: EpochRow, best: EpochRow | None) -> bool:
-    """Tell whether an epoch is at least as good as the best one so far.
+    """Return whether an epoch is at least as good as the best one so far.
 
     Higher accuracy on val is better, then lower loss. Without val, the last epoch is the best.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resnetd_cli.training.run_folder import RunFolder
 
 _FORMAT = 2
-"""Format 1 had other steps in an epoch, so a run cannot be resumed from it."""
+"""Format 1 divided epochs into other steps, so a run cannot be resumed from it."""
 
 
 def save(folder: RunFolder, progress: Progress, tensors: Mapping[str, Any], *, is_best: bool) -> None:
@@ -25,7 +25,7 @@ def save(folder: RunFolder, progress: Progress, tensors: Mapping[str, Any], *, i
     Args:
         folder: of the run.
         progress: how far the run is.
-        tensors: the state of all that learns.
+        tensors: the state of everything that learns.
         is_best: the weights are the best so far, and are kept as such.
 
     Raises:
@@ -82,7 +82,7 @@ def load(path: Path) -> tuple[Progress, dict[str, Any]] | None:
 
 
 def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Write with torch; an `OSError` stays one, which torch would turn into another error."""
+    """Write with torch, and raise an `OSError` unchanged: torch would turn it into another error."""
     import torch
 
     try:

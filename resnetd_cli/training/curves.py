@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _DOTS_PER_INCH = 110
 _STEPS = 1000
-"""In an epoch, before the number of images is known."""
+"""Steps in an epoch, while the number of images is unknown."""
 
 
 def draw(rows: Sequence[dict[str, Any]], rates: LearningRate, file: IO[bytes]) -> None:

@@ -36,9 +36,9 @@ class Case(NamedTuple):
 
     Attributes:
         settings: their names.
-        holds: tells whether this is the case.
+        holds: returns whether this is the case.
         why: the reason; names in braces are the recipe's settings.
-        reason: what the command line chooses a hint by.
+        reason: from which the command line chooses a hint.
         instead: what to set instead, for the hint.
     """
 
@@ -59,7 +59,7 @@ _OFF = {
     "mixup": 0,
     "momentum": 0,
 }
-"""Values that switch a setting off, which no run has to refuse."""
+"""Values that switch a setting off; asking for them is never an error."""
 _AFTER_WARMUP = ("schedule", "step_at", "step_factor", "poly_power", "final_lr")
 
 CASES = (
@@ -146,7 +146,7 @@ def check_network(changes: Mapping[str, Any], module: nn.Module, name: str) -> N
     """Check that the network has what the user's settings act on.
 
     Raises:
-        UsageError: it has not.
+        UsageError: it does not.
     """
     from torch.nn.modules.batchnorm import _BatchNorm
 

@@ -1,4 +1,4 @@
-"""What learns: the network with its loss, optimiser and mixup, and the moving average of its weights."""
+"""The learner: the network with its loss, optimiser and mixup, and the moving average of its weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Answers(NamedTuple):
-    """What the network answered to a micro-batch.
+    """The network's answers to a micro-batch.
 
     Attributes:
         loss: the mean loss.
@@ -41,7 +41,7 @@ class Answers(NamedTuple):
 
 
 class Learner:
-    """All that learns in a run: everything about weights that a checkpoint keeps.
+    """Everything that learns in a run: all that a checkpoint keeps of the weights.
 
     Args:
         network: the network, on its device.
@@ -116,7 +116,7 @@ class Learner:
         return Answers(result["loss"].detach(), result["output"].detach(), soft)
 
     def update(self, step: int) -> None:
-        """Update the weights by the gradients, and their moving average. `step`: counted from 1."""
+        """Update the weights with the gradients, and their moving average. `step`: counted from 1."""
         if self.recipe.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.task.get_clip_parameters(), self.recipe.clip_grad)
         self._optimizer.step()

@@ -33,7 +33,7 @@ class Loaders:
     Attributes:
         data: the images of the run.
         recipe: the settings.
-        preprocessing: how the network wants its images.
+        preprocessing: how the network's images are prepared.
         accelerator: knows which process this is, and how many there are.
         worker_count: number of processes that load images for this one; 0: it loads them itself.
     """

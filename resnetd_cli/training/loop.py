@@ -44,7 +44,7 @@ class Loop:
         self._val = loaders.evaluation(loaders.data.val)
         self._began = callbacks.began - progress.seconds
         self._sums = torch.zeros(3, dtype=torch.float64, device=self._accelerator.device)
-        """Of loss, correct answers and images, since they were last collected."""
+        """Sums of loss, correct answers and images, since they were last collected."""
         self._unreadable: dict[str, str] = {}
         """Images that could not be read since then, and why."""
 

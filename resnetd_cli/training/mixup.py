@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def make_mixup(recipe: Recipe, classes: int) -> Mixup | None:
-    """Return timm's mixer of a batch; None if the recipe mixes nothing."""
+    """Return timm's mixer for batches; None if the recipe mixes nothing."""
     from timm.data import Mixup
 
     if not recipe.mixes:

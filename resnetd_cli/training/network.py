@@ -26,7 +26,7 @@ _NOT_KEPT = (
     *("file", "source", "hf_hub_id", "hf_hub_filename", "url", "state_dict", "custom_load", "tag"),
     *("label_names", "label_descriptions", "label_offset", "test_input_size", "test_crop_pct"),
 )
-"""Keys of a pretrained configuration that do not hold for the trained network."""
+"""Keys of a pretrained configuration that do not apply to the trained network."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrainableNetwork:
         architecture: timm's name of the architecture.
         arguments: what else `timm.create_model` needs to build it again.
         config: timm's configuration of the trained network, as a dictionary.
-        preprocessing: how it wants its images.
+        preprocessing: how its images are prepared.
         files: the files its weights were loaded from, by their hashes; None for random weights.
     """
 
@@ -143,7 +143,7 @@ def _build(architecture: str, classes: int, arguments: Mapping[str, Any], recipe
 
 
 def _arguments(definition: Definition, preprocessing: Preprocessing, image_size: str) -> dict[str, Any]:
-    """Return what timm builds the network with, but for its number of classes."""
+    """Return the arguments that timm builds the network with, except the number of classes."""
     arguments = {key: value for key, value in definition.arguments.items() if key != "num_classes"}
     if definition.config.get("fixed_input_size") and image_size != "train":
         arguments["img_size"] = preprocessing.input_size[1:]

@@ -60,7 +60,7 @@ class NetworkChoice:
 
 @dataclass(frozen=True)
 class RecipeChoice:
-    """Which recipe to train by.
+    """Which recipe to train with.
 
     Attributes:
         name: the name of a shipped recipe, or a YAML file; None: the command's default.

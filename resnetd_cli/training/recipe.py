@@ -19,7 +19,7 @@ _READING = ReadOptions(max_bytes=2**16)
 
 
 class Rule(NamedTuple):
-    """What a setting means and may be."""
+    """What a setting means, and which values it takes."""
 
     help: str
     value: Value
@@ -141,7 +141,7 @@ class Recipe:
         return dataclasses.replace(self, **known)
 
     def to_yaml(self) -> str:
-        """Return it as YAML, with a comment at each setting."""
+        """Return it as YAML, with a comment on each setting."""
         lines = {name: f"{name}: {_scalar(value)}" for name, value in dataclasses.asdict(self).items()}
         width = max(map(len, lines.values()))
         return "".join(f"{line:<{width}}  # {RULES[name].help}\n" for name, line in lines.items())
@@ -229,7 +229,7 @@ def read(setting: str, text: str, where: str) -> Any:
         where: what to call the place in errors.
 
     Raises:
-        UsageError: it is no value of this setting.
+        UsageError: the setting does not take this value.
     """
     rule, reason = RULES[setting].value, ""
     try:

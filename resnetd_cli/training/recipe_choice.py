@@ -50,7 +50,7 @@ def asked_recipe(
         command: `finetune` or `train`.
         has_teacher: the answers of another model are learnt as well.
         processes: number of training processes.
-        base: the recipe without the changes, if it was loaded before.
+        base: the recipe without the changes, if it is already loaded.
 
     Raises:
         UsageError: there is no such recipe, or a setting that the user asked for would have no effect.

@@ -48,7 +48,7 @@ def execute(
     Args:
         plan: what the user asked for.
         callbacks: how the run reports, and how it is asked to stop.
-        base: the recipe without the plan's changes, if it was loaded before.
+        base: the recipe without the plan's changes, if it is already loaded.
         find: returns the images, if several runs share them.
 
     Returns:
@@ -215,7 +215,7 @@ class _Run:
         progress: Progress,
         tensors: Mapping[str, Any],
     ) -> Learner:
-        """Return what learns, with the weights of the checkpoint, or with the first weights of its classifier.
+        """Return the learner, with the weights of the checkpoint, or with the first weights of its classifier.
 
         Raises:
             UsageError: the recipe asks for what timm or the network does not have, or the batch cannot be divided.

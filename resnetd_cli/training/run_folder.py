@@ -1,6 +1,6 @@
 """The folder of a run: the model as timm lays it out, and how it was trained.
 
-config.json         what timm needs to build the network, how it wants its images, the names of its classes
+config.json         what timm needs to build the network, how its images are prepared, the names of its classes
 model.safetensors   its weights: the best so far
 recipe.yaml         how it was trained; --recipe reads it
 run.json            what it was trained from, each file with its SHA-256, and what each start of it ran on
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resnetd_cli.training.learning_rate import LearningRate
 
 FORMAT = 1
-"""Of the JSON files."""
+"""The version of the JSON files."""
 SPLIT = "split.csv"
 
 

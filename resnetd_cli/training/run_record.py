@@ -26,7 +26,7 @@ class RunRecord:
 
     Attributes:
         recipe: adapted to the images.
-        facts: what else: the content of `run.json`.
+        facts: everything else: the content of `run.json`.
     """
 
     recipe: Recipe
@@ -34,7 +34,7 @@ class RunRecord:
 
 
 def write(folder: RunFolder, record: RunRecord, data: TrainValTest, marks: NDArray[np.uint8] | None) -> None:
-    """Write what a new run is before it starts, in place of the run that may be in the folder.
+    """Record a new run before it starts, in place of any run in the folder.
 
     Args:
         folder: of the run.

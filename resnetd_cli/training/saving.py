@@ -36,7 +36,7 @@ class Saver:
         self._saved = time.monotonic()
 
     def is_due(self) -> bool:
-        """Tell whether it is time for another checkpoint."""
+        """Return whether it is time for another checkpoint."""
         return time.monotonic() - self._saved > self.save_seconds
 
     def save(self, learner: Learner, progress: Progress, *, is_best: bool) -> None:
@@ -49,7 +49,7 @@ class Saver:
         self._saved = time.monotonic()
 
     def finish_best(self, learner: Learner, progress: Progress) -> None:
-        """Do again what may be missing if the run was killed just after the checkpoint of its best epoch."""
+        """Redo what may be missing if the run was killed just after the checkpoint of its best epoch."""
         if self.is_main and progress.rows:
             last = progress.rows[-1]
             if progress.best_epoch == last["epoch"] and progress.step == last["step"]:

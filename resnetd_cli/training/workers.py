@@ -152,7 +152,7 @@ def _give_up(_error: Exception, _item: object) -> None:
 
 
 def _ended(processes: Sequence[BaseProcess]) -> str:
-    """End the workers and return what one of them had died of, in torch's words; "" for nothing."""
+    """Stop the workers and return what one of them died of, in torch's words; "" if none died."""
     _unwatch()
     deadline = time.monotonic() + _GRACE
     while all(process.exitcode is None for process in processes) and time.monotonic() < deadline:
@@ -173,7 +173,7 @@ def _unwatch() -> None:
 
 
 def _failure(error: Exception, death: str = "") -> ResnetdError:
-    """Return the error that users read; what a worker died of is in torch's message only."""
+    """Return the error that users read; what a worker died of is only in torch's message."""
     _unwatch()
     text = f"{death}\n{error}"
     if killed := re.search(r"killed by signal: (.+?)\.? *(\n|$|It is possible)", text):
