@@ -260,7 +260,7 @@ def test_unreadable_images_give_exit_code_3(run_resnetd: Resnetd, tmp_path: Path
     finished = run_resnetd(*words)
     assert finished.returncode == 3
     assert "absent.jpg: no such file" in finished.stderr
-    for part in ("embedded in fp32, on onnx", "2 images", "100.0%", "times as many images a second"):
+    for part in ("embedded in fp32, on onnx", "2 images", "100.0%", "times as many images per second"):
         assert part in finished.stdout
 
 

@@ -62,11 +62,11 @@ def _why_useless(groups: NDArray[np.int64], names: Sequence[str]) -> str | None:
         names: of the groups.
     """
     if not names:
-        return "finds nothing in the names of all images"
+        return "matches no image name"
     if len(names) == 1 and not (groups == ALONE).any():
-        return f"finds the same, {printable(names[0])}, in the names of all images"
+        return f"finds the same text, {printable(names[0])}, in all image names"
     if len(names) == len(groups):
-        return "finds something else in the name of each image, so none belong together"
+        return "finds a different text in each image name, so none belong together"
     return None
 
 

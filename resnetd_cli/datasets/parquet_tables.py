@@ -50,7 +50,7 @@ def _checked(file: pq.ParquetFile, table: Path) -> tuple[list[str], list[str]]:
     path, labels, split, group, flags = find_columns(names, table)
     if _holds_images(file.schema_arrow.field(path).type):
         message = f"{printable(str(table))} holds the images themselves in its column {printable(names[path])}"
-        raise DataError(message, hint=f"have it read as hfds/{shell_word(table)}")
+        raise DataError(message, hint=f"read it as hfds/{shell_word(table)}")
     chosen = [
         names[at] for at in sorted({path, *labels, *flags, *(at for at in (split, group) if at is not None)})
     ]

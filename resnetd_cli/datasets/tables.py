@@ -216,7 +216,7 @@ def _as_integers(labels: NDArray[np.int64], names: tuple[str, ...]) -> tuple[NDA
 def _where_it_may_be(written: str, folder: str) -> str:
     """Return a hint on a missing file."""
     if _DRIVE.match(written):
-        return "paths on drives of Windows mean nothing here: write them relative to the table"
+        return "Windows drives do not exist here: write paths relative to the table"
     if spellings.of_list(written) is not None:
         return "paths are relative to the table's folder, not to the current one: move the table"
     top, name = os.path.split(os.path.join(folder, written.replace("\\", "/")))
@@ -226,7 +226,7 @@ def _where_it_may_be(written: str, folder: str) -> str:
             near = next((entry.name for entry in entries if _is_near(entry.name, wanted)), None)
     except (OSError, ValueError):
         near = None
-    return f"there is {printable(near)}" if near else "paths are relative to the table's folder"
+    return f"did you mean {printable(near)}?" if near else "paths are relative to the table's folder"
 
 
 def _is_near(name: str, wanted: str) -> bool:

@@ -230,7 +230,7 @@ def read_temperatures(owner: str, folder: Path) -> tuple[FittedTemperature, ...]
         return _stored(content) if "pretrained_cfg" in content else ()
     except (OSError, ValueError, RecursionError, TypeError) as error:
         message = f"{owner}: config.json has {first_line(error)}"
-        raise ModelError(message, hint="take it out of config.json", reason=Reason.BAD_TEMPERATURE) from error
+        raise ModelError(message, hint="remove it from config.json", reason=Reason.BAD_TEMPERATURE) from error
 
 
 def _stored(content: Mapping[str, Any]) -> tuple[FittedTemperature, ...]:

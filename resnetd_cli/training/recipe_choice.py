@@ -80,7 +80,7 @@ def adapted_recipe(
     evened = with_even_batches(recipe, images)
     if "batch_size" in choice.changes and evened != recipe:
         steps = counted(math.ceil(images / evened.batch_size), "step", ",")
-        note(f"{images:,} images, spread evenly, make {steps} of at most {evened.batch_size:,} an epoch")
+        note(f"{images:,} images, spread evenly, make {steps} of at most {evened.batch_size:,} per epoch")
     if evened.warmup_epochs >= evened.epochs:
         note(f"the learning rate only rises: warmup_epochs={evened.epochs / 10:g} would shorten the warm-up")
     return evened

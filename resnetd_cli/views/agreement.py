@@ -23,5 +23,5 @@ def in_words(facts: Facts) -> dict[str, str]:
         "compared on": counted(facts["images"], "image", ","),
         "same top-1": f"{facts['top1_agreement']:.1%}",
         "probabilities": f"the largest difference in an image is {mean:.2g} on average, {largest:.2g} at most",
-        "speed": f"{facts['speed_up']:.2f} times as many images a second",
+        "speed": f"{facts['speed_up']:.2f} times as many images per second",
     }

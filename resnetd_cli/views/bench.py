@@ -20,7 +20,7 @@ _TRIAL_COLUMNS = {
     "images": "images",
     "runs": "runs",
 }
-_STAGE_COLUMNS = {"stage": "stage", "ms": "ms an image", "share": "share", "note": ""}
+_STAGE_COLUMNS = {"stage": "stage", "ms": "ms per image", "share": "share", "note": ""}
 _NOTICEABLE = 1.05
 """A smaller gain is within the noise: two runs of the same settings differ as much."""
 

@@ -591,7 +591,7 @@ REFUSED_TABLES: dict[str, tuple[str | bytes, str, str]] = {
     "a drive": (
         "path,label\nC:\\img\\1.png,cat\n",
         "t.csv, line 2: no file C:\\img\\1.png in ",
-        "drives of Windows",
+        "Windows drives",
     ),
 }
 
@@ -613,8 +613,8 @@ def test_missing_files_in_a_table_are_an_error() -> None:
     assert error.message == f"d/t.csv, line 3: no file img/2.jpg in {Path('d').absolute()}, and 1 more"
     assert hint_of(error) == "paths are relative to the table's folder, not to the current one: move the table"
     for written, hint in (
-        ("img/3.jpg", "there is 3.JPG"),
-        ("img/4", "there is 4.jpg"),
+        ("img/3.jpg", "did you mean 3.JPG?"),
+        ("img/4", "did you mean 4.jpg?"),
         ("img/5.jpg", "paths are relative to the table's folder"),
         ("no/5.jpg", "paths are relative to the table's folder"),
     ):

@@ -204,12 +204,12 @@ def test_group_is_the_first_parentheses_or_the_whole_match(pattern: str, expecte
     ("pattern", "error", "message"),
     [
         ("(a", UsageError, "the group pattern (a is not a regular expression: missing ), unterminated subpattern"),
-        ("zebra", DataError, "the group pattern zebra finds nothing in the names of all images"),
-        ("c/", DataError, "the group pattern c/ finds the same, c/, in the names of all images"),
+        ("zebra", DataError, "the group pattern zebra matches no image name"),
+        ("c/", DataError, "the group pattern c/ finds the same text, c/, in all image names"),
         (
             ".*",
             DataError,
-            "the group pattern .* finds something else in the name of each image, so none belong together",
+            "the group pattern .* finds a different text in each image name, so none belong together",
         ),
         ("", UsageError, "the group pattern is empty"),
     ],

@@ -290,7 +290,7 @@ def test_every_image_is_trained_on_as_often_as_the_summary_says(
 def test_batch_size_changed_to_spread_images_evenly_is_noted(plan: Plan) -> None:
     notes: list[str] = []
     carry_out(change(plan, changes={**QUICK, "batch_size": 32, "epochs": 1}), note=notes.append)
-    assert "42 images, spread evenly, make 2 steps of at most 21 an epoch" in notes
+    assert "42 images, spread evenly, make 2 steps of at most 21 per epoch" in notes
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def finetune(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Teach a trained network your own classes: from a folder of images to a model that predict takes.
+    """Teach a trained network your own classes: from a folder of images to a model for predict.
 
     resnetd finetune photos/ -o mine --model embedded
 

@@ -66,7 +66,7 @@ def _in_words(facts: Facts) -> dict[str, str]:
         "classes": facts["classes"] and f"{facts['classes']:,}",
         "parameters": f"{facts['params_m']:.2f} million",
         "work": facts.get("gmacs")
-        and f"{facts['gmacs']} GMACs ({facts['gflops']} GFLOPs) an image at {size} x {size}",
+        and f"{facts['gmacs']} GMACs ({facts['gflops']} GFLOPs) per image at {size} x {size}",
         "accuracy": _accuracy(facts),
         "preprocessing": f"{size} x {size}{others}, {facts['interpolation']}, {crop}",
         "normalised by": f"mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",

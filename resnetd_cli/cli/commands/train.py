@@ -39,7 +39,7 @@ def train(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train a network from scratch, by the recipe of the ResNet-D paper unless you name another.
+    """Train a network from scratch, with the recipe of the ResNet-D paper unless you name another.
 
     resnetd train imagenet/ -o run --model resnet50d
 
