@@ -194,8 +194,9 @@ def words_of_the_program() -> str:
     for path in CODE:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-                body[0].value = ast.Constant(None)
+            first = body[0] if isinstance(body, list) and body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                first.value = ast.Constant(None)
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts[node.value] = None
     return "\0".join(texts)

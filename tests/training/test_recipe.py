@@ -294,8 +294,8 @@ def test_settings_of_the_user_override_adapted_ones() -> None:
 @pytest.mark.parametrize(
     ("images", "batch_size", "processes", "message", "hint"),
     [
-        (3, 8, 4, "3 images in a step for 4 processes", "fewer --processes"),
-        (9, 2, 2, "1 image in a step for 2 processes", "--batch-size 4 or fewer --processes"),
+        (3, 8, 4, "3 images in a step for 4 processes", "use fewer --processes"),
+        (9, 2, 2, "1 image in a step for 2 processes", "use --batch-size 4 or fewer --processes"),
     ],
 )
 def test_more_processes_than_images_in_a_step_are_refused(
