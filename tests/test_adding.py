@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,12 +94,18 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(copy: Path, *words: str | Path) -> str:
+@pytest.fixture
+def run(copy: Path, without_torch: dict[str, str]) -> Callable[..., str]:
+    """Run a command line of the copy, with the compiled embedded model in its cache."""
+    return partial(_run, copy, without_torch["RESNETD_CACHE"])
+
+
+def _run(copy: Path, cache: str, *words: str | Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "RESNETD_ENGINE"}
     finished = subprocess.run(
         [sys.executable, "-m", "resnetd_cli", *map(str, words)],
         cwd=copy,
-        env={**environment, "PYTHONPATH": str(copy)},
+        env={**environment, "PYTHONPATH": str(copy), "RESNETD_CACHE": cache},
         capture_output=True,
         text=True,
         check=False,
@@ -107,23 +115,21 @@ def run(copy: Path, *words: str | Path) -> str:
     return finished.stdout
 
 
-def test_added_engine_runs_compiled_models(copy: Path) -> None:
-    printed = run(
-        copy, "predict", COFFEE, "-m", "embedded", "--engine", "first", "-k", "1", "-f", "tsv", "--no-header"
-    )
+def test_added_engine_runs_compiled_models(run: Callable[..., str]) -> None:
+    printed = run("predict", COFFEE, "-m", "embedded", "--engine", "first", "-k", "1", "-f", "tsv", "--no-header")
     assert printed.split("\t")[2:6] == ["1", "0", "n01440764", "tench"]
-    assert "--engine auto|onnx|openvino|torch|first" in run(copy, "predict", "--help")
+    assert "--engine auto|onnx|openvino|torch|first" in run("predict", "--help")
 
 
-def test_added_format_writes_results_and_listings(copy: Path, tmp_path: Path) -> None:
+def test_added_format_writes_results_and_listings(run: Callable[..., str], tmp_path: Path) -> None:
     words = ("predict", COFFEE, "-m", "embedded")
-    assert run(copy, *words, "-f", "words") == "coffee.jpg is espresso\nthat is all\n"
-    run(copy, *words, "-o", tmp_path / "out.words")
+    assert run(*words, "-f", "words") == "coffee.jpg is espresso\nthat is all\n"
+    run(*words, "-o", tmp_path / "out.words")
     assert (tmp_path / "out.words").read_text(encoding="utf-8") == "coffee.jpg is espresso\nthat is all\n"
-    assert run(copy, "labels", "espresso", "-f", "words").startswith("index id name")
+    assert run("labels", "espresso", "-f", "words").startswith("index id name")
 
 
-def test_added_command_runs_and_is_listed(copy: Path) -> None:
-    assert run(copy, "say-hello", "-q") == "hello True\n"
-    assert "say-hello" in run(copy, "--help")
-    assert "resnetd say-hello" in run(copy, "help", "say-hello")
+def test_added_command_runs_and_is_listed(run: Callable[..., str]) -> None:
+    assert run("say-hello", "-q") == "hello True\n"
+    assert "say-hello" in run("--help")
+    assert "resnetd say-hello" in run("help", "say-hello")

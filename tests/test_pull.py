@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.hub import Hub
+from helpers.hub import Hub, write_model
+from helpers.limits import largest_file
 from helpers.loaders import loader_for
-from helpers.program import Resnetd
+from helpers.paths import CAT, COFFEE
+from helpers.program import ENDLESS_COMPILATION, Cli, Resnetd, ResnetdHere
 from typer.main import get_command
 
 from resnetd_cli import pull
@@ -32,9 +34,8 @@ from resnetd_cli.pipeline.engines.base import Wanted
 from resnetd_cli.pipeline.sources.expand import Source, expand
 from resnetd_cli.results import Classified, Failure
 
-ROOT = Path(__file__).parents[1]
-SAMPLES = ROOT / "samples"
-IMAGES = [str(SAMPLES / "cat.jpg"), str(SAMPLES / "coffee.jpg")]
+IMAGES = [str(CAT), str(COFFEE)]
+SMALL = "test_resnet.r160_in1k"
 FP32, INT8 = (loader_for("embedded", engine="auto", precision=precision) for precision in ("fp32", "int8"))
 
 
@@ -58,6 +59,20 @@ def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_int8(pulled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RESNETD_CACHE", str(pulled))
     return pulled
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A small model in a folder, with which to compile is quick."""
+    write_model(tmp_path / "small", SMALL, [str(number) for number in range(1000)])
+    return tmp_path / "small"
+
+
+@pytest.fixture
+def small_hub() -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.add_timm_model(SMALL)
+        yield hub
 
 
 def fail(failure: Failure) -> None:
@@ -223,9 +238,9 @@ def test_int8_without_readable_image_is_an_error(with_int8: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_pull_and_info_report_the_same_int8_form(run_resnetd: Resnetd) -> None:
+def test_pull_and_info_report_the_same_int8_form(run_here: ResnetdHere) -> None:
     words = ["pull", "embedded", "--precision", "int8", "--calibrate", *IMAGES, "--verify", *IMAGES, "-f", "json"]
-    finished = run_resnetd(*words, RESNETD_ENGINE="auto")
+    finished = run_here(*words, RESNETD_ENGINE="auto")
     assert finished.returncode == 0, finished.stderr
     (row,) = json.loads(finished.stdout)
     figures = ("model", "precision", "engine", "failure", "calibration_images", "images", "top1_agreement")
@@ -234,30 +249,31 @@ def test_pull_and_info_report_the_same_int8_form(run_resnetd: Resnetd) -> None:
         "compiling embedded once, so that later starts are faster",
         "calibrating embedded with 2 images",
     ]
-    facts = json.loads(run_resnetd("info", "embedded", "-f", "json", RESNETD_ENGINE="auto").stdout)
+    facts = json.loads(run_here("info", "embedded", "-f", "json", RESNETD_ENGINE="auto").stdout)
     assert (facts["engine"], facts["engine_why"]) == ("onnx", "it is compiled")
     assert facts["int8"] == row["folder"]
     assert (facts["int8_calibration_images"], facts["int8_images"]) == (2, 2)
     assert facts["int8_largest_difference"] == row["largest_difference"] > 0
-    by_torch = json.loads(run_resnetd("info", "embedded", "-f", "json", RESNETD_ENGINE="torch").stdout)
+    by_torch = json.loads(run_here("info", "embedded", "-f", "json", RESNETD_ENGINE="torch").stdout)
     assert (by_torch["engine"], by_torch["engine_why"]) == ("torch", "it was asked for")
-    table = run_resnetd("info", "embedded", "-f", "table", RESNETD_ENGINE="auto").stdout
+    table = run_here("info", "embedded", "-f", "table", RESNETD_ENGINE="auto").stdout
     assert "onnx: it is compiled" in table
     assert "100.0%" in table
-    again = run_resnetd("pull", "embedded", "--precision", "int8", "-f", "json", RESNETD_ENGINE="auto")
+    again = run_here("pull", "embedded", "--precision", "int8", "-f", "json", RESNETD_ENGINE="auto")
     assert json.loads(again.stdout) == [row]
     assert again.stderr == ""
-    answer = run_resnetd(
-        "predict", IMAGES[1], "-m", "embedded", "--precision", "int8", "-v", RESNETD_ENGINE="auto"
-    )
+    answer = run_here("predict", IMAGES[1], "-m", "embedded", "--precision", "int8", "-v", RESNETD_ENGINE="auto")
     assert "espresso" in answer.stdout
     assert answer.stderr.splitlines()[0] == "embedded runs on onnx in int8: it is compiled"
 
 
 @pytest.mark.slow
-def test_unreadable_images_give_exit_code_3(run_resnetd: Resnetd, tmp_path: Path) -> None:
+def test_unreadable_images_give_exit_code_3(
+    run_here: ResnetdHere, without_torch: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(without_torch["RESNETD_CACHE"], run_here.home / "resnetd")
     words = ["pull", "embedded", "--verify", tmp_path / "absent.jpg", *IMAGES, "-f", "table"]
-    finished = run_resnetd(*words)
+    finished = run_here(*words)
     assert finished.returncode == 3
     assert "absent.jpg: no such file" in finished.stderr
     for part in ("embedded in fp32, on onnx", "2 images", "100.0%", "times as many images per second"):
@@ -279,29 +295,32 @@ def test_model_without_classifier_is_quantised(cache: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_failed_model_does_not_stop_the_others(run_resnetd: Resnetd, hub: Hub) -> None:
-    words = ["pull", "resnet18d", "resnet34d", "embedded", "--no-header", "-f", "tsv"]
-    finished = run_resnetd(*words, endpoint=hub.endpoint)
+def test_failed_model_does_not_stop_the_others(
+    run_here: ResnetdHere, small_hub: Hub, without_torch: dict[str, str]
+) -> None:
+    shutil.copytree(without_torch["RESNETD_CACHE"], run_here.home / "resnetd")
+    words = ["pull", SMALL, "resnet34d", "embedded", "--no-header", "-f", "tsv"]
+    finished = run_here(*words, endpoint=small_hub.endpoint)
     assert finished.returncode == 1
     rows = [line.split("\t")[:3] for line in finished.stdout.splitlines()]
-    assert rows == [["resnet18d.ra2_in1k", "fp32", "onnx"], ["embedded", "fp32", "onnx"]]
+    assert rows == [[SMALL, "fp32", "onnx"], ["embedded", "fp32", "onnx"]]
     assert "error: resnet34d: " in finished.stderr
     # Pulled models need neither compiling nor the hub.
-    answer = run_resnetd("predict", IMAGES[0], "-m", "resnet18d", "-v", RESNETD_ENGINE="auto")
+    answer = run_here("predict", IMAGES[0], "-m", SMALL, "-v", RESNETD_ENGINE="auto")
     assert answer.returncode == 0
-    assert answer.stderr.splitlines()[0] == "resnet18d.ra2_in1k runs on onnx: it is compiled"
+    assert answer.stderr == f"{SMALL} runs on onnx: it is compiled\n"
 
 
 @pytest.mark.slow
-def test_new_revision_on_hub_is_compiled_again(run_resnetd: Resnetd, hub: Hub) -> None:
-    run_resnetd("pull", "resnet18d", endpoint=hub.endpoint)
-    arguments = ("predict", *IMAGES, "-m", "resnet18d", "-k", "1")
-    assert run_resnetd(*arguments, RESNETD_ENGINE="auto").stderr == ""
-    (main,) = run_resnetd.hub_cache.glob("*/refs/main")
-    (snapshot,) = run_resnetd.hub_cache.glob("*/snapshots/*")
+def test_new_revision_on_hub_is_compiled_again(run_here: ResnetdHere, small_hub: Hub) -> None:
+    run_here("pull", SMALL, endpoint=small_hub.endpoint)
+    arguments = ("predict", *IMAGES, "-m", SMALL, "-k", "1")
+    assert run_here(*arguments, RESNETD_ENGINE="auto").stderr == ""
+    (main,) = run_here.hub_cache.glob("*/refs/main")
+    (snapshot,) = run_here.hub_cache.glob("*/snapshots/*")
     snapshot.rename(snapshot.with_name("f" * 40))
     main.write_text("f" * 40)
-    assert "compiling resnet18d" in run_resnetd(*arguments, RESNETD_ENGINE="auto").stderr
+    assert f"compiling {SMALL}" in run_here(*arguments, RESNETD_ENGINE="auto").stderr
 
 
 # --- 16-bit floats and devices ---
@@ -367,33 +386,33 @@ def test_torch_looks_for_gpu_only_for_many_images_and_with_driver(
 
 # --- full disk, killed process, unwritable cache ---
 
-FULL_DISK = """
-import resource, signal, sys
-sys.dont_write_bytecode = True  # else the limit would leave the program's own modules half compiled
-from resnetd_cli.cli.app import run
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.exit(run(sys.argv[2:]))
-"""
+
+def answers_in(rows: str) -> list[tuple[str, float]]:
+    """Return label and probability of each row; engines differ in the last digits."""
+    return [(cells[5], round(float(cells[6]), 4)) for cells in (line.split("\t") for line in rows.splitlines())]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="file sizes have no limit to set")
-@pytest.mark.parametrize("room", [0, 1000, 10_000_000])
-def test_full_disk_does_not_stop_predictions_and_leaves_nothing(room: int, cache: Path) -> None:
-    words = ["predict", *IMAGES, "-m", "embedded", "-k", "1", "--no-header", "--engine", "auto"]
-    command = [sys.executable, "-c", FULL_DISK, str(room), *words]
-    # The limit applies to files, not to pipes.
-    finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
-    assert finished.returncode == 0, finished.stderr
-    assert [line.split("\t")[5] for line in finished.stdout.splitlines()] == ["tiger cat", "espresso"]
-    assert "the compiled model cannot be kept: " in finished.stderr
-    assert "runs on the torch engine" not in finished.stderr  # the disk is to blame, not the model
+@pytest.mark.parametrize("room", [0, 1000, 1_000_000])
+def test_full_disk_does_not_stop_predictions_and_leaves_nothing(
+    room: int, cli: Cli, cache: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["predict", *IMAGES, "-m", small, "-k", "1", "--no-header"]
+    expected = answers_in(cli(*words, "--engine", "torch").stdout)
+    assert len(expected) == 2
+    # Else the limit would leave the program's own modules half compiled.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with largest_file(room):
+        answered = cli(*words, "--engine", "auto")
+        refused = cli("pull", small)
+    assert answered.code == 0, answered.stderr
+    assert answers_in(answered.stdout) == expected
+    assert "the compiled model cannot be kept: " in answered.stderr
+    assert "runs on the torch engine" not in answered.stderr  # the disk is to blame, not the model
     assert [path for path in cache.rglob("*") if path.is_file()] == []
-    words = ["pull", "embedded"]
-    finished = subprocess.run([*command[:4], *words], check=False, capture_output=True, text=True, cwd=ROOT)
-    assert finished.returncode == 1
-    assert finished.stderr.splitlines()[-1] == "hint: RESNETD_CACHE names another folder"
+    assert refused.code == 1
+    assert refused.stderr.splitlines()[-1] == "hint: RESNETD_CACHE names another folder"
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -405,19 +424,22 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_kill_while_compiling_does_not_affect_later_run(cache: Path) -> None:
-    words = ["predict", *IMAGES, "-m", "embedded", "-k", "1", "--no-header", "--engine", "auto"]
-    command = [sys.executable, "-m", "resnetd_cli", *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
-        until(lambda: any(cache.glob("bundles/.making-*/*")))
-        process.send_signal(signal.SIGKILL)
+def test_kill_while_compiling_does_not_affect_later_run(
+    run_resnetd: Resnetd, cli: Cli, cache: Path, small: Path
+) -> None:
+    words = ["predict", *IMAGES, "-m", small, "-k", "1", "--no-header", "--engine", "auto"]
+    process = run_resnetd.start(*words, program=("-c", ENDLESS_COMPILATION), RESNETD_CACHE=str(cache))
+    until(lambda: any(cache.glob("bundles/.making-*/*")))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     (left,) = cache.glob("bundles/.making-*")
-    assert bundles.find(BundleKey(ModelChoice.of("embedded"))) is None
+    assert bundles.find(BundleKey(ModelChoice.of(str(small)))) is None
     days_ago = time.time() - 3 * 24 * 3600
     os.utime(left, (days_ago, days_ago))
-    finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
-    assert [line.split("\t")[5] for line in finished.stdout.splitlines()] == ["tiger cat", "espresso"]
-    bundle = bundles.find(BundleKey(ModelChoice.of("embedded")))
+    finished = cli(*words)
+    assert finished.code == 0, finished.stderr
+    assert len(finished.stdout.splitlines()) == 2
+    bundle = bundles.find(BundleKey(ModelChoice.of(str(small))))
     assert bundle is not None
     assert list((cache / "bundles").iterdir()) == [bundle.folder]
 

@@ -6,26 +6,24 @@ import csv
 import json
 import os
 import random
-import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.limits import largest_file
 from helpers.program import Cli, Resnetd
-from helpers.training_data import NETWORK, write_colours
+from helpers.training_data import NETWORK, Log, carry_out, make_plan, write_colours
 from PIL import Image
 from safetensors.torch import load_file
-from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from resnetd_cli.cli.app import app, run
@@ -116,50 +114,61 @@ def test_finetuned_model_predicts_exports_and_gives_features(
     assert features.code == 0
 
 
-def test_resume_after_kill_gives_identical_weights(
-    run_resnetd: Resnetd, cli: Cli, data: Path, tmp_path: Path
-) -> None:
-    options = (*SMALL, "--save-seconds", "0", "--set", "ema_decay=0.9", "--set", "drop_path=0.1")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert cli("train", data, "-o", whole, *options).code == 0
-    moments = random.Random(0)
-    for rows in (0, 1, 3):
-        process = run_resnetd.start("train", data, "-o", killed, *options, "--workers", "1", "--resume")
-        while not (killed / "metrics.csv").exists() or rows_in(killed) <= rows:
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert cli("train", data, "-o", killed, *options, "--resume").code == 0
-    assert json.loads((killed / "summary.json").read_text())["resumed"] == 3
-    assert same(whole, killed)
-    rows_of_both = [rows_of(run) for run in (whole, killed)]
-    for one, other in zip(*rows_of_both, strict=True):
-        assert {**one, "seconds": ""} == {**other, "seconds": ""}
+PAUSING = """
+import sys, time
+rows, heeds_signals = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+from resnetd_cli.cli import signals
+from resnetd_cli.training.saving import Saver
+write = Saver.write_rows
+def write_and_wait(self, progress):
+    write(self, progress)
+    while len(progress.rows) == rows and not (heeds_signals and signals.stops):
+        time.sleep(0.01)
+Saver.write_rows = write_and_wait
+from resnetd_cli.__main__ import main
+main()
+"""
+"""The program, but training waits for a signal once `metrics.csv` has so many rows."""
 
 
-def test_interrupted_run_saves_and_prints_the_resume_command(
+def test_resume_after_kills_and_signals_gives_identical_weights(
     run_resnetd: Resnetd, cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RESNETD_MODEL")  # the run remembers its model
     run, whole = tmp_path / "my run", tmp_path / "whole"
-    many = (*SMALL, "--workers", "1", "--epochs", "30", "--save-seconds", "1000")
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = run_resnetd.start("train", data, "-o", run, *many, "--resume")
-        deadline = time.monotonic() + 90
-        before = rows_in(run)
-        while rows_in(run) < before + 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+    options = (*SMALL, "--epochs", "5", "--workers", "1", "--set", "ema_decay=0.9", "--set", "drop_path=0.1")
+    assert cli("train", data, "-o", whole, *options, "--workers", "0").code == 0
+
+    def start(pause_at: int, save_seconds: str, *, heeds_signals: bool) -> subprocess.Popen[str]:
+        """Start or resume the run; return when it waits for a signal, or trains in the epoch before."""
+        program = ("-c", PAUSING, str(pause_at), str(int(heeds_signals)))
+        words = ("train", data, "-o", run, *options, "--save-seconds", save_seconds, "--resume")
+        process = run_resnetd.start(*words, program=program)
+        while not (run / "metrics.csv").exists() or rows_in(run) < pause_at - 1 + heeds_signals:
+            assert process.poll() is None
+            time.sleep(0.01)
+        return process
+
+    moments = random.Random(0)
+    for rows in (1, 2):
+        process = start(rows, "0", heeds_signals=False)
+        time.sleep(moments.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    for rows, number, code in ((3, signal.SIGINT, 130), (4, signal.SIGTERM, 143)):
+        process = start(rows, "1000", heeds_signals=True)
         os.kill(process.pid, number)
         stopped = run_resnetd.finish(process)
         assert stopped.returncode == code, stopped.stderr
-        assert f"saved; to continue: resnetd train {data} -o '{run}' {shlex.join(many)} --resume" in stopped.stderr
+        again = shlex.join((*options, "--save-seconds", "1000"))
+        assert f"saved; to continue: resnetd train {data} -o '{run}' {again} --resume" in stopped.stderr
         assert "Traceback" not in stopped.stderr
     ended = cli("train", data, "-o", run, "--resume", "--workers", "0", "--threads", "1", "--device", "cpu")
     assert ended.code == 0, ended.stderr
-    assert cli("train", data, "-o", whole, *many).code == 0
+    assert json.loads((run / "summary.json").read_text())["resumed"] == 4
     assert same(run, whole)
+    for one, other in zip(rows_of(whole), rows_of(run), strict=True):
+        assert {**one, "seconds": ""} == {**other, "seconds": ""}
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
@@ -167,11 +176,16 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 
 
 def rows_in(run: Path) -> int:
-    file = run / "metrics.csv"
-    return len(file.read_text().splitlines()) if file.exists() else 0
+    """Return how many epochs `metrics.csv` has."""
+    return len(rows_of(run)) if (run / "metrics.csv").exists() else 0
 
 
-def test_two_processes_give_the_weights_of_one(run_resnetd: Resnetd, cli: Cli, data: Path, tmp_path: Path) -> None:
+def test_two_processes_leave_out_an_unreadable_image_and_give_the_weights_of_one(
+    run_resnetd: Resnetd, cli: Cli, data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(data, tmp_path / "data")
+    damaged = data / "train" / "red" / "003.png"
+    damaged.write_bytes(damaged.read_bytes()[:1500])
     options = (*SMALL, "--set", "batch_norm=freeze", "--set", "mixup=0", "--epochs", "2")
     one, two = tmp_path / "one", tmp_path / "two"
     assert cli("train", data, "-o", one, *options).code == 0
@@ -180,7 +194,10 @@ def test_two_processes_give_the_weights_of_one(run_resnetd: Resnetd, cli: Cli, d
     first, second = weights_of(one), weights_of(two)
     for name, tensor in first.items():
         assert torch.allclose(tensor.float(), second[name].float(), atol=1e-4), name
-    assert json.loads((two / "summary.json").read_text())["processes"] == 2
+    summary = json.loads((two / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert "1 of 42 images in train cannot be read: train/red/003.png (damaged image: " in finished.stderr
+    assert [*summary["unreadable"]] == [str(damaged)]
     assert "Warning" not in finished.stderr
 
 
@@ -235,19 +252,16 @@ def test_tensorboard_has_a_point_for_each_epoch(cli: Cli, data: Path, tmp_path: 
     assert [point.value for point in points] == pytest.approx([float(row["val_top1"]) for row in rows])
 
 
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond so many bytes, as on a full disk."""
-    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+def stop_in_the_second_epoch(command: str, data: Path, run: Path, model: str | Path, **options: Any) -> None:
+    """Train in this process until the run is asked to stop, and saves itself."""
+    changes = {"epochs": 3, "batch_size": 12, "lr": 0.05, "warmup_epochs": 1}
+    plan = make_plan(command, str(data), run, str(model), changes=changes, workers=0, device="cpu", **options)
+    assert carry_out(plan, Log(stop_after=5)) is None
+    assert rows_in(run) == 1
 
 
 def test_full_disk_keeps_the_previous_checkpoint(
-    run_resnetd: Resnetd, cli: Cli, data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RESNETD_MODEL")  # the run remembers its model
     full = (trained / "checkpoints" / "last.pth").stat().st_size // 2
@@ -258,15 +272,10 @@ def test_full_disk_keeps_the_previous_checkpoint(
     assert "cannot write" in refused.stderr and "Traceback" not in refused.stderr
     assert sorted(path.name for path in (again / "checkpoints").iterdir()) == []
     # And one that exists stays, and the run resumes from it.
-    process = run_resnetd.start("train", data, "-o", again, *SMALL, "--epochs", "40", "--overwrite")
-    while not (again / "checkpoints" / "last.pth").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    stop_in_the_second_epoch("train", data, again, NETWORK, overwrite=True, image_size="32")
     kept = (again / "checkpoints" / "last.pth").read_bytes()
     with largest_file(full):
-        refused = cli("train", data, "-o", again, "--resume")
+        refused = cli("train", data, "-o", again, "--resume", "--workers", "0", "--threads", "1")
     assert refused.code == 1
     assert (again / "checkpoints" / "last.pth").read_bytes() == kept
 
@@ -331,31 +340,13 @@ def test_signal_to_several_processes_saves_a_checkpoint(run_resnetd: Resnetd, da
     assert (run / "checkpoints" / "last.pth").is_file()
 
 
-def test_an_image_that_one_of_several_processes_cannot_read_is_left_out(
-    run_resnetd: Resnetd, data: Path, tmp_path: Path
-) -> None:
-    data = shutil.copytree(data, tmp_path / "data")
-    damaged = data / "train" / "red" / "003.png"
-    damaged.write_bytes(damaged.read_bytes()[:1500])
-    options = (*SMALL, "--batch-size", "6", "--epochs", "1", "--processes", "2", "--set", "batch_norm=freeze")
-    finished = run_resnetd("train", data, "-o", tmp_path / "run", *options)
-    assert finished.returncode == 0, finished.stderr
-    assert "1 of 42 images in train cannot be read: train/red/003.png (damaged image: " in finished.stderr
-    assert [*json.loads((tmp_path / "run" / "summary.json").read_text())["unreadable"]] == [str(damaged)]
-
-
 def test_resume_needs_no_starting_model(
-    run_resnetd: Resnetd, cli: Cli, data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RESNETD_MODEL")  # the run remembers its model
     base, run = tmp_path / "base", tmp_path / "run"
     shutil.copytree(trained, base)
-    options = ("--model", base, "--epochs", "40", "--threads", "1", "--workers", "1", "--set", "drop_path=0.1")
-    process = run_resnetd.start("finetune", data, "-o", run, *options)
-    while rows_in(run) < 3 and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    stop_in_the_second_epoch("finetune", data, run, base)
     base.rename(tmp_path / "elsewhere")
     finished = cli("finetune", data, "-o", run, "--resume", "--threads", "1", "--workers", "0")
     assert finished.code == 0, finished.stderr
@@ -383,17 +374,30 @@ def test_existing_run_is_replaced_only_when_the_new_one_starts(
 
 
 def test_resnet18d_learns_to_read_digits(cli: Cli, tmp_path: Path) -> None:
-    """A shorter run than that of `docs/training.md`, which ends above 99 %."""
+    """A shorter run with fewer images than that of `docs/training.md`, which ends above 99 %."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
-    for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+    for number, (pixels, digit) in enumerate(zip(digits.images[:400], digits.target[:400], strict=True)):
         folder = tmp_path / "digits" / ("test" if number % 5 == 0 else "train") / str(digit)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(folder / f"{number}.png")
     run = tmp_path / "run"
-    options = ("--image-size", "32", "--batch-size", "64", "--epochs", "4", "--set", "warmup_epochs=1")
+    options = (
+        "--image-size",
+        "32",
+        "--batch-size",
+        "16",
+        "--epochs",
+        "3",
+        "--set",
+        "warmup_epochs=1",
+        "--lr",
+        "0.3",
+    )
     finished = cli(
-        *("train", tmp_path / "digits", "-o", run, "--model", "resnet18d"),
+        *("train", tmp_path / "digits", "-o", run, "--model", "resnet18d", "--workers", "0", "--threads", "1"),
         *(*options, "--set", "hflip=0", "--set", "scale=[0.6,1]", "--set", "mixup=0"),
     )
     assert finished.code == 0, finished.stderr
-    assert json.loads((run / "summary.json").read_text())["test"]["top1"] >= 0.9
+    assert json.loads((run / "summary.json").read_text())["test"]["top1"] >= 0.85

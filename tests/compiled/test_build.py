@@ -98,33 +98,40 @@ def test_features_of_the_graph_are_the_networks(filled: Path) -> None:
     assert np.allclose(features["onnx"], features["torch"], atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("words", "shown"),
-    [
-        (["predict", SAMPLES[1], "-k1", "--no-header"], "espresso"),
-        (["predict", *SAMPLES, "-k1", "--no-header"], "espresso"),
-        (["predict", SAMPLES[1], "-f", "table"], "espresso"),
-        (["features", *SAMPLES, "-o", "x.npy"], ""),
-        (["pull", "--no-header"], "onnx"),
-    ],
-    ids=["one", "several", "table", "features", "pull"],
-)
-def test_later_runs_import_neither_torch_nor_timm(
-    filled: Path, words: list[str], shown: str, tmp_path: Path
-) -> None:
-    model = ["embedded"] if words[0] == "pull" else ["-m", "embedded", "--engine", "auto"]
-    code = (
-        f"import sys; from resnetd_cli.cli.app import run; code = run({[*words, *model]!r}); "
-        f"print(*sorted(set({HEAVY!r}.split()) & set(sys.modules)), file=sys.stderr); sys.exit(code)"
-    )
+IN_TURN = """
+import json, os, sys
+from resnetd_cli.cli.app import run
+for words in json.loads(sys.argv[1]):
+    code = run(words)
+    sys.stdout.flush()
+    os.write(1, b"\\0")
+    print(code, *sorted(set(sys.argv[2].split()) & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_later_runs_import_neither_torch_nor_timm(filled: Path, tmp_path: Path) -> None:
+    model = ["-m", "embedded", "--engine", "auto"]
+    shown = {
+        ("predict", SAMPLES[1], "-k1", "--no-header", *model): "espresso",
+        ("predict", *SAMPLES, "-k1", "--no-header", *model): "espresso",
+        ("predict", SAMPLES[1], "-f", "table", *model): "espresso",
+        ("features", *SAMPLES, "-o", "x.npy", *model): "",
+        ("pull", "--no-header", "embedded"): "onnx",
+    }
     finished = subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-c", IN_TURN, json.dumps([*shown]), HEAVY],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert finished.returncode == 0
-    assert finished.stderr.splitlines()[-1] == ""
-    assert shown in finished.stdout
-    if words[0] == "features":
-        assert np.load(tmp_path / "x.npy").shape == (2, 1280)
+    assert [line for line in finished.stderr.splitlines() if "x.npy" not in line] == ["0"] * len(shown)
+    *printed, rest = finished.stdout.split("\0")
+    assert rest == ""
+    for text, wanted in zip(printed, shown.values(), strict=True):
+        assert wanted in text
+    assert np.load(tmp_path / "x.npy").shape == (2, 1280)
 
 
 def flip(path: Path) -> None:
@@ -340,8 +347,8 @@ def test_writers_of_one_bundle_do_not_disturb_each_other(filled: Path) -> None:
     assert list((filled / "bundles").iterdir()) == [REQUEST.folder()]
 
 
-def test_a_first_use_with_stdout_closed_ends_well(run_resnetd: Resnetd, tmp_path: Path) -> None:
-    words = ["predict", SAMPLES[1], "-m", "embedded", "-o", str(tmp_path / "o.csv")]
+def test_a_first_use_with_stdout_closed_ends_well(run_resnetd: Resnetd, small: Small, tmp_path: Path) -> None:
+    words = ["predict", SAMPLES[1], "-m", small.folder, "-o", str(tmp_path / "o.csv")]
     command = [sys.executable, "-m", "resnetd_cli", *words]
     finished = subprocess.run(
         ["sh", "-c", '"$@" >&-', "sh", *command],
@@ -351,9 +358,10 @@ def test_a_first_use_with_stdout_closed_ends_well(run_resnetd: Resnetd, tmp_path
         cwd=ROOT,
         env=run_resnetd.env(RESNETD_ENGINE="auto"),
     )
-    notes = f"compiling embedded once, so that later starts are faster\n{tmp_path / 'o.csv'}: 1 input\n"
+    notes = f"compiling {small.folder} once, so that later starts are faster\n{tmp_path / 'o.csv'}: 1 input\n"
     assert (finished.returncode, finished.stderr) == (0, notes)
-    assert "espresso" in (tmp_path / "o.csv").read_text()
+    rows = (tmp_path / "o.csv").read_text().splitlines()
+    assert rows[1].split(",")[5] == small.by_torch[1].predictions[0].label
     assert list((run_resnetd.home / "resnetd" / "bundles").iterdir())
 
 
@@ -372,31 +380,21 @@ def test_layers_that_a_graph_lacks_run_on_torch(filled: Path) -> None:
         loader_for("embedded", engine="fast").load()
 
 
-def test_two_processes_that_compile_at_once_both_end_well(cache: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "resnetd_cli",
-        "predict",
-        *SAMPLES,
-        "-m",
-        "embedded",
-        "-k",
-        "1",
-        "--no-header",
-    ]
-    both = [
-        subprocess.Popen([*command, "--engine", "onnx"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        for _ in range(2)
-    ]
-    outputs = [process.communicate()[0] for process in both]
+def test_two_processes_that_compile_at_once_both_end_well(run_resnetd: Resnetd, small: Small) -> None:
+    words = ("predict", *SAMPLES, "-m", small.folder, "-k", "1", "--no-header", "--engine", "onnx")
+    both = [run_resnetd.finish(process) for process in [run_resnetd.start(*words) for _ in range(2)]]
     assert [process.returncode for process in both] == [0, 0]
-    assert outputs[0] == outputs[1]
-    assert "espresso" in outputs[0]
-    bundle = bundles.find(REQUEST)
+    assert both[0].stdout == both[1].stdout
+    assert [line.split("\t")[5] for line in both[0].stdout.splitlines()] == [
+        result.predictions[0].label for result in small.by_torch
+    ]
+    (folder,) = (run_resnetd.home / "resnetd" / "bundles").iterdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNETD_CACHE", str(run_resnetd.home / "resnetd"))
+        bundle = bundles.find(BundleKey(ModelChoice.of(small.folder)))
     assert bundle is not None
+    assert bundle.folder == folder
     assert sha256(bundle.graph) == bundle.graph_sha256
-    assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.folder.name]
 
 
 def test_any_batch_size_gives_each_image_its_own_answer(filled: Path) -> None:

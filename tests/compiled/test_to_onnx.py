@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from helpers.loaders import loader_for
 from helpers.paths import ROOT
-from helpers.program import Resnetd
+from helpers.program import ResnetdHere
 
 from resnetd_cli import pull
 from resnetd_cli.class_names.shipped import unnamed
@@ -71,13 +71,13 @@ def test_the_file_answers_as_the_network_does(exported: Path, cache: Path) -> No
             assert np.allclose(given, [item.probability for item in wanted.predictions], rtol=0, atol=1e-5)
 
 
-def test_an_exported_file_describes_itself(exported: Path, run_resnetd: Resnetd) -> None:
+def test_an_exported_file_describes_itself(exported: Path, run_here: ResnetdHere) -> None:
     card = read_card(exported)
     assert (card.name, card.precision, card.origin.parameters) == ("embedded", "fp32", 4_652_008)
     assert card.preprocessing.input_size == (3, 224, 224)
     assert (card.class_names.names[967], card.class_names.ids[967]) == ("espresso", "n07920052")
     assert card.origin.weights_sha256.startswith("579344248a93e230")
-    facts = json.loads(run_resnetd("info", exported, "-f", "json").stdout)
+    facts = json.loads(run_here("info", exported, "-f", "json").stdout)
     assert (facts["model"], facts["engine"], facts["classes"]) == ("embedded", "onnx", 1000)
 
 
@@ -167,20 +167,20 @@ def test_a_damaged_bundle_is_not_exported(cache: Path, tmp_path: Path) -> None:
     assert agreement.largest_difference < 1e-5
 
 
-def test_on_the_command_line(run_resnetd: Resnetd, tmp_path: Path) -> None:
+def test_on_the_command_line(run_here: ResnetdHere, tmp_path: Path) -> None:
     path = tmp_path / "e.onnx"
     words = ["export", "embedded", "-o", path, "--verify", *IMAGES, ROOT / "LICENSE", "-f", "json"]
-    finished = run_resnetd(*words)
+    finished = run_here(*words)
     assert finished.returncode == 3, finished.stderr  # the licence is no image
     figures = json.loads(finished.stdout)
     assert (figures["images"], figures["top1_agreement"]) == (2, 1.0)
     assert figures["largest_difference"] < 1e-5
     assert f"{path}: embedded in fp32, 18.8 MB" in finished.stderr
     assert finished.stderr.count("not an image") == 1
-    again = run_resnetd(*words)
+    again = run_here(*words)
     assert (again.returncode, again.stdout) == (2, "")
     assert "exists" in again.stderr
-    nothing = run_resnetd("export", "embedded", "-o", path, "--overwrite", "--verify", ROOT / "LICENSE")
+    nothing = run_here("export", "embedded", "-o", path, "--overwrite", "--verify", ROOT / "LICENSE")
     assert (nothing.returncode, nothing.stdout) == (3, "")
     assert "no image to compare with" in nothing.stderr
     assert path.is_file()
@@ -191,9 +191,13 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment set up as its page says, but for the name of its folder."""
     folder = tmp_path_factory.mktemp("environment") / "light"
     (command,) = re.findall(r"^python3 -m venv light .*$", PAGE, flags=re.MULTILINE)
-    venv.create(folder, with_pip=True, symlinks=True)
+    venv.create(folder, symlinks=True)
+    pip = folder / "bin" / "pip"  # the one at hand, which works on the new environment
+    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {folder}/bin/python "$@"\n', encoding="utf-8")
+    pip.chmod(0o755)
+    environment = {**os.environ, "PIP_NO_COMPILE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     for step in command.replace("light/bin/", f"{folder}/bin/").split(" && ")[1:]:
-        subprocess.run(step, check=True, shell=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        subprocess.run(step, check=True, shell=True, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
     return folder
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,22 @@ INHERITED = (
     "RESNETD_ENGINE",
     "COVERAGE_PROCESS_START",
 )
+
+
+ENDLESS_COMPILATION = """
+import time
+from resnetd_cli.compiled import bundles
+write = bundles.write
+def begin(key, make):
+    def make_forever(folder):
+        (folder / "part").touch()
+        time.sleep(600)
+    return write(key, make_forever)
+bundles.write = begin
+from resnetd_cli.__main__ import main
+main()
+"""
+"""The program, but compiling never ends."""
 
 
 class Finished(subprocess.CompletedProcess[str]):
@@ -62,11 +78,17 @@ class Resnetd:
             **changes,
         }
 
-    def start(self, *args: str | Path, endpoint: str = NOWHERE, **env: str) -> subprocess.Popen[str]:
-        """Start it; what still runs at the end of the test is killed."""
+    def start(
+        self,
+        *args: str | Path,
+        endpoint: str = NOWHERE,
+        program: Sequence[str] = ("-m", "resnetd_cli"),
+        **env: str,
+    ) -> subprocess.Popen[str]:
+        """Start it; what still runs at the end of the test is killed. `program`: Python's own arguments."""
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "resnetd_cli", *map(str, args)],
+            [sys.executable, *program, *map(str, args)],
             cwd=ROOT,
             env=self.env(endpoint, **env),
             stdin=subprocess.DEVNULL,

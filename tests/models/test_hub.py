@@ -287,18 +287,23 @@ def test_run_killed_during_download_does_not_affect_later_run(
     assert_answers(run_here(*PREDICT, endpoint=hub.endpoint), expected)
 
 
+FETCH = "import sys; from resnetd_cli.models import hub; print(hub.fetch(sys.argv[1]))"
+
+
 @pytest.mark.slow
 def test_two_processes_download_at_once_and_a_later_one_needs_no_hub(
-    hub: Hub, run_resnetd: Resnetd, expected: list[float]
+    hub: Hub, run_resnetd: Resnetd, run_here: ResnetdHere, expected: list[float]
 ):
     hub.fail(f"*/{WEIGHTS}", bytes_per_second=40_000_000)
-    both = [run_resnetd.start(*PREDICT, endpoint=hub.endpoint) for _ in range(2)]
+    both = [run_resnetd.start(REPO, program=("-c", FETCH), endpoint=hub.endpoint) for _ in range(2)]
     for process in both:
-        assert_answers(run_resnetd.finish(process), expected)
+        finished = run_resnetd.finish(process)
+        assert finished.returncode == 0, finished.stderr
+        assert Path(finished.stdout.strip()).name == WEIGHTS
     (blob,) = [path for path in run_resnetd.hub_cache.glob("*/blobs/*") if path.stat().st_size > 10_000]
     assert blob.name == hub.etag(REPO, WEIGHTS)
     hub.forget_requests()
-    assert_answers(run_resnetd(*PREDICT, endpoint=hub.endpoint, HF_HUB_OFFLINE="1"), expected)
+    assert_answers(run_here(*PREDICT, endpoint=hub.endpoint, HF_HUB_OFFLINE="1"), expected)
     assert hub.requests == []
 
 
