@@ -193,7 +193,9 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (command,) = re.findall(r"^python3 -m venv light .*$", PAGE, flags=re.MULTILINE)
     venv.create(folder, symlinks=True)
     pip = folder / "bin" / "pip"  # the one at hand, which works on the new environment
-    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {folder}/bin/python "$@"\n', encoding="utf-8")
+    pip.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m pip --python {folder}/bin/python "$@"\n', encoding="utf-8"
+    )
     pip.chmod(0o755)
     environment = {**os.environ, "PIP_NO_COMPILE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     for step in command.replace("light/bin/", f"{folder}/bin/").split(" && ")[1:]:
