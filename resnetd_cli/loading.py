@@ -19,6 +19,7 @@ from resnetd_cli.models.names import ModelChoice, ModelRef
 from resnetd_cli.models.network import Network, load_network, pixels
 from resnetd_cli.models.plain_network import PlainNetwork, load_plain
 from resnetd_cli.pipeline.engines.base import (
+    BF16,
     FP32,
     INT8,
     LAYER_LOGITS,
@@ -26,6 +27,7 @@ from resnetd_cli.pipeline.engines.base import (
     Engine,
     EngineOptions,
     Wanted,
+    graph_precision,
 )
 from resnetd_cli.pipeline.engines.onnx import OnnxEngine
 from resnetd_cli.pipeline.engines.pytorch import choose_device, gpu_is_likely
@@ -163,7 +165,7 @@ class Loader:
     @property
     def bundle_key(self) -> BundleKey:
         """The key of its compiled form in the cache."""
-        return BundleKey(self.choice, self.runtime.precision)
+        return BundleKey(self.choice, graph_precision(self.runtime.precision))
 
     def check(self) -> None:
         """Check the options before anything is downloaded, as far as possible.
@@ -234,7 +236,7 @@ class Loader:
             except CacheError as error:
                 self.note(error.message)
                 bundle = build.describe_file(key, card)
-        if self.runtime.precision not in (FP32, bundle.card.precision):
+        if self.runtime.precision != FP32 and graph_precision(self.runtime.precision) != bundle.card.precision:
             raise UsageError(
                 f"{self.model} is in {bundle.card.precision}", hint=f"export one in {self.runtime.precision}"
             )
@@ -383,7 +385,7 @@ class Loader:
 
 
 def _precision(model: Card | Network | PlainNetwork, asked: str) -> str:
-    return model.precision if isinstance(model, Card) else asked
+    return model.precision if isinstance(model, Card) and asked != BF16 else asked
 
 
 def _check_temperature(value: float) -> None:

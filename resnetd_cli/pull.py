@@ -40,7 +40,7 @@ def pull(
     """Return a model's bundle, after compiling or quantising it if necessary.
 
     Args:
-        loader: the model, and the precision: `fp32` or `int8`.
+        loader: the model, and the precision: `fp32`, `int8`, or `bf16` if this machine runs it.
         calibration: images to quantise with; an existing int8 model is replaced.
         on_failure: called with the failure of each unreadable calibration image.
 
@@ -50,12 +50,11 @@ def pull(
     if loader.model.is_exported:
         raise UsageError(f"{loader.model} is already compiled", reason=Reason.COMPILED_ALREADY)
     loader.check()
-    if loader.runtime.precision == FP32:
+    precision = loader.runtime.precision
+    if precision != INT8 and graph_engine(precision=precision).can_run(precision):
         return loader.compile()
-    if loader.runtime.precision != INT8:
-        raise UsageError(
-            f"{loader.runtime.precision} runs on torch, without compiling", reason=Reason.NOT_COMPILED
-        )
+    if precision != INT8:
+        raise UsageError(f"{precision} runs on torch, without compiling", reason=Reason.NOT_COMPILED)
     if calibration is None:
         if bundle := find_intact(loader.bundle_key):
             return bundle
@@ -98,13 +97,15 @@ def verify(loader: Loader, sources: Iterable[Source], *, on_failure: OnFailure) 
     """Compare a compiled model with the form it was made from, and store the figures in its bundle.
 
     Args:
-        loader: the model, and the precision: int8 is compared with fp32, and fp32 with torch.
+        loader: the model, and the precision: int8 and bf16 are compared with fp32, and fp32 with torch.
         sources: images to compare on.
         on_failure: called with the failure of each unreadable image.
     """
-    candidate = _run_by(loader, graph_engine().name).load()
+    precision = loader.runtime.precision
+    candidate = _run_by(loader, graph_engine(precision=precision).name).load()
     agreement = measure_agreement(_reference(loader), candidate, sources, on_failure=on_failure)
-    if bundle := bundles.find(loader.bundle_key):
+    bundle = bundles.find(loader.bundle_key)
+    if bundle and bundle.card.precision == precision:
         try:
             bundles.describe_anew(bundle, replace(bundle.card, agreement=agreement))
         except CacheError as error:
@@ -127,7 +128,7 @@ def verify_file(loader: Loader, path: Path, sources: Iterable[Source], *, on_fai
 
 def _reference(loader: Loader) -> Classifier:
     """Return the form that a compiled form is compared with."""
-    engine = (graph_engine() if loader.runtime.precision == INT8 else network_engine()).name
+    engine = (network_engine() if loader.runtime.precision == FP32 else graph_engine()).name
     return _run_by(loader, engine, FP32).load()
 
 

@@ -185,7 +185,7 @@ Precision = Annotated[
         "--precision",
         parser=str.lower,
         metavar="|".join(precisions()),
-        help="int8 requires an earlier pull; fp16 and bf16 run on torch.",
+        help="int8 requires an earlier pull; bf16 runs on openvino if possible, else on torch, as does fp16.",
     ),
 ]
 _COMPILED_PRECISIONS = "fp32|int8"
@@ -196,7 +196,9 @@ ExportPrecision = Annotated[
 PullPrecision = Annotated[
     str,
     typer.Option(
-        "--precision", metavar=_COMPILED_PRECISIONS, help="int8 is smaller and faster, but less accurate."
+        "--precision",
+        metavar=f"{_COMPILED_PRECISIONS}|bf16",
+        help="int8 is smaller and faster, but less accurate; bf16 uses the fp32 form, with openvino.",
     ),
 ]
 Device = Annotated[

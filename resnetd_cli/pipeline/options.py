@@ -61,7 +61,8 @@ class Runtime:
 
     Attributes:
         engine: `auto`, or an engine's name; by default the value of `RESNETD_ENGINE`.
-        precision: `fp32`; `int8`, after `pull` has quantised the model; `fp16` or `bf16`, on torch.
+        precision: `fp32`; `int8`, after `pull` has quantised the model; `bf16`, on OpenVINO or torch; `fp16`,
+            on torch.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         batch_size: images in one run of the network; None for the engine's default.
         workers: threads that decode images and run the network; None for one per core, or one if `single`.

@@ -54,6 +54,11 @@ def multiplies_bytes() -> bool:
     return platform.machine().lower() not in _X86 or "vnni" in processor()
 
 
+def multiplies_bf16() -> bool:
+    """Return whether the processor multiplies bfloat16 numbers itself: on x86 with AVX512_BF16 or AMX."""
+    return any(feature in processor().split() for feature in ("avx512_bf16", "amx_bf16"))
+
+
 def _allowed() -> int:
     """Return how many processors the process may be scheduled on."""
     if hasattr(os, "sched_getaffinity"):

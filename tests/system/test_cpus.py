@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resnetd_cli.system import cgroups, cpus, memory
-from resnetd_cli.system.cpus import cpu_limit, limited_cpus, multiplies_bytes, usable_cpus
+from resnetd_cli.system.cpus import cpu_limit, limited_cpus, multiplies_bf16, multiplies_bytes, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +108,20 @@ def test_memory_limit_of_a_parent_cgroup_applies(machine: Path) -> None:
         },
     )
     assert memory.usable() == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : avx2 avx512f avx512_vnni", False),
+        ("flags : avx512f avx512_bf16 avx512_vnni", True),
+        ("flags : avx512f amx_bf16", True),
+        ("", False),
+    ],
+)
+def test_bf16_needs_instructions_for_it(monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool) -> None:
+    monkeypatch.setattr(cpus, "processor", lambda: flags)
+    assert multiplies_bf16() is expected
 
 
 @pytest.mark.parametrize(

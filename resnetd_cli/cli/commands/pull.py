@@ -93,20 +93,21 @@ def _pull(
     from resnetd_cli.pull import pull, verify
 
     bundle = pull(loader, calibration, on_failure=failures.report)
-    agreement = bundle.card.agreement
+    precision = loader.runtime.precision
+    agreement = bundle.card.agreement if bundle.card.precision == precision else None
     if verification and bundle.failure is None:
         agreement = verify(loader, verification, on_failure=failures.report)
-    return _row(bundle, agreement)
+    return _row(bundle, agreement, precision)
 
 
-def _row(bundle: Bundle, agreement: Agreement | None) -> dict[str, Any]:
+def _row(bundle: Bundle, agreement: Agreement | None, precision: str) -> dict[str, Any]:
     from resnetd_cli.about import agreement_facts
     from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
 
     return {
         "model": bundle.card.name,
-        "precision": bundle.card.precision,
-        "engine": (network_engine() if bundle.failure else graph_engine()).name,
+        "precision": precision,
+        "engine": (network_engine() if bundle.failure else graph_engine(precision=precision)).name,
         "failure": bundle.failure,
         "megabytes": None if bundle.failure else round(bundle.graph.stat().st_size / 1e6, 1),
         "calibration_images": bundle.card.origin.calibration_images or None,

@@ -19,6 +19,11 @@ LAYER_POOLED = "pooled"
 LAYER_LOGITS = "logits"
 
 
+def graph_precision(precision: str) -> str:
+    """Return the precision of the compiled graph that runs in a precision: bf16 runs the fp32 graph."""
+    return FP32 if precision == BF16 else precision
+
+
 @dataclass(frozen=True)
 class Wanted:
     """The outputs that an engine computes.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.errors import ModelError, UsageError
-from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, EngineOptions, Outputs, Wanted
-from resnetd_cli.system.cpus import usable_cpus
+from resnetd_cli.pipeline.engines.base import BF16, LAYER_LOGITS, LAYER_POOLED, EngineOptions, Outputs, Wanted
+from resnetd_cli.system.cpus import multiplies_bf16, usable_cpus
 from resnetd_cli.system.memory import is_shortage
 from resnetd_cli.system.wording import short_reason
 
@@ -22,10 +22,10 @@ class OpenVinoEngine:
 
     Args:
         path: the graph.
-        options: of these, precision, device and optimised do not apply; the layer is `pooled`, `logits`, or None.
+        options: of these, device and optimised do not apply; the layer is `pooled`, `logits`, or None.
 
     Raises:
-        UsageError: OpenVINO is not installed.
+        UsageError: OpenVINO is not installed, or the processor does not compute in bf16.
         ValueError: the graph's inputs or outputs are not those of a compiled model.
         Exception: OpenVINO cannot load the graph.
 
@@ -38,6 +38,10 @@ class OpenVinoEngine:
 
     def __init__(self, path: Path, options: EngineOptions = EngineOptions(Wanted(layer=LAYER_POOLED))) -> None:
         openvino = _import_openvino()
+        if options.precision == BF16 and not multiplies_bf16():
+            raise UsageError(
+                "this processor does not compute in bf16", hint="it takes one with AVX512_BF16 or AMX"
+            )
         core = openvino.Core()
         network = core.read_model(str(path))
         if [item.any_name for item in network.inputs] != ["images"] or network.inputs[0].partial_shape.rank != 4:
@@ -109,7 +113,7 @@ def _settings(options: EngineOptions) -> dict[str, Any]:
     threads = options.threads or cpus
     return {
         # On some processors OpenVINO would compute in bfloat16 by itself.
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if options.precision == BF16 else "f32",
         "NUM_STREAMS": max(1, cpus // threads),
         "INFERENCE_NUM_THREADS": max(cpus, threads),
         # Pinned threads of several processes would share a processor while others are idle.

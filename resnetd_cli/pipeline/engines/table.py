@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.pipeline.engines.base import BF16, FP16, FP32, INT8, EngineOptions
+from resnetd_cli.system.cpus import multiplies_bf16
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +32,7 @@ class EngineSpec:
             `model` is a timm network: in evaluation mode, on the CPU, float32.
         takes_optimised: it also runs graphs that ONNX Runtime has optimised for this machine, which load faster,
             and those in memory (`BoundGraph`).
+        package: the optional package that it needs.
     """
 
     name: str
@@ -38,6 +41,14 @@ class EngineSpec:
     devices: tuple[str, ...] = ("cpu",)
     takes_graph: bool = False
     takes_optimised: bool = False
+    package: str | None = None
+
+    def can_run(self, precision: str) -> bool:
+        """Return whether it supports a precision and can run it here."""
+        if self.package is not None and find_spec(self.package) is None:
+            return False
+        needs_bf16 = precision == BF16 and self.takes_graph
+        return precision in self.precisions and (not needs_bf16 or multiplies_bf16())
 
     def build(self, model: Path | BoundGraph | nn.Module, options: EngineOptions) -> Any:
         """Return the engine for a model. This imports the engine's libraries."""
@@ -48,7 +59,7 @@ ENGINES = {
     spec.name: spec
     for spec in (
         EngineSpec("onnx", f"{_HERE}.onnx", (FP32, INT8), takes_graph=True, takes_optimised=True),
-        EngineSpec("openvino", f"{_HERE}.openvino", (FP32, INT8), takes_graph=True),
+        EngineSpec("openvino", f"{_HERE}.openvino", (FP32, INT8, BF16), takes_graph=True, package="openvino"),
         EngineSpec("torch", f"{_HERE}.pytorch", (FP32, FP16, BF16), ("cpu", "cuda", "mps")),
     )
 }
@@ -65,11 +76,12 @@ def graph_engine(name: str | None = None, precision: str | None = None) -> Engin
 
     Args:
         name: the name of an engine.
-        precision: prefer the first engine that supports it.
+        precision: prefer the first engine that can run it here.
     """
     graphs = [spec for spec in ENGINES.values() if spec.takes_graph]
-    fitting = [spec for spec in graphs if precision is None or precision in spec.precisions] or graphs
-    return next((spec for spec in graphs if spec.name == name), fitting[0])
+    named = (spec for spec in graphs if spec.name == name)
+    fitting = (spec for spec in graphs if precision is None or spec.can_run(precision))
+    return next(named, None) or next(fitting, graphs[0])
 
 
 def network_engine(name: str | None = None) -> EngineSpec:

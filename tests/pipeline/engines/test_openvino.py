@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.onnx_models import tiny, write_onnx
-from helpers.paths import COFFEE
+from helpers.paths import CAT, COFFEE
 from helpers.program import Cli
 
 from resnetd_cli.errors import ModelError
@@ -116,3 +117,47 @@ def test_precision_that_it_lacks_is_refused(cli: Cli) -> None:
     finished = cli("predict", COFFEE, "--engine", "openvino", "--precision", "fp16")
     assert finished.code == 2
     assert finished.stderr.startswith("error: embedded cannot run on the openvino engine: the precision is fp16\n")
+
+
+@pytest.fixture
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that computes in bf16, as far as the program can tell. OpenVINO knows better, and takes fp32."""
+    for module in ("table", "openvino"):
+        monkeypatch.setattr(f"resnetd_cli.pipeline.engines.{module}.multiplies_bf16", lambda: True)
+
+
+@pytest.fixture
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("table", "openvino"):
+        monkeypatch.setattr(f"resnetd_cli.pipeline.engines.{module}.multiplies_bf16", lambda: False)
+
+
+def test_bf16_runs_on_openvino_where_the_processor_has_it(cli: Cli, with_bf16: None) -> None:
+    finished = cli("predict", COFFEE, "--precision", "bf16", "-v", "-k", "1", "-f", "tsv", "--no-header")
+    assert finished.stderr.splitlines()[0] == "embedded runs on openvino in bf16: it is compiled"
+    assert finished.stdout.split("\t")[5] == "espresso"
+
+
+def test_bf16_runs_on_torch_without_openvino(cli: Cli, with_bf16: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    finished = cli("predict", COFFEE, "--precision", "bf16", "-v", "-k", "1")
+    assert finished.stderr.splitlines()[0] == "embedded runs on torch in bf16: the precision is bf16"
+
+
+def test_processor_without_bf16_is_a_clear_error(cli: Cli, without_bf16: None) -> None:
+    finished = cli("predict", COFFEE, "--precision", "bf16", "--engine", "openvino")
+    assert finished.code == 2
+    assert finished.stderr.splitlines() == [
+        "error: this processor does not compute in bf16",
+        "hint: it takes one with AVX512_BF16 or AMX",
+    ]
+    assert cli("pull", "embedded", "--precision", "bf16").code == 2
+
+
+def test_pull_compares_bf16_with_fp32(cli: Cli, with_bf16: None) -> None:
+    finished = cli("pull", "embedded", "--precision", "bf16", "--verify", COFFEE, CAT, "-f", "json")
+    assert finished.code == 0, finished.stderr
+    (row,) = json.loads(finished.stdout)
+    assert (row["precision"], row["engine"], row["images"], row["top1_agreement"]) == ("bf16", "openvino", 2, 1.0)
+    assert row["folder"] == json.loads(cli("pull", "embedded", "-f", "json").stdout)[0]["folder"]
+    assert json.loads(cli("pull", "embedded", "-f", "json").stdout)[0]["images"] is None
