@@ -657,11 +657,15 @@ def test_tables_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_many_rows_of_one_long_text_take_little_memory() -> None:
     touch("1.png")
-    long = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), pa.array(["x" * 900]))
-    path = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), pa.array(["./" * 400 + "1.png"]))
+    rows = pa.array([0] * 20_000, pa.int32())
+    long = pa.DictionaryArray.from_arrays(rows, pa.array(["x" * 900]))
+    path = pa.DictionaryArray.from_arrays(rows, pa.array(["./" * 400 + "1.png"]))
     pq.write_table(pa.table({"path": path, "label": long}), "t.parquet")
     assert Path("t.parquet").stat().st_size < 50_000
     assert open_dataset("t.parquet").classes == ("x" * 900,)
+    labels = [label for _, _, label, _, _ in parquet_tables.parquet_cells(Path("t.parquet"))]
+    assert len(labels) == 20_000
+    assert len({id(label) for label in labels}) == 2, "one text in each batch of 10,000 rows"
 
 
 def write_parquet(columns: Mapping[str, Any], name: str = "t.parquet") -> str:
