@@ -25,7 +25,9 @@ def test_bar_shows_name_and_bytes(bar_class: type, screen: io.StringIO) -> None:
     with bar_class(total=100_000_000, desc="model.safetensors", unit="B", unit_scale=True, name="hub") as bar:
         bar.update(60_000_000)
         bar.refresh()
-        time.sleep(0.4)  # Rich draws ten times a second
+        deadline = time.monotonic() + 20
+        while "60.0/100.0 MB" not in screen.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)  # Rich draws ten times a second
         assert bar.n == 60_000_000
     shown = screen.getvalue()
     assert "model.safetensors" in shown
