@@ -7,13 +7,17 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from helpers.hub import OWN_CLASSES, Hub, timm_files, write_model
 from helpers.paths import CAT, COFFEE
 from helpers.program import Cli, Ended, Resnetd, ResnetdHere
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # One thread for each worker of the suite: the networks of tests are too small for more. numpy and torch read it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -63,6 +67,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def short_dry_runs() -> Iterator[None]:
+    """Try each network with each size and batch once: its dry runs are half of what a run of a few steps takes."""
+    from resnetd_cli.models import dry_run
+
+    original, known = dry_run._runs, dict[object, bool]()
+
+    def remembered(build: Callable[[], nn.Module], size: tuple[int, int], images: int = 1) -> bool:
+        try:
+            module = build()
+        except Exception:  # networks raise many types
+            return False
+        shapes = tuple((name, tensor.shape) for name, tensor in module.state_dict().items())
+        key = (str(module), shapes, tuple(each.training for each in module.modules()), size, images)
+        if key not in known:
+            known[key] = original(lambda: module, size, images)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dry_run, "_runs", remembered)
+        yield
 
 
 @pytest.fixture

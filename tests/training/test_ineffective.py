@@ -190,9 +190,10 @@ TOGETHER: list[tuple[dict[str, Any], str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, torch.Tensor]]:
+def train(
+    one_thread: None, short_dry_runs: None, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., dict[str, torch.Tensor]]:
     """Trains for three steps of 5 or 4 images with some settings; the weights."""
-    torch.set_num_threads(1)
     top = tmp_path_factory.mktemp("effects")
     write_colours(top / "data" / "train", 5, seed=1)
     write_colours(top / "data" / "val", 1, seed=2)

@@ -30,7 +30,7 @@ from resnetd_cli.training.run import execute
 SHORT = {**QUICK, "epochs": 2, "mixup": 0, "head": "zero"}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "short_dry_runs")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from resnetd_cli.training.run_folder import RunFolder
 SHORT = {**QUICK, "epochs": 2, "mixup": 0, "ema_decay": None}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "short_dry_runs")
 
 
 @pytest.fixture(scope="module")

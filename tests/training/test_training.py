@@ -35,7 +35,7 @@ from resnetd_cli.training.plan import NetworkChoice, Plan
 from resnetd_cli.training.run import execute
 from resnetd_cli.training.run_folder import RunFolder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "short_dry_runs")
 
 
 @pytest.fixture(scope="module")
