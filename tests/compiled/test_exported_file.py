@@ -196,7 +196,7 @@ def test_damaged_marks_are_an_error(text: str, tmp_path: Path) -> None:
 def test_more_marks_than_are_kept_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m.onnx", MARKS)
     monkeypatch.setattr("resnetd_cli.models.trained_on.MOST", 4)
-    with pytest.raises(ModelError, match="does not tell"):
+    with pytest.raises(ModelError, match="does not say"):
         exported_file.read_trained_on(path)
 
 
