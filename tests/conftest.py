@@ -58,6 +58,15 @@ def curves_not_drawn() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_processor_each() -> Iterator[None]:
+    """Use one processor for each worker of the suite where the program would use all: threads that wait, spin."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resnetd_cli.training.accelerator.cpus_per_process", lambda: 1)
+        patch.setattr("resnetd_cli.pipeline.engines.onnx.limited_cpus", lambda: 1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Train in one thread: the networks of tests are too small for more."""

@@ -85,7 +85,7 @@ class Workspace:
         line = line.replace("labels --download", f"labels --download --url {self.url}/imagenet_classes.txt")
         if "finetune" in line or ("train" in line and "--print-recipe" not in line):
             line = line.replace("--model embedded", f"--model {NETWORK}")
-            line += " --epochs 1 --workers 0 --image-size 32 --no-progress"
+            line += " --epochs 1 --workers 0 --threads 1 --image-size 32 --no-progress"
         if "bench" in line:
             line += " --seconds 1"
         return line

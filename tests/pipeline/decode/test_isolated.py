@@ -223,7 +223,7 @@ def test_what_a_decoder_prints_goes_nowhere(plant: Path, capfd: pytest.CaptureFi
 
 @posix
 @pytest.mark.slow
-def test_a_run_goes_on(plant: Path, tmp_path: Path, run_resnetd: Resnetd) -> None:
+def test_a_run_goes_on(plant: Path, tmp_path: Path, run_resnetd: Resnetd, without_torch: dict[str, str]) -> None:
     photo = Image.open(SAMPLE).convert("RGB").resize((160, 120))
     for name in ("a.tif", "b.png", "c.webp", "d.jpg"):
         photo.save(tmp_path / name)
@@ -236,6 +236,7 @@ def test_a_run_goes_on(plant: Path, tmp_path: Path, run_resnetd: Resnetd) -> Non
         *["predict", *(str(tmp_path / name) for name in inputs), "-m", "embedded", "-f", "jsonl", "-k", "1"],
         *["--timeout", "1", "--workers", "2"],
         PYTHONPATH=os.environ["PYTHONPATH"],
+        **without_torch,
     )
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(record["input"]).name for record in records] == inputs
@@ -251,7 +252,9 @@ def test_a_run_goes_on(plant: Path, tmp_path: Path, run_resnetd: Resnetd) -> Non
 
 @posix
 @pytest.mark.slow
-def test_with_guard_all_a_usual_format_may_do_its_worst(plant: Path, tmp_path: Path, run_resnetd: Resnetd) -> None:
+def test_with_guard_all_a_usual_format_may_do_its_worst(
+    plant: Path, tmp_path: Path, run_resnetd: Resnetd, without_torch: dict[str, str]
+) -> None:
     (plant / "sitecustomize.py").write_text(
         "import ctypes\nfrom PIL import JpegImagePlugin\n"
         "load = JpegImagePlugin.JpegImageFile.load\n"
@@ -268,6 +271,7 @@ def test_with_guard_all_a_usual_format_may_do_its_worst(plant: Path, tmp_path: P
     done = run_resnetd(
         *["predict", *paths, "-m", "embedded", "-f", "jsonl", "--timeout", "1", "--guard", "all"],
         PYTHONPATH=os.environ["PYTHONPATH"],
+        **without_torch,
     )
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record.get("error", {}).get("kind", "ok") for record in records] == [
