@@ -17,7 +17,7 @@ from helpers.program import Cli, Resnetd, ResnetdHere
 from helpers.training_data import NETWORK, QUICK, Log, carry_out, change, make_plan, write_colours
 
 from resnetd_cli.errors import DataError, OutputExists, UsageError
-from resnetd_cli.training import run_record, several_seeds
+from resnetd_cli.training import recipe_choice, run_record, several_seeds
 from resnetd_cli.training.best_epoch import best_run
 from resnetd_cli.training.callbacks import Callbacks
 from resnetd_cli.training.plan import Plan
@@ -138,7 +138,8 @@ def test_resume_after_stop_gives_identical_seeds_and_weights(finished: Path, pla
     assert notes[-1] == "these runs have already ended; overwrite them to start anew"
 
 
-def test_resumed_runs_share_the_recipe_adapted_for_the_first(plan: Plan) -> None:
+def test_resumed_runs_share_the_recipe_adapted_for_the_first(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_choice, "_STEPS", ((1000, 12),))  # instead of so many that a run takes seconds
     fitted = change(plan, recipe="finetune", changes={"precision": "fp32"}, seeds=2)
     assert carry_out_all(fitted, Log(stop_after=1)) is None
     again = make_plan("train", plan.data.location, plan.output.folder, workers=0, device="cpu", resume=True)
