@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resnetd_cli.class_names import files
 from resnetd_cli.classifier import Classifier
 from resnetd_cli.compiled import build, bundles, exported_file
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
-from resnetd_cli.compiled.open_bundle import DamagedBundleError, find_intact, open_bound, open_engine
+from resnetd_cli.compiled.open_bundle import DamagedBundleError, find_intact, open_engine
 from resnetd_cli.errors import CacheError, ModelError, Reason, ResnetdError, UsageError
 from resnetd_cli.models import config_json, names
 from resnetd_cli.models.hub import Downloads
 from resnetd_cli.models.names import ModelChoice, ModelRef
 from resnetd_cli.models.network import Network, load_network, pixels
-from resnetd_cli.models.plain_network import PlainNetwork, load_plain
 from resnetd_cli.pipeline.engines.base import (
     BF16,
     FP32,
@@ -29,7 +29,6 @@ from resnetd_cli.pipeline.engines.base import (
     Wanted,
     graph_precision,
 )
-from resnetd_cli.pipeline.engines.onnx import OnnxEngine
 from resnetd_cli.pipeline.engines.pytorch import choose_device, gpu_is_likely
 from resnetd_cli.pipeline.engines.table import EngineSpec, graph_engine, network_engine
 from resnetd_cli.pipeline.options import InputOptions, Runtime
@@ -43,6 +42,10 @@ from resnetd_cli.results import (
 )
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import current_folder, name_temporary_folder, name_user
+
+if TYPE_CHECKING:
+    from resnetd_cli.models.plain_network import PlainNetwork
+    from resnetd_cli.pipeline.engines.onnx import OnnxEngine
 
 _COMPILED_LAYERS = (None, LAYER_POOLED, LAYER_LOGITS)
 
@@ -136,7 +139,7 @@ class Loader:
             raise self._no_int8()
         if reason is not None and self._asks_for_graph:
             raise self._no_graph(ModelError, reason)
-        if reason is None and (plain := load_plain(self.choice, self.downloads)):
+        if reason is None and (plain := self._plain_network()):
             return self._load_plain(plain)
         return self._load_network(reason)
 
@@ -149,7 +152,7 @@ class Loader:
         self.check()
         if bundle := find_intact(self.bundle_key):
             return bundle
-        if plain := load_plain(self.choice, self.downloads):
+        if plain := self._plain_network():
             return self._compile_plain(plain)[0]
         return self._compile(self._network())
 
@@ -267,7 +270,15 @@ class Loader:
         engine = open_engine(bundle, self._graph_engine, self._engine_options)
         return self._classifier(bundle.card, engine, why)
 
+    def _plain_network(self) -> PlainNetwork | None:
+        # Compiled models need none of this, and start faster without it.
+        from resnetd_cli.models import plain_network
+
+        return plain_network.load_plain(self.choice, self.downloads)
+
     def _load_plain(self, network: PlainNetwork) -> Classifier:
+        from resnetd_cli.compiled.bind import open_bound
+
         takes_bound = self._graph_engine.takes_optimised
         try:
             bundle, engine = self._compile_plain(network)
@@ -281,9 +292,11 @@ class Loader:
         )
 
     def _compile_plain(self, network: PlainNetwork) -> tuple[Bundle, OnnxEngine]:
+        from resnetd_cli.compiled.bind import compile_plain
+
         bundles.check_cache()
         self.note(f"compiling {network.name} once, so that later starts are faster")
-        return build.compile_plain(self.bundle_key, network, self._engine_options)
+        return compile_plain(self.bundle_key, network, self._engine_options)
 
     def _load_network(self, reason: str | None) -> Classifier:
         network = self._network()

@@ -1,13 +1,26 @@
-"""Binding weights to a shipped graph: in memory, where they stay in their file, or as a whole `.onnx` file."""
+"""Compile a network whose graph is shipped, without torch: bind its weights to the graph.
+
+The weights stay in their file, mapped into memory; `.onnx` files in the cache hold a copy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+from resnetd_cli.compiled import build, bundles
+from resnetd_cli.compiled.bundles import Bundle, BundleKey
+from resnetd_cli.compiled.open_bundle import finish_optimised, no_memory
+from resnetd_cli.errors import first_line
 from resnetd_cli.models.plain_network import PlainNetwork
 from resnetd_cli.models.shipped_graphs import GRAPH_TENSOR
-from resnetd_cli.pipeline.engines.onnx import BoundGraph
+from resnetd_cli.pipeline.decode.image import import_pillow
+from resnetd_cli.pipeline.engines.base import EngineOptions
+from resnetd_cli.pipeline.engines.onnx import BoundGraph, OnnxEngine
+from resnetd_cli.system.files import sha256
+from resnetd_cli.system.memory import is_shortage
 from resnetd_cli.system.protobuf import bytes_field, bytes_header, varint_field
 
 # Field numbers of onnx.proto's tensors.
@@ -16,7 +29,59 @@ _KEY, _VALUE = 1, 2
 _FLOAT, _EXTERNAL = 1, 1
 
 
-def bind(network: PlainNetwork) -> BoundGraph:
+def compile_plain(key: BundleKey, network: PlainNetwork, options: EngineOptions) -> tuple[Bundle, OnnxEngine]:
+    """Compile a network into the cache.
+
+    The session that optimises the graph for this machine also answers, so a first use takes hardly longer.
+
+    Args:
+        key: the key of the bundle.
+        network: the graph and its weights.
+        options: how the engine runs.
+
+    Returns:
+        The bundle, and an engine that runs it.
+
+    Raises:
+        CacheError: the cache cannot be written.
+        ModelError: there is not enough memory.
+    """
+    engines: list[OnnxEngine] = []
+
+    def make(folder: Path) -> Bundle:
+        with ThreadPoolExecutor(2) as pool:
+            engine = pool.submit(open_bound, network, replace(options, keep=bundles.optimised_in(folder)))
+            stamps = pool.submit(build.stamps_of, key, network.file)
+            graph_sha256 = pool.submit(_write, network, folder / bundles.GRAPH)
+            import_pillow()  # which is needed next
+            engines.append(engine.result())
+            finish_optimised(folder)
+            sources = stamps.result()
+            card = replace(build.card_of(network, network.parameters, sources), any_size=True)
+            return Bundle(folder, card, graph_sha256.result(), sources)
+
+    return bundles.write(key, make), engines[0]
+
+
+def open_bound(network: PlainNetwork, options: EngineOptions) -> OnnxEngine:
+    """Return an engine that runs a network.
+
+    Raises:
+        ModelError: there is not enough memory.
+        OSError: the optimised graph cannot be written.
+    """
+    options = replace(options, size=network.preprocessing.input_size[1:])
+    try:
+        return OnnxEngine(_bind(network), options)
+    except Exception as error:  # ONNX Runtime raises any kind
+        if is_shortage(error):
+            raise no_memory() from error
+        if options.keep is None:
+            raise
+        raise OSError(first_line(error)) from error
+
+
+def _bind(network: PlainNetwork) -> BoundGraph:
     """Return a network's graph with its weights, which stay where they are."""
     # ONNX Runtime asks for a place, and never looks there.
     place = bytes_field(_EXTERNAL_DATA, bytes_field(_KEY, b"location") + bytes_field(_VALUE, b"memory"))
@@ -28,12 +93,8 @@ def bind(network: PlainNetwork) -> BoundGraph:
     return BoundGraph(b"".join(network.graph.with_tensors(tensors)), network.weights)
 
 
-def write(network: PlainNetwork, path: Path) -> None:
-    """Write a network's graph with its weights as one `.onnx` file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+def _write(network: PlainNetwork, path: Path) -> str:
+    """Write a network's graph with its weights as one `.onnx` file, and return its hash."""
     tensors: list[bytes | memoryview] = []
     for name, weights in network.weights.items():
         described = _described(name, weights.shape) + bytes_header(_RAW_DATA, weights.nbytes)
@@ -43,6 +104,7 @@ def write(network: PlainNetwork, path: Path) -> None:
         ]
     with path.open("wb") as stream:
         stream.writelines(network.graph.with_tensors(tensors))
+    return sha256(path)
 
 
 def _described(name: str, shape: Iterable[int]) -> bytes:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetd_cli.compiled import bind, bundles
+from resnetd_cli.compiled import bundles
 from resnetd_cli.compiled.bundles import Bundle, BundleKey, Stamp
 from resnetd_cli.compiled.card import Card, GraphOrigin
-from resnetd_cli.compiled.open_bundle import finish_optimised, open_bound, optimise_for_this_machine
+from resnetd_cli.compiled.open_bundle import optimise_for_this_machine
 from resnetd_cli.errors import CacheError, ModelError
 from resnetd_cli.models import checkpoints
-from resnetd_cli.models.plain_network import PlainNetwork
-from resnetd_cli.pipeline.engines.base import EngineOptions
-from resnetd_cli.pipeline.engines.onnx import OnnxEngine
 from resnetd_cli.system.files import sha256
 
 if TYPE_CHECKING:
@@ -25,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resnetd_cli.models.network import Network
+    from resnetd_cli.models.plain_network import PlainNetwork
 
 
 def compile_network(key: BundleKey, network: Network) -> Bundle:
@@ -37,8 +34,8 @@ def compile_network(key: BundleKey, network: Network) -> Bundle:
     Raises:
         CacheError: the cache cannot be written.
     """
-    sources = _stamps(key, network.file)
-    card = _card(network, sum(parameter.numel() for parameter in network.module.parameters()), sources)
+    sources = stamps_of(key, network.file)
+    card = card_of(network, sum(parameter.numel() for parameter in network.module.parameters()), sources)
 
     def make(folder: Path) -> Bundle:
         from resnetd_cli.compiled.to_onnx import convert
@@ -53,44 +50,14 @@ def compile_network(key: BundleKey, network: Network) -> Bundle:
     return _keep(key, make)
 
 
-def compile_plain(key: BundleKey, network: PlainNetwork, options: EngineOptions) -> tuple[Bundle, OnnxEngine]:
-    """Compile a network whose graph is shipped into the cache, without torch.
-
-    The session that optimises the graph for this machine also answers, so a first use takes hardly longer.
+def card_of(network: Network | PlainNetwork, parameters: int, sources: Mapping[str, Stamp]) -> Card:
+    """Return the card of a network.
 
     Args:
-        key: the key of the bundle.
-        network: the graph and its weights.
-        options: how the engine runs.
-
-    Returns:
-        The bundle, and an engine that runs it.
-
-    Raises:
-        CacheError: the cache cannot be written.
-        ModelError: there is not enough memory.
+        network: the network.
+        parameters: how many numbers it has learnt.
+        sources: the stamps of the files it came from.
     """
-    engines: list[OnnxEngine] = []
-
-    def make(folder: Path) -> Bundle:
-        with ThreadPoolExecutor(1) as pool:
-            stamps = pool.submit(_stamps, key, network.file)
-            graph_sha256 = pool.submit(_write_graph, network, folder / bundles.GRAPH)
-            engines.append(open_bound(network, replace(options, keep=bundles.optimised_in(folder))))
-            finish_optimised(folder)
-            sources = stamps.result()
-            card = replace(_card(network, network.parameters, sources), any_size=True)
-            return Bundle(folder, card, graph_sha256.result(), sources)
-
-    return bundles.write(key, make), engines[0]
-
-
-def _write_graph(network: PlainNetwork, path: Path) -> str:
-    bind.write(network, path)
-    return sha256(path)
-
-
-def _card(network: Network | PlainNetwork, parameters: int, sources: Mapping[str, Stamp]) -> Card:
     files = checkpoints.parts(network.file)
     known = sources.get(str(files[0].absolute())) if len(files) == 1 else None
     return Card(
@@ -106,7 +73,8 @@ def _card(network: Network | PlainNetwork, parameters: int, sources: Mapping[str
     )
 
 
-def _stamps(key: BundleKey, file: Path) -> dict[str, Stamp]:
+def stamps_of(key: BundleKey, file: Path) -> dict[str, Stamp]:
+    """Return the stamps of the files that a bundle comes from: the weights, and what selects them."""
     return {str(path): bundles.stamp(path) for path in _sources(key, file)}
 
 

@@ -12,15 +12,13 @@ from pathlib import Path
 from textwrap import shorten
 
 from resnetd_cli.compiled import bundles
-from resnetd_cli.compiled.bind import bind
 from resnetd_cli.compiled.bundles import Bundle, BundleKey
 from resnetd_cli.compiled.card import Card
 from resnetd_cli.compiled.onnx_check import drop_metadata
 from resnetd_cli.errors import CacheError, ModelError, ResnetdError, first_line
-from resnetd_cli.models.plain_network import PlainNetwork
 from resnetd_cli.pipeline.decode.image import import_pillow
 from resnetd_cli.pipeline.engines.base import EngineOptions, GraphEngine
-from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, OnnxEngine, import_onnxruntime, optimise
+from resnetd_cli.pipeline.engines.onnx import WEIGHTS_SUFFIX, import_onnxruntime, optimise
 from resnetd_cli.pipeline.engines.table import EngineSpec
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import sha256, write_atomic
@@ -82,24 +80,6 @@ def optimise_for_this_machine(bundle: Bundle) -> None:
         write_atomic(_hash_file(bundle.optimised), digest.encode())
 
 
-def open_bound(network: PlainNetwork, options: EngineOptions) -> OnnxEngine:
-    """Return an engine that runs a shipped graph with its weights.
-
-    Raises:
-        ModelError: there is not enough memory.
-        OSError: the optimised graph cannot be written.
-    """
-    options = replace(options, size=network.preprocessing.input_size[1:])
-    try:
-        return OnnxEngine(bind(network), options)
-    except Exception as error:  # ONNX Runtime raises any kind
-        if is_shortage(error):
-            raise _no_memory() from error
-        if options.keep is None:
-            raise
-        raise OSError(first_line(error)) from error
-
-
 def finish_optimised(folder: Path) -> None:
     """Keep the hash of an optimised graph that an engine wrote into a bundle's folder.
 
@@ -126,7 +106,8 @@ def _hash_file(optimised: Path) -> Path:
     return optimised.with_suffix(".sha256")
 
 
-def _no_memory() -> ModelError:
+def no_memory() -> ModelError:
+    """Return the error for a model that takes more memory than there is."""
     hint = "close other programs, or choose a smaller model"
     return ModelError("there is not enough memory to load the model", hint=hint)
 
@@ -144,7 +125,7 @@ def _checked(paths: Sequence[Path], expected: str, load: Callable[[Path], GraphE
             raise
         except Exception as error:  # ONNX Runtime raises any kind on a graph that it cannot read
             if is_shortage(error):
-                raise _no_memory() from error
+                raise no_memory() from error
             raise DamagedBundleError(shorten(printable(first_line(error)), 200)) from error
     raise DamagedBundleError("it is not the file it was")
 

@@ -13,8 +13,7 @@ from textwrap import shorten
 from typing import Any
 
 from resnetd_cli.errors import Reason, ResnetdError, WeightsError
-from resnetd_cli.models import other_tools, pickles, torch_files
-from resnetd_cli.models.plain_tensors import NeedsTorchError, PlainTensor, read_safetensors
+from resnetd_cli.models import other_tools, pickles
 from resnetd_cli.system.escaping import printable, shell_word
 from resnetd_cli.system.memory import is_shortage, limited
 from resnetd_cli.system.wording import short_reason
@@ -159,6 +158,9 @@ def read_plain(file: Path) -> list[StateDict]:
         NeedsTorchError: it is not a checkpoint, or one that only torch can read or judge.
         WeightsError: it is an index without its shards.
     """
+    from resnetd_cli.models import torch_files
+    from resnetd_cli.models.plain_tensors import NeedsTorchError, PlainTensor, read_safetensors
+
     if len(files := parts(file)) > 1:
         tensors = {name: each for part in files[1:] for name, each in read_plain(part)[0].tensors.items()}
         return [StateDict("", tensors)]

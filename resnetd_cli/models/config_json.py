@@ -12,7 +12,6 @@ from typing import Any
 
 from resnetd_cli.class_names.shipped import INDEX
 from resnetd_cli.errors import ModelError, Reason, first_line
-from resnetd_cli.models.plain_tensors import NeedsTorchError
 from resnetd_cli.results import FittedTemperature, check_temperature, with_temperature
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import write_atomic
@@ -136,6 +135,8 @@ def read_plain(folder: Path, architectures: Container[str]) -> tuple[dict[str, A
     Raises:
         NeedsTorchError: it has another architecture, arguments to build it with, or something only timm can judge.
     """
+    from resnetd_cli.models.plain_tensors import NeedsTorchError
+
     try:
         content = _as_timm_writes(_content(folder))
         config, arguments = dict(content["pretrained_cfg"]), dict(content.get("model_args", {}))

@@ -7,6 +7,7 @@ what is wrong with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from resnetd_cli.models.network import Definition, find_weights, has_own_weights
 from resnetd_cli.models.plain_tensors import NeedsTorchError, PlainTensor
 from resnetd_cli.models.shipped_graphs import ShippedGraph
 from resnetd_cli.models.table import TableEntry
+from resnetd_cli.pipeline.engines.onnx import import_onnxruntime
 from resnetd_cli.results import FittedTemperature, Preprocessing
 
 if TYPE_CHECKING:
@@ -77,7 +79,9 @@ def _load(choice: ModelChoice, downloads: Downloads) -> PlainNetwork:
     if not own_weights:
         prefetch(ref, downloads)
     preprocessing = definition.preprocessing(choice.image_size)
-    file = find_weights(definition, choice.weights, downloads)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(import_onnxruntime)  # while the weights are hashed
+        file = find_weights(definition, choice.weights, downloads)
     graph = shipped_graphs.read(definition.architecture)
     tensors = _read_tensors(definition, file, graph, is_embedded=ref.kind is Kind.EMBEDDED and not own_weights)
     classes = checkpoints.class_count(tensors, definition.config) or 0

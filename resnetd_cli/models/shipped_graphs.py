@@ -6,7 +6,7 @@ network as inputs, under the names of the state dict. `scripts/make_graphs.py` w
 
 from __future__ import annotations
 
-import gzip
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ IMAGES = "images"
 """The input that is no weight."""
 _FOLDER = Path(__file__).parent / "graphs"
 _SUFFIX = ".onnx.gz"
+_GZIP = 31  # zlib's code for gzip's format, without importing gzip
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH = 7
@@ -59,7 +60,7 @@ def architectures() -> frozenset[str]:
 
 def read(architecture: str) -> ShippedGraph:
     """Return the graph of an architecture, which must be shipped."""
-    content = gzip.decompress((_FOLDER / f"{architecture}{_SUFFIX}").read_bytes())
+    content = zlib.decompress((_FOLDER / f"{architecture}{_SUFFIX}").read_bytes(), _GZIP)
     shapes: dict[str, Shape] = {}
     model, graph = [], []
     for number, start, value, stop in _fields(content, 0, len(content)):

@@ -7,16 +7,14 @@ with `weights_only=True` and words the errors.
 
 from __future__ import annotations
 
-import argparse
-import io
 import math
 import mmap
-import pickletools
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 from resnetd_cli.models.pickles import ZIP
@@ -31,6 +29,7 @@ _MOST_BYTES = 2**26
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _LOCAL_HEADER = 30
+_LONGEST_NAME = 1000
 _NUMEL_BYTES = 8
 
 # What a pickle may name. These are only compared, never called.
@@ -54,12 +53,10 @@ def read(file: Path) -> object:
     try:
         with file.open("rb") as opened:
             content = map_file(opened.fileno())
-            is_archive = opened.read(len(ZIP)) == ZIP
-            opened.seek(0)
-            return _read_archive(opened, content) if is_archive else _read_legacy(opened, content)
+            return _read_archive(opened, content) if content[: len(ZIP)] == ZIP else _read_legacy(content)
     except NeedsTorchError:
         raise
-    except Exception as error:  # zipfile and pickletools raise many types
+    except Exception as error:  # zipfile raises many types
         raise NeedsTorchError from error
 
 
@@ -74,7 +71,7 @@ def _read_archive(opened: IO[bytes], content: mmap.mmap) -> object:
         order = f"{prefix}byteorder"
         if order in records and archive.read(order) != b"little":
             raise NeedsTorchError("another byte order")
-        pickle = _Pickle(io.BytesIO(archive.read(pickled)))
+        pickle = _Pickle(archive.read(pickled))
     value = pickle.load()
     for key, storage in pickle.storages.items():
         record = records[f"{prefix}data/{key}"]
@@ -89,18 +86,17 @@ def _read_archive(opened: IO[bytes], content: mmap.mmap) -> object:
     return value
 
 
-def _read_legacy(opened: IO[bytes], content: mmap.mmap) -> object:
+def _read_legacy(content: mmap.mmap) -> object:
     """Read a file from before archives: five pickles, then the numbers of each storage after their count."""
-    if _Pickle(opened).load() != _LEGACY_MAGIC or _Pickle(opened).load() != _LEGACY_PROTOCOL:
+    pickle = _Pickle(content)
+    if (pickle.load(), pickle.load()) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL):
         raise NeedsTorchError("no file of torch.save")
-    system = _Pickle(opened).load()
+    system, value, keys = pickle.load(), pickle.load(), pickle.load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise NeedsTorchError("another byte order")
-    pickle = _Pickle(opened)
-    value, keys = pickle.load(), _Pickle(opened).load()
     if not isinstance(keys, list) or sorted(keys) != sorted(pickle.storages):
         raise NeedsTorchError("other storages than its tensors'")
-    at = opened.tell()
+    at = pickle.at
     for key in keys:
         storage = pickle.storages[key]
         if int.from_bytes(content[at : at + _NUMEL_BYTES], "little") != storage.numel:
@@ -128,33 +124,52 @@ class _Storage:
 
 
 class _Pickle:
-    """A pickle whose opcodes are interpreted.
+    """Pickles that follow each other, whose opcodes are interpreted.
+
+    Args:
+        content: the pickles, and perhaps other things after them.
 
     Attributes:
-        storages: by key, as far as its tensors name them.
+        at: where the next one begins.
+        storages: by key, as far as tensors name them.
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, content: bytes | mmap.mmap) -> None:
+        self.at = 0
         self.storages: dict[str, _Storage] = {}
-        self._stream = stream
+        self._content = content
         self._tensors: list[tuple[PlainTensor, _Storage, int, tuple[int, ...]]] = []
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
     def load(self) -> object:
-        """Return the value that it holds; the numbers of tensors follow with `fill_tensors`."""
-        steps = _STEPS
-        for code, argument, _ in islice(pickletools.genops(self._stream), _MOST_OPCODES):
-            step = steps.get(code.name)
-            if step is not None:
-                step(self, argument)
-            elif code.name == "STOP":
+        """Return the value of the next pickle; the numbers of tensors follow with `fill_tensors`."""
+        self._stack, self._below, self._memo = [], [], {}
+        for _ in range(_MOST_OPCODES):
+            code = self._content[self.at]
+            self.at += 1
+            if code == _STOP:
                 (value,) = self._stack
                 return value
-            elif code.name != "PROTO":
-                raise NeedsTorchError(f"the opcode {code.name}")
+            if code not in _STEPS:
+                raise NeedsTorchError(f"the opcode {code}")
+            argument, step = _STEPS[code]
+            step(self, argument and argument(self))
         raise NeedsTorchError("it has no end")
+
+    def take(self, count: int) -> bytes:
+        """Return the next bytes."""
+        taken = self._content[self.at : self.at + count]
+        if len(taken) < count:
+            raise NeedsTorchError("it is cut off")
+        self.at += count
+        return taken
+
+    def take_line(self) -> str:
+        """Return the next line."""
+        end = self._content.find(b"\n", self.at, self.at + _LONGEST_NAME)
+        return (self.take(end + 1 - self.at)[:-1] if end >= 0 else b"").decode()
 
     def fill_tensors(self) -> None:
         """Give every tensor its numbers, after the storages have theirs."""
@@ -223,7 +238,8 @@ class _Pickle:
             raise NeedsTorchError("an unusual list")
         target.extend(items)
 
-    def name(self, text: str) -> None:
+    def name(self, module: str) -> None:
+        text = f"{module} {self.take_line()}"
         if text not in _GLOBALS:
             raise NeedsTorchError(f"it asks for {text}")
         self.push(_GLOBALS[text])
@@ -243,13 +259,13 @@ class _Pickle:
         arguments, named = self._stack.pop(), self._stack.pop()
         if named is not _NAMESPACE or arguments != ():
             raise NeedsTorchError("an object")
-        self.push(argparse.Namespace())
+        self.push(SimpleNamespace())
 
     def build(self, _: object) -> None:
         state, target = self._stack.pop(), self._stack[-1]
         if type(state) is not dict:
             raise NeedsTorchError("an object's state")
-        if type(target) is argparse.Namespace:
+        if type(target) is SimpleNamespace:
             target.__dict__.update(state)
         elif type(target) is not dict:  # a dictionary of tensors has a version for each layer, which is not needed
             raise NeedsTorchError("an object's state")
@@ -276,31 +292,48 @@ class _Pickle:
         return tensor
 
 
-_STEPS: dict[str, Callable[[_Pickle, Any], None]] = {
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), _Pickle.push),
-    "NONE": lambda pickle, _: pickle.push(None),
-    "NEWTRUE": lambda pickle, _: pickle.push(True),
-    "NEWFALSE": lambda pickle, _: pickle.push(False),
-    "EMPTY_DICT": lambda pickle, _: pickle.push({}),
-    "EMPTY_LIST": lambda pickle, _: pickle.push([]),
-    "EMPTY_TUPLE": lambda pickle, _: pickle.push(()),
-    "TUPLE1": lambda pickle, _: pickle.tuple_of(1),
-    "TUPLE2": lambda pickle, _: pickle.tuple_of(2),
-    "TUPLE3": lambda pickle, _: pickle.tuple_of(3),
-    "MARK": _Pickle.mark,
-    "TUPLE": _Pickle.tuple_to_mark,
-    "BINPUT": _Pickle.put,
-    "LONG_BINPUT": _Pickle.put,
-    "BINGET": _Pickle.get,
-    "LONG_BINGET": _Pickle.get,
-    "SETITEM": _Pickle.set_item,
-    "SETITEMS": _Pickle.set_items,
-    "APPEND": _Pickle.append_item,
-    "APPENDS": _Pickle.append_items,
-    "GLOBAL": _Pickle.name,
-    "REDUCE": _Pickle.reduce,
-    "NEWOBJ": _Pickle.new,
-    "BUILD": _Pickle.build,
-    "BINPERSID": _Pickle.storage,
+def _number(length: int, signed: bool = False) -> Callable[[_Pickle], int]:
+    return lambda pickle: int.from_bytes(pickle.take(length), "little", signed=signed)
+
+
+_STOP = ord(".")
+_STEPS: dict[int, tuple[Callable[[_Pickle], Any] | None, Callable[[_Pickle, Any], None]]] = {
+    ord(code): step
+    for code, step in {
+        "\x80": (_number(1), lambda pickle, protocol: None),
+        "N": (None, _Pickle.push),
+        "\x88": (None, lambda pickle, _: pickle.push(True)),
+        "\x89": (None, lambda pickle, _: pickle.push(False)),
+        "K": (_number(1), _Pickle.push),
+        "M": (_number(2), _Pickle.push),
+        "J": (_number(4, signed=True), _Pickle.push),
+        "\x8a": (
+            lambda pickle: int.from_bytes(pickle.take(pickle.take(1)[0]), "little", signed=True),
+            _Pickle.push,
+        ),
+        "G": (lambda pickle: struct.unpack(">d", pickle.take(8))[0], _Pickle.push),
+        "X": (lambda pickle: str(pickle.take(_number(4)(pickle)), "utf-8", "surrogatepass"), _Pickle.push),
+        "}": (None, lambda pickle, _: pickle.push({})),
+        "]": (None, lambda pickle, _: pickle.push([])),
+        ")": (None, lambda pickle, _: pickle.push(())),
+        "\x85": (None, lambda pickle, _: pickle.tuple_of(1)),
+        "\x86": (None, lambda pickle, _: pickle.tuple_of(2)),
+        "\x87": (None, lambda pickle, _: pickle.tuple_of(3)),
+        "(": (None, _Pickle.mark),
+        "t": (None, _Pickle.tuple_to_mark),
+        "q": (_number(1), _Pickle.put),
+        "r": (_number(4), _Pickle.put),
+        "h": (_number(1), _Pickle.get),
+        "j": (_number(4), _Pickle.get),
+        "s": (None, _Pickle.set_item),
+        "u": (None, _Pickle.set_items),
+        "a": (None, _Pickle.append_item),
+        "e": (None, _Pickle.append_items),
+        "c": (_Pickle.take_line, _Pickle.name),
+        "R": (None, _Pickle.reduce),
+        "\x81": (None, _Pickle.new),
+        "b": (None, _Pickle.build),
+        "Q": (None, _Pickle.storage),
+    }.items()
 }
-"""What each known opcode does."""
+"""What each known opcode does, and how its argument is read."""

@@ -79,6 +79,8 @@ def _encoded(value: int) -> bytes:
 
 def _varint(content: Content, at: int, stop: int) -> tuple[int, int]:
     """Return the number at a position, seven bits a byte, lowest first, and the position after it."""
+    if at < stop and content[at] < 128:  # as most are
+        return content[at], at + 1
     value = 0
     for index, byte in enumerate(content[at : min(at + _LONGEST_VARINT, stop)]):
         value |= (byte & 127) << 7 * index

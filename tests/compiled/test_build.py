@@ -275,7 +275,7 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
     def refuse(*_: object) -> None:
         raise ModelError("it cannot be exported: no such operator")
 
-    monkeypatch.setattr("resnetd_cli.loading.load_plain", lambda *_: None)  # as for other models
+    monkeypatch.setattr("resnetd_cli.models.plain_network.load_plain", lambda *_: None)  # as for other models
     monkeypatch.setattr("resnetd_cli.compiled.to_onnx.convert", refuse)
     notes: list[str] = []
     for engine in ("onnx", "auto", "onnx"):

@@ -53,6 +53,8 @@ def assert_same(given: object, expected: object) -> None:
         assert type(given) is type(expected)
         for one, other in zip(given, expected, strict=True):  # type: ignore[call-overload]
             assert_same(one, other)
+    elif isinstance(expected, argparse.Namespace):
+        assert vars(given) == vars(expected)
     else:
         assert given == expected
 
