@@ -294,6 +294,7 @@ def test_an_image_of_any_mode_knows_whether_exif_turned_it(mode: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled")
 def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:
     for number, orientation in enumerate([1, 3, 6, 9]):
         oriented(photos / "espresso" / f"{number}.png", orientation)
@@ -307,6 +308,7 @@ def test_images_turned_by_exif_are_counted(cli: Cli, photos: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled")
 def test_rows_of_one_image_are_counted_and_noted(cli: Cli, photos: Path) -> None:
     line = f"{photos}/espresso/coffee.jpg,espresso\n"
     Path("table.csv").write_text(f"path,label\n{line}{line}{photos}/Egyptian_cat/cat.jpg,Egyptian cat\n")
