@@ -202,7 +202,7 @@ def own_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(top / "run", "test_resnet", OWN_CLASSES)
     random = np.random.default_rng(0)
     found = []
-    for number in range(24):
+    for number in range(12):
         path = top / f"{number}.png"
         low = random.integers(0, 200, 3)
         Image.fromarray(random.integers(low, low + 56, (160, 160, 3)).astype(np.uint8)).save(path)
