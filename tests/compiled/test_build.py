@@ -293,27 +293,47 @@ def test_a_model_that_cannot_be_exported_stays_with_torch_and_says_so_once(
         loader_for("embedded", engine="onnx").load()
 
 
-@pytest.mark.parametrize("architecture", ["volo_d1_224", "halonet_h1"])
+IN_TURN_AS_PROGRAM = """
+import json, os, sys
+from resnetd_cli.system.quiet import own_stderr
+own_stderr(sys.argv)
+from resnetd_cli.cli.app import run
+for words in json.loads(sys.argv[1]):
+    code = run(words)
+    for stream in (sys.stdout, sys.stderr):
+        print(code, end="\\0", file=stream, flush=True)
+os._exit(0)
+"""
+
+
 def test_torchs_messages_about_an_export_stay_out_of_the_output(
-    tmp_path: Path, run_resnetd: Resnetd, run_here: ResnetdHere, architecture: str
+    tmp_path: Path, run_resnetd: Resnetd, run_here: ResnetdHere
 ) -> None:
     import timm
     import torch
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    path = tmp_path / "w.safetensors"
-    save_file(timm.create_model(architecture).state_dict(), path)
-    words = ("predict", SAMPLES[1], "-m", architecture, "--weights", path, "-k", "1", "--no-header")
-    finished = run_resnetd(*words, RESNETD_ENGINE="auto")
+    command_lines = []
+    for architecture in ("volo_d1_224", "halonet_h1"):
+        path = tmp_path / f"{architecture}.safetensors"
+        save_file(timm.create_model(architecture).state_dict(), path)
+        options = ("-m", architecture, "--weights", str(path), "-k", "1", "--no-header")
+        command_lines.append(("predict", SAMPLES[1], *options))
+    program = ("-c", IN_TURN_AS_PROGRAM, json.dumps(command_lines))
+    finished = run_resnetd.finish(run_resnetd.start(program=program, RESNETD_ENGINE="auto"))
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("\n") == 1
-    compiling, failed = finished.stderr.splitlines()
-    assert compiling.startswith("compiling ")
-    assert "runs on the torch engine: it cannot be exported: " in failed
-    assert len(failed) < 300
-    again = run_here(*words, RESNETD_ENGINE="auto")
-    assert (again.stdout, again.stderr) == (finished.stdout, "")
+    *answers, rest = finished.stdout.split("0\0")
+    *notes, rest_of_notes = finished.stderr.split("0\0")
+    assert (len(answers), len(notes), rest, rest_of_notes) == (2, 2, "", "")
+    for words, answer, note in zip(command_lines, answers, notes, strict=True):
+        assert answer.count("\n") == 1
+        compiling, failed = note.splitlines()
+        assert compiling.startswith("compiling ")
+        assert "runs on the torch engine: it cannot be exported: " in failed
+        assert len(failed) < 300
+        again = run_here(*words, RESNETD_ENGINE="auto")
+        assert (again.stdout, again.stderr) == (answer, "")
 
 
 def test_a_network_with_weights_of_five_dimensions_runs(cache: Path, tmp_path: Path) -> None:

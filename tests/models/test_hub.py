@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +106,15 @@ def filled(hub: Hub, run_here: ResnetdHere, expected: list[float]) -> ResnetdHer
     return run_here
 
 
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub try again at once where it would wait for a second."""
+    from huggingface_hub import file_download
+
+    impatient = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
+    monkeypatch.setattr(file_download, "time", impatient)
+
+
 @pytest.mark.slow
 def test_first_use_downloads_and_predicts_like_plain_timm(hub: Hub, run_here: ResnetdHere, expected: list[float]):
     run = run_here(*PREDICT, endpoint=hub.endpoint)
@@ -170,7 +180,9 @@ def test_download_cut_once_is_resumed(hub: Hub, run_here: ResnetdHere, expected:
 
 
 @pytest.mark.slow
-def test_download_cut_every_time_fails_and_leaves_nothing(hub: Hub, run_here: ResnetdHere, expected: list[float]):
+def test_download_cut_every_time_fails_and_leaves_nothing(
+    hub: Hub, run_here: ResnetdHere, expected: list[float], no_pauses: None
+):
     hub.fail(f"*/{WEIGHTS}", cut_at=30_000_000)
     assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint), within=30)
     assert_no_weights(run_here)
@@ -245,7 +257,7 @@ def test_silent_hub_fails_within_time(hub: Hub, run_here: ResnetdHere, at: str, 
 
 
 @pytest.mark.slow
-def test_stalled_download_fails_within_time(hub: Hub, run_here: ResnetdHere):
+def test_stalled_download_fails_within_time(hub: Hub, run_here: ResnetdHere, no_pauses: None):
     hub.fail(f"*/{WEIGHTS}", stall_at=30_000_000)
     # The download has started, so huggingface_hub retries for a while; this setting limits each attempt.
     assert_fails_well(run_here(*PREDICT, endpoint=hub.endpoint, HF_HUB_DOWNLOAD_TIMEOUT="1"), within=30)
@@ -256,11 +268,10 @@ def stop_in_download(hub: Hub, run_resnetd: Resnetd, how: signal.Signals) -> Fin
     """Start a run and stop it when part of the weights has arrived."""
     process = run_resnetd.start(*PREDICT, endpoint=hub.endpoint)
     deadline = time.monotonic() + 60
-    while not transfers(hub):
+    while not (transfers(hub) and list(run_resnetd.hub_cache.rglob("*.incomplete"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(1)
+        time.sleep(0.01)
     process.send_signal(how)
     return run_resnetd.finish(process, timeout=20)
 
