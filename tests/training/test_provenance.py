@@ -89,6 +89,7 @@ def test_random_classifier_derives_from_the_seed(base: Path) -> None:
     assert not torch.equal(weight(0), weight(1))
 
 
+@pytest.mark.slow
 def test_run_records_its_files_by_their_sha256(plan: Plan, base: Path, teacher: Path) -> None:
     began = datetime.now(timezone.utc).replace(microsecond=0)
     summary = carry_out(change(plan, teacher=str(teacher)))
@@ -126,6 +127,7 @@ def test_training_from_scratch_starts_with_no_files(plan: Plan) -> None:
     assert facts["model_files"] is None and facts["teacher_files"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_checkpoint", [True, False])
 def test_resume_with_a_changed_starting_model_is_an_error(
     plan: Plan, base: Path, files: dict[str, bytes], has_checkpoint: bool
@@ -145,6 +147,7 @@ def test_resume_with_a_changed_starting_model_is_an_error(
     assert carry_out(change(plan, resume=True))["steps"] == 6
 
 
+@pytest.mark.slow
 def test_resume_from_a_checkpoint_needs_no_starting_model(plan: Plan, base: Path) -> None:
     carry_out(plan, Log(stop_after=2))
     base.rename(base.with_name("elsewhere"))
@@ -152,6 +155,7 @@ def test_resume_from_a_checkpoint_needs_no_starting_model(plan: Plan, base: Path
     assert summary["steps"] == 6 and summary["model_files"][0]["file"] == str(base / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_resume_with_a_changed_teacher_is_an_error(
     plan: Plan, teacher: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
@@ -175,6 +179,7 @@ def _in_other_order(content: bytes) -> bytes:
     return json.dumps(config).encode()
 
 
+@pytest.mark.slow
 def test_other_threads_and_versions_are_recorded_and_do_not_stop_a_resumption(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +202,7 @@ def test_other_threads_and_versions_are_recorded_and_do_not_stop_a_resumption(
     assert facts_of(plan.output.folder)["starts"] == starts
 
 
+@pytest.mark.slow
 def test_run_of_an_older_version_is_resumed(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=2))
     facts = facts_of(plan.output.folder)
@@ -210,6 +216,7 @@ def test_run_of_an_older_version_is_resumed(plan: Plan) -> None:
     assert [start["step"] for start in facts_of(plan.output.folder)["starts"]] == [2]
 
 
+@pytest.mark.slow
 def test_resume_with_other_images_is_an_error(plan: Plan, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=2))
     path = tmp_path / "data" / "train" / "red" / "000.png"
@@ -221,6 +228,7 @@ def test_resume_with_other_images_is_an_error(plan: Plan, tmp_path: Path) -> Non
         carry_out(change(plan, resume=True))
 
 
+@pytest.mark.slow
 def test_split_seed_holds_back_the_same_images_whatever_the_seed(plan: Plan, tmp_path: Path) -> None:
     whole = change(plan, data=str(tmp_path / "data" / "train"), changes={**SHORT, "epochs": 1})
     held_back = []
@@ -232,6 +240,7 @@ def test_split_seed_holds_back_the_same_images_whatever_the_seed(plan: Plan, tmp
     assert held_back[0] == held_back[1] != held_back[2]
 
 
+@pytest.mark.slow
 def test_split_seed_is_refused_where_it_would_have_no_effect(plan: Plan) -> None:
     with pytest.raises(UsageError, match=r"a seed for the split would have no effect: .* has val of its own"):
         carry_out(change(plan, split_seed=1))

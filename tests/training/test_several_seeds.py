@@ -67,6 +67,7 @@ def weights(run: Path) -> bytes:
     return (run / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_mean_and_standard_deviation_are_those_of_the_summaries(finished: Path) -> None:
     record = read(finished / "seeds.json")
     summaries = [read(finished / "seeds" / str(seed) / "summary.json") for seed in (0, 1, 2)]
@@ -112,6 +113,7 @@ def test_all_seeds_have_one_split_and_differ_otherwise(finished: Path) -> None:
     assert len({weights(run) for run in runs}) == 3
 
 
+@pytest.mark.slow
 def test_each_run_is_what_a_single_one_of_its_seed_is(finished: Path, data: Path, tmp_path: Path) -> None:
     for seed in (0, 2):
         alone = change(plan_for(data, tmp_path / f"alone{seed}", None), split_seed=0)
@@ -119,6 +121,7 @@ def test_each_run_is_what_a_single_one_of_its_seed_is(finished: Path, data: Path
         assert weights(alone.output.folder) == weights(finished / "seeds" / str(seed))
 
 
+@pytest.mark.slow
 def test_resume_after_stop_gives_identical_seeds_and_weights(finished: Path, plan: Plan) -> None:
     notes: list[str] = []
     for stop_after in (1, 3):
@@ -138,6 +141,7 @@ def test_resume_after_stop_gives_identical_seeds_and_weights(finished: Path, pla
     assert notes[-1] == "these runs have already ended; overwrite them to start anew"
 
 
+@pytest.mark.slow
 def test_resumed_runs_share_the_recipe_adapted_for_the_first(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_choice, "_STEPS", ((1000, 12),))  # instead of so many that a run takes seconds
     fitted = change(plan, recipe="finetune", changes={"precision": "fp32"}, seeds=2)
@@ -192,6 +196,7 @@ def test_one_seed_is_an_ordinary_run(plan: Plan) -> None:
     assert "figures" not in summary and not (plan.output.folder / "seeds").exists()
 
 
+@pytest.mark.slow
 def test_runs_are_replaced_only_by_runs_that_start(plan: Plan) -> None:
     once = {**SHORT, "epochs": 1}
     carry_out_all(change(plan, changes=once))
@@ -223,6 +228,7 @@ def test_runs_do_not_replace_the_model_that_they_start_from(finished: Path, data
     assert weights(finished) == before
 
 
+@pytest.mark.slow
 def test_without_val_the_first_seeds_model_is_kept(plan: Plan, tmp_path: Path) -> None:
     write_colours(tmp_path / "parts" / "train", 8, seed=1)
     write_colours(tmp_path / "parts" / "test", 4, seed=2)

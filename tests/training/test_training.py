@@ -129,6 +129,7 @@ def started(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Path:
     return plan.output.folder
 
 
+@pytest.mark.slow
 def test_marks_of_the_starting_model_are_kept_as_well(finished: Path, tmp_path: Path) -> None:
     more = write_colours(tmp_path / "more", 10, seed=9)
     table = make_plan("finetune", str(more), tmp_path / "again", str(finished), workers=0, device="cpu")
@@ -152,6 +153,7 @@ def test_a_starting_model_without_marks_is_reported(finished: Path, data: Path, 
     assert f"{tmp_path / 'old'} does not say which images it was trained on: they will count as new" in notes
 
 
+@pytest.mark.slow
 def test_marks_of_too_many_images_are_not_kept(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnetd_cli.models.trained_on.MOST", 41)
     notes: list[str] = []
@@ -329,6 +331,7 @@ def test_weights_are_those_of_a_plain_loop_over_all_images(plan: Plan, micro_bat
         assert torch.allclose(tensor, module.state_dict()[name], atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_top5_of_five_classes_or_fewer_is_none_everywhere(plan: Plan, tmp_path: Path) -> None:
     few = carry_out(change(plan, changes={**QUICK, "epochs": 1}))
     assert few["val"]["top5"] is None and few["test"]["top5"] is None
@@ -344,6 +347,7 @@ def test_top5_of_five_classes_or_fewer_is_none_everywhere(plan: Plan, tmp_path: 
     assert many["val"]["top5"] == float(rows_of(run)[0]["val_top5"]) > 0
 
 
+@pytest.mark.slow
 def test_seconds_are_wall_time_over_all_resumptions(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     now, original = 1000.0, Learner.measure
 
@@ -379,6 +383,7 @@ def test_checkpoint_of_another_version_is_an_error(plan: Plan) -> None:
         carry_out(change(plan, resume=True))
 
 
+@pytest.mark.slow
 def test_resume_after_stop_gives_identical_weights(plan: Plan, tmp_path: Path) -> None:
     """At the ends of epochs and within them, with everything random in use."""
     changes = {
@@ -412,6 +417,7 @@ def test_resume_of_a_finished_run_changes_nothing(finished: Path, data: Path) ->
     assert (finished / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_same_seed_gives_identical_weights_and_another_seed_does_not(plan: Plan, tmp_path: Path) -> None:
     short = change(plan, changes={**QUICK, "epochs": 1})
     same = change(short, folder=tmp_path / "same", workers=2)
@@ -438,6 +444,7 @@ def test_resume_with_other_settings_or_images_is_an_error(plan: Plan, data: Path
         extra.unlink()
 
 
+@pytest.mark.slow
 def test_resume_with_the_same_command_accepts_adapted_settings(plan: Plan) -> None:
     large = change(plan, changes={**QUICK, "epochs": 2, "batch_size": 64, "scale": [0.5, 1]})
     assert carry_out(large, Log(stop_after=1)) is None
@@ -462,6 +469,7 @@ def test_a_folder_that_is_in_use_is_left_alone(plan: Plan, tmp_path: Path) -> No
     assert (other / "mine.txt").read_text() == "keep"
 
 
+@pytest.mark.slow
 def test_a_run_is_replaced_only_when_asked(plan: Plan) -> None:
     short = change(plan, changes={**QUICK, "epochs": 1})
     carry_out(short, Log(stop_after=2))
@@ -510,6 +518,7 @@ def test_damaged_images_are_reported_and_left_out(plan: Plan, tmp_path: Path, wh
     assert told == ([str(damaged)] if when == "before" else [])
 
 
+@pytest.mark.slow
 def test_unknown_optimiser_or_policy_is_an_error(plan: Plan) -> None:
     for changes, message in (
         ({"optimizer": "sgdx"}, "timm has no optimiser 'sgdx' that could be used"),
@@ -520,6 +529,7 @@ def test_unknown_optimiser_or_policy_is_an_error(plan: Plan) -> None:
         assert not (plan.output.folder / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_teacher_may_order_and_spell_its_classes_differently(finished: Path, plan: Plan, tmp_path: Path) -> None:
     twin = tmp_path / "twin"
     twin.mkdir()
