@@ -129,6 +129,55 @@ class BenchReport:
         }
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The results of several engines and precisions.
+
+    Attributes:
+        reports: the fastest first.
+        left_out: why others could not be measured, by engine and precision.
+    """
+
+    reports: tuple[BenchReport, ...]
+    left_out: dict[tuple[str, str], ResnetdError]
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "reports": [report.record() for report in self.reports],
+            "left_out": [
+                {"engine": engine, "precision": precision, "reason": error.message}
+                for (engine, precision), error in self.left_out.items()
+            ],
+        }
+
+
+def rank(
+    forms: Sequence[tuple[str, str]], measure_form: Callable[[str, str, float], BenchReport], seconds: float
+) -> Ranking:
+    """Measure a model with several engines and precisions.
+
+    Args:
+        forms: engine and precision of each.
+        measure_form: measures one, given its engine, its precision and the seconds for it.
+        seconds: the approximate time for all of them.
+
+    Raises:
+        ResnetdError: none of them runs.
+    """
+    reports: list[BenchReport] = []
+    left_out: dict[tuple[str, str], ResnetdError] = {}
+    for engine, precision in forms:
+        try:
+            reports.append(measure_form(engine, precision, seconds / len(forms)))
+        except ResnetdError as error:
+            left_out[engine, precision] = error
+    if not reports:
+        raise next(iter(left_out.values()))
+    fastest_first = sorted(reports, key=lambda report: -report.best.images_per_second)
+    return Ranking(tuple(fastest_first), left_out)
+
+
 def measure(
     load: Load, sample: Sample, *, cpus: int, seconds: float = SECONDS, batch_size: int | None = None
 ) -> BenchReport:

@@ -10,7 +10,7 @@ from resnetd_cli.system.escaping import printable
 from resnetd_cli.views.listing import write_rows
 
 if TYPE_CHECKING:
-    from resnetd_cli.evaluation.bench import BenchReport, Trial
+    from resnetd_cli.evaluation.bench import BenchReport, Ranking, Trial
 
 _TRIAL_COLUMNS = {
     "images_per_second": "images/s",
@@ -21,6 +21,15 @@ _TRIAL_COLUMNS = {
     "runs": "runs",
 }
 _STAGE_COLUMNS = {"stage": "stage", "ms": "ms per image", "share": "share", "note": ""}
+_RANKING_COLUMNS = {
+    "engine": "engine",
+    "precision": "precision",
+    "images_per_second": "images/s",
+    "times": "times as fast",
+    "workers": "workers",
+    "threads": "threads",
+    "batch_size": "batch",
+}
 _NOTICEABLE = 1.05
 """A smaller gain is within the noise: two runs of the same settings differ as much."""
 
@@ -31,6 +40,45 @@ def write_report(report: BenchReport, stream: IO[str], format_name: str, *, head
     cells = [list(row.values()) for row in rows]
     listing = Listing(report.record(), list(rows[0]), cells, lambda stream: _draw(report, stream))
     write_listing(listing, stream, format_name, header=header)
+
+
+def write_ranking(ranking: Ranking, stream: IO[str], format_name: str, *, header: bool = True) -> None:
+    """Write the measurements of several engines and precisions, the fastest first."""
+    rows = [
+        {"engine": report.engine, "precision": report.precision, **report.best.record()}
+        for report in ranking.reports
+    ]
+    cells = [list(row.values()) for row in rows]
+    listing = Listing(ranking.record(), list(rows[0]), cells, lambda stream: _draw_ranking(ranking, stream))
+    write_listing(listing, stream, format_name, header=header)
+
+
+def _draw_ranking(ranking: Ranking, stream: IO[str]) -> None:
+    fastest = ranking.reports[0]
+    stream.write(f"{printable(fastest.model)}\n")
+    rows = [
+        {
+            "engine": report.engine,
+            "precision": report.precision,
+            **_trial_row(report.best),
+            "times": f"{report.best.images_per_second / ranking.reports[-1].best.images_per_second:.2f}",
+        }
+        for report in ranking.reports
+    ]
+    write_rows(rows, stream, "table", columns=_RANKING_COLUMNS)
+    for (engine, precision), error in ranking.left_out.items():
+        stream.write(f"{precision} on {engine} was left out: {printable(error.message)}\n")
+    stream.write(f"fastest  {_as_options(fastest)}\n")
+
+
+def _as_options(report: BenchReport) -> str:
+    """Return the options with which a command runs as fast."""
+    settings = report.best.settings
+    threads = "" if settings.threads is None else f" --threads {settings.threads}"
+    return (
+        f"--engine {report.engine} --precision {report.precision} --workers {settings.workers}{threads} "
+        f"--batch-size {settings.batch_size}"
+    )
 
 
 def _draw(report: BenchReport, stream: IO[str]) -> None:

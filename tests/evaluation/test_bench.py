@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,15 +22,16 @@ from resnetd_cli.classifier import Classifier
 from resnetd_cli.cli.app import run
 from resnetd_cli.cli.console import terminal
 from resnetd_cli.cli.hints import hint_of
-from resnetd_cli.errors import ErrorKind, InputError, ResnetdError, UsageError
+from resnetd_cli.errors import ErrorKind, InputError, ModelError, ResnetdError, UsageError
 from resnetd_cli.evaluation import bench
 from resnetd_cli.evaluation.bench import BenchReport, Trial
 from resnetd_cli.loading import Loader
+from resnetd_cli.pipeline.engines import table
 from resnetd_cli.pipeline.engines.base import Outputs
 from resnetd_cli.pipeline.options import Parallelism
 from resnetd_cli.pipeline.sources.expand import Source, expand
 from resnetd_cli.results import Preprocessing
-from resnetd_cli.views.bench import write_report
+from resnetd_cli.views.bench import write_ranking, write_report
 
 HOW = Preprocessing((3, 32, 32), 1.0, "center", "bilinear", (0.0,) * 3, (1.0,) * 3)
 COFFEE = str(ROOT / "samples" / "coffee.jpg")
@@ -274,6 +276,73 @@ def test_a_gain_within_the_noise_is_not_reported() -> None:
     assert "nothing that was tried is clearly faster" in written(report(trial(25), trial(26)), "table")
 
 
+def form(engine: str, precision: str, rate: float) -> BenchReport:
+    return replace(report(trial(rate)), engine=engine, precision=precision)
+
+
+def test_ranking_lists_the_fastest_first_and_what_was_left_out() -> None:
+    rates = {("onnx", "fp32"): 20.0, ("openvino", "bf16"): 50.0, ("torch", "fp32"): 10.0}
+    asked = []
+
+    def measure_form(engine: str, precision: str, seconds: float) -> BenchReport:
+        asked.append(seconds)
+        if precision == "int8":
+            raise ModelError("there is no int8 form")
+        return form(engine, precision, rates[engine, precision])
+
+    ranking = bench.rank([*rates, ("onnx", "int8")], measure_form, 40.0)
+    assert asked == [10.0] * 4
+    assert [(each.engine, each.precision) for each in ranking.reports] == [
+        ("openvino", "bf16"),
+        ("onnx", "fp32"),
+        ("torch", "fp32"),
+    ]
+    record = ranking.record()
+    assert [each["engine"] for each in record["reports"]] == ["openvino", "onnx", "torch"]
+    assert record["left_out"] == [{"engine": "onnx", "precision": "int8", "reason": "there is no int8 form"}]
+    stream = io.StringIO()
+    write_ranking(ranking, stream, "table")
+    lines = stream.getvalue().splitlines()
+    assert [line.split() for line in lines if line.startswith(" o")] == [
+        ["openvino", "bf16", "50.0", "5.00", "2", "1", "1"],
+        ["onnx", "fp32", "20.0", "2.00", "2", "1", "1"],
+    ]
+    assert lines[-2:] == [
+        "int8 on onnx was left out: there is no int8 form",
+        "fastest  --engine openvino --precision bf16 --workers 2 --threads 1 --batch-size 1",
+    ]
+    stream = io.StringIO()
+    write_ranking(ranking, stream, "tsv")
+    header, first, *_ = stream.getvalue().splitlines()
+    assert header.split("\t") == ["engine", "precision", *TRIAL_KEYS]
+    assert first.split("\t")[:5] == ["openvino", "bf16", "2", "1", "1"]
+
+
+def test_ranking_of_nothing_that_runs_is_the_first_error() -> None:
+    def measure_form(engine: str, precision: str, seconds: float) -> BenchReport:
+        raise ModelError(f"{engine} is broken")
+
+    with pytest.raises(ModelError, match="onnx is broken"):
+        bench.rank([("onnx", "fp32"), ("torch", "fp32")], measure_form, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "has_bf16", "expected"),
+    [
+        (False, False, {"onnx fp32", "onnx int8", "torch fp32"}),
+        (False, True, {"onnx fp32", "onnx int8", "torch fp32", "torch bf16"}),
+        (True, False, {"onnx fp32", "onnx int8", "torch fp32", "torch bf16", "torch fp16"}),
+    ],
+)
+def test_only_forms_that_the_machine_computes_in_are_ranked(
+    gpu: bool, has_bf16: bool, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "multiplies_bf16", lambda: has_bf16)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert {" ".join(each) for each in table.runnable(gpu=gpu)} == expected
+    assert table.runnable("onnx", gpu=gpu) == [("onnx", "fp32"), ("onnx", "int8")]
+
+
 class TestCommand:
     @pytest.fixture(autouse=True)
     def _setup(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -314,6 +383,17 @@ class TestCommand:
         code, _, stderr = self.run("-o", output)
         assert code == 2
         assert "bench.json" in stderr
+
+    def test_all_compares_the_engine_s_precisions(self) -> None:
+        code, stdout, _ = self.run("--all", "--engine", "onnx", "--seconds", 1, "-f", "json")
+        assert code == 0
+        assert len(json.loads(stdout)["reports"]) == 2
+        assert {(each.runtime.engine, each.runtime.precision) for each in self.loaded} == {
+            ("onnx", "fp32"),
+            ("onnx", "int8"),
+        }
+        code, _, stderr = self.run("--all", "--precision", "int8")
+        assert (code, stderr) == (2, "error: --all measures every precision\nhint: leave out --precision\n")
 
     def test_reports_inputs_that_fail_and_continues(self, tmp_path: Path) -> None:
         (tmp_path / "x.jpg").write_text("text")

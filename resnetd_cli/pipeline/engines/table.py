@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.pipeline.engines.base import BF16, FP16, FP32, INT8, EngineOptions
+from resnetd_cli.pipeline.engines.base import AUTO, BF16, FP16, FP32, INT8, EngineOptions
 from resnetd_cli.system.cpus import multiplies_bf16
 
 if TYPE_CHECKING:
@@ -69,6 +69,22 @@ ENGINES = {
 def precisions() -> list[str]:
     """Return the precisions of all engines."""
     return list(dict.fromkeys(precision for spec in ENGINES.values() for precision in spec.precisions))
+
+
+def runnable(engine: str = AUTO, *, gpu: bool = False) -> list[tuple[str, str]]:
+    """Return engine and precision of each form in which this machine runs models without emulating a precision.
+
+    Args:
+        engine: the only engine to consider.
+        gpu: there may be a GPU, which computes in 16 bits.
+    """
+    native = {FP32, INT8} | ({BF16} if gpu or multiplies_bf16() else set()) | ({FP16} if gpu else set())
+    return [
+        (spec.name, precision)
+        for spec in ENGINES.values()
+        for precision in spec.precisions
+        if engine in (AUTO, spec.name) and precision in native and spec.can_run(precision)
+    ]
 
 
 def graph_engine(name: str | None = None, precision: str | None = None) -> EngineSpec:
