@@ -254,6 +254,8 @@ def _at_path(model: str) -> ResolvedModel:
 
 
 def _named(model: str) -> ResolvedModel:
+    if os.path.isfile(os.path.join(model, _CONFIG)) and not _may_be_timms(model):
+        return _folder(model, Path(model))
     if ref := _timm(model):
         return ref
     if os.path.isdir(model):
@@ -261,6 +263,19 @@ def _named(model: str) -> ResolvedModel:
     if os.path.isfile(model):
         return _file(model, Path(model))
     raise _unknown(model)
+
+
+def _may_be_timms(name: str) -> bool:
+    """Return whether timm may have a model of this name, judging by its source code: an import takes seconds."""
+    from importlib.util import find_spec
+
+    spec = find_spec("timm")
+    if spec is None or spec.origin is None:
+        return False
+    architecture = name.partition(".")[0].encode()
+    places = [form % architecture for form in (b"def %s(", b"'%s'", b'"%s"')]
+    sources = Path(spec.origin).parent.joinpath("models").glob("*.py")
+    return any(place in source for source in map(Path.read_bytes, sources) for place in places)
 
 
 def _folder(location: str, path: Path) -> ResolvedModel:

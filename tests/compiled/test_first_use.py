@@ -103,14 +103,14 @@ print(code, *heavy, file=sys.stderr)
 """
 
 
-def run_child(*words: object, **env: str) -> tuple[str, str]:
+def run_child(*words: object, cwd: Path = ROOT, **env: str) -> tuple[str, str]:
     """Run a command line in a new process; return its output, its exit code and the heavy modules it imported."""
     finished = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps(HEAVY), *map(str, words)],
         check=False,
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, "RESNETD_ENGINE": "auto", "PYTHONPATH": str(ROOT), **env},
     )
     return finished.stdout, finished.stderr.splitlines()[-1]
@@ -177,6 +177,15 @@ def test_first_use_of_hub_model_imports_neither_torch_nor_timm(
     hub.add("someone/model", {path.name: path.read_bytes() for path in folder.iterdir()})
     env = run_resnetd.env(endpoint=hub.endpoint, RESNETD_ENGINE="auto")
     output, ended = run_child("predict", IMAGES[0], "-m", model, "-k1", **env)
+    assert ended == "0"
+    assert IMAGES[0] in output
+
+
+def test_first_use_of_folder_in_current_one_imports_neither_torch_nor_timm(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").symlink_to(folder)
+    output, ended = run_child("predict", IMAGES[0], "-m", "mine", "-k1", cwd=tmp_path)
     assert ended == "0"
     assert IMAGES[0] in output
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnetd_cli.cli.hints import hint_of
 from resnetd_cli.errors import UnknownModel
+from resnetd_cli.models import names
 from resnetd_cli.models.names import (
     DEFAULT_MODEL,
     Kind,
@@ -222,6 +224,29 @@ def test_model_name_wins_over_folder_with_that_name(folder: Path) -> None:
         assert resolve(name).kind is not Kind.FOLDER
         with pytest.raises(UnknownModel, match=r"config\.json"):
             resolve(f"./{name}")
+
+
+@pytest.mark.parametrize("name", ["mine", "my-run", "Run_3", "2026"])
+def test_folder_that_timm_cannot_know_resolves_without_timm(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("resnetd_cli.models.names._timm", lambda _: pytest.fail("timm was asked"))
+    assert resolve(name) == ResolvedModel(name, Kind.FOLDER, name)
+
+
+@pytest.mark.slow
+def test_source_code_of_timm_tells_its_names() -> None:
+    deprecated = [name.partition(".")[0] for name in timm.models.get_deprecated_models()]
+    for name in (
+        *timm.list_models()[::7],
+        *deprecated,
+        "resnet50d.ra2_in1k",
+        "vit_base_patch16_224.augreg_in21k",
+    ):
+        assert names._may_be_timms(name), name
+    assert not names._may_be_timms("no_such_network")
 
 
 @pytest.mark.parametrize("model", ["../../etc/passwd", "/gone/model", "./gone", "~/gone-model", "local-dir:gone"])
