@@ -136,6 +136,7 @@ def public_without_docstring(path: Path) -> Iterator[str]:
         yield from search(ast.parse(text), path.relative_to(ROOT).as_posix())
 
 
+@pytest.mark.slow
 def test_everything_public_has_a_docstring() -> None:
     folders = ("resnetd_cli", "benchmarks", "scripts", "fuzz")
     files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]

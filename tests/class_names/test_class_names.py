@@ -466,6 +466,7 @@ def test_load_non_ascii_names(write: Callable[[str, str | bytes], str]) -> None:
     assert names.names == ("猫", "br\u00fcn\u2028hund", "[MASK]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "subset"), [("imagenet-1k.tsv", "imagenet-1k"), ("imagenet-12k.txt", "imagenet-12k")]
 )
@@ -1026,6 +1027,7 @@ def test_yaml_has_bounds(write: Callable[[str, str | bytes], str], content: str)
         files.load(write("x.yaml", content), 2)
 
 
+@pytest.mark.slow
 def test_hostile_lines_do_not_take_long(write: Callable[[str, str | bytes], str]) -> None:
     for line in (" : " * 30_000, "1" * 99_000, "a " * 40_000 + "n0144076", "a:" * 40_000 + "n01440764x"):
         path = write("x.txt", f"a{line}b\n" * 20)

@@ -214,6 +214,7 @@ def test_missing_device_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch, d
     assert ended.hints == ["hint: available: cpu"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [999, 1001, 0])
 def test_labels_with_wrong_count_are_an_error(cli: Cli, tmp_path: Path, count: int) -> None:
     Path("names.txt").write_text("".join(f"class {i}\n" for i in range(count)), encoding="utf-8")

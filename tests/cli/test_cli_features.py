@@ -120,6 +120,7 @@ def test_softmax_of_logits_equals_predict_probabilities(cli: Cli) -> None:
     np.testing.assert_allclose(predicted, probabilities, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "width"), [("blocks.0", 16), ("blocks.4", 112), ("pooled", 1280)])
 def test_layer_has_its_width_in_network(cli: Cli, layer: str, width: int) -> None:
     ended = cli("features", COFFEE, "-o", "x.npy", "--layer", layer)
@@ -129,6 +130,7 @@ def test_layer_has_its_width_in_network(cli: Cli, layer: str, width: int) -> Non
     assert np.ptp(array) > 0.01
 
 
+@pytest.mark.slow
 def test_stage_feature_is_mean_of_its_maps(cli: Cli) -> None:
     import torch
     from PIL import Image
@@ -172,6 +174,7 @@ def test_failed_save_keeps_rows(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     assert np.load("x.npz.npy.partial").shape == (1, 1280)
 
 
+@pytest.mark.slow
 def test_engine_failure_keeps_rows_so_far(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from resnetd_cli.pipeline.engines.pytorch import TorchEngine
 

@@ -219,6 +219,7 @@ def test_labels_lists_matching_classes(cli: Cli) -> None:
     assert len(found) == len(rows) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["967", "n07920052", "espresso", "ESPRESSO"])
 def test_class_is_found_by_index_id_or_name(cli: Cli, query: str) -> None:
     rows = json_of(cli("labels", query, "-f", "json"))

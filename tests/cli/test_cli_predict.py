@@ -104,6 +104,7 @@ def test_predictions_are_right(records: list[dict[str, Any]]) -> None:
     assert {item["label"] for item in cat["predictions"][:3]} == {"tabby", "tiger cat", "Egyptian cat"}
 
 
+@pytest.mark.slow
 def test_record_has_documented_fields(records: list[dict[str, Any]]) -> None:
     for record in records:
         assert list(record) == ["input", "status", "model", "predictions"]

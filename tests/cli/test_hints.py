@@ -127,6 +127,7 @@ def test_options_in_text(text: str, options: dict[str | None, set[str]]) -> None
     assert options_in(text) == options
 
 
+@pytest.mark.slow
 def test_library_hints_name_no_options() -> None:
     modules = [path for path in PACKAGE.rglob("*.py") if (PACKAGE / "cli") not in path.parents]
     found = {path.name: hint for path in modules for hint in _hints(path) if any(options_in(hint).values())}
@@ -142,6 +143,7 @@ def _texts_that_name_options(path: Path) -> list[str]:
     return [node.value for node in constants if re.search(r"(?<![\w-])--[a-z]", str(node.value))]
 
 
+@pytest.mark.slow
 def test_library_messages_name_no_options() -> None:
     modules = [path for path in PACKAGE.rglob("*.py") if (PACKAGE / "cli") not in path.parents]
     found = {path.relative_to(PACKAGE).as_posix() for path in modules if _texts_that_name_options(path)}

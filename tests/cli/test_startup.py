@@ -130,6 +130,7 @@ def test_package_api_is_loaded_on_first_use(run_resnetd: Resnetd) -> None:
     assert "timm" not in imported(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "words"), ANSWERED)
 def test_command_runs_without_heavy_imports(started: dict[str, Started], arguments: list[str], words: str) -> None:
     result = started[" ".join(arguments)]
@@ -153,6 +154,7 @@ def test_command_imports_no_other_command(started: dict[str, Started], command: 
     assert started[f"{command} --help"].commands == [command.replace("-", "_")]
 
 
+@pytest.mark.slow
 def test_no_command_prints_help_and_exits_with_2(run_resnetd: Resnetd) -> None:
     finished = run_resnetd()
     assert finished.returncode == 2

@@ -212,6 +212,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["folder", "checkpoint", "weights", "weights of a checkpoint"])
 def test_export_takes_the_marks_along(how: str, run_folder: Path, tmp_path: Path) -> None:
     checkpoint = run_folder / "checkpoints" / "best.safetensors"
@@ -317,6 +318,7 @@ def test_a_network_that_is_right_at_one_size_only_stays_at_it(
     assert axes(tmp_path / "m.onnx") == ["n", 3, 160, 160]
 
 
+@pytest.mark.slow
 def test_a_branch_on_the_size_is_noticed(tmp_path: Path) -> None:
     """A trace keeps one side of it: the graph would be wrong at the other sizes."""
     network = timm.create_model("test_resnet", num_classes=4).eval()
@@ -351,6 +353,7 @@ def test_a_file_of_one_size_refuses_others(tmp_path: Path) -> None:
         loader_for(str(path), engine="auto", weights="w.pth").load()
 
 
+@pytest.mark.slow
 def test_a_temperature_is_used_at_its_size_only(free: Path) -> None:
     plain = {size: answers(free, image_size=size) for size in ("train", 96)}
     own = exported_file.read_card(free).preprocessing

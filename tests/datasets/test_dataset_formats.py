@@ -390,6 +390,7 @@ def test_a_folder_that_datasets_reads(datasets: Any) -> None:
     assert survey(dataset).dataset.splits["train"].counts().tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_parquet_with_images(datasets: Any) -> None:
     kind = datasets.ClassLabel(names=list(CLASSES))
     Path("d").mkdir()

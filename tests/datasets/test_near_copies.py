@@ -47,6 +47,7 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", COPIES)
 def test_a_photograph_saved_again_is_a_near_copy(how: str) -> None:
     count = len(photographs())
@@ -102,6 +103,7 @@ ALIKE: dict[str, Callable[[], list[Image.Image]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ALIKE)
 def test_pictures_that_are_only_similar_are_not_near_copies(what: str) -> None:
     assert pairs_of(*ALIKE[what]()) == []

@@ -117,6 +117,7 @@ def test_a_slow_source_is_found_to_be_the_bottleneck() -> None:
     assert bench.measure(loader(lambda *_: 0.0), slow, cpus=1, seconds=0.1).bottleneck == "read"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "attribute", "value"),
     [
@@ -139,6 +140,7 @@ def test_the_best_settings_are_the_quickest_that_were_tried(
     assert {trial.settings for trial in measured.trials} <= {*bench.candidates(2, [1, 2, 4])}
 
 
+@pytest.mark.slow
 def test_a_given_batch_size_is_the_only_one_tried() -> None:
     load = loader(lambda *_: 0.001)
     measured = bench.measure(
@@ -159,6 +161,7 @@ def test_the_default_is_measured_even_without_time() -> None:
     assert measured.best.images >= 2
 
 
+@pytest.mark.slow
 def test_settings_that_fail_are_left_out() -> None:
     measured = bench.measure(loader(lambda *_: 0.001, most=2), sample(), cpus=2, seconds=2)
     assert {trial.settings.batch_size for trial in measured.trials} == {1, 2}
@@ -363,12 +366,14 @@ class TestCommand:
         code = run(["bench", *map(str, arguments)])
         return (code, *self.capsys.readouterr())
 
+    @pytest.mark.slow
     def test_needs_no_input_and_writes_json(self) -> None:
         code, stdout, stderr = self.run("-m", "resnet18d", "--seconds", 1, "-f", "json")
         assert (code, stderr) == (0, "")
         record = json.loads(stdout)
         assert (record["model"], record["engine"], record["cpus"], record["images"]) == ("resnet18d", "fake", 2, 8)
 
+    @pytest.mark.slow
     def test_passes_its_options_to_the_loader(self, tmp_path: Path) -> None:
         output = tmp_path / "bench.json"
         options = ["--weights", "w.pth", "--image-size", "288", "--engine", "torch", "--device", "cpu", "-b", "2"]
@@ -384,6 +389,7 @@ class TestCommand:
         assert code == 2
         assert "bench.json" in stderr
 
+    @pytest.mark.slow
     def test_all_compares_the_engine_s_precisions(self) -> None:
         code, stdout, _ = self.run("--all", "--engine", "onnx", "--seconds", 1, "-f", "json")
         assert code == 0
@@ -395,6 +401,7 @@ class TestCommand:
         code, _, stderr = self.run("--all", "--precision", "int8")
         assert (code, stderr) == (2, "error: --all measures every precision\nhint: leave out --precision\n")
 
+    @pytest.mark.slow
     def test_reports_inputs_that_fail_and_continues(self, tmp_path: Path) -> None:
         (tmp_path / "x.jpg").write_text("text")
         code, stdout, stderr = self.run(tmp_path / "x.jpg", COFFEE, "--seconds", 1, "-f", "jsonl")

@@ -355,6 +355,7 @@ def test_real_labels_are_timms() -> None:
     assert all(set(one) == set(other) for one, other in zip(ours, theirs.values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["ILSVRC2012_val_00050001.png", "ILSVRC2012_val_00000000.png", "val_00000002.png"]
 )

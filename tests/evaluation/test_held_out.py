@@ -357,6 +357,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(WAYS, st.sets(st.integers(0, 11), min_size=1, max_size=10), st.sets(st.integers(0, 11), max_size=3))
 def test_the_same_images_are_evaluated_under_any_name(way: Way, first: set[int], second: set[int]) -> None:

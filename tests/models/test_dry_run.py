@@ -37,6 +37,7 @@ def test_batch_norm_learns_from_one_image_only_if_it_has_several_positions(
     assert all(tensor.equal(before[name]) for name, tensor in module.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "side", "hint"),
     [

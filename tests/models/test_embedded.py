@@ -86,6 +86,7 @@ def test_missing_embedded_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         embedded.weights_file()
 
 
+@pytest.mark.slow
 def test_embedded_model_recognises_cat_and_espresso() -> None:
     classifier = load("embedded", offline=True, runtime=Runtime(device="cpu", single=True))
     cat, coffee = classifier.predict([str(SAMPLES / "cat.jpg"), str(SAMPLES / "coffee.jpg")])

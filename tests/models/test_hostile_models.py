@@ -407,6 +407,7 @@ def load_folder(folder: Path) -> Any:
     return loader_for(str(folder), engine="torch", single=True, device="cpu", offline=True).load()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

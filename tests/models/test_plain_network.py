@@ -98,6 +98,7 @@ def assert_is(given: PlainNetwork | None, tensors: dict[str, torch.Tensor]) -> N
         assert np.array_equal(values, floats[name].float().numpy())
 
 
+@pytest.mark.slow
 def test_folder_of_own_classes_is_loaded(folder: Path) -> None:
     given, expected = load(folder), network.load_network(ModelChoice.of(str(folder)))
     assert given is not None
@@ -146,6 +147,7 @@ def _safe(tensors: dict[str, torch.Tensor], path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_weights_in_any_form_are_loaded(
     form: Callable[[dict[str, torch.Tensor], Path], Path], folder: Path, tmp_path: Path
@@ -159,6 +161,7 @@ def test_weights_in_any_form_are_loaded(
     assert given.class_names.names == ("class 0", "class 1", "class 2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floats_become_float32(dtype: torch.dtype, folder: Path, tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
@@ -188,6 +191,7 @@ MISFITS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS)
 def test_weights_that_do_not_fit_are_left_to_timm(
     change: Callable[[dict[str, torch.Tensor]], object], folder: Path, tmp_path: Path
@@ -229,6 +233,7 @@ UNUSUAL: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", UNUSUAL.values(), ids=UNUSUAL)
 def test_unusual_configuration_is_left_to_timm(change: Callable[[dict[str, Any]], object], folder: Path) -> None:
     configure(folder, change)
@@ -244,6 +249,7 @@ def test_configuration_that_is_no_object_is_left_to_timm(content: bytes, folder:
         config_json.read_plain(folder, shipped_graphs.architectures())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pretrained",
     [{"crop_pct": -1}, {"mean": "abc"}, {"interpolation": "best"}, {"input_size": [3, 0, 224]}],

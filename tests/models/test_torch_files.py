@@ -221,6 +221,7 @@ CHANGES: dict[str, dict[str, bytes | None]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_archive_that_claims_more_than_it_holds_is_left_to_torch(
     changes: dict[str, bytes | None], tmp_path: Path, request: pytest.FixtureRequest

@@ -215,6 +215,7 @@ def test_features_do_not_need_fitting_class_names(folder: Path) -> None:
     assert load_offline(str(folder), logits=False, layer="pooled").engine.classes == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.00001, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
 def test_truncated_file_is_a_weights_error(

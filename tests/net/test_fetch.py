@@ -200,6 +200,7 @@ def test_body_of_zero_bytes_is_empty(server: FaultServer, path: str) -> None:
     assert failure(server.url + path).kind is ErrorKind.EMPTY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [

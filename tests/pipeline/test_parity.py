@@ -75,6 +75,7 @@ def test_sample_photographs_exist() -> None:
     assert len(PHOTOGRAPHS) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("single", [True, False])
 def test_embedded_model_equals_the_plain_recipe(single: bool, tmp_path: Path) -> None:
     state_dict = embedded.to_timm(load_state_dict(str(embedded.weights_file())))
@@ -83,6 +84,7 @@ def test_embedded_model_equals_the_plain_recipe(single: bool, tmp_path: Path) ->
     assert_same_answers(classifier, recipe("tf_efficientnet_lite0", state_dict, paths), paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("single", "batch_size"), [(True, 1), (False, 1), (False, 4)])
 def test_resnet18d_equals_the_plain_recipe(
     single: bool, batch_size: int, resnet18d_files: dict[str, bytes], tmp_path: Path

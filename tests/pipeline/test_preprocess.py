@@ -79,6 +79,7 @@ def random_case(generator: random.Random) -> tuple[tuple[int, int], Preprocessin
     return shape[:: generator.choice([1, -1])], how
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_random_sizes_and_geometries_equal_timm_to_the_bit(seed: int) -> None:
     generator = random.Random(seed)

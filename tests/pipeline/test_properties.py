@@ -82,6 +82,7 @@ def as_cells(results: list[Classified | Failure]) -> list[list[str]]:
 # --- formats: round trips ---
 
 
+@pytest.mark.slow
 @given(RESULTS)
 @example(AWKWARD)
 def test_csv_round_trips(results: list[Classified | Failure]) -> None:
@@ -92,6 +93,7 @@ def test_csv_round_trips(results: list[Classified | Failure]) -> None:
     assert body == as_cells(results)
 
 
+@pytest.mark.slow
 @given(RESULTS)
 @example(AWKWARD)
 def test_tsv_round_trips(results: list[Classified | Failure]) -> None:
@@ -101,6 +103,7 @@ def test_tsv_round_trips(results: list[Classified | Failure]) -> None:
     assert [[tsv_text(cell) for cell in line.split("\t")] for line in lines[1:]] == as_cells(results)
 
 
+@pytest.mark.slow
 @given(RESULTS)
 @example(AWKWARD)
 def test_json_round_trips(results: list[Classified | Failure]) -> None:
@@ -114,6 +117,7 @@ def test_json_round_trips(results: list[Classified | Failure]) -> None:
     ]
 
 
+@pytest.mark.slow
 @given(NAME_BYTES)
 def test_file_name_round_trips_byte_for_byte_in_every_format(name: bytes) -> None:
     failure = Failure(os.fsdecode(name), "m", ErrorKind.EMPTY, "zero bytes")
@@ -246,6 +250,7 @@ LABEL_FILES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(LABEL_FILES, st.sampled_from([".txt", ".json", ".tsv", ".csv", ""]), st.integers(1, 5))
 @settings(max_examples=300)
 @example(b"[" * 100_000, ".json", 1)
@@ -266,6 +271,7 @@ def test_any_label_file_is_read_or_raises_labels_error(data: bytes, suffix: str,
     assert all(isinstance(name, str) and name for name in names.names)
 
 
+@pytest.mark.slow
 @given(_JSON, _JSON, st.integers(1, 5))
 @settings(max_examples=300)
 def test_any_checkpoint_labels_are_read_or_raise_labels_error(
@@ -302,6 +308,7 @@ def is_taken(folder: Path, name: bytes) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="names of POSIX")
 @given(st.sets(NAME_BYTES, max_size=8), st.sampled_from([b".jpg", b".PNG", b".tiff"]))
 @example({b"[a]", b"a", b"*", b"?", b"http:", b"-"}, b".jpg")
@@ -322,6 +329,7 @@ def test_every_file_in_a_folder_is_an_input_whatever_its_name(names: set[bytes],
         assert opened(expand_list(str(listed), null=True)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="names of POSIX")
 @given(
     st.lists(st.binary(min_size=1, max_size=30).filter(lambda entry: b"\n" not in entry), max_size=8),
@@ -342,6 +350,7 @@ def test_every_entry_of_a_list_is_an_input(entries: list[bytes], null: bool) -> 
         assert names == expected
 
 
+@pytest.mark.slow
 @given(st.lists(ANY_TEXT.filter(lambda text: text != "-"), max_size=4))
 def test_any_argument_is_at_least_one_input(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:

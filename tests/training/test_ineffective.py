@@ -287,6 +287,7 @@ def test_a_classifier_of_any_kind_drops_what_is_asked_for_and_no_more(architectu
             assert torch.equal(module(images), module(images)) is (rate == 0)
 
 
+@pytest.mark.slow
 def test_a_network_drops_no_paths_of_its_own_accord() -> None:
     module = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5)
     assert any(getattr(layer, "drop_prob", 0) for layer in module.modules())  # timm's default

@@ -114,6 +114,7 @@ def test_run_records_its_files_by_their_sha256(plan: Plan, base: Path, teacher: 
     assert summary["versions"] == start["versions"]
 
 
+@pytest.mark.slow
 def test_weights_given_by_hand_are_recorded(plan: Plan, base: Path) -> None:
     carry_out(change(plan, model=NETWORK, weights=base / "model.safetensors"), Log(stop_after=1))
     (weights,) = facts_of(plan.output.folder)["model_files"]
@@ -121,6 +122,7 @@ def test_weights_given_by_hand_are_recorded(plan: Plan, base: Path) -> None:
     assert weights["sha256"] == hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_training_from_scratch_starts_with_no_files(plan: Plan) -> None:
     carry_out(change(plan, command="train", model=NETWORK), Log(stop_after=1))
     facts = facts_of(plan.output.folder)
@@ -253,6 +255,7 @@ def _remembering(held_back: list[list[str]]) -> Any:
     return lambda _, divided: held_back.append([divided.val.name(number) for number in range(len(divided.val))])
 
 
+@pytest.mark.slow
 def test_seconds_are_those_that_pass_from_the_start_to_the_end(plan: Plan) -> None:
     began = time.monotonic()
     log = Log()

@@ -83,6 +83,7 @@ def test_mean_and_standard_deviation_are_those_of_the_summaries(finished: Path) 
         assert all(run[key] == summary[key] for key in ("val", "test", "best_epoch", "seconds"))
 
 
+@pytest.mark.slow
 def test_best_run_by_val_becomes_the_model(finished: Path) -> None:
     runs = read(finished / "seeds.json")["runs"]
     expected = sorted(runs, key=lambda run: (-run["val"]["top1"], run["val"]["loss"]))[0]["seed"]

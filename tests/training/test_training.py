@@ -102,6 +102,7 @@ def kept_marks(run: Path) -> set[bytes]:
     return {mark.tobytes() for mark in np.load(run / "trained-on.npy")}
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_marks_of_what_it_was_trained_on(finished: Path, data: Path) -> None:
     marks = marks_in(data / "train")
     assert kept_marks(finished) == marks
@@ -176,6 +177,7 @@ def test_a_split_is_the_same_when_it_is_read_again(data: Path, plan: Plan, tmp_p
     assert (second / "trained-on.npy").read_bytes() == (first / "trained-on.npy").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_gets_marks_when_it_is_resumed(data: Path, plan: Plan) -> None:
     run = started(plan)
     (run / "trained-on.npy").unlink()
@@ -185,6 +187,7 @@ def test_a_run_of_an_older_version_gets_marks_when_it_is_resumed(data: Path, pla
     assert (run / "split.csv").exists()
 
 
+@pytest.mark.slow
 def test_groups_are_kept_by_a_run_and_asked_for_again_when_it_is_resumed(data: Path, plan: Plan) -> None:
     plan = change(plan, data=str(data / "train"), group_by="0([0-9])[0-9].png")
     run = started(plan)
@@ -289,6 +292,7 @@ def test_every_image_is_trained_on_as_often_as_the_summary_says(
     assert run_record.read(RunFolder(plan.output.folder)).recipe.batch_size == 21
 
 
+@pytest.mark.slow
 def test_batch_size_changed_to_spread_images_evenly_is_noted(plan: Plan) -> None:
     notes: list[str] = []
     carry_out(change(plan, changes={**QUICK, "batch_size": 32, "epochs": 1}), note=notes.append)
@@ -374,6 +378,7 @@ def test_seconds_are_wall_time_over_all_resumptions(plan: Plan, monkeypatch: pyt
     assert [float(row["seconds"]) for row in rows_of(plan.output.folder)] == [13, 26]
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_version_is_an_error(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=1))
     last = RunFolder(plan.output.folder).last
@@ -484,11 +489,13 @@ def test_damaged_checkpoint_is_an_error(plan: Plan) -> None:
         carry_out(change(plan, resume=True))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run(plan: Plan) -> None:
     with pytest.raises(ModelError, match="the loss is no longer a number"):
         carry_out(change(plan, changes={**QUICK, "lr": 1000, "lr_batch": None, "mixup": 0}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after the first pass"])
 def test_damaged_images_are_reported_and_left_out(plan: Plan, tmp_path: Path, when: str) -> None:
     damaged = write_colours(tmp_path / "data" / "train", 12) / "red" / "003.png"

@@ -73,6 +73,7 @@ def test_bounds_hold_and_a_cut_file_is_truncated(layout: str) -> None:
     assert caught.value.kind is ErrorKind.TOO_LARGE
 
 
+@pytest.mark.slow
 def test_damaged_headers_raise_nothing_else() -> None:
     dice = np.random.default_rng(9)
     for layout in LAYOUTS.values():

@@ -530,6 +530,7 @@ def test_bytes_before_an_image_are_named(before: bytes, format_name: str, said: 
     assert hint_of(error) == f"remove what is before it: tail -c +{len(before) + 1} FILE > NEW"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["AVIF", "ICO", "ICNS"])
 def test_the_format_of_a_damaged_file_is_named(format_name: str) -> None:
     name = "an AVIF" if format_name == "AVIF" else "an icon"

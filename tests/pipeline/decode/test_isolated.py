@@ -120,6 +120,7 @@ def test_it_gives_the_same_pixels_as_decoding_here(format_name: str) -> None:
     np.testing.assert_array_equal(np.asarray(decode(data)), expected)
 
 
+@pytest.mark.slow
 def test_the_usual_formats_need_no_process() -> None:
     isolated.close()
     for format_name in ("JPEG", "PNG", "GIF", "BMP", "PPM"):
@@ -139,6 +140,7 @@ def test_a_process_serves_many_files() -> None:
     assert len(first) == 1
 
 
+@pytest.mark.slow
 def test_threads_have_a_process_each() -> None:
     isolated.close()
     pictures = [encode(Image.new("RGB", (300, 300), (value, 0, 0)), "TIFF") for value in range(40)]
@@ -156,6 +158,7 @@ def test_threads_have_a_process_each() -> None:
     assert 1 <= len(children()) <= 4
 
 
+@pytest.mark.slow
 def test_it_starts_in_any_folder_and_imports_nothing_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +325,7 @@ def is_running(pid: int) -> bool:
     return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
+@pytest.mark.slow
 def test_where_no_process_can_be_started_it_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     isolated.close()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
@@ -330,6 +334,7 @@ def test_where_no_process_can_be_started_it_is_one_error(monkeypatch: pytest.Mon
     assert error.message == "the process that would decode it cannot be started: no such file or directory"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL"])
 @posix
 def test_a_process_killed_while_idle_is_replaced(name: str) -> None:

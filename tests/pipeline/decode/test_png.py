@@ -209,6 +209,7 @@ def test_counting_rows_stops_where_the_picture_ends() -> None:
     assert not png.has_all_rows(file(rows=bytes(5000), head=header(64, 64)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [b"tEXt", b"IDAT", b"teSt"])
 def test_many_chunks_take_no_memory_and_end_in_time(name: bytes) -> None:
     data = png.SIGNATURE + header() + (chunk(name, b"") + chunk(b"IDAT", b"")) * 10_000 + file()[33:]

@@ -66,6 +66,7 @@ def test_logits_are_plain_timms(plain: nn.Module, images: np.ndarray) -> None:
     assert outputs.features is None
 
 
+@pytest.mark.slow
 def test_pooled_features_are_what_the_classifier_sees(plain: nn.Module, images: np.ndarray) -> None:
     outputs = engine_of(plain, layer="pooled", logits=False).run(images)
     with torch.inference_mode():
@@ -127,6 +128,7 @@ def test_image_s_answer_does_not_depend_on_its_batch(plain: nn.Module, images: n
         np.testing.assert_allclose(alone.features[0], together.features[number], rtol=1e-5, atol=1e-5)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_threads_may_call_it_at_once(plain: nn.Module, images: np.ndarray) -> None:
     engine = engine_of(plain, layer="pooled", threads=1)
     one_by_one = [engine.run(images[[number]]) for number in range(3)]
