@@ -287,9 +287,10 @@ class Loader:
                 raise self._no_graph(ModelError, "the compiled model cannot be kept") from error
             self.note(error.message)
             return self._classifier(network, open_bound(network, self._engine_options), "it is compiled")
-        return (
-            self._classifier(bundle.card, engine, "it is compiled") if takes_bound else self._load_compiled(bundle)
-        )
+        if takes_bound and self.runtime.single:
+            return self._classifier(bundle.card, engine, "it is compiled")
+        del engine  # its weights are mapped from a file that may change during a long run
+        return self._load_compiled(bundle)
 
     def _compile_plain(self, network: PlainNetwork) -> tuple[Bundle, OnnxEngine]:
         from resnetd_cli.compiled.bind import compile_plain

@@ -32,7 +32,7 @@ _FLOAT, _EXTERNAL = 1, 1
 def compile_plain(key: BundleKey, network: PlainNetwork, options: EngineOptions) -> tuple[Bundle, OnnxEngine]:
     """Compile a network into the cache.
 
-    The session that optimises the graph for this machine also answers, so a first use takes hardly longer.
+    The session that optimises the graph for this machine can also answer, so a first use takes hardly longer.
 
     Args:
         key: the key of the bundle.
@@ -40,7 +40,7 @@ def compile_plain(key: BundleKey, network: PlainNetwork, options: EngineOptions)
         options: how the engine runs.
 
     Returns:
-        The bundle, and an engine that runs it.
+        The bundle, and an engine that runs it. The engine's weights are mapped from the network's file.
 
     Raises:
         CacheError: the cache cannot be written.
@@ -66,12 +66,16 @@ def compile_plain(key: BundleKey, network: PlainNetwork, options: EngineOptions)
 def open_bound(network: PlainNetwork, options: EngineOptions) -> OnnxEngine:
     """Return an engine that runs a network.
 
+    If it keeps no optimised graph it may run for long, so it copies the weights from their file, which may change.
+
     Raises:
         ModelError: there is not enough memory.
         OSError: the optimised graph cannot be written.
     """
     options = replace(options, size=network.preprocessing.input_size[1:])
     try:
+        if options.keep is None:
+            network = replace(network, weights={name: array.copy() for name, array in network.weights.items()})
         return OnnxEngine(_bind(network), options)
     except Exception as error:  # ONNX Runtime raises any kind
         if is_shortage(error):

@@ -198,6 +198,21 @@ def test_first_use_without_cache_imports_no_torch(folder: Path, tmp_path: Path) 
     assert IMAGES[0] in output
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
+def test_weights_that_change_in_place_do_not_change_answers_of_a_run(
+    kept: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RESNETD_CACHE", str(tmp_path / ("cache" if kept else "file")))
+    path = Path(shutil.copy(folder / "model.safetensors", tmp_path / "w.safetensors"))
+    classifier = loader_for("resnet18d", weights=path, engine="auto", device="cpu").load()
+    before = list(classifier.predict(IMAGES))
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert list(classifier.predict(IMAGES)) == before
+    assert isinstance(before[0], Classified)
+
+
 def test_compiled_form_says_where_it_comes_from(folder: Path, cache: Path) -> None:
     bundle = loader_for(str(folder), engine="auto").compile()
     assert bundle == bundles.find(BundleKey(ModelChoice.of(str(folder))))
