@@ -14,6 +14,7 @@ from resnetd_cli.errors import UsageError
 from resnetd_cli.models import checkpoints, complexity, embedded, hub, names, table
 from resnetd_cli.models.names import Kind, ModelChoice, ModelRef, ResolvedModel
 from resnetd_cli.models.network import define, hub_id, with_weights
+from resnetd_cli.models.plain_network import define_plain
 from resnetd_cli.models.table import TableEntry
 from resnetd_cli.pipeline.engines.base import FP32, INT8
 from resnetd_cli.pipeline.engines.table import graph_engine, network_engine
@@ -80,10 +81,10 @@ def describe(choice: ModelChoice) -> Facts:
     ref = choice.model.resolved
     if ref.kind is Kind.EXPORTED:
         return _describe_exported(Path(ref.location))
-    facts = _describe_entry(ref.entry) if ref.entry else _describe_timm(ref, choice.image_size)
+    facts = _describe_entry(ref.entry) if ref.entry else _describe_timm(choice)
     key = BundleKey(choice)
     if choice.weights is not None:
-        facts = _with_weights(facts, ref, choice.weights, is_compiled=bundles.find(key) is not None)
+        facts = _with_weights(facts, choice, choice.weights, is_compiled=bundles.find(key) is not None)
     return facts | _describe_engines(key)
 
 
@@ -164,8 +165,9 @@ def _describe_entry(entry: TableEntry) -> Facts:
     }
 
 
-def _describe_timm(ref: ResolvedModel, image_size: str) -> Facts:
-    definition = define(ref)
+def _describe_timm(choice: ModelChoice) -> Facts:
+    ref = choice.model.resolved
+    definition = define_plain(ModelChoice(choice.model)) or define(ref)
     config, how = definition.config, definition.preprocessing()
     test = definition.preprocessing("test")
     params_m, gmacs = complexity.count(definition)
@@ -181,7 +183,7 @@ def _describe_timm(ref: ResolvedModel, image_size: str) -> Facts:
         **_describe_preprocessing(how),
         "test_size": test.input_size[1],
         "test_crop_pct": test.crop_pct,
-        "temperature": fitting(definition.temperatures, definition.preprocessing(image_size), FP32) or 1.0,
+        "temperature": fitting(definition.temperatures, definition.preprocessing(choice.image_size), FP32) or 1.0,
         "temperatures": [each.record() for each in definition.temperatures],
         "license": config.get("license"),
         "hub_id": None if ref.kind is Kind.EMBEDDED else repo,
@@ -190,7 +192,7 @@ def _describe_timm(ref: ResolvedModel, image_size: str) -> Facts:
     }
 
 
-def _with_weights(facts: Facts, ref: ResolvedModel, file: Path, *, is_compiled: bool) -> Facts:
+def _with_weights(facts: Facts, choice: ModelChoice, file: Path, *, is_compiled: bool) -> Facts:
     """Return a model's facts when other weights replace its own, so accuracy and licence no longer apply."""
     facts = {name: value for name, value in facts.items() if name not in _OF_WEIGHTS} | {
         "weights": str(file),
@@ -200,7 +202,7 @@ def _with_weights(facts: Facts, ref: ResolvedModel, file: Path, *, is_compiled: 
         "temperatures": [],
     }
     if not is_compiled:
-        definition = with_weights(define(ref), file)
+        definition = define_plain(choice) or with_weights(define(choice.model.resolved), file)
         params_m, gmacs = complexity.count(definition)
         facts |= {
             "model": definition.name_with(file),

@@ -213,7 +213,7 @@ def test_every_console_line_is_run_or_sets_up_an_environment() -> None:
     assert [line.split(" && ")[0] for line in others] == [
         "python3 -m venv .venv",
         "python3 -m venv .venv",
-        "python3 -m venv light",  # by test_export
+        "python3 -m venv light",  # by test_lite
     ]
 
 

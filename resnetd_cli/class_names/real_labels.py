@@ -11,6 +11,7 @@ from pathlib import Path
 from resnetd_cli.class_names import shipped
 from resnetd_cli.class_names.shipped import ClassNames
 from resnetd_cli.errors import DataError, UsageError
+from resnetd_cli.system.distribution import how_to_install
 
 _NAME = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])[^/\\]*$", re.IGNORECASE)
 _FILE = Path("data", "_info", "imagenet_real_labels.json")
@@ -57,4 +58,4 @@ def _load() -> list[list[int]]:
         if path.is_file():
             content: list[list[int]] = json.loads(path.read_bytes())
             return content
-    raise DataError("timm's file of real labels is not installed", hint="pip install timm")
+    raise DataError("timm's file of real labels is not installed", hint=how_to_install())

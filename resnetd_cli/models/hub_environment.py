@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from resnetd_cli.errors import UsageError
+from resnetd_cli.system.distribution import how_to_install
 from resnetd_cli.system.files import cache_dir
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _need_socks(proxy: Proxy) -> None:
     try:
         importlib.import_module("socksio")
     except ImportError as error:
-        hint = "pip install 'resnetd[socks]'"
+        hint = how_to_install("socks")
         raise UsageError(f"{proxy} uses SOCKS, which needs another package for the hub", hint=hint) from error
 
 

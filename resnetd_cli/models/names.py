@@ -17,6 +17,7 @@ from typing import Any
 from resnetd_cli.errors import Reason, UnknownModel
 from resnetd_cli.models import other_tools
 from resnetd_cli.models.table import TableEntry, entries, find_entry
+from resnetd_cli.system.distribution import how_to_install, is_installed
 from resnetd_cli.system.escaping import shell_word
 from resnetd_cli.system.files import expand_user
 
@@ -256,13 +257,14 @@ def _at_path(model: str) -> ResolvedModel:
 def _named(model: str) -> ResolvedModel:
     if os.path.isfile(os.path.join(model, _CONFIG)) and not _may_be_timms(model):
         return _folder(model, Path(model))
-    if ref := _timm(model):
+    has_timm = is_installed("timm")
+    if has_timm and (ref := _timm(model)):
         return ref
     if os.path.isdir(model):
         return _folder(model, Path(model))
     if os.path.isfile(model):
         return _file(model, Path(model))
-    raise _unknown(model)
+    raise _unknown(model) if has_timm else _unknown_without_timm(model)
 
 
 def _may_be_timms(name: str) -> bool:
@@ -405,6 +407,11 @@ def _unknown(model: str) -> UnknownModel:
     if near:
         return UnknownModel(message, hint=f"similar names: {', '.join(folded[name] for name in near)}")
     return UnknownModel(message, reason=Reason.MODEL_OF_ANOTHER_TOOL if tool else Reason.UNKNOWN_MODEL)
+
+
+def _unknown_without_timm(model: str) -> UnknownModel:
+    message = f"{model!r} is not a ResNet-D model, and the package timm, which has others, is not installed"
+    return UnknownModel(message, hint=f"{how_to_install()}; resnetd list-models shows what runs without")
 
 
 def _folded(name: str) -> str:

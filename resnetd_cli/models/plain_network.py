@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.class_names.shipped import ClassNames
-from resnetd_cli.errors import LabelsError
+from resnetd_cli.errors import LabelsError, ModelError
 from resnetd_cli.models import checkpoint_tensors, checkpoints, config_json, embedded, hub, shipped_graphs
 from resnetd_cli.models.hub import Downloads
 from resnetd_cli.models.names import Kind, ModelChoice, ResolvedModel
@@ -23,14 +23,13 @@ from resnetd_cli.models.shipped_graphs import ShippedGraph
 from resnetd_cli.models.table import TableEntry
 from resnetd_cli.pipeline.engines.onnx import import_onnxruntime
 from resnetd_cli.results import FittedTemperature, Preprocessing
+from resnetd_cli.system.distribution import how_to_install, is_installed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _RESNET_LAYERS = {"first_conv": "conv1.0", "classifier": "fc"}
-_STATISTICS = (".running_mean", ".running_var")
-"""The endings of weights that are not learnt."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +57,40 @@ class PlainNetwork:
     @property
     def parameters(self) -> int:
         """How many numbers it has learnt."""
-        return sum(array.size for name, array in self.weights.items() if not name.endswith(_STATISTICS))
+        return self.graph.parameters(len(self.class_names))
 
 
 def load_plain(choice: ModelChoice, downloads: Downloads = Downloads()) -> PlainNetwork | None:
     """Download a model's files and read its weights; None if it needs timm, or only timm can tell what is wrong.
 
     Raises:
+        ModelError: it needs timm, which is not installed.
         ResnetdError: see `find_weights`, and `checkpoint_tensors.fit`.
     """
     try:
         return _load(choice, downloads)
+    except NeedsTorchError as error:
+        if is_installed("timm"):
+            return None
+        message = f"{choice.model} needs the package timm, which is not installed"
+        message = f"{message}: {error}" if str(error) else message
+        raise ModelError(message, hint=how_to_install()) from error
+
+
+def define_plain(choice: ModelChoice) -> Definition | None:
+    """Look up a model's configuration, for the classes of the weights chosen; None if it needs timm.
+
+    Raises:
+        ResnetdError: see `load_plain`.
+    """
+    try:
+        definition = _define(choice.model.resolved, Downloads())
+        if choice.weights is None:
+            return definition
+        classes = len(_load(choice, Downloads()).class_names)
     except NeedsTorchError:
         return None
+    return replace(definition, config={**definition.config, "num_classes": classes}, stored=())
 
 
 def _load(choice: ModelChoice, downloads: Downloads) -> PlainNetwork:
@@ -119,7 +139,7 @@ def _define(ref: ResolvedModel, downloads: Downloads) -> Definition:
     config, architecture = config_json.read_plain(folder, shipped_graphs.architectures())
     layers = embedded.CONFIG if architecture == embedded.ARCHITECTURE else _RESNET_LAYERS
     if any(config.get(key) != layers[key] for key in _RESNET_LAYERS):
-        raise NeedsTorchError("it names other layers")
+        raise NeedsTorchError("its config.json names other layers")
     return Definition(ref, architecture, config, {}, config_json.read_temperatures(ref.name, folder))
 
 
@@ -156,7 +176,7 @@ def _read_tensors(
 
 
 def _leave_to_timm(_: object) -> dict[str, Any]:
-    raise NeedsTorchError("its names need timm")
+    raise NeedsTorchError("its weights have other names")
 
 
 def _fitting(
@@ -176,5 +196,5 @@ def _fitting(
         name: tuple(classes if side is None else side for side in shape) for name, shape in graph.shapes.items()
     }
     if classes < 1 or shapes != wanted:
-        raise NeedsTorchError("they do not fit")
+        raise NeedsTorchError("its weights do not fit")
     return {name: tensors[name].float32() for name in wanted}

@@ -6,6 +6,7 @@ network as inputs, under the names of the state dict. `scripts/make_graphs.py` w
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from resnetd_cli.system.protobuf import BYTES, bytes_header, fields
 
 IMAGES = "images"
 """The input that is no weight."""
+_STATISTICS = (".running_mean", ".running_var")
+"""The endings of weights that are not learnt."""
 _FOLDER = Path(__file__).parent / "graphs"
 _SUFFIX = ".onnx.gz"
 _GZIP = 31  # zlib's code for gzip's format, without importing gzip
@@ -24,6 +27,18 @@ _MODEL_GRAPH = 7
 _GRAPH_INPUT, GRAPH_TENSOR = 11, 5
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 2, 1, 1
+
+CONVOLUTION_MACS = {
+    "resnet18d": 41_902_080,
+    "resnet26d": 52_649_984,
+    "resnet34d": 79_650_816,
+    "resnet50d": 88_301_568,
+    "resnet101d": 164_061_184,
+    "resnet152d": 239_820_800,
+    "resnet200d": 311_123_968,
+    "tf_efficientnet_lite0": 7_834_848,
+}
+"""Multiply-adds of a network's convolutions for each 32 x 32 pixels, if the sides are multiples of 32."""
 
 Shape = tuple[int | None, ...]
 """The sides of a tensor; None stands for the number of classes."""
@@ -42,6 +57,20 @@ class ShippedGraph:
     shapes: Mapping[str, Shape]
     model: bytes
     graph: bytes
+
+    def parameters(self, classes: int) -> int:
+        """Return how many numbers the network learns, for a number of classes."""
+        return sum(
+            math.prod(side or classes for side in shape)
+            for name, shape in self.shapes.items()
+            if not name.endswith(_STATISTICS)
+        )
+
+    def classifier_weights(self, classes: int) -> int:
+        """Return how many weights the classifier has without its bias, for a number of classes."""
+        return sum(
+            classes * (shape[1] or 0) for shape in self.shapes.values() if shape[0] is None and len(shape) == 2
+        )
 
     def with_tensors(self, tensors: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
         """Return the ONNX model with weights, in parts that follow each other.

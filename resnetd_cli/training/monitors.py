@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resnetd_cli.errors import UsageError
+from resnetd_cli.system.distribution import how_to_install, is_installed
 
 if TYPE_CHECKING:
     from resnetd_cli.training.progress import EpochRow, Progress
@@ -61,8 +61,8 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        if importlib.util.find_spec("tensorboard") is None:
-            raise UsageError("TensorBoard is not installed", hint="pip install 'resnetd[tensorboard]'")
+        if not is_installed("tensorboard"):
+            raise UsageError("TensorBoard is not installed", hint=how_to_install("tensorboard"))
         self._folder = folder
         self._writer: Any = None
 

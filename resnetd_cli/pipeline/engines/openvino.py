@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli.errors import ModelError, UsageError
 from resnetd_cli.pipeline.engines.base import BF16, LAYER_LOGITS, LAYER_POOLED, EngineOptions, Outputs, Wanted
 from resnetd_cli.system.cpus import multiplies_bf16, usable_cpus
+from resnetd_cli.system.distribution import how_to_install
 from resnetd_cli.system.memory import is_shortage
 from resnetd_cli.system.wording import short_reason
 
@@ -93,7 +94,7 @@ def _import_openvino() -> Any:
     try:
         import openvino
     except ModuleNotFoundError as error:
-        raise UsageError("the openvino engine is not installed", hint="pip install 'resnetd[openvino]'") from error
+        raise UsageError("the openvino engine is not installed", hint=how_to_install("openvino")) from error
     return openvino
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resnetd_cli.errors import UsageError
 from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, EngineOptions, Outputs
 from resnetd_cli.system.cpus import limited_cpus
+from resnetd_cli.system.distribution import is_installed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,8 +83,9 @@ class TorchEngine:
 
 
 def gpu_is_likely() -> bool:
-    """Return whether there may be a GPU, without the seconds that importing torch takes."""
-    return any(map(os.path.exists, _GPU_DRIVERS)) or (sys.platform, platform.machine()) == ("darwin", "arm64")
+    """Return whether there may be a GPU that torch runs on, without the seconds that importing torch takes."""
+    is_there = any(map(os.path.exists, _GPU_DRIVERS)) or (sys.platform, platform.machine()) == ("darwin", "arm64")
+    return is_there and is_installed("torch")
 
 
 def choose_device(name: str) -> torch.device:
