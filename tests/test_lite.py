@@ -163,6 +163,7 @@ WORKS = {
     "pull": (["pull", "mine"], "mine\tfp32\tonnx"),
     "evaluate": (["evaluate", "photos", "-m", "mine"], "cat"),
     "bench": (["bench", "-m", "embedded", "--seconds", "1"], "images_per_second"),
+    "bench --all": (["bench", "-m", "embedded", "--all", "--seconds", "1"], "onnx\tfp32"),
     "recipe": (["finetune", "--print-recipe"], "epochs:"),
     "weights": (["predict", *IMAGES, "-m", "resnet18d", "--weights", "mine/model.safetensors", "-k1"], "ok"),
 }

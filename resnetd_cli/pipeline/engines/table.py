@@ -32,7 +32,7 @@ class EngineSpec:
             `model` is a timm network: in evaluation mode, on the CPU, float32.
         takes_optimised: it also runs graphs that ONNX Runtime has optimised for this machine, which load faster,
             and those in memory (`BoundGraph`).
-        package: the optional package that it needs.
+        package: the package that it needs and that may be missing.
     """
 
     name: str
@@ -60,7 +60,7 @@ ENGINES = {
     for spec in (
         EngineSpec("onnx", f"{_HERE}.onnx", (FP32, INT8), takes_graph=True, takes_optimised=True),
         EngineSpec("openvino", f"{_HERE}.openvino", (FP32, INT8, BF16), takes_graph=True, package="openvino"),
-        EngineSpec("torch", f"{_HERE}.pytorch", (FP32, FP16, BF16), ("cpu", "cuda", "mps")),
+        EngineSpec("torch", f"{_HERE}.pytorch", (FP32, FP16, BF16), ("cpu", "cuda", "mps"), package="timm"),
     )
 }
 """The engines by name. Without `--engine`, the first that fits is used."""
