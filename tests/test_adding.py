@@ -75,7 +75,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert code.count(before) == 1
         (package / table).write_text(code.replace(before, f"{before}    {line},\n"), encoding="utf-8")
 
-    torch = 'EngineSpec("torch", f"{_HERE}.pytorch", (FP32, FP16, BF16), ("cpu", "cuda", "mps")),\n'
+    torch = (
+        'EngineSpec("torch", f"{_HERE}.pytorch", (FP32, FP16, BF16), ("cpu", "cuda", "mps"), package="timm"),\n'
+    )
     add(
         "pipeline/engines/first.py",
         ENGINE,

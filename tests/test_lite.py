@@ -218,6 +218,7 @@ LACKS = {
     "a model of timm": (["predict", CAT, "-m", "resnet50"], 2, "timm"),
     "all models": (["list-models", "--all"], 1, "timm"),
     "the torch engine": (["predict", CAT, "-m", "embedded", "--engine", "torch"], 1, "timm"),
+    "its bench": (["bench", "-m", "embedded", "--engine", "torch", "--all", "--seconds", "1"], 1, "timm"),
     "fp16": (["predict", CAT, "-m", "embedded", "--precision", "fp16"], 1, "timm"),
     "a GPU": (["predict", CAT, "-m", "embedded", "--device", "cuda"], 1, "torch"),
     "finetune": (["finetune", "photos", "-o", "run", "-m", "embedded"], 1, "torch"),

@@ -75,7 +75,7 @@ def runnable(engine: str = AUTO, *, gpu: bool = False) -> list[tuple[str, str]]:
     """Return engine and precision of each form in which this machine runs models without emulating a precision.
 
     Args:
-        engine: the only engine to consider.
+        engine: the only engine to consider, which may turn out not to be installed.
         gpu: there may be a GPU, which computes in 16 bits.
     """
     native = {FP32, INT8} | ({BF16} if gpu or multiplies_bf16() else set()) | ({FP16} if gpu else set())
@@ -83,7 +83,7 @@ def runnable(engine: str = AUTO, *, gpu: bool = False) -> list[tuple[str, str]]:
         (spec.name, precision)
         for spec in ENGINES.values()
         for precision in spec.precisions
-        if engine in (AUTO, spec.name) and precision in native and spec.can_run(precision)
+        if engine in (AUTO, spec.name) and precision in native and (spec.name == engine or spec.can_run(precision))
     ]
 
 
