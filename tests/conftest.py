@@ -25,8 +25,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run files named on the command line in this process; the whole suite runs on every processor."""
-    return None if config.args == config.getini("testpaths") else 0
+    """Run files named on the command line in this process, and the whole suite on every processor.
+
+    Tests wait for servers, terminals and children, so there is one worker more than processors.
+    """
+    return (os.cpu_count() or 1) + 1 if config.args == config.getini("testpaths") else 0
 
 
 @pytest.fixture(scope="session", autouse=True)

