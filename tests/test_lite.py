@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from helpers.hub import timm_files
 from helpers.loaders import loader_for
 from helpers.paths import CAT, COFFEE, ROOT
@@ -36,17 +37,19 @@ class Lite:
     The folder holds `embedded.onnx`, the model folder `mine` with two classes, and their images in `photos`.
     """
 
-    def __init__(self, top: Path) -> None:
-        self.bin, self.folder = top / "lite" / "bin", top / "work"
-        self.wheel = self._build(top)
-        venv.create(self.bin.parent, symlinks=True)
-        self._pip("--python", str(self.bin / "python"), "install", str(self.wheel))
+    def __init__(self, shared: Path, top: Path) -> None:
+        self.bin, self.folder = shared / "lite" / "bin", top / "work"
+        with FileLock(shared / "lite.lock"):  # the first of the suite's workers makes it for all
+            if not (shared / "dist").is_dir():
+                self._install(shared)
+        (self.wheel,) = (shared / "dist").iterdir()
         self._fill()
 
-    def _build(self, top: Path) -> Path:
-        self._pip("wheel", "--no-deps", "--wheel-dir", str(top / "dist"), str(ROOT / "lite"))
-        (wheel,) = (top / "dist").iterdir()
-        return wheel
+    def _install(self, shared: Path) -> None:
+        self._pip("wheel", "--no-deps", "--wheel-dir", str(shared / "dist"), str(ROOT / "lite"))
+        (wheel,) = (shared / "dist").iterdir()
+        venv.create(self.bin.parent, symlinks=True)
+        self._pip("--python", str(self.bin / "python"), "install", str(wheel))
 
     def _pip(self, *words: str) -> None:
         environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_COMPILE": "1"}
@@ -91,7 +94,8 @@ class Lite:
 def lite(tmp_path_factory: pytest.TempPathFactory) -> Lite:
     if sys.platform == "win32":
         pytest.skip("environments have other folders there")
-    return Lite(tmp_path_factory.mktemp("lite"))
+    base = tmp_path_factory.getbasetemp()
+    return Lite(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base, tmp_path_factory.mktemp("lite"))
 
 
 def test_it_needs_the_same_versions_as_the_full_distribution() -> None:

@@ -115,7 +115,11 @@ def run(plan: Plan, launch: Launch) -> None:
         summary = _train(plan, launch)
     else:
         from resnetd_cli.training import processes
+        from resnetd_cli.training.recipe_choice import asked_recipe
 
+        if not plan.output.resume:  # report a wrong recipe before the processes have started
+            has_teacher = plan.network.teacher is not None
+            asked_recipe(plan.recipe, plan.command, has_teacher=has_teacher, processes=launch.processes)
         with signals.left_to_children() as left:
             arguments = (plan, launch, terminal.quiet, terminal.verbose)
             summary = processes.run(train_in_child, arguments, launch.processes, left)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from resnetd_cli.errors import Reason, UsageError
 from resnetd_cli.system.wording import counted
 from resnetd_cli.training import ineffective
 from resnetd_cli.training.plan import FINETUNE, RecipeChoice
@@ -53,13 +54,17 @@ def asked_recipe(
         base: the recipe without the changes, if it is already loaded.
 
     Raises:
-        UsageError: there is no such recipe, or a setting that the user asked for would have no effect.
+        UsageError: there is no such recipe, a setting that the user asked for would have no effect, or there are
+            more processes than images in a step.
     """
     name, changes = recipe_name(choice, command), choice.changes
     recipe = (base or load_recipe(name)).replace(changes)
     if name == _ADAPTIVE or "epochs" in changes:
         recipe = with_warmup(recipe, changes, None if name == _ADAPTIVE else recipe.warmup_epochs)
     ineffective.check(changes, ineffective.Asked(recipe, has_teacher, processes))
+    if recipe.batch_size < processes:
+        message = f"{counted(recipe.batch_size, 'image')} in a step for {processes} processes"
+        raise UsageError(message, reason=Reason.BATCH_BELOW_PROCESSES, details=(2 * processes,))
     return recipe
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from helpers import fault_server
-from helpers.fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer
+from helpers.fault_server import BODY, CERTIFICATE, LARGE_SIZE, FaultServer, bomb
 from helpers.socks_server import SocksServer
 
 from resnetd_cli.cli.hints import hint_of
@@ -291,6 +291,7 @@ def test_content_length_over_max_bytes_is_refused_before_the_body(server: FaultS
 @pytest.mark.parametrize("path", ["/flood", "/bomb", "/layered-bomb"])
 def test_decompression_bomb_takes_no_more_memory_than_max_bytes(server: FaultServer, path: str) -> None:
     get(server.url + "/ok")
+    bomb(2)  # the server makes its answers at the first request for them
     bound = 2**22
     tracemalloc.start()
     try:
