@@ -92,6 +92,7 @@ def test_named_files_and_modules_exist(name: str) -> None:
         assert importlib.util.find_spec(module), module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
 def test_named_variables_are_read_by_the_program(name: str) -> None:
     read = "".join(path.read_text(encoding="utf-8") for path in CODE)

@@ -289,6 +289,7 @@ def test_checkpoint_map_with_gaps() -> None:
     assert names.ids == (None, None, "n02111889", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "message"),
     [

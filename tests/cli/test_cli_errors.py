@@ -223,6 +223,7 @@ def test_labels_with_wrong_count_are_an_error(cli: Cli, tmp_path: Path, count: i
     assert ended.errors == [f"error: names.txt has {count} class names, but the model has 1000 classes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.csv", "out.json", "out"])
 def test_existing_output_is_kept(cli: Cli, name: str) -> None:
     Path(name).write_text("mine", encoding="utf-8")

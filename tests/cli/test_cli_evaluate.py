@@ -240,6 +240,7 @@ def test_training_images_are_left_out_and_counted(cli: Cli, photos: Path, runs: 
     assert table.startswith("left out: 2 images that a model was trained on\n")
 
 
+@pytest.mark.slow
 def test_training_images_are_evaluated_on_request(cli: Cli, photos: Path, runs: tuple[Path, Path]) -> None:
     ended = cli("evaluate", photos, "-m", runs[0], "-f", "json", "--include-training-images")
     told = f"{runs[0]} was trained on 1 of the 2 images measured: figures on such images are inflated\n"
@@ -338,6 +339,7 @@ def reports(classes: int) -> tuple[LabelledImages, Evaluated]:
     return images, evaluate.evaluate(Classifier("a/model", Scripted(classes), HOW, names), images, fit=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 @pytest.mark.parametrize("count", [1, 2])
 def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, classes: int, count: int) -> None:

@@ -32,6 +32,7 @@ def read_index(path: str) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 def test_every_array_format_holds_same_values(cli: Cli) -> None:
     Path("bad.jpg").write_text("no", encoding="utf-8")
     inputs = (CAT, "bad.jpg", COFFEE)
@@ -55,6 +56,7 @@ def test_every_array_format_holds_same_values(cli: Cli) -> None:
     assert there() == sorted(["bad.jpg", *files])
 
 
+@pytest.mark.slow
 def test_index_lists_every_input_with_its_row(cli: Cli) -> None:
     Path("bad.jpg").write_text("no", encoding="utf-8")
     Path("empty").mkdir()
@@ -82,6 +84,7 @@ def test_index_lists_every_input_with_its_row(cli: Cli) -> None:
     np.testing.assert_allclose(np.load("alone.npy"), array[1:2], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_odd_file_names_are_unchanged_in_index(cli: Cli) -> None:
     names = ["a\tb.jpg", "a\nb.jpg", "a\rb.jpg", 'a"b,c.jpg', "é.jpg", "\udcff.jpg"]
     kept = []
@@ -106,6 +109,7 @@ def test_array_is_empty_if_no_input_succeeds(cli: Cli) -> None:
     assert read_index("x.npy.index.csv")[1:] == [["", "missing.jpg", "error", "not_found: no such file or folder"]]
 
 
+@pytest.mark.slow
 def test_softmax_of_logits_equals_predict_probabilities(cli: Cli) -> None:
     assert cli("features", CAT, COFFEE, "-o", "x.npy", "--layer", "logits").code == 0
     logits = np.load("x.npy").astype(np.float64)

@@ -36,6 +36,7 @@ def names(stdout: str) -> list[str]:
     return [line.split("\t")[0] for line in stdout.splitlines()[1:]]
 
 
+@pytest.mark.slow
 @posix
 def test_predict_reports_skipped_files_and_links(cli: Cli) -> None:
     ended = cli("predict", "p", "-k", "1")
@@ -54,6 +55,7 @@ def test_all_files_and_follow_find_skipped_images(cli: Cli) -> None:
     assert ended.stderr.splitlines() == ["skipped 3 files: 2 cr2, 1 mp4"]
 
 
+@pytest.mark.slow
 @posix
 def test_features_has_all_files_and_follow(cli: Cli) -> None:
     ended = cli("features", "p", "-o", "f.npy")

@@ -116,6 +116,7 @@ def test_record_has_documented_fields(records: list[dict[str, Any]]) -> None:
         assert all(0 < probability < 1 for probability in probabilities)
 
 
+@pytest.mark.slow
 def test_index_id_and_label_belong_together(records: list[dict[str, Any]]) -> None:
     names = shipped.imagenet()
     for *_, index, id, label, _ in as_rows(records):
@@ -157,6 +158,7 @@ def test_table_shows_same_records(written: dict[str, str], records: list[dict[st
             assert line.count("━") == pytest.approx(20 * item["probability"], abs=0.51)
 
 
+@pytest.mark.slow
 def test_file_has_same_text_as_standard_output(cli: Cli, written: dict[str, str]) -> None:
     for arguments in ([], ["-o", "-"]):
         ended = cli("predict", *BOTH, *arguments)
@@ -206,6 +208,7 @@ def test_table_in_a_pipe_has_no_escape_codes(
     assert "\x1b" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 60, 70, 71, 80, 200])
 def test_table_fits_terminal_width(cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -241,6 +244,7 @@ def test_min_probability_leaves_out_classes_below_it(cli: Cli) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["tsv", "csv", "json", "jsonl", "table"])
 def test_image_without_class_above_min_probability_keeps_its_record(cli: Cli, format_name: str) -> None:
     ended = cli("predict", *BOTH, "--min-probability", "0.9", "-f", format_name)
@@ -254,6 +258,7 @@ def test_image_without_class_above_min_probability_keeps_its_record(cli: Cli, fo
 # --- labels, features, models ---
 
 
+@pytest.mark.slow
 def test_labels_are_read_from_file(cli: Cli, records: list[dict[str, Any]]) -> None:
     Path("names.txt").write_text("".join(f"thing {i}\n" for i in range(1000)), encoding="utf-8")
     ended = cli("predict", COFFEE, "--labels", "names.txt", "-f", "jsonl")
@@ -261,6 +266,7 @@ def test_labels_are_read_from_file(cli: Cli, records: list[dict[str, Any]]) -> N
     assert shown == [(item["index"], None, f"thing {item['index']}") for item in records[1]["predictions"]]
 
 
+@pytest.mark.slow
 def test_predict_features_equal_features_command(cli: Cli, records: list[dict[str, Any]]) -> None:
     inputs = [str(CAT), "missing.jpg", str(COFFEE)]
     ended = cli("predict", *inputs, "--features", "--features-out", "beside.npy", "-f", "jsonl", "-q")
@@ -395,6 +401,7 @@ def test_many_inputs_keep_order_and_duplicates(cli: Cli) -> None:
     assert len(answers) == 5, "the same image, the same answer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_prediction_does_not_depend_on_other_inputs(
     cli: Cli, records: list[dict[str, Any]], batch_size: int

@@ -365,6 +365,7 @@ def test_predictions_do_not_depend_on_the_environment(machine: Machine, settings
     assert ended.stdout == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["0", "1", "-5", "wide", "9" * 20])
 def test_table_is_readable_with_nonsense_in_columns(
     cli: Cli, compiled: None, monkeypatch: pytest.MonkeyPatch, columns: str

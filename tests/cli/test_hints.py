@@ -155,6 +155,7 @@ def test_library_messages_name_no_options() -> None:
     assert found == to_paste
 
 
+@pytest.mark.slow
 def test_hints_of_the_command_line_name_options_of_their_commands() -> None:
     checked = 0
     for path in (PACKAGE / "cli").rglob("*.py"):

@@ -579,6 +579,7 @@ def test_is_image_recognises_images_by_their_bytes(tmp_path: Path, data: bytes, 
 # --- said at the end ---
 
 
+@pytest.mark.slow
 def test_written_file_is_reported(cli: Cli) -> None:
     ended = cli("predict", COFFEE, CAT, "-o", "x.csv", "-k", "1")
     assert (ended.code, ended.stdout, ended.stderr) == (0, "", "x.csv: 2 inputs\n")
@@ -588,6 +589,7 @@ def test_written_file_is_reported(cli: Cli) -> None:
     assert cli("predict", COFFEE, "-o", "z.csv", "-q").stderr == ""
 
 
+@pytest.mark.slow
 def test_features_are_written_to_standard_output_as_npy(
     capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -614,6 +616,7 @@ def test_two_outputs_to_standard_output_are_refused(cli: Cli) -> None:
     assert ended.errors == ["error: two outputs would be written to standard output"]
 
 
+@pytest.mark.slow
 def test_array_of_failed_inputs_only_has_the_feature_width(cli: Cli) -> None:
     assert cli("features", "missing.jpg", "-o", "x.npz").code == 3
     assert cli("predict", "missing.jpg", "--features-out", "y.npy").code == 3

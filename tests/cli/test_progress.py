@@ -105,6 +105,7 @@ def test_bar_survives_an_error_while_hidden() -> None:
     assert not threads[0].is_alive(), "the lock is free"
 
 
+@pytest.mark.slow
 def test_bar_refreshes_without_new_results() -> None:
     screen = io.StringIO()
     with ImageBar(Console(file=screen, force_terminal=True, width=60, color_system=None)):

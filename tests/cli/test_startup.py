@@ -112,6 +112,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Started]:
     return results
 
 
+@pytest.mark.slow
 def test_report_detects_a_heavy_import(run_resnetd: Resnetd) -> None:
     assert imported(cold(run_resnetd, "import sys, numpy\ncode = 0" + REPORT)) == ["numpy"]
 
@@ -123,6 +124,7 @@ def test_package_imports_nothing_heavy(run_resnetd: Resnetd) -> None:
     assert finished.stdout == f"{__version__}\n"
 
 
+@pytest.mark.slow
 def test_package_api_is_loaded_on_first_use(run_resnetd: Resnetd) -> None:
     code = "import sys, resnetd_cli\nprint(resnetd_cli.load.__module__)\ncode = 0" + REPORT
     finished = cold(run_resnetd, code)
@@ -138,6 +140,7 @@ def test_command_runs_without_heavy_imports(started: dict[str, Started], argumen
     assert words in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code"), REFUSED)
 def test_usage_error_needs_no_heavy_imports(started: dict[str, Started], arguments: list[str], code: int) -> None:
     result = started[" ".join(arguments)]

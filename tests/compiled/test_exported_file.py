@@ -227,6 +227,7 @@ def test_export_takes_the_marks_along(how: str, run_folder: Path, tmp_path: Path
         assert marks_in(tmp_path / "m.onnx") == IN_ORDER
 
 
+@pytest.mark.slow
 def test_export_takes_no_marks_from_weights_of_elsewhere(run_folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_bytes((run_folder / "model.safetensors").read_bytes())
@@ -256,12 +257,14 @@ def free(run_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "free.onnx"
 
 
+@pytest.mark.slow
 def test_height_and_width_are_free_in_a_convolutional_network(free: Path) -> None:
     assert axes(free) == ["n", 3, "height", "width"]
     assert exported_file.read_card(free).any_size
     assert exported_file.read_card(free).preprocessing.input_size == (3, 160, 160)
 
 
+@pytest.mark.slow
 def test_info_shows_whether_any_size_works(free: Path, tmp_path: Path) -> None:
     facts = describe(ModelChoice.of(str(free)))
     assert facts["any_size"]
@@ -269,6 +272,7 @@ def test_info_shows_whether_any_size_works(free: Path, tmp_path: Path) -> None:
     assert not describe(ModelChoice.of(str(write(tmp_path / "m.onnx"))))["any_size"]
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_start_is_of_one_size(run_folder: Path) -> None:
     """So it is as quick as if nothing were free."""
     bundle = loader_for(str(run_folder), image_size=96).compile()

@@ -411,6 +411,7 @@ def test_parquet_with_images(datasets: Any) -> None:
     assert [label for _, label in listings(alone)["train"]] == ["cat", "cat"]
 
 
+@pytest.mark.slow
 def test_what_save_to_disk_writes(datasets: Any) -> None:
     kind = datasets.ClassLabel(names=list(CLASSES))
     parts = {
@@ -461,6 +462,7 @@ def test_labels_that_are_texts_or_numbers(datasets: Any) -> None:
     assert open_dataset("hfds/numbers").classes == ("9", "10")
 
 
+@pytest.mark.slow
 def test_data_sets_that_do_not_fit_are_refused(datasets: Any) -> None:
     datasets.Dataset.from_dict({"text": ["a"], "label": [1]}).save_to_disk("no_images")
     assert refusal("hfds/no_images").message == "hfds/no_images has no column of images, only text, label"

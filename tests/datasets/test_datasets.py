@@ -836,6 +836,7 @@ def test_an_image_whose_body_is_damaged_is_left_out_in_the_first_pass() -> None:
     assert len(found.dataset.splits["all"]) == 40
 
 
+@pytest.mark.slow
 def test_processes_that_share_the_first_pass_all_find_what_one_would(tmp_path: Path) -> None:
     many("d/train/cat", 45)
     many("d/train/dog", 40)
@@ -890,6 +891,7 @@ def test_scan_returns_marks_and_failures_by_position() -> None:
     assert sum(counts) == 20
 
 
+@pytest.mark.slow
 def test_too_many_unreadable_images_are_refused() -> None:
     many("d/train/cat", 38)
     many("d/val/cat", 100)
@@ -1079,6 +1081,7 @@ def test_a_whole_is_split_by_class(folder: str) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_split_depends_on_names_and_seed_alone() -> None:
     names = [*many("cat"), *many("dog")]
     rows = [(name, name.split("/")[0]) for name in names]

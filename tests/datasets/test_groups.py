@@ -259,6 +259,7 @@ def table(rows: list[tuple[Any, ...]], header: str, name: str = "t.csv") -> str:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_column_group_keeps_images_together(name: str) -> None:
     rows = [(f"{number}.png", "ab"[number % 2], f"person {number // 4}") for number in range(40)]
@@ -298,6 +299,7 @@ def test_examples_to_read_carry_no_groups() -> None:
     assert examples.to_read().name(7) == "a/burst 7.png"
 
 
+@pytest.mark.slow
 def test_near_copies_stay_together_and_are_reported() -> None:
     names = [f"d/{'ab'[number % 2]}/{number:02}.png" for number in range(30)]
     paint(*names)
@@ -350,6 +352,7 @@ def test_the_fingerprint_is_over_groups_too() -> None:
     assert len(prints) == 3
 
 
+@pytest.mark.slow
 def test_the_table_of_a_split_with_groups_gives_the_same_split_again() -> None:
     names = [f"d/{'ab'[number % 2]}/p{number // 3}_{number}.png" for number in range(24)]
     paint(*names)

@@ -109,6 +109,7 @@ def test_pictures_that_are_only_similar_are_not_near_copies(what: str) -> None:
     assert pairs_of(*ALIKE[what]()) == []
 
 
+@pytest.mark.slow
 def test_all_of_many_near_copies_are_linked() -> None:
     same = [ImageEnhance.Brightness(photographs()[0]).enhance(1 + number / 2000) for number in range(60)]
     pairs = pairs_of(*same)

@@ -227,6 +227,7 @@ def test_no_sample_is_an_error() -> None:
         bench.read_sample([], "fake")
 
 
+@pytest.mark.slow
 def test_the_synthetic_sample_is_always_the_same_and_photograph_like() -> None:
     first, second = bench.synthetic_sample(), bench.synthetic_sample()
     assert [image.read() for image in first.images] == [image.read() for image in second.images]

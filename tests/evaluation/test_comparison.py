@@ -45,6 +45,7 @@ def test_mcnemar_by_hand(first: int, second: int, p: float) -> None:
     assert mcnemar(first, second) == pytest.approx(p, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(12, 25), (300, 355), (5000, 5200), (24_000, 26_000)])
 def test_mcnemar_is_the_binomial_test(first: int, second: int) -> None:
     expected = scipy.stats.binomtest(first, first + second, 0.5).pvalue

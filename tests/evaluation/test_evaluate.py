@@ -338,6 +338,7 @@ def test_image_that_is_read_too_slowly_fails(layout: str, tmp_path: Path, monkey
     assert hint_of(caught.value) == "--timeout raises the limit"
 
 
+@pytest.mark.slow
 def test_real_labels_beside_the_usual_ones(tmp_path: Path) -> None:
     draw(tmp_path / "n09193705" / "ILSVRC2012_val_00000002.JPEG.png", 0)  # 970
     draw(tmp_path / "n02105855" / "ILSVRC2012_val_00000003.png", 1)  # 230

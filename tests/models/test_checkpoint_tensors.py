@@ -74,6 +74,7 @@ def test_tensors_under_any_key_are_found(path: str, tensors: Tensors, fit: Any) 
     assert_same(fit(content), tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prefix",
     [
@@ -104,6 +105,7 @@ def test_wrappers_of_single_layers_are_removed_from_names(tensors: Tensors, fit:
     assert_same(fit({"model": under("module.", wrapped)}), tensors)
 
 
+@pytest.mark.slow
 def test_optimizer_that_names_its_parameters_is_not_the_network(tensors: Tensors, fit: Any) -> None:
     state = {name: {"exp_avg": tensor * 0, "step": torch.tensor(3.0)} for name, tensor in tensors.items()}
     optimizer = {"state": state, "param_groups": [{"lr": 0.1}], "momentum": shifted(without_head(tensors))}
@@ -131,11 +133,13 @@ def test_safetensors_with_other_extension_is_read(tmp_path: Path, tensors: Tenso
 # --- averaged copies ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["model_ema", "state_dict_ema", "ema", "ema_state_dict", "ema_model", "swa_model"])
 def test_averaged_copy_wins(key: str, tensors: Tensors, fit: Any) -> None:
     assert_same(fit({"model": shifted(tensors), "state_dict": shifted(tensors), key: dict(tensors)}), tensors)
 
 
+@pytest.mark.slow
 def test_torch_averaged_copy_is_recognised_by_its_counter(tensors: Tensors, fit: Any) -> None:
     averaged = {"n_averaged": torch.tensor(10), **under("module.", tensors)}
     assert_same(fit({"model": shifted(tensors), "model_ema": averaged}), tensors)
@@ -143,6 +147,7 @@ def test_torch_averaged_copy_is_recognised_by_its_counter(tensors: Tensors, fit:
     assert_same(fit(averaged), tensors)
 
 
+@pytest.mark.slow
 def test_averaged_copy_inside_module_wins(tensors: Tensors, fit: Any) -> None:
     state = {
         **under("model.", shifted(tensors)),

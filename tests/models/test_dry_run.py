@@ -56,6 +56,7 @@ def test_image_size_that_network_rejects_is_error_with_next_size_that_works(
     assert hint_of(caught.value) == hint
 
 
+@pytest.mark.slow
 def test_image_sizes_that_network_accepts_are_used() -> None:
     for architecture, side in (("test_resnet", "16"), ("test_vit", "64")):
         start = network.untrained(NetworkChoice(architecture, image_size=side), 3, UPDATE)

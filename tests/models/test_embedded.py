@@ -26,6 +26,7 @@ def checkpoint() -> dict[str, torch.Tensor]:
     return torch.load(embedded.weights_file(), map_location="cpu", weights_only=True)
 
 
+@pytest.mark.slow
 def test_every_tensor_fits_timm_network(checkpoint: dict[str, torch.Tensor]) -> None:
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     renamed = embedded.to_timm(checkpoint)

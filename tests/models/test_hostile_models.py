@@ -877,6 +877,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:40])
 def test_model_name_reaches_no_other_file(
     name: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

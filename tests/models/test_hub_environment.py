@@ -169,6 +169,7 @@ def test_user_without_home_gets_no_folder_named_tilde(monkeypatch: pytest.Monkey
 # --- proxies ---
 
 
+@pytest.mark.slow
 def test_proxy_in_any_spelling_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultServer() as proxy:
         path = f"{hub.endpoint}/{REPO}/resolve/main/config.json"
@@ -237,6 +238,7 @@ def test_refused_token_for_private_repository_is_named_in_error(
     assert "hf_expired" not in str(hint_of(caught.value))
 
 
+@pytest.mark.slow
 def test_hub_error_names_variable_that_sets_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     hub.fail("*", status=500)
@@ -259,6 +261,7 @@ def test_slow_hub_gets_the_time_its_variables_set(hub: Hub, monkeypatch: pytest.
     assert fetch(REPO, CONFIG).read_bytes() == CONTENT["config.json"]
 
 
+@pytest.mark.slow
 def test_time_out_variable_may_be_shorter_than_default(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.fail("*", stall=True)
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")

@@ -354,6 +354,7 @@ def test_other_url_is_an_error(url: str) -> None:
     assert "--weights" in (hint_of(caught.value) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "tool"),
     [

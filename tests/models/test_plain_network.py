@@ -169,6 +169,7 @@ def test_other_floats_become_float32(dtype: torch.dtype, folder: Path, tmp_path:
     assert_is(load("resnet18d", _safe(cast, tmp_path / "w.safetensors")), cast)
 
 
+@pytest.mark.slow
 def test_embedded_model_is_loaded_from_its_own_file() -> None:
     given, expected = load("embedded"), network.load_network(ModelChoice.of("embedded"))
     assert_is(given, expected.module.state_dict())
@@ -201,6 +202,7 @@ def test_weights_that_do_not_fit_are_left_to_timm(
     assert load("resnet18d", _saved(tensors, tmp_path / "w.pth")) is None
 
 
+@pytest.mark.slow
 def test_integer_weights_are_an_error(folder: Path, tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["layer1.0.conv1.weight"] = tensors["layer1.0.conv1.weight"].to(torch.int8)
@@ -240,6 +242,7 @@ def test_unusual_configuration_is_left_to_timm(change: Callable[[dict[str, Any]]
     assert load(folder) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"[]", b"{", b"[" * 200_000, b"\xff", b" " * (2**24 + 1)], ids=lambda each: repr(each[:9])
 )
@@ -261,6 +264,7 @@ def test_preprocessing_that_makes_no_sense_is_an_error(pretrained: dict[str, Any
         load(folder)
 
 
+@pytest.mark.slow
 def test_configuration_cannot_choose_where_weights_come_from(folder: Path) -> None:
     configure(folder, lambda config: config["pretrained_cfg"].update(file="/etc/passwd", hf_hub_id="o/n", url="x"))
     assert_is(load(folder), load_file(folder / "model.safetensors"))

@@ -90,6 +90,7 @@ def test_content_is_what_torch_reads(content: Callable[[], Any], write: Callable
     assert_same(torch_files.read(write(value)), value)
 
 
+@pytest.mark.slow
 def test_embedded_models_own_file_is_what_torch_reads() -> None:
     path = embedded.weights_file()
     expected = torch.load(path, weights_only=True)

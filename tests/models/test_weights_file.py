@@ -90,6 +90,7 @@ def write_safetensors(path: Path, files: dict[str, bytes]) -> Path:
 # --- valid files ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wrap"),
     [
@@ -166,6 +167,7 @@ def test_checkpoint_of_another_architecture_is_an_error(tmp_path: Path) -> None:
     assert "as MODEL" in (hint_of(caught.value) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["test_vit", "test_efficientnet"])
 def test_checkpoint_of_another_family_is_an_error(architecture: str, tmp_path: Path) -> None:
     path = save(tmp_path / "other.pth", timm.create_model(architecture).state_dict())
@@ -513,6 +515,7 @@ def test_file_of_another_tool_is_error_that_names_tool(
     assert hint in (hint_of(caught.value) or "")
 
 
+@pytest.mark.slow
 def test_pickled_module_is_refused_with_hint_how_to_save_it(tmp_path: Path) -> None:
     path = save(tmp_path / "model.pth", timm.create_model(TINY))
     with pytest.raises(WeightsError, match=r"it asks for timm\.models") as caught:

@@ -288,6 +288,7 @@ def test_content_length_over_max_bytes_is_refused_before_the_body(server: FaultS
     assert "1,342,177" in error.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/flood", "/bomb", "/layered-bomb"])
 def test_decompression_bomb_takes_no_more_memory_than_max_bytes(server: FaultServer, path: str) -> None:
     get(server.url + "/ok")
@@ -318,6 +319,7 @@ def test_body_is_in_memory_only_once(server: FaultServer) -> None:
 SLOW = ["/drip", "/drip-status", "/drip-headers", "/drip-chunks", "/drip-continue", "/wait", "/wait-in-the-body"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SLOW)
 def test_timeout_covers_the_whole_fetch(server: FaultServer, path: str) -> None:
     threads = threading.active_count()
@@ -338,6 +340,7 @@ def test_very_long_timeout_is_accepted(server: FaultServer) -> None:
         assert get(server.url.replace("127.0.0.1", "localhost") + "/moved", timeout=timeout) == BODY
 
 
+@pytest.mark.slow
 def test_timeout_covers_tls(secure_server: FaultServer) -> None:
     for path in ("/drip", "/drip-headers"):
         secure_server.forget()
@@ -347,6 +350,7 @@ def test_timeout_covers_tls(secure_server: FaultServer) -> None:
         assert is_soon(secure_server.gone.is_set)
 
 
+@pytest.mark.slow
 def test_timeout_covers_a_tls_handshake_without_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
@@ -379,6 +383,7 @@ def test_timeout_covers_dns(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/wait", "/wait-in-the-body"])
 def test_single_wait_is_shorter_than_the_timeout(
     server: FaultServer, path: str, monkeypatch: pytest.MonkeyPatch
@@ -413,6 +418,7 @@ def test_sockets_are_closed_after_failures(server: FaultServer, path: str) -> No
 # --- retries ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "tries"),
     [
@@ -440,6 +446,7 @@ def test_permanent_failure_is_not_retried(server: FaultServer, path: str) -> Non
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 def test_server_that_starts_later_is_reached() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -884,6 +891,7 @@ def test_any_library_error_is_a_connection_failure(server: FaultServer, monkeypa
     assert failure(server.url + "/ok").kind is ErrorKind.CONNECTION
 
 
+@pytest.mark.slow
 def test_proxy_tunnels_https(proxy: FaultServer, secure_server: FaultServer) -> None:
     proxy.behind = ("127.0.0.1", secure_server.server_port)
     port = secure_server.server_port
@@ -892,6 +900,7 @@ def test_proxy_tunnels_https(proxy: FaultServer, secure_server: FaultServer) -> 
     assert failure(f"https://localhost:{port}/drip", timeout=0.5).kind is ErrorKind.TIMEOUT
 
 
+@pytest.mark.slow
 def test_timeout_covers_the_proxy(proxy: FaultServer) -> None:
     assert failure("http://pictures.example/drip", timeout=0.5).kind is ErrorKind.TIMEOUT
     assert is_soon(proxy.gone.is_set)
@@ -957,6 +966,7 @@ def test_socks5_connects_to_the_checked_address(socks: SocksServer, monkeypatch:
     assert socks.requests == [("pictures.example", 80), ("198.41.0.4", 80)]
 
 
+@pytest.mark.slow
 def test_socks_proxy_tunnels_https_within_the_timeout(
     socks: SocksServer, secure_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

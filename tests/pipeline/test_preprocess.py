@@ -93,6 +93,7 @@ def test_random_sizes_and_geometries_equal_timm_to_the_bit(seed: int) -> None:
 
 # Each takes a different path through the resize: rows left out, columns, both, neither; columns first, as
 # Pillow 13 does if a tall image loses more than twice as many rows as columns; and images too large to copy.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(64, 300), (500, 375), (375, 500), (512, 512), (200, 1200), (40, 900), (2400, 1800), (1800, 2400)]
 )

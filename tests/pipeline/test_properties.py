@@ -153,6 +153,7 @@ def test_array_index_names_every_input(inputs: list[tuple[str, bool]], escape_fo
 # --- escapes ---
 
 
+@pytest.mark.slow
 @given(ANY_TEXT, st.booleans())
 def test_tsv_escapes_round_trip(text: str, terminal: bool) -> None:
     line = tsv_line([text], terminal=terminal)
@@ -206,6 +207,7 @@ def test_formula_gets_an_apostrophe(text: str) -> None:
 # --- one answer for each input, its own, in order ---
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from(["good", "missing", "broken", "empty"]), max_size=24),
     st.integers(1, 4),

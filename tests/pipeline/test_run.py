@@ -21,6 +21,7 @@ from resnetd_cli.results import Failure, Preprocessing
 # --- order and completeness ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", range(1, 8))
 @pytest.mark.parametrize("workers", range(1, 5))
 def test_every_source_gets_its_result_in_order(workers: int, batch_size: int) -> None:

@@ -392,6 +392,7 @@ def test_a_share_for_val_is_refused_where_the_data_has_its_own(tmp_path: Path) -
         carry_out(plan)
 
 
+@pytest.mark.slow
 def test_a_classifier_that_cannot_be_fitted_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnetd_cli.training.linear_probe.fit_classifier", lambda *_: False)
     write_colours(tmp_path / "data", 4)

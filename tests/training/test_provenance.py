@@ -78,6 +78,7 @@ def facts_of(run: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_random_classifier_derives_from_the_seed(base: Path) -> None:
     def weight(seed: int) -> torch.Tensor:
         settings = recipe.load_recipe("finetune").replace({"head": "random", "seed": seed})

@@ -98,6 +98,7 @@ def test_best_run_by_val_becomes_the_model(finished: Path) -> None:
     assert run_record.read(RunFolder(finished)).recipe.seed == expected
 
 
+@pytest.mark.slow
 def test_only_the_best_runs_checkpoints_are_kept(finished: Path) -> None:
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["best.pth", "last.pth"]
     assert list(finished.glob("seeds/*/checkpoints/*")) == []
@@ -173,6 +174,7 @@ class _StopsInRun(Log):
         return self.runs == self.run and super().should_stop()
 
 
+@pytest.mark.slow
 def test_resumption_of_something_else_is_refused(finished: Path, data: Path, plan: Plan, tmp_path: Path) -> None:
     for count, shown in ((2, "0 to 1"), (5, "0 to 4"), (1, "0 to 0")):
         with pytest.raises(UsageError, match=f"holds runs of the seeds 0 to 2, not {shown}"):
@@ -192,6 +194,7 @@ def test_seeds_beyond_the_largest_are_refused(plan: Plan) -> None:
     assert not plan.output.folder.exists()
 
 
+@pytest.mark.slow
 def test_one_seed_is_an_ordinary_run(plan: Plan) -> None:
     summary = carry_out_all(change(plan, seeds=1, changes={**SHORT, "epochs": 1}))
     assert "figures" not in summary and not (plan.output.folder / "seeds").exists()

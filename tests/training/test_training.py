@@ -112,6 +112,7 @@ def test_a_run_keeps_the_marks_of_what_it_was_trained_on(finished: Path, data: P
         assert file.metadata() == {"trained_on": digest}, "the weights name their marks"
 
 
+@pytest.mark.slow
 def test_the_split_is_a_table_of_all_images_in_order(finished: Path, data: Path) -> None:
     with (finished / "split.csv").open(newline="") as file:
         assert file.readline() == "path,class,split,content\r\n"
@@ -145,6 +146,7 @@ def test_marks_of_the_starting_model_are_kept_as_well(finished: Path, tmp_path: 
     assert kept_marks(started(taught)) == learnt
 
 
+@pytest.mark.slow
 def test_a_starting_model_without_marks_is_reported(finished: Path, data: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "old")
     (tmp_path / "old" / "trained-on.npy").unlink()
@@ -433,6 +435,7 @@ def test_same_seed_gives_identical_weights_and_another_seed_does_not(plan: Plan,
     assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
 
+@pytest.mark.slow
 def test_resume_with_other_settings_or_images_is_an_error(plan: Plan, data: Path, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=2))
     for changes, difference in (({"epochs": 9}, "epochs 4, not 9"), ({"lr": 0.1}, "lr 0.05, not 0.1")):
@@ -457,6 +460,7 @@ def test_resume_with_the_same_command_accepts_adapted_settings(plan: Plan) -> No
     assert carry_out(change(large, resume=True))["steps"] == 2
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_in_use_is_left_alone(plan: Plan, tmp_path: Path) -> None:
     carry_out(plan, Log(stop_after=1))
     with pytest.raises(OutputExists, match="holds a run"):
@@ -482,6 +486,7 @@ def test_a_run_is_replaced_only_when_asked(plan: Plan) -> None:
     assert summary["resumed"] == 0 and summary["steps"] == 4
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_is_an_error(plan: Plan) -> None:
     carry_out(plan, Log(stop_after=1))
     (plan.output.folder / "checkpoints" / "last.pth").write_bytes(b"no checkpoint")

@@ -56,6 +56,7 @@ def test_grey_and_four_coloured_jpegs_are_decoded_at_a_smaller_scale(mode: str) 
     assert (image.mode, image.size) == ("RGB", (400, 200))
 
 
+@pytest.mark.slow
 def test_other_formats_are_decoded_whole() -> None:
     assert decode(encode(800, 400, "PNG"), DecodeOptions(shrink_for=100)).size == (800, 400)
 
@@ -107,6 +108,7 @@ def test_answers_of_a_large_photograph_hardly_change(tmp_path: Path) -> None:
     assert np.abs(shrunk - whole).mean() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["predict", "features", "evaluate", "bench"])
 def test_every_command_that_runs_a_model_on_images_has_the_option(command: str, cli: Cli) -> None:
     data = ROOT / "samples"

@@ -538,6 +538,7 @@ def test_the_format_of_a_damaged_file_is_named(format_name: str) -> None:
     assert fails(data[:16]).message == f"{name} that is damaged, or of a kind that is not decoded"
 
 
+@pytest.mark.slow
 @QUIET
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "ICO", "TGA"])
 def test_damaged_bytes_never_raise_anything_else(format_name: str) -> None:

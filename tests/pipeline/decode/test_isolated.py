@@ -128,6 +128,7 @@ def test_the_usual_formats_need_no_process() -> None:
     assert children() == []
 
 
+@pytest.mark.slow
 def test_a_process_serves_many_files() -> None:
     isolated.close()
     data = encode(Image.new("RGB", (4, 4)), "TIFF")
@@ -182,6 +183,7 @@ def test_rules_of_decoding_hold_there_too() -> None:
     assert decode(tga, DecodeOptions(allow_truncated=True)).size == (8, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("size", [(160, 120), (120, 160), (5, 3), (2, 3000)])
 def test_images_are_resized_there_as_they_are_here(size: tuple[int, int], crop_mode: str) -> None:
@@ -196,6 +198,7 @@ def test_images_are_resized_there_as_they_are_here(size: tuple[int, int], crop_m
     assert np.array_equal(normalise(there, how), preprocess(decode(data), how))
 
 
+@pytest.mark.slow
 def test_resizing_there_may_take_more_memory_than_a_small_image() -> None:
     how = Preprocessing((3, 4096, 4096), 1.0, "squash", "bicubic", (0.5,) * 3, (0.5,) * 3)
     assert decode(encode(Image.new("RGB", (4, 4)), "TIFF"), crop_for=how).size == (4096, 4096)

@@ -166,6 +166,7 @@ MODES = pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 OPTIONS = pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guard", ["suspect", "all"])
 @OPTIONS
 @MODES

@@ -200,6 +200,7 @@ def test_a_last_pixel_that_looks_unread_is_not_missing() -> None:
     assert_shown(file(rows=b"".join(b"\0" + row.tobytes() for row in pixels)), pixels)
 
 
+@pytest.mark.slow
 def test_counting_rows_stops_where_the_picture_ends() -> None:
     """However much more the stream unpacks to."""
     data = file(rows=bytes(50 * 2**20), head=header(64, 64))

@@ -165,6 +165,7 @@ def test_heic_is_turned_upright_once(photo: np.ndarray) -> None:
     assert distance(buffer.getvalue(), np.rot90(photo, -1)) < 4
 
 
+@pytest.mark.slow
 def test_heic_without_the_extra_says_which() -> None:
     data = b"\0\0\0\x1cftypheic" + bytes(100)
     code = (

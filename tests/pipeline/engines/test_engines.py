@@ -81,12 +81,14 @@ def test_pooled_features_are_what_the_classifier_sees(plain: nn.Module, images: 
     assert outputs.logits is None
 
 
+@pytest.mark.slow
 def test_logits_may_be_the_features(plain: nn.Module, images: np.ndarray) -> None:
     outputs = engine_of(plain, layer="logits", logits=False).run(images)
     with torch.inference_mode():
         assert close(outputs.features, plain(torch.from_numpy(images)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "channels"), STAGES.items())
 def test_stage_gives_the_mean_of_its_maps(plain: nn.Module, images: np.ndarray, stage: str, channels: int) -> None:
     maps: list[torch.Tensor] = []
@@ -101,6 +103,7 @@ def test_stage_gives_the_mean_of_its_maps(plain: nn.Module, images: np.ndarray, 
     assert outputs.logits is None
 
 
+@pytest.mark.slow
 def test_last_stage_s_mean_is_the_pooled_features(plain: nn.Module, images: np.ndarray) -> None:
     last = engine_of(plain, layer="layer4").run(images).features
     pooled = engine_of(plain, layer="pooled").run(images).features
@@ -119,6 +122,7 @@ def test_one_pass_gives_the_same_as_two(plain: nn.Module, images: np.ndarray, la
     np.testing.assert_allclose(both.features, features, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_image_s_answer_does_not_depend_on_its_batch(plain: nn.Module, images: np.ndarray) -> None:
     engine = engine_of(plain, layer="pooled")
     together = engine.run(images)
@@ -139,12 +143,14 @@ def test_threads_may_call_it_at_once(plain: nn.Module, images: np.ndarray) -> No
         assert np.array_equal(outputs.features, one_by_one[number % 3].features)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_images_are_left_as_they_were(plain: nn.Module, images: np.ndarray) -> None:
     before = images.copy()
     engine_of(plain).run(images)
     assert np.array_equal(images, before)
 
 
+@pytest.mark.slow
 def test_threads_of_a_call_are_bounded(plain: nn.Module) -> None:
     torch.set_num_threads(2)
     engine_of(plain, threads=1)
@@ -197,6 +203,7 @@ def test_other_families_give_every_stage_they_name(name: str) -> None:
 # --- what is not there ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["layer5", "layer", "fc", "LAYER4", "", "conv1", "pooled "])
 def test_unknown_layer_is_refused_with_those_there_are(plain: nn.Module, layer: str) -> None:
     with pytest.raises(UsageError, match=f"no layer called {layer!r}") as caught:

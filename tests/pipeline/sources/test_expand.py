@@ -600,6 +600,7 @@ def test_a_list_separated_by_nul_may_name_files_with_newlines(content: bytes) ->
     assert listed(content, null=True) == ["a.jpg", "b\nc.jpg"]
 
 
+@pytest.mark.slow
 def test_names_across_the_blocks_a_nul_list_is_read_in_stay_whole() -> None:
     wanted = [f"{number:05d}-{'n' * 40}.jpg" for number in range(5000)]
     assert listed("\0".join(wanted).encode(), null=True) == wanted

@@ -197,6 +197,7 @@ def test_without_a_thread_each_is_read_in_its_turn(servers: Servers, monkeypatch
 # --- in the pipeline ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 20])
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("connections", [1, 2, 8])
