@@ -24,12 +24,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run files named on the command line in this process, and the whole suite on every processor.
 
-    Tests wait for servers, terminals and children, so there is one worker more than processors.
+    Slow tests wait for servers, terminals and children, so with them there is one worker more than processors.
     """
-    return (os.cpu_count() or 1) + 1 if config.args == config.getini("testpaths") else 0
+    if config.args != config.getini("testpaths"):
+        return 0
+    return (os.cpu_count() or 1) + (0 if config.option.markexpr else 1)
 
 
 @pytest.fixture(scope="session", autouse=True)
