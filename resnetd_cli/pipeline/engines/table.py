@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetd_cli.pipeline.engines.base import AUTO, BF16, FP16, FP32, INT8, EngineOptions
 from resnetd_cli.system.cpus import multiplies_bf16
+from resnetd_cli.system.distribution import is_installed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +45,7 @@ class EngineSpec:
 
     def can_run(self, precision: str) -> bool:
         """Return whether it supports a precision and can run it here."""
-        if self.package is not None and find_spec(self.package) is None:
+        if self.package is not None and not is_installed(self.package):
             return False
         needs_bf16 = precision == BF16 and self.takes_graph
         return precision in self.precisions and (not needs_bf16 or multiplies_bf16())
