@@ -9,11 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import ModelError, first_line
-from resnetd_cli.pipeline.engines.base import LAYER_LOGITS, LAYER_POOLED, EngineOptions, Outputs, Wanted
+from resnetd_cli.errors import first_line
+from resnetd_cli.pipeline.engines.base import LAYER_POOLED, EngineOptions, Outputs, Wanted
+from resnetd_cli.pipeline.engines.graph_outputs import checked, output_names, run_error
 from resnetd_cli.system.cpus import limited_cpus
-from resnetd_cli.system.memory import is_shortage, usable
-from resnetd_cli.system.wording import short_reason
+from resnetd_cli.system.memory import usable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,34 +84,15 @@ class OnnxEngine:
         self.input_size = _input_size(self._session)
         self.classes = _classes(self._session)
         self._layer = wanted.layer
-        self._wanted = [
-            name
-            for name, is_wanted in (
-                ("logits", self.classes and (wanted.logits or wanted.layer == LAYER_LOGITS)),
-                ("features", wanted.layer == LAYER_POOLED),
-            )
-            if is_wanted
-        ]
+        self._wanted = output_names(wanted, self.classes)
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Run the graph on float32 images of shape (N, 3, H, W)."""
         try:
             given = dict(zip(self._wanted, self._session.run(self._wanted, {"images": images}), strict=True))
-        except Exception as error:  # ONNX Runtime raises many types
-            if is_shortage(error):
-                raise MemoryError from error
-            reason = short_reason(error)
-            raise ModelError(
-                f"the model's graph cannot be run: {reason}", hint="export or compile it again"
-            ) from error
-        logits = given.get("logits")
-        if not all(array.ndim >= 2 and len(array) == len(images) for array in given.values()) or (
-            logits is not None and logits.shape[1] != self.classes
-        ):
-            raise ModelError(
-                "the model's graph returns outputs of the wrong shape", hint="export or compile it again"
-            )
-        return Outputs(logits, logits if self._layer == LAYER_LOGITS else given.get("features"))
+        except Exception as error:
+            raise run_error(error) from error
+        return checked(given, self._layer, self.classes, len(images))
 
 
 def _input_size(session: Any) -> tuple[Any, ...]:

@@ -6,12 +6,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetd_cli.errors import ModelError, UsageError
-from resnetd_cli.pipeline.engines.base import BF16, LAYER_LOGITS, LAYER_POOLED, EngineOptions, Outputs, Wanted
+from resnetd_cli.errors import UsageError
+from resnetd_cli.pipeline.engines.base import BF16, LAYER_POOLED, EngineOptions, Outputs, Wanted
+from resnetd_cli.pipeline.engines.graph_outputs import checked, output_names, run_error
 from resnetd_cli.system.cpus import multiplies_bf16, usable_cpus
 from resnetd_cli.system.distribution import how_to_install
-from resnetd_cli.system.memory import is_shortage
-from resnetd_cli.system.wording import short_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,14 +54,7 @@ class OpenVinoEngine:
         self.classes = _classes(network)
         wanted = options.wanted
         self._layer = wanted.layer
-        self._wanted = [
-            name
-            for name, is_wanted in (
-                ("logits", self.classes and (wanted.logits or wanted.layer == LAYER_LOGITS)),
-                ("features", wanted.layer == LAYER_POOLED),
-            )
-            if is_wanted
-        ]
+        self._wanted = output_names(wanted, self.classes)
         self._compiled = core.compile_model(network, "CPU", _settings(options))
         self._own = threading.local()
 
@@ -73,15 +65,9 @@ class OpenVinoEngine:
             request.infer({"images": images})
             # The request keeps its outputs for the next run, so they are copied.
             given = {name: request.get_tensor(name).data.copy() for name in self._wanted}
-        except Exception as error:  # OpenVINO raises RuntimeError for everything
-            if is_shortage(error):
-                raise MemoryError from error
-            reason = short_reason(error)
-            raise ModelError(
-                f"the model's graph cannot be run: {reason}", hint="export or compile it again"
-            ) from error
-        logits = given.get("logits")
-        return Outputs(logits, logits if self._layer == LAYER_LOGITS else given.get("features"))
+        except Exception as error:
+            raise run_error(error) from error
+        return checked(given, self._layer, self.classes, len(images))
 
     def _request(self) -> Any:
         """Return this thread's request: a request runs one batch at a time."""
